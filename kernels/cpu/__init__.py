@@ -1,0 +1,1 @@
+"""The same operations in Numba, with matrix products through BLAS."""

@@ -1,0 +1,83 @@
+"""The seam between layers and kernels: the list of operations, and the backends that provide them.
+
+A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs it. Each backend binds the whole list:
+
+    reference   kernels/reference, NumPy: the specification, slow and plain, with the derivations
+    cpu         kernels/cpu, Numba and BLAS: what trains
+
+Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
+accumulate (+=), everything else is overwritten. A backend that lacks an operation cannot be made: there is no silent
+slow path.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+
+import numpy as np
+
+from minicnn.errors import DeviceError
+
+# module in kernels/<backend>/ -> the operations it must provide
+OPS: dict[str, tuple[str, ...]] = {
+    "conv": ("conv_forward", "conv_backward_data", "conv_backward_weights", "conv_work"),
+    "linear": ("linear_forward", "linear_backward_data", "linear_backward_weights", "linear_work"),
+    "epilogue": ("epilogue_backward",),
+    "activation": ("relu_forward", "relu_backward", "tanh_forward", "tanh_backward"),
+    "pool": ("maxpool_forward", "maxpool_backward", "avgpool_forward", "avgpool_backward"),
+    "lrn": ("lrn_forward", "lrn_backward", "lrn_within_forward", "lrn_within_backward"),
+    "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
+    "combine": ("concat_forward", "concat_backward", "add_forward", "add_backward", "accumulate"),
+    "loss": ("softmax_forward", "softmax_cross_entropy_forward", "softmax_cross_entropy_backward"),
+    "sgd": ("sgd_step",),
+    "augment": ("augment_forward",),
+}
+
+BACKENDS = ("reference", "cpu")
+
+
+class Ops:
+    """All operations of one backend as attributes, and its arrays (NumPy's, for backends on the host)."""
+
+    def __init__(self, name: str, kernels: str):
+        self.name = name
+        for module_name, functions in OPS.items():
+            module = importlib.import_module(f"{kernels}.{module_name}")
+            for function in functions:
+                if not hasattr(module, function):
+                    raise DeviceError(f"backend {name!r} lacks the operation {function} (expected in {module.__name__})")
+                setattr(self, function, getattr(module, function))
+
+    empty = staticmethod(np.empty)
+    zeros = staticmethod(np.zeros)
+
+    @staticmethod
+    def from_host(array: np.ndarray) -> np.ndarray:
+        """The array on this backend's device; here it already is."""
+        return np.ascontiguousarray(array)
+
+    @staticmethod
+    def to_host(array) -> np.ndarray:
+        """The array as NumPy's."""
+        return np.asarray(array)
+
+    def report(self) -> str:
+        """One line per operation: its name and the function that runs it."""
+        rows = [(op, getattr(self, op)) for group in OPS.values() for op in group]
+        return "\n".join(f"{op:32s}{function.__module__}.{function.__name__}" for op, function in rows)
+
+    def __repr__(self) -> str:
+        return f"Ops({self.name!r})"
+
+
+@lru_cache(maxsize=None)
+def get_ops(device: str = "auto") -> Ops:
+    """The operations of "reference", "cpu" or "auto" (the fastest that this version has: cpu)."""
+    if device in ("cpu", "auto"):
+        return importlib.import_module("minicnn.backend.cpu").make_ops()
+    if device == "reference":
+        return Ops("reference", "minicnn.kernels.reference")
+    if device == "cuda":
+        raise DeviceError("device 'cuda' cannot be used: this version of minicnn has no CUDA kernels; use --device cpu")
+    raise DeviceError(f"unknown device {device!r}: expected one of {', '.join(BACKENDS)}, auto")

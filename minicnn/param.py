@@ -1,0 +1,37 @@
+"""A trained array with its gradient.
+
+`data` is the master copy in float32 (float64 in checks). Backward passes add to `grad`; the network zeroes it.
+The two multipliers belong to the recipe: Krizhevsky's own code, for one, trains biases at twice the rate, undecayed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Param:
+    """One weight or bias array.
+
+    name: unique in the network, such as "conv1.w".   data: the values.   lr_mult, decay_mult: factors on the learning
+    rate and on the weight decay (0 leaves the array untrained, or undecayed).
+    """
+
+    def __init__(self, name: str, data, lr_mult: float = 1.0, decay_mult: float = 1.0):
+        self.name, self.data = name, data
+        self.lr_mult, self.decay_mult = lr_mult, decay_mult
+        self._grad = None
+
+    @property
+    def grad(self):
+        """Gradient like `data`; made on first use, so that a network that only predicts does not pay for it."""
+        if self._grad is None:
+            self._grad = self.data * 0 if not isinstance(self.data, np.ndarray) else np.zeros_like(self.data)
+        return self._grad
+
+    def zero_grad(self) -> None:
+        """Set the gradient to zero, in place."""
+        if self._grad is not None:
+            self._grad[...] = 0
+
+    def __repr__(self) -> str:
+        return f"Param({self.name!r}, {'x'.join(map(str, self.data.shape))}, {self.data.dtype})"

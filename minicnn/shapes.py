@@ -1,0 +1,68 @@
+"""Output sizes of sliding windows, and the notation used in every file.
+
+    x w b y    input, weights, bias, output of a layer          dx dw db dy    the gradients of the loss by them
+    N H W C    images in the batch, height, width, channels of the input; arrays are channels-last, (N, H, W, C)
+    K          channels of the output (a convolution's kernels)
+    R S        height and width of the kernel or pooling window
+    P Q        height and width of the output
+    G          groups: input and output channels are cut into G parts that do not see each other
+
+Weights are (R, S, C/G, K) for a convolution and (in, out) for a fully connected layer. Padding is always written out as
+(top, left, bottom, right). "Ceil" sizes (a last window that hangs over the edge, as in the code behind the AlexNet
+paper, where 224 gives 55) are resolved here into extra padding at the bottom and right, so that no kernel knows of them.
+"""
+
+from __future__ import annotations
+
+from minicnn.errors import ShapeError
+
+Pair = tuple[int, int]
+Pads = tuple[int, int, int, int]
+
+
+def pair(value: int | Pair) -> Pair:
+    """A size for both axes, or (height, width)."""
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def pads4(padding: int | Pair | Pads) -> Pads:
+    """(top, left, bottom, right) from one number, from (vertical, horizontal), or as given."""
+    if isinstance(padding, int):
+        return (padding,) * 4
+    if len(padding) == 2:
+        return (padding[0], padding[1], padding[0], padding[1])
+    top, left, bottom, right = padding
+    return (int(top), int(left), int(bottom), int(right))
+
+
+def _output_size(size: int, window: int, stride: int, before: int, after: int, ceil: bool) -> tuple[int, int]:
+    """Number of windows along one axis, and the padding after it that they need."""
+    span = before + size + after - window
+    if span < 0 and not (ceil and span > -stride):
+        raise ShapeError(f"a window of {window} does not fit into {size} + padding {before}+{after}")
+    count = (-(-span // stride) if ceil else span // stride) + 1
+    if ceil and (count - 1) * stride >= size + before:       # the last window would lie in the padding alone
+        count -= 1
+    if count < 1:
+        raise ShapeError(f"a window of {window} with stride {stride} does not fit into {size} + padding {before}+{after}")
+    needed = (count - 1) * stride + window - before - size   # less than `after` where the last rows go unused
+    return count, max(needed, 0)
+
+
+def window_output(size: Pair, kernel: int | Pair, stride: int | Pair, padding: int | Pair | Pads = 0,
+                  ceil: bool = False) -> tuple[Pair, Pads]:
+    """Output size (P, Q) of a window sliding over `size` = (H, W), and the padding the kernels are to use.
+
+    `ceil` rounds the number of windows up instead of down; a last window that would start inside the padding is dropped
+    (the rule of Caffe and PyTorch). The returned (top, left, bottom, right) is exact: top + H + bottom is what the
+    windows cover, or less than H where a floor size leaves rows unused (bottom is then 0).
+    """
+    (R, S), (u, v) = pair(kernel), pair(stride)
+    if min(R, S, u, v) < 1:
+        raise ShapeError(f"kernel {(R, S)} and stride {(u, v)} must be at least 1")
+    top, left, bottom, right = pads4(padding)
+    if min(top, left, bottom, right) < 0:
+        raise ShapeError(f"padding {(top, left, bottom, right)} must not be negative")
+    P, bottom = _output_size(size[0], R, u, top, bottom, ceil)
+    Q, right = _output_size(size[1], S, v, left, right, ceil)
+    return (P, Q), (top, left, bottom, right)
