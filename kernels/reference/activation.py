@@ -1,0 +1,30 @@
+"""Elementwise nonlinearities: relu(x) = max(x, 0) (AlexNet paper, section 3.1) and tanh(x).
+
+Both derivatives can be had from the output, so y is saved and x is not; y may be the array x, and dx the array dy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def relu_forward(x, y):
+    """y = max(x, 0)."""
+    np.maximum(x, 0, out=y)
+
+
+# relu'(x) is 1 for x > 0 and 0 for x < 0; at x = 0, where there is none, it is taken as 0. x > 0 means y > 0.
+def relu_backward(y, dy, dx):
+    """dx = dy * (y > 0)."""
+    np.multiply(dy, y > 0, out=dx)
+
+
+def tanh_forward(x, y):
+    """y = tanh(x)."""
+    np.tanh(x, out=y)
+
+
+# tanh = sinh/cosh, so tanh' = (cosh^2 - sinh^2) / cosh^2 = 1 - tanh^2 = 1 - y^2.
+def tanh_backward(y, dy, dx):
+    """dx = dy * (1 - y^2)."""
+    np.multiply(dy, 1 - y * y, out=dx)

@@ -1,0 +1,44 @@
+"""Where paths of the graph meet or part: concatenation of channels, sum, and the sum of gradients at a fan-out.
+
+    concat   y = [x0 | x1 | ...] along the channels       add   y = x0 + x1 + ...       accumulate   y += x
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def concat_forward(xs, y):
+    """y (..., C0+C1+...) from arrays (..., C0), (..., C1) ..."""
+    np.concatenate(xs, axis=-1, out=y)
+
+
+# Every value of y is a copy of one value of one x: the gradient is cut at the same places. The entry that is None (at
+# most one) takes the width that the others leave.
+def concat_backward(dy, dxs):
+    """dxs[i] = its channels of dy; one entry may be None."""
+    rest = dy.shape[-1] - sum(dx.shape[-1] for dx in dxs if dx is not None)
+    start = 0
+    for dx in dxs:
+        width = rest if dx is None else dx.shape[-1]
+        if dx is not None:
+            dx[...] = dy[..., start : start + width]
+        start += width
+
+
+def add_forward(xs, y):
+    """y = x0 + x1 + ..., all of the same shape."""
+    y[...] = sum(xs)
+
+
+# dy/dxi = 1 for each summand.
+def add_backward(dy, dxs):
+    """dxs[i] = dy; entries may be None."""
+    for dx in dxs:
+        if dx is not None:
+            dx[...] = dy
+
+
+def accumulate(x, y):
+    """y += x. A value used twice acts on the loss by both ways, so their gradients add up."""
+    y += x

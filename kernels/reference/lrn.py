@@ -1,0 +1,72 @@
+"""Local response normalisation (AlexNet paper, section 3.3): each value is divided by the energy of its neighbours.
+
+    y_i = x_i * s_i^-beta       s_i = k + alpha * sum of x_j^2 over j in the neighbourhood of i
+
+The neighbourhood is n channels around channel i at the same pixel, or (`within`) n x n pixels around i in the same map;
+n is odd, and what lies outside the map, or outside i's group of channels, is left out. alpha is used as given: the
+paper does not divide it by n, most libraries do. Only x is saved; s is cheaper to compute again than to keep.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def window_sums(a, n, axis):
+    """sums_i = sum of a_j over |j - i| <= n // 2 along one axis, clipped at its ends."""
+    a = np.moveaxis(a, axis, -1)
+    sums = a.copy()
+    for d in range(1, n // 2 + 1):
+        sums[..., d:] += a[..., :-d]
+        sums[..., :-d] += a[..., d:]
+    return np.moveaxis(sums, -1, axis)
+
+
+def _across(a, n, groups):
+    """Sums over n neighbouring channels of the same group."""
+    split = a.reshape(*a.shape[:-1], groups, -1)                               # (N, H, W, C) -> (N, H, W, G, C/G)
+    return window_sums(split, n, -1).reshape(a.shape)
+
+
+def _within(a, n):
+    """Sums over n x n neighbouring pixels of the same map."""
+    return window_sums(window_sums(a, n, 1), n, 2)
+
+
+def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
+    """y (N, H, W, C) from x, normalised over n channels inside each of `groups` parts of the C channels."""
+    y[...] = x * (k + alpha * _across(x * x, n, groups)) ** -beta
+
+
+# x_i acts on its own y_i, and through the sums s_j on all y_j whose neighbourhood holds i:
+#
+#     dy_j/dx_i = [i = j] s_i^-beta  -  beta x_j s_j^(-beta-1) ds_j/dx_i,        ds_j/dx_i = 2 alpha x_i [i in nbh(j)]
+#
+# With n odd, i is in nbh(j) exactly when j is in nbh(i), at the borders too: the window sum is its own transpose. So
+#
+#     dx_i = dy_i s_i^-beta  -  2 alpha beta x_i * sum over j in nbh(i) of dy_j x_j s_j^(-beta-1)
+#
+# The second term is the cross-channel one: at alpha = 1e-4 a gradient without it looks almost right, and is wrong.
+
+
+def _backward(x, dy, s, sums, alpha, beta):
+    """dx, given the scale s and the function `sums` that adds up each neighbourhood."""
+    power = s**-beta
+    return dy * power - 2 * alpha * beta * x * sums(dy * x * power / s)
+
+
+def lrn_backward(x, dy, dx, *, n, k, alpha, beta, groups=1):
+    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
+    s = k + alpha * _across(x * x, n, groups)
+    dx[...] = _backward(x, dy, s, lambda a: _across(a, n, groups), alpha, beta)
+
+
+def lrn_within_forward(x, y, *, n, k, alpha, beta):
+    """y (N, H, W, C) from x, normalised over n x n pixels of the same map."""
+    y[...] = x * (k + alpha * _within(x * x, n)) ** -beta
+
+
+def lrn_within_backward(x, dy, dx, *, n, k, alpha, beta):
+    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
+    s = k + alpha * _within(x * x, n)
+    dx[...] = _backward(x, dy, s, lambda a: _within(a, n), alpha, beta)

@@ -1,0 +1,65 @@
+"""Pooling: the largest, or the mean, of each window of each channel. x (N, H, W, C) -> y (N, P, Q, C).
+
+Windows may overlap (AlexNet paper, section 3.4: 3 x 3 cells every 2 pixels) and may hang into the padding, which counts
+as -inf for the maximum. Max pooling saves which cell won, as its index r*S + s in the window; average pooling nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.kernels.reference.windows import pad, taps, unpad
+
+
+def maxpool_forward(x, y, argmax, *, kernel, stride, pads):
+    """y[n,p,q,c] = max over r, s of x[n, p*u+r-top, q*v+s-left, c]; argmax (uint8, like y; or None): r*S + s.
+
+    Of equal cells the first in row-major order wins. R*S is at most 255.
+    """
+    padded = pad(x, pads, -np.inf)                                             # (N, top+H+bottom, left+W+right, C)
+    y[...] = -np.inf
+    if argmax is not None:
+        argmax[...] = 0
+    for index, (rows, columns) in enumerate(taps(kernel, stride, y.shape[1:3])):
+        cell = padded[:, rows, columns]                                        # (N, P, Q, C)
+        if argmax is not None:
+            argmax[cell > y] = index
+        np.maximum(y, cell, out=y)
+
+
+# y[o] = x[j(o)], with j(o) the pixel that won in window o, so dy[o]/dx[i] = [j(o) = i]: the whole gradient goes to the
+# winner. A pixel that won in several overlapping windows receives from each: dx[i] = sum of dy[o] over j(o) = i.
+def maxpool_backward(dy, argmax, dx, *, kernel, stride, pads):
+    """dx (N, H, W, C), overwritten, from dy and argmax (N, P, Q, C)."""
+    padded = pad(np.zeros_like(dx), pads)                                      # (N, top+H+bottom, left+W+right, C)
+    for index, (rows, columns) in enumerate(taps(kernel, stride, dy.shape[1:3])):
+        padded[:, rows, columns] += dy * (argmax == index)
+    dx[...] = unpad(padded, pads)                                              # (N, H, W, C)
+
+
+def _divisor(image_size, out_size, kernel, stride, pads, count_pad, dtype):
+    """What the sum of a window is divided by: R*S, or the number of its cells inside the image. (P, Q, 1)."""
+    if count_pad:
+        return np.full((*out_size, 1), kernel[0] * kernel[1], dtype)
+    inside = pad(np.ones((1, *image_size, 1), dtype), pads)
+    return sum(inside[0, rows, columns] for rows, columns in taps(kernel, stride, out_size))
+
+
+def avgpool_forward(x, y, *, kernel, stride, pads, count_pad):
+    """y[n,p,q,c] = sum of the window / d[p,q], padding adding 0; d = R*S if count_pad, else the cells in the image."""
+    padded = pad(x, pads)                                                      # (N, top+H+bottom, left+W+right, C)
+    y[...] = 0
+    for rows, columns in taps(kernel, stride, y.shape[1:3]):
+        y += padded[:, rows, columns]                                          # (N, P, Q, C)
+    y /= _divisor(x.shape[1:3], y.shape[1:3], kernel, stride, pads, count_pad, x.dtype)
+
+
+# y[o] = sum over i in window o of x[i] / d[o]: every cell has slope 1/d[o], and dx[i] = sum of dy[o]/d[o] over the
+# windows o that hold i.
+def avgpool_backward(dy, dx, *, kernel, stride, pads, count_pad):
+    """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
+    share = dy / _divisor(dx.shape[1:3], dy.shape[1:3], kernel, stride, pads, count_pad, dy.dtype)
+    padded = pad(np.zeros_like(dx), pads)                                      # (N, top+H+bottom, left+W+right, C)
+    for rows, columns in taps(kernel, stride, dy.shape[1:3]):
+        padded[:, rows, columns] += share
+    dx[...] = unpad(padded, pads)                                              # (N, H, W, C)
