@@ -13,14 +13,11 @@ def concat_forward(xs, y):
     np.concatenate(xs, axis=-1, out=y)
 
 
-# Every value of y is a copy of one value of one x: the gradient is cut at the same places. The entry that is None (at
-# most one) takes the width that the others leave.
-def concat_backward(dy, dxs):
-    """dxs[i] = its channels of dy; one entry may be None."""
-    rest = dy.shape[-1] - sum(dx.shape[-1] for dx in dxs if dx is not None)
+# Every value of y is a copy of one value of one x: the gradient is cut at the same places.
+def concat_backward(dy, dxs, *, widths):
+    """dxs[i] (..., Ci) = its channels of dy, widths = (C0, C1 ...); entries of dxs may be None."""
     start = 0
-    for dx in dxs:
-        width = rest if dx is None else dx.shape[-1]
+    for dx, width in zip(dxs, widths, strict=True):
         if dx is not None:
             dx[...] = dy[..., start : start + width]
         start += width
