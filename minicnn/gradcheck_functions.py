@@ -1,0 +1,159 @@
+"""What a gradient check differentiates: a layer, or a network, as a scalar function of its tensors.
+
+LayerFunction and NetFunction offer the same: `tensors` (name -> array that may be changed in place), `evaluate()` (the
+terms whose sum is f, and the masks of this forward pass), `gradients()` (by the hand-written backward) and `ops`.
+The masks, that is sign patterns of ReLUs and winners of max-pools, are noted by a copy of the operations.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from minicnn.backend.ops import Ops
+from minicnn.layers.base import Context, Layer
+from minicnn.rng import purpose_id
+
+
+def recording_ops(ops: Ops, masks: list[bytes]) -> Ops:
+    """A copy of `ops` that notes in `masks` the sign pattern of each ReLU and the winners of each max-pool it runs."""
+    recorder = copy.copy(ops)
+
+    def relu_forward(x, y):
+        ops.relu_forward(x, y)
+        masks.append(_signs(ops, y))
+
+    def with_epilogue(forward):
+        def call(x, w, y, *, epilogue=(None, False), **options):
+            forward(x, w, y, epilogue=epilogue, **options)
+            if epilogue[1]:
+                masks.append(_signs(ops, y))
+        return call
+
+    def maxpool_forward(x, y, argmax, **window):
+        argmax = ops.empty(y.shape, "uint8") if argmax is None else argmax
+        ops.maxpool_forward(x, y, argmax, **window)
+        masks.append(ops.to_host(argmax).tobytes())
+
+    recorder.relu_forward, recorder.maxpool_forward = relu_forward, maxpool_forward
+    recorder.conv_forward, recorder.linear_forward = with_epilogue(ops.conv_forward), with_epilogue(ops.linear_forward)
+    return recorder
+
+
+def _signs(ops: Ops, y) -> bytes:
+    return np.packbits(ops.to_host(y) > 0).tobytes()
+
+
+def _dirty(ops: Ops, shape, dtype):
+    """An array full of NaN (255 in integers), so that what stays unwritten shows."""
+    return ops.from_host(np.full(shape, 255 if np.dtype(dtype).kind in "biu" else np.nan, dtype))
+
+
+class LayerFunction:
+    """f = sum(dy * layer(xs)) of every input and parameter; of a loss layer f = weight * mean, as in a network."""
+
+    def __init__(self, layer: Layer, in_shapes, ops: Ops, generator, train: bool, relu: bool, xs, labels):
+        self.layer, self.ops, self.masks = layer, ops, []
+        if xs is None:
+            xs = [generator.standard_normal(shape) for shape in in_shapes]
+        xs = [ops.from_host(np.array(x, np.float64)) for x in xs]
+        self.inputs = dict(zip(["x"] if len(xs) == 1 else [f"x{i}" for i in range(len(xs))], xs, strict=True))
+        if layer.initial_values():
+            layer.init_params("layer", 0, "float64")
+            for param in layer.params.values():
+                param.data = ops.from_host(generator.standard_normal(param.data.shape))
+        self.tensors = self.inputs | {name: param.data for name, param in layer.params.items()}
+        self.xs, N = xs, xs[0].shape[0]
+        if layer.is_loss:
+            labels = generator.integers(0, xs[0].shape[1], N) if labels is None else labels
+            self.xs = [*xs, ops.from_host(np.asarray(labels, np.int32))]
+        self.plan = layer.plan([x.shape for x in self.xs], "float64", ops)
+        # ids that are neither sorted nor a range: the mask of a dropout belongs to the image, not to its row
+        ids = generator.permutation(3 * N)[:N].astype(np.uint32)
+        self.ctx = Context(recording_ops(ops, self.masks), train, 11, 3, ids, purpose_id("layer"), relu=relu)
+        if layer.is_loss:
+            self.dy = np.full(self.plan.out_shape, layer.weight / N)
+        else:
+            self.dy = generator.standard_normal(self.plan.out_shape)
+
+    def forward(self):
+        """(y, saved)."""
+        if self.layer.is_view:
+            return self.xs[0].reshape(self.plan.out_shape), {}
+        y = _dirty(self.ops, self.plan.out_shape, "float64")
+        saved = self.layer.saved_for(self.plan, self.ops, self.xs, y) | ({"y": y} if self.ctx.relu else {})
+        for name, (shape, dtype) in self.plan.buffers.items():
+            saved[name] = _dirty(self.ops, shape, dtype)
+        self.ctx.work = _dirty(self.ops, (self.plan.work,), "uint8") if self.plan.work else None
+        self.layer.forward(self.ctx, self.xs, y, saved)
+        return y, saved
+
+    def evaluate(self):
+        self.masks.clear()
+        y, saved = self.forward()
+        indices = [saved[name] for name, (_, dtype) in self.plan.buffers.items() if np.dtype(dtype).kind in "biu"]
+        return self.dy * self.ops.to_host(y), [*self.masks, *(self.ops.to_host(index).tobytes() for index in indices)]
+
+    def gradients(self, generator, faults: list[str]) -> dict[str, np.ndarray]:
+        """Name -> gradient on the host. Broken rules about what may be written are added to `faults`."""
+        to_host, params = self.ops.to_host, self.layer.params
+        before = {name: to_host(array).copy() for name, array in self.tensors.items()}
+        y, saved = self.forward()
+        if not np.isfinite(to_host(y)).all():
+            faults.append("forward left parts of y unwritten, or wrote NaN")
+        offsets = {name: generator.standard_normal(param.data.shape) for name, param in params.items()}
+        for name, param in params.items():
+            param.grad[...] = self.ops.from_host(offsets[name])
+        dxs = [_dirty(self.ops, x.shape, "float64") for x in self.inputs.values()]
+        if self.layer.is_view:
+            dxs = [self.dy.reshape(dxs[0].shape)]
+        else:
+            self.ctx.work = _dirty(self.ops, (self.plan.work,), "uint8") if self.plan.work else None
+            no_gradient = [None] * (len(self.xs) - len(dxs))                # labels
+            self.layer.backward(self.ctx, self.ops.from_host(self.dy.copy()), saved, [*dxs, *no_gradient])
+        for name, array in self.tensors.items():
+            if not np.array_equal(before[name], to_host(array)):
+                faults.append(f"forward or backward changed {name}, which they may only read")
+        gradients = {name: to_host(dx) for name, dx in zip(self.inputs, dxs, strict=True)}
+        gradients |= {name: to_host(param.grad) - offsets[name] for name, param in params.items()}
+        faults += [f"backward left parts of d{name} unwritten, or wrote NaN" for name, gradient in gradients.items()
+                   if not np.isfinite(gradient).all()]
+        return gradients
+
+
+class NetFunction:
+    """f = the training loss (labels given), or sum(dy * logits), of the images and every parameter."""
+
+    def __init__(self, net, x, labels, generator, train: bool):
+        self.net, self.ops, self.train = net, net.ops, train
+        self.x = net.ops.from_host(np.array(x, np.float64))
+        self.labels = None if labels is None else net.ops.from_host(np.asarray(labels, np.int32))
+        self.ids = generator.permutation(3 * len(x))[:len(x)].astype(np.uint32)
+        self.tensors = {"x": self.x} | {name: param.data for name, param in net.params.items()}
+        self.dy = None if labels is not None else generator.standard_normal((len(x), net.num_classes))
+
+    def run(self, grad: bool) -> np.ndarray:
+        options = {"train": self.train, "grad": grad, "sample_ids": self.ids, "epoch": 3}
+        if self.labels is not None:
+            return np.array([self.net.loss(self.x, self.labels, **options)])
+        return self.dy * self.ops.to_host(self.net.forward(self.x, **options))
+
+    def evaluate(self):
+        masks: list[bytes] = []
+        self.net.ops = recording_ops(self.ops, masks)
+        try:
+            return self.run(grad=False), masks
+        finally:
+            self.net.ops = self.ops
+
+    def gradients(self, generator, faults: list[str]) -> dict[str, np.ndarray]:
+        """Name -> gradient on the host."""
+        if not np.isfinite(self.run(grad=True)).all():
+            faults.append("the forward pass gave NaN or infinity")
+        dx = self.net.backward(None if self.dy is None else self.ops.from_host(self.dy), input_grad=True)
+        gradients = {"x": dx} | {name: param.grad for name, param in self.net.params.items()}
+        gradients = {name: np.array(self.ops.to_host(gradient)) for name, gradient in gradients.items()}
+        faults += [f"the gradient of {name} has NaN or infinity" for name, gradient in gradients.items()
+                   if not np.isfinite(gradient).all()]
+        return gradients
