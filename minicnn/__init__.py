@@ -1,1 +1,17 @@
-"""minicnn."""
+"""minicnn: convolutional networks written by hand, from AlexNet on.
+
+The parts, in the order in which data passes through them: minicnn.data, minicnn.graph (Net), minicnn.layers,
+minicnn.backend, minicnn.kernels; minicnn.train drives them. Importing this package loads neither Numba nor any GPU
+library; they are loaded when a network is made.
+"""
+
+from minicnn import layers, models
+from minicnn.backend.ops import get_ops
+from minicnn.builder import Builder
+from minicnn.errors import MinicnnError
+from minicnn.graph import Net
+from minicnn.param import Param
+
+__version__ = "0.1.0"
+
+__all__ = ["Builder", "MinicnnError", "Net", "Param", "get_ops", "layers", "models"]

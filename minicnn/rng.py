@@ -65,3 +65,10 @@ def normal_init(seed: int, name: str, shape: tuple[int, ...], std: float, dtype=
     weights = generator.standard_normal(shape, dtype=np.float32)
     weights *= np.float32(std)
     return weights.astype(dtype, copy=False)
+
+
+def uniform_init(seed: int, name: str, shape: tuple[int, ...], bound: float, dtype="float32") -> np.ndarray:
+    """Weights from U(-bound, bound), keyed as in normal_init."""
+    generator = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, purpose_id(name)]))
+    weights = generator.random(shape, dtype=np.float32)
+    return ((2 * weights - 1) * np.float32(bound)).astype(dtype, copy=False)

@@ -1,1 +1,16 @@
+"""The layers, one file per kind, each with forward beside backward. Read conv.py or lrn.py first; base.py holds the contract."""
 
+from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.base import Context, Layer, LayerPlan, Normal, Uniform
+from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.conv import Conv2d
+from minicnn.layers.dropout import Dropout
+from minicnn.layers.linear import Linear
+from minicnn.layers.loss import SoftmaxCrossEntropy
+from minicnn.layers.lrn import LRN, LRNWithin
+from minicnn.layers.pool import AvgPool2d, MaxPool2d
+
+__all__ = [
+    "Add", "AvgPool2d", "Concat", "Context", "Conv2d", "Dropout", "Flatten", "LRN", "LRNWithin", "Layer", "LayerPlan",
+    "Linear", "MaxPool2d", "Normal", "ReLU", "SoftmaxCrossEntropy", "Tanh", "Uniform",
+]

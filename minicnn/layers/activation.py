@@ -1,0 +1,43 @@
+"""Pointwise non-linearities (paper section 3.1): ReLU, and the tanh that Figure 1 compares it with.
+
+    ReLU   y = max(0, x)     dx = dy where y > 0, else 0       (the slope at exactly 0 is taken as 0)
+    tanh   y = tanh(x)       dx = dy * (1 - y^2)
+
+Both derivatives follow from the output alone, so only y is saved and x may be overwritten.
+"""
+
+from __future__ import annotations
+
+from minicnn.layers.base import Layer, LayerPlan
+
+
+class ReLU(Layer):
+    """Any shape. In a network it is usually fused into the convolution or fully connected layer before it."""
+
+    in_place = True
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.relu_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.relu_backward(saved["y"], dy, dxs[0])
+
+
+class Tanh(Layer):
+    """Any shape."""
+
+    in_place = True
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.tanh_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.tanh_backward(saved["y"], dy, dxs[0])

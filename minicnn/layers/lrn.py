@@ -1,0 +1,82 @@
+"""Local response normalisation (paper section 3.3): strong activations damp their neighbours.
+
+Across channels:   b_i = a_i / (k + alpha * sum over j of a_j^2) ** beta,   |j - i| <= n // 2, the window clipped at the ends.
+Within a map:      the same with a window of n x n pixels of one channel ("rnorm" in the authors' code).
+
+The printed formula multiplies the sum by alpha as it stands; cuda-convnet, Caffe and PyTorch divide alpha by the size of
+the window first (`divide_alpha`). `groups=2` cuts the channels in two halves that do not see each other, as in Figure 2,
+where each GPU normalises its own maps. Saved: x; the bracket is cheaper to compute again than to keep.
+"""
+
+from __future__ import annotations
+
+from minicnn.errors import ConfigError, ShapeError
+from minicnn.layers.base import Layer, LayerPlan, need_axes
+
+
+class LRN(Layer):
+    """(N, H, W, C) -> (N, H, W, C), normalised across n neighbouring channels."""
+
+    def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1,
+                 divide_alpha: bool = False):
+        super().__init__()
+        if n < 1 or n % 2 == 0:
+            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a middle")
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+        self.groups, self.divide_alpha = groups, divide_alpha
+
+    @property
+    def constants(self):
+        """The keyword arguments of the kernels; alpha is what multiplies the plain sum of squares."""
+        alpha = self.alpha / self.n if self.divide_alpha else self.alpha
+        return {"n": self.n, "k": self.k, "alpha": alpha, "beta": self.beta, "groups": self.groups}
+
+    def plan(self, in_shapes, dtype, ops):
+        (shape,) = in_shapes
+        need_axes(self, shape, "NHWC")
+        if shape[3] % self.groups:
+            raise ShapeError(f"LRN with {self.groups} groups expects a multiple of {self.groups} channels, got {shape[3]}")
+        return LayerPlan(tuple(shape), saves=("x",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.lrn_forward(xs[0], y, **self.constants)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.lrn_backward(saved["x"], dy, dxs[0], **self.constants)
+
+    def describe(self):
+        divided = "/n" if self.divide_alpha else ""
+        halves = f", {self.groups} groups" if self.groups > 1 else ""
+        return f"n {self.n}, k {self.k:g}, alpha {self.alpha:g}{divided}, beta {self.beta:g}{halves}"
+
+
+class LRNWithin(Layer):
+    """(N, H, W, C) -> (N, H, W, C), normalised by the n x n pixels around each pixel of the same map."""
+
+    def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, divide_alpha: bool = False):
+        super().__init__()
+        if n < 1 or n % 2 == 0:
+            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a middle")
+        self.n, self.k, self.alpha, self.beta, self.divide_alpha = n, k, alpha, beta, divide_alpha
+
+    @property
+    def constants(self):
+        """The keyword arguments of the kernels; alpha is what multiplies the plain sum of squares."""
+        alpha = self.alpha / self.n**2 if self.divide_alpha else self.alpha
+        return {"n": self.n, "k": self.k, "alpha": alpha, "beta": self.beta}
+
+    def plan(self, in_shapes, dtype, ops):
+        need_axes(self, in_shapes[0], "NHWC")
+        return LayerPlan(tuple(in_shapes[0]), saves=("x",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.lrn_within_forward(xs[0], y, **self.constants)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.lrn_within_backward(saved["x"], dy, dxs[0], **self.constants)
+
+    def describe(self):
+        divided = "/n^2" if self.divide_alpha else ""
+        return f"{self.n}x{self.n} pixels, k {self.k:g}, alpha {self.alpha:g}{divided}, beta {self.beta:g}"

@@ -1,0 +1,283 @@
+"""Planning a network once: what runs, in which order, and where every array lives.
+
+For a batch size and a purpose (training or prediction) the plan
+
+    1. keeps the nodes that the wanted outputs need, in the order they were written;
+    2. fuses a ReLU into the convolution or fully connected layer before it, where no other node reads in between;
+    3. gives every array a lifetime, from the step that writes it to the last step that reads it: forward steps count
+       up, their backward steps follow in reverse;
+    4. packs them into one arena so that two arrays that are alive together never overlap.
+
+A *value* is the output of a node, a gradient, or scratch space; a *storage* is the memory it lives in. Several values
+share a storage where a layer works in place (ReLU, dropout) or only changes the shape (Flatten).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from minicnn.backend.ops import Ops
+from minicnn.errors import MinicnnError
+from minicnn.layers.activation import ReLU
+from minicnn.layers.base import Layer
+
+ALIGNMENT = 256     # bytes; at least a vector and a cache line of any machine
+
+
+@dataclass(frozen=True)
+class Node:
+    """A named layer, and the names of the nodes or network inputs that it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+@dataclass
+class Storage:
+    """Memory that is in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs)."""
+
+    nbytes: int
+    birth: int
+    death: int
+    outside: bool = False
+    offset: int = 0
+
+
+@dataclass
+class Value:
+    """An array of the plan; `batched` ones shrink with the batch along the first axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    storage: Storage
+    batched: bool = True
+    is_input: bool = False
+
+
+@dataclass
+class Step:
+    """One node of the plan and its arrays, as indices into Plan.values (None: nobody needs it)."""
+
+    node: Node
+    relu: bool                       # a ReLU is fused into this layer
+    time: int
+    xs: list[int]
+    y: int
+    saves: tuple[str, ...]
+    buffers: dict[str, int]
+    work: int | None
+    macs: int
+    trains: bool                     # it or something before it has parameters
+    work_back: int | None = None
+    dy: int | None = None
+    dxs: list[int | None] = field(default_factory=list)
+    input_dxs: dict[int, str] = field(default_factory=dict)      # position in xs -> network input whose gradient it is
+    sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) to be added after backward
+
+
+class Plan:
+    """The steps of a network for one (largest) batch size. `arrays(n)` gives the arrays of all values for n images."""
+
+    def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str], *,
+                 ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = ()):
+        """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives the run.
+
+        grad: a backward pass will follow, so what it needs stays alive.   fuse: False runs every node on its own.
+        """
+        self.ops, self.dtype, self.grad = ops, dtype, grad
+        self.values: list[Value] = []
+        self.steps: list[Step] = []
+        self.where: dict[str, int] = {}                     # node or input -> its value
+        self.outputs = set(outputs)
+        self.pinned = self.outputs | set(keep)
+        order = _needed(nodes, self.pinned)
+        self.readers: dict[str, list[Node]] = {}
+        for node in order:
+            for name in dict.fromkeys(node.inputs):
+                self.readers.setdefault(name, []).append(node)
+        self._end = 2 * len(order)                          # the step at time t runs backward at time end - 1 - t
+
+        for name, (shape, input_dtype) in inputs.items():
+            if name in self.readers:
+                self.where[name] = self._new(name, shape, input_dtype, -1, outside=True)
+                self.values[-1].is_input = True
+        absorbed_by = self._fusible(order) if fuse else {}
+        for time, node in enumerate(order):
+            if node.name in absorbed_by:
+                self.where[node.name] = self.where[absorbed_by[node.name]]
+            else:
+                self._add_step(node, time, relu=node.name in absorbed_by.values())
+        for name in self.pinned:
+            self.values[self.where[name]].storage.outside = True
+        if grad:
+            self._add_gradients()
+
+        self.storages = list({id(value.storage): value.storage for value in self.values}.values())
+        self.arena_bytes = _pack([storage for storage in self.storages if not storage.outside])
+        self._arrays: dict[int, list] = {}
+        self._outside: dict[int, object] = {}
+
+    # ---- values
+    def _new(self, name, shape, dtype, time, *, outside=False, batched=True) -> int:
+        nbytes = prod(shape) * np.dtype(dtype).itemsize
+        self.values.append(Value(name, tuple(shape), str(dtype), Storage(nbytes, time, time, outside), batched))
+        return len(self.values) - 1
+
+    def _share(self, name, shape, source: int) -> int:
+        """A new value in the memory of another."""
+        old = self.values[source]
+        self.values.append(Value(name, tuple(shape), old.dtype, old.storage, old.batched, old.is_input))
+        return len(self.values) - 1
+
+    def _use(self, value: int | None, time: int) -> None:
+        if value is not None:
+            storage = self.values[value].storage
+            storage.death = max(storage.death, time)
+
+    # ---- forward
+    def _fusible(self, order: list[Node]) -> dict[str, str]:
+        """ReLU node -> the node that absorbs it."""
+        pairs = {}
+        for node in order:
+            readers = self.readers.get(node.name, [])
+            if node.layer.absorbs_relu and node.name not in self.pinned and len(readers) == 1 \
+                    and isinstance(readers[0].layer, ReLU):
+                pairs[readers[0].name] = node.name
+        return pairs
+
+    def _add_step(self, node: Node, time: int, relu: bool) -> None:
+        layer = node.layer
+        xs = [self.where[name] for name in node.inputs]
+        in_shapes = [self.values[x].shape for x in xs]
+        try:
+            plan = layer.plan(in_shapes, self.dtype, self.ops)
+        except MinicnnError as error:
+            raise type(error)(f"layer {node.name!r}: {error}") from None
+        saves = (*plan.saves, "y") if relu else plan.saves
+        if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
+            y = self._share(node.name, plan.out_shape, xs[0])
+        else:
+            y = self._new(node.name, plan.out_shape, self.dtype, time)
+        buffers = {name: self._new(f"{node.name}.{name}", shape, dtype, time)
+                   for name, (shape, dtype) in plan.buffers.items()}
+        work = self._new(f"{node.name} work", (plan.work,), "uint8", time, batched=False) if plan.work else None
+        for value in (*xs, y):
+            self._use(value, time)
+        if self.grad:
+            saved = xs[:1] * ("x" in saves) + xs * ("xs" in saves) + [y] * ("y" in saves)
+            for value in (*saved, *buffers.values()):
+                self._use(value, self._end - 1 - time)
+        trains = bool(layer.initial_values()) or any(step.trains for step in self.steps if step.y in xs)
+        self.where[node.name] = y
+        self.steps.append(Step(node, relu, time, xs, y, saves, buffers, work, plan.macs, trains))
+
+    def _may_overwrite(self, node: Node, time: int) -> bool:
+        """Whether `node` may write over its input: nobody reads that memory later, neither forward nor backward."""
+        storage = self.values[self.where[node.inputs[0]]].storage
+        names = [name for name, value in self.where.items() if self.values[value].storage is storage]
+        placed = {step.node.name for step in self.steps}
+        waiting = [reader for name in names for reader in self.readers.get(name, [])
+                   if reader.name not in placed and reader is not node and self.where.get(reader.name) is None]
+        return not (waiting or storage.outside or storage.death > time or self.pinned.intersection(names))
+
+    # ---- backward
+    def _add_gradients(self) -> None:
+        """Give every step its dy and dxs, in the order in which they will run.
+
+        The first reader to run backward writes the gradient of a value, further ones write beside it and are added.
+        Gradients of the network's inputs are left to the caller, who may not want them.
+        """
+        gradient: dict[int, int] = {}                       # value -> its gradient
+        has_loss = any(step.node.layer.is_loss for step in self.steps)
+        for step in reversed(self.steps):
+            time = self._end - 1 - step.time
+            layer, name = step.node.layer, step.node.name
+            if name in self.outputs and not has_loss and step.y not in gradient:
+                gradient[step.y] = self._new(f"d {name}", self.values[step.y].shape, self.dtype, step.time)
+            step.dy = gradient.get(step.y)
+            if step.dy is None and not layer.is_loss:
+                continue
+            self._use(step.dy, time)
+            if step.work is not None:
+                nbytes = self.values[step.work].shape
+                step.work_back = self._new(f"{name} work, backward", nbytes, "uint8", time, batched=False)
+            for position, x in enumerate(step.xs):
+                value = self.values[x]
+                if value.is_input:
+                    step.dxs.append(None)
+                    if value.dtype == self.dtype:           # labels have no gradient
+                        step.input_dxs[position] = value.name
+                    continue
+                if layer.is_view or layer.in_place:
+                    dx = self._share(f"d {value.name}", value.shape, step.dy)
+                else:
+                    dx = self._new(f"d {value.name}", value.shape, self.dtype, time)
+                if x in gradient:
+                    step.sums.append((dx, gradient[x]))
+                    self._use(gradient[x], time)
+                gradient.setdefault(x, dx)
+                self._use(dx, time)
+                step.dxs.append(dx)
+
+    # ---- memory
+    @property
+    def input_values(self) -> dict[str, int]:
+        """Network input -> its value, for the inputs that this plan reads."""
+        return {value.name: i for i, value in enumerate(self.values) if value.is_input and self.where.get(value.name) == i}
+
+    def forget_arrays(self) -> None:
+        """Drop the views of the arena, which is about to be replaced."""
+        self._arrays.clear()
+
+    def arrays(self, batch: int, arena) -> list:
+        """One array per value for `batch` images: views of the arena, own arrays for pinned values, None for inputs."""
+        if batch not in self._arrays:
+            self._arrays[batch] = [self._view(value, batch, arena) for value in self.values]
+        return self._arrays[batch]
+
+    def _view(self, value: Value, batch: int, arena):
+        if value.is_input:
+            return None
+        storage = value.storage
+        if storage.outside:
+            memory = self._outside.setdefault(id(storage), None)
+            if memory is None:
+                memory = self._outside[id(storage)] = self.ops.empty((storage.nbytes,), "uint8")
+        else:
+            memory = arena[storage.offset:storage.offset + storage.nbytes]
+        shape = (batch, *value.shape[1:]) if value.batched else value.shape
+        nbytes = prod(shape) * np.dtype(value.dtype).itemsize
+        return memory[:nbytes].view(value.dtype).reshape(shape)
+
+
+def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
+    """The nodes that `wanted` ones depend on, themselves included, in the given order."""
+    needed = set(wanted)
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return [node for node in nodes if node.name in needed]
+
+
+def _pack(storages: list[Storage]) -> int:
+    """Give each storage an offset, largest first, at the lowest place free during its life; returns the bytes needed."""
+    placed: list[Storage] = []
+    for storage in sorted(storages, key=lambda s: (-s.nbytes, s.birth)):
+        offset = 0
+        for other in sorted(placed, key=lambda s: s.offset):
+            alive_together = storage.birth <= other.death and other.birth <= storage.death
+            if alive_together and other.offset < offset + storage.nbytes:
+                offset = max(offset, _aligned(other.offset + other.nbytes))
+        storage.offset = offset
+        placed.append(storage)
+    return max((storage.offset + storage.nbytes for storage in placed), default=0)
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

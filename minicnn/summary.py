@@ -1,0 +1,58 @@
+"""The table that `net.summary(batch)` prints."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.plan import Plan
+
+
+def summarize(net, batch: int) -> str:
+    """One line per layer: output shape, configuration, parameters, multiply-adds and what runs it; totals below."""
+    plan: Plan = net._compile(batch, [net.output], (), grad=False)
+    train = net._compile(batch, [*net.losses, net.output], (), grad=True)
+    steps = {step.node.name: step for step in plan.steps}
+    rows = [("layer", "output", "", "parameters", "MACs", "runs as")]
+    for name, shape in net.inputs.items():
+        rows.append((name, _by(shape), "", "", "", ""))
+    macs = 0
+    for node in net.nodes:
+        if node.name not in plan.where:
+            continue
+        shape = plan.values[plan.where[node.name]].shape[1:]
+        count = sum(param.data.size for param in node.layer.params.values())
+        step = steps.get(node.name)
+        if step is None:
+            runs = "fused into the layer above"
+        elif node.layer.is_view:
+            runs = "a view"
+        else:
+            runs = f"{net.ops.name} + ReLU" if step.relu else net.ops.name
+            runs += ", in place" if step.y != step.xs[0] and _shares(plan, step) else ""
+        macs += step.macs if step else 0
+        what = f"{type(node.layer).__name__} {node.layer.describe()}".strip()
+        rows.append((node.name, _by(shape), what, f"{count:,}" if count else "",
+                     f"{step.macs // batch / 1e6:,.1f} M" if step and step.macs else "", runs))
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    right = (False, False, False, True, True, False)
+    lines = ["  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
+             for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    itemsize = np.dtype(net.dtype).itemsize
+    activations = train.arena_bytes + sum(s.nbytes for s in train.storages if s.outside)
+    lines += [
+        "",
+        f"{net.name}: {net.num_params:,} parameters ({net.num_params * itemsize / 2**20:,.0f} MiB), "
+        f"{macs / batch / 1e6:,.1f} M multiply-adds an image",
+        f"batch {batch}: {(plan.arena_bytes) / 2**20:,.0f} MiB of activations to predict, "
+        f"{activations / 2**20:,.0f} MiB to train",
+    ]
+    return "\n".join(lines)
+
+
+def _by(shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _shares(plan: Plan, step) -> bool:
+    return plan.values[step.y].storage is plan.values[step.xs[0]].storage
