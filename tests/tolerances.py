@@ -1,0 +1,29 @@
+"""The one table of tolerances. Every comparison of numbers in the tests names a class of this table.
+
+A value passes when |got - wanted| <= rtol * |wanted| + atol * sqrt(terms); `terms` is how many products of numbers of
+size about 1 are added up for one value (1 elsewhere). What is wanted is computed in float64 from the same inputs.
+To widen an entry, write the error that was measured beside it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#  (rtol, atol)            float32          float64
+TOLERANCES = {
+    "exact":       {"float32": (0, 0), "float64": (0, 0)},               # copies, maxima, masks, indices
+    "elementwise": {"float32": (1e-5, 1e-6), "float64": (1e-13, 1e-14)},     # a few roundings, exp, pow, short sums
+    "sum":         {"float32": (1e-5, 1e-6), "float64": (1e-13, 1e-14)},     # matrix products and long sums
+    "torch":       {"float32": (1e-6, 1e-6), "float64": (1e-6, 1e-6)},       # against vectors from PyTorch
+    "numeric":     {"float64": (1e-5, 1e-7)},                                # central differences
+}
+
+
+def assert_close(got: np.ndarray, wanted: np.ndarray, kind: str, terms: int = 1) -> None:
+    """`got` has the shape of `wanted` and lies within the tolerances of its own dtype."""
+    assert got.shape == wanted.shape, f"shape {got.shape}, wanted {wanted.shape}"
+    if got.dtype.kind != "f" or kind == "exact":
+        np.testing.assert_array_equal(got, wanted)
+        return
+    rtol, atol = TOLERANCES[kind][got.dtype.name]
+    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol * np.sqrt(terms))
