@@ -125,15 +125,15 @@ class Builder:
         """Sum of inputs of one shape."""
         return self.layer(name, Add(), inputs)
 
-    def loss(self, name: str = "loss", *, input: str | None = None, weight: float = 1.0, train_only: bool = False) -> str:
-        """Softmax and cross-entropy of `input` against the labels."""
-        return self.layer(name, SoftmaxCrossEntropy(weight, train_only=train_only), [input or self.last, LABELS])
+    def loss(self, name: str = "loss", *, input: str | None = None, **options) -> str:
+        """Softmax and cross-entropy of `input` against the labels; options: weight, train_only."""
+        return self.layer(name, SoftmaxCrossEntropy(**options), [input or self.last, LABELS])
 
     def net(self, *, seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True,
             output: str | None = None) -> Net:
         """The network, its parameters drawn from `seed`."""
-        return Net(self.nodes, self.inputs, output=output or self.last, seed=seed, dtype=dtype, device=device, fuse=fuse,
-                   name=self.name)
+        return Net(self.nodes, self.inputs, output=output or self.last, name=self.name, seed=seed, dtype=dtype,
+                   device=device, fuse=fuse)
 
 
 class _NoWork:

@@ -2,8 +2,8 @@
 
     loader -> augment -> net.forward -> layer.forward -> ops.conv_forward -> kernel, and back the same way.
 
-Shapes are static: the first call with a batch plans for it (minicnn/plan.py), smaller batches use the leading part of the
-same arrays. The network holds the parameters and everything that passes between layers; layers hold only parameters.
+Shapes are static: the first call with a batch plans for it (minicnn/plan.py), smaller batches use the leading part of
+the same arrays. The network holds what passes between layers; the layers hold their parameters and nothing else.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ LABELS = "labels"
 class Net:
     """A network of layers.
 
-    nodes: in an order in which every node comes after what it reads.   inputs: name -> shape of one image (H, W, C), the
-    first being the one that `forward` takes.   output: the node that `forward` returns (default: the last that is no loss).
-    dtype: "float32", or "float64" for gradient checks.   device: "auto", "cpu" or "reference".   fuse: False runs every
-    layer on its own.   A node may read "labels", the (N,) integers given to `loss`.
+    nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
+    inputs: name -> shape of one image (H, W, C), the first being the one that `forward` takes.
+    output: the node whose value `forward` returns; by default the last that is no loss.
+    dtype: "float32", or "float64" for gradient checks.   device: "auto", "cpu" or "reference".
+    fuse: False runs every layer on its own.
     """
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[int, ...]], *, output: str | None = None,
@@ -115,8 +116,8 @@ class Net:
         if not losses:
             raise ConfigError(f"network {self.name!r} has no loss; end it with SoftmaxCrossEntropy, or use forward")
         outputs = [node.name for node in losses] + [self.output]
-        plan, arrays = self._forward(x, labels, outputs, train, train if grad is None else grad, tuple(keep), sample_ids,
-                                     epoch)
+        grad = train if grad is None else grad
+        plan, arrays = self._forward(x, labels, outputs, train, grad, tuple(keep), sample_ids, epoch)
         return float(sum(node.layer.weight * self.ops.to_host(arrays[plan.where[node.name]]).mean(dtype=np.float64)
                          for node in losses))
 
@@ -235,8 +236,8 @@ class Net:
         for name, shape in self.inputs.items():
             array = given[name]
             if getattr(array, "ndim", 0) != len(shape) + 1 or tuple(array.shape[1:]) != shape or array.shape[0] < 1:
-                raise ShapeError(f"input {name!r} of network {self.name!r} must be (N, {', '.join(map(str, shape))}) with "
-                                 f"N >= 1, got {tuple(getattr(array, 'shape', ()))}")
+                raise ShapeError(f"input {name!r} of network {self.name!r} must be (N, {', '.join(map(str, shape))}) "
+                                 f"with N >= 1, got {tuple(getattr(array, 'shape', ()))}")
             if str(array.dtype) != self.dtype:
                 raise ShapeError(f"input {name!r} of network {self.name!r} must be {self.dtype}, got {array.dtype}; "
                                  f"convert it with x.astype({self.dtype!r})")
@@ -266,13 +267,14 @@ class Net:
         inputs = {name: ((batch, *shape), self.dtype) for name, shape in self.inputs.items()}
         inputs[LABELS] = ((batch,), "int32")
         try:
-            return Plan(self.nodes, inputs, outputs, ops=self.ops, dtype=self.dtype, grad=grad, fuse=self.fuse, keep=keep)
+            return Plan(self.nodes, inputs, outputs, ops=self.ops, dtype=self.dtype, grad=grad, fuse=self.fuse,
+                        keep=keep)
         except MinicnnError as error:
             raise type(error)(f"network {self.name!r}, {error}") from None
 
     # ---- weights
     def save(self, path, metadata: dict[str, str] | None = None) -> None:
-        """Write the parameters as safetensors, beside `path` first and then renamed, so that a file is never half there."""
+        """Write the parameters as safetensors: beside `path` first, then renamed, so that no file is half there."""
         from safetensors.numpy import save_file
         path = Path(path)
         beside = path.with_name(path.name + ".part")

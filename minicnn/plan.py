@@ -84,9 +84,9 @@ class Step:
 class Plan:
     """The steps of a network for one (largest) batch size. `arrays(n)` gives the arrays of all values for n images."""
 
-    def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str], *,
-                 ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = ()):
-        """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives the run.
+    def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str],
+                 *, ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = ()):
+        """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives a run.
 
         grad: a backward pass will follow, so what it needs stays alive.   fuse: False runs every node on its own.
         """
@@ -229,7 +229,8 @@ class Plan:
     @property
     def input_values(self) -> dict[str, int]:
         """Network input -> its value, for the inputs that this plan reads."""
-        return {value.name: i for i, value in enumerate(self.values) if value.is_input and self.where.get(value.name) == i}
+        return {value.name: i for i, value in enumerate(self.values)
+                if value.is_input and self.where.get(value.name) == i}
 
     def forget_arrays(self) -> None:
         """Drop the views of the arena, which is about to be replaced."""
@@ -266,7 +267,7 @@ def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
 
 
 def _pack(storages: list[Storage]) -> int:
-    """Give each storage an offset, largest first, at the lowest place free during its life; returns the bytes needed."""
+    """Give each storage an offset, largest first, at the lowest place free during its life; returns bytes needed."""
     placed: list[Storage] = []
     for storage in sorted(storages, key=lambda s: (-s.nbytes, s.birth)):
         offset = 0

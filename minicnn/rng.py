@@ -49,7 +49,8 @@ def random_words(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, un
 
 def uniforms(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, units: int) -> np.ndarray:
     """float32 (N, units), uniform in [0, 1) on a grid of 2**-24, so that float32 holds each exactly."""
-    return (random_words(seed, purpose, epoch, sample_ids, units) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    words = random_words(seed, purpose, epoch, sample_ids, units)
+    return (words >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 
 def normals(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, units: int) -> np.ndarray:

@@ -7,9 +7,9 @@
     P Q        height and width of the output
     G          groups: input and output channels are cut into G parts that do not see each other
 
-Weights are (R, S, C/G, K) for a convolution and (in, out) for a fully connected layer. Padding is always written out as
-(top, left, bottom, right). "Ceil" sizes (a last window that hangs over the edge, as in the code behind the AlexNet
-paper, where 224 gives 55) are resolved here into extra padding at the bottom and right, so that no kernel knows of them.
+Weights are (R, S, C/G, K) for a convolution and (in, out) for a fully connected layer. Padding is always written out
+as (top, left, bottom, right). "Ceil" sizes (a last window that hangs over the edge, as in the code behind the AlexNet
+paper, where 224 gives 55) are resolved here into padding at the bottom and right, so that no kernel knows of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _output_size(size: int, window: int, stride: int, before: int, after: int, c
     if ceil and (count - 1) * stride >= size + before:       # the last window would lie in the padding alone
         count -= 1
     if count < 1:
-        raise ShapeError(f"a window of {window} with stride {stride} does not fit into {size} + padding {before}+{after}")
+        raise ShapeError(f"a window of {window}, stride {stride}, does not fit into {size} + padding {before}+{after}")
     needed = (count - 1) * stride + window - before - size   # less than `after` where the last rows go unused
     return count, max(needed, 0)
 

@@ -35,8 +35,8 @@ def summarize(net, batch: int) -> str:
                      f"{step.macs // batch / 1e6:,.1f} M" if step and step.macs else "", runs))
     widths = [max(len(row[i]) for row in rows) for i in range(6)]
     right = (False, False, False, True, True, False)
-    lines = ["  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
-             for row in rows]
+    lines = ["  ".join(cell.rjust(width) if to_right else cell.ljust(width)
+                       for cell, width, to_right in zip(row, widths, right, strict=True)).rstrip() for row in rows]
     lines.insert(1, "-" * max(map(len, lines)))
     itemsize = np.dtype(net.dtype).itemsize
     activations = train.arena_bytes + sum(s.nbytes for s in train.storages if s.outside)

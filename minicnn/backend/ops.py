@@ -13,7 +13,7 @@ slow path.
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Ops:
             module = importlib.import_module(f"{kernels}.{module_name}")
             for function in functions:
                 if not hasattr(module, function):
-                    raise DeviceError(f"backend {name!r} lacks the operation {function} (expected in {module.__name__})")
+                    raise DeviceError(f"backend {name!r} lacks the operation {function}, expected in {module.__name__}")
                 setattr(self, function, getattr(module, function))
 
     empty = staticmethod(np.empty)
@@ -71,7 +71,7 @@ class Ops:
         return f"Ops({self.name!r})"
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_ops(device: str = "auto") -> Ops:
     """The operations of "reference", "cpu" or "auto" (the fastest that this version has: cpu)."""
     if device in ("cpu", "auto"):

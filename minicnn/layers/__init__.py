@@ -1,4 +1,4 @@
-"""The layers, one file per kind, each with forward beside backward. Read conv.py or lrn.py first; base.py holds the contract."""
+"""The layers, one file per kind, forward beside backward. Read lrn.py or conv.py first; base.py holds the contract."""
 
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.base import Context, Layer, LayerPlan, Normal, Uniform

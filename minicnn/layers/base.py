@@ -49,7 +49,8 @@ class Uniform:
 class LayerPlan:
     """What one layer asks of the network for given input shapes.
 
-    out_shape: shape of y, batch axis included.   saves: which of "x" (first input), "xs" (all inputs), "y" backward reads.
+    out_shape: shape of y, batch axis included.
+    saves: which of "x" (the first input), "xs" (all inputs) and "y" backward reads.
     buffers: arrays that forward fills for backward, as name -> (shape with the batch axis first, dtype).
     work: bytes of scratch space, alive during one call only.   macs: multiply-adds of forward.
     """
@@ -65,9 +66,9 @@ class LayerPlan:
 class Context:
     """What surrounds one call of a layer.
 
-    ops: the backend.   train: dropout drops.   seed, epoch, sample_ids (uint32, one per image): the counter of the random
-    numbers.   purpose: the layer's own number in that counter.   work: scratch space (uint8) or None.   relu: the network
-    fused the ReLU that follows into this layer.   comm: the other ranks, where the network is split.
+    ops: the backend.   train: dropout drops.   work: scratch space (uint8) or None.
+    seed, epoch, sample_ids (uint32, one per image), purpose (the layer's own number): the counter of random numbers.
+    relu: the network fused the ReLU that follows into this layer.   comm: the other ranks, where the network is split.
     """
 
     ops: Ops
@@ -82,7 +83,7 @@ class Context:
 
 
 class Layer:
-    """Base of every layer. A layer of one's own needs `plan`, `forward` and `backward`; see examples/own_net_and_layer.py."""
+    """Base of every layer. One of your own needs plan, forward and backward: see examples/own_net_and_layer.py."""
 
     absorbs_relu = False    # forward can end with max(0, .) and backward begin with its mask (ctx.relu)
     in_place = False        # y may be the same array as x, and dx the same as dy
@@ -132,8 +133,9 @@ class Layer:
     def multipliers(self, value: dict[str, tuple[float, float]]) -> None:
         self._multipliers = dict(value)
 
-    def __call__(self, *xs, ops: Ops | None = None, train: bool = False, seed: int = 0, epoch: int = 0, sample_ids=None):
-        """y = layer(x), in notebooks and checks: allocates everything by itself, on the reference backend by default."""
+    def __call__(self, *xs, ops: Ops | None = None, train: bool = False, seed: int = 0, epoch: int = 0,
+                 sample_ids=None):
+        """y = layer(x), for notebooks and checks: allocates by itself; on the reference backend by default."""
         if ops is None:
             from minicnn.backend.ops import get_ops
             ops = get_ops("reference")

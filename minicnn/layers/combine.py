@@ -4,7 +4,8 @@
     Add      y = x_1 + x_2 + ...                         dx_i = dy
     Flatten  (N, H, W, C) -> (N, H*W*C)                  the same memory under another shape
 
-Nothing is saved. The reverse of a fork, summing the gradients of a value that several layers read, is the network's job.
+Nothing is saved. The reverse of a fork (adding up the gradients of a value that several layers read) is
+the network's job.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Concat(Layer):
         first = tuple(in_shapes[0])
         for shape in in_shapes[1:]:
             if tuple(shape[:-1]) != first[:-1]:
-                raise ShapeError(f"Concat expects inputs that agree in all axes but the last, got {first} and {tuple(shape)}")
+                raise ShapeError("Concat expects inputs that agree in all axes but the last, "
+                                 f"got {first} and {tuple(shape)}")
         return LayerPlan((*first[:-1], sum(shape[-1] for shape in in_shapes)))
 
     def forward(self, ctx, xs, y, saved):

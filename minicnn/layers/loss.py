@@ -12,8 +12,9 @@ from minicnn.layers.base import Layer, LayerPlan
 
 
 class SoftmaxCrossEntropy(Layer):
-    """(N, classes) and labels (N,) -> one loss per image. The network's loss is the sum of weight * mean over its loss nodes.
+    """(N, classes) and labels (N,) -> one loss per image.
 
+    The loss of the network is the sum of weight * mean over its loss nodes.
     `train_only` marks an auxiliary loss: neither it nor what only it needs runs at test time (GoogLeNet's side heads).
     """
 

@@ -1,11 +1,11 @@
 """Local response normalisation (paper section 3.3): strong activations damp their neighbours.
 
-Across channels:   b_i = a_i / (k + alpha * sum over j of a_j^2) ** beta,   |j - i| <= n // 2, the window clipped at the ends.
+Across channels:   b_i = a_i / (k + alpha * sum over j of a_j^2) ** beta,   |j - i| <= n // 2, clipped at the ends.
 Within a map:      the same with a window of n x n pixels of one channel ("rnorm" in the authors' code).
 
-The printed formula multiplies the sum by alpha as it stands; cuda-convnet, Caffe and PyTorch divide alpha by the size of
-the window first (`divide_alpha`). `groups=2` cuts the channels in two halves that do not see each other, as in Figure 2,
-where each GPU normalises its own maps. Saved: x; the bracket is cheaper to compute again than to keep.
+The printed formula multiplies the sum by alpha as it stands; cuda-convnet, Caffe and PyTorch divide alpha by the size
+of the window first (`divide_alpha`). `groups=2` cuts the channels in two halves that do not see each other, as in
+Figure 2, where each GPU normalises its own maps. Saved: x; the bracket is cheaper to compute again than to keep.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LRN(Layer):
         (shape,) = in_shapes
         need_axes(self, shape, "NHWC")
         if shape[3] % self.groups:
-            raise ShapeError(f"LRN with {self.groups} groups expects a multiple of {self.groups} channels, got {shape[3]}")
+            raise ShapeError(f"LRN with groups = {self.groups} must divide the channels, got {shape[3]}")
         return LayerPlan(tuple(shape), saves=("x",))
 
     def forward(self, ctx, xs, y, saved):
@@ -54,7 +54,8 @@ class LRN(Layer):
 class LRNWithin(Layer):
     """(N, H, W, C) -> (N, H, W, C), normalised by the n x n pixels around each pixel of the same map."""
 
-    def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, divide_alpha: bool = False):
+    def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75,
+                 divide_alpha: bool = False):
         super().__init__()
         if n < 1 or n % 2 == 0:
             raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a middle")

@@ -1,7 +1,7 @@
 """Pooling (paper section 3.4). AlexNet's windows overlap: 3 x 3, stride 2, so a pixel can win in up to four windows.
 
-Max:      y[p,q] = the largest x in window (p,q); backward sends dy to the pixel that won (the first one on ties) and adds
-          up where windows overlap. Saved: the winner's index in its window, one byte.
+Max:      y[p,q] = the largest x in window (p,q); backward sends dy to the pixel that won (the first one on ties) and
+          adds up where windows overlap. Saved: the winner's index in its window, one byte.
 Average:  y[p,q] = sum of the window / divisor; backward spreads dy / divisor over the window. Saved: nothing.
 Max-pooling pads with minus infinity; the average states whether padding counts in its divisor.
 """
@@ -22,8 +22,8 @@ class _Pool(Layer):
         self.stride = pair(stride if stride is not None else kernel)
         (R, S), (top, left, bottom, right) = self.kernel, self.padding
         if max(top, bottom) >= R or max(left, right) >= S:
-            raise ConfigError(f"{type(self).__name__}: padding {self.padding} must be smaller than the window {self.kernel}, "
-                              "or a window could lie outside the image")
+            raise ConfigError(f"{type(self).__name__}: padding {self.padding} must be smaller than the window "
+                              f"{self.kernel}, or a window could lie outside the image")
 
     def geometry(self, shape):
         """Output size (P, Q) and the keyword arguments that every pooling kernel takes."""
@@ -46,7 +46,8 @@ class MaxPool2d(_Pool):
 
     def plan(self, in_shapes, dtype, ops):
         if self.kernel[0] * self.kernel[1] > 255:
-            raise ConfigError(f"MaxPool2d: a window of {self.kernel} has more than 255 pixels; the winner is kept in one byte")
+            raise ConfigError(f"MaxPool2d: the window {self.kernel} has more than 255 pixels; "
+                              "the winner's index is kept in one byte")
         y_shape = self.out_shape(in_shapes)
         return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")})
 
