@@ -1,0 +1,59 @@
+"""Concatenation of channels, sums, and the sum of gradients at a fan-out: copies, cut into ranges of rows."""
+
+from __future__ import annotations
+
+from minicnn.kernels.cpu.gemm import flat, kernel, rows
+from minicnn.kernels.cpu.threads import parallel_for
+
+
+@kernel
+def _copy(first, last, x, x0, y, y0, width):
+    """y[m, y0 : y0+width] = x[m, x0 : x0+width]."""
+    for m in range(first, last):
+        for c in range(width):
+            y[m, y0 + c] = x[m, x0 + c]
+
+
+@kernel
+def _add(first, last, a, b, y):
+    for i in range(first, last):
+        y[i] = a[i] + b[i]
+
+
+def concat_forward(xs, y):
+    """y (..., C0+C1+...) from arrays (..., C0), (..., C1) ..."""
+    Y, start = rows(y, y.shape[-1]), 0
+    for x in xs:
+        width = x.shape[-1]
+        parallel_for(len(Y), width, _copy, rows(x, width), 0, Y, start, width)
+        start += width
+
+
+def concat_backward(dy, dxs, *, widths):
+    """dxs[i] (..., Ci) = its channels of dy, widths = (C0, C1 ...); entries of dxs may be None."""
+    dY, start = rows(dy, dy.shape[-1]), 0
+    for dx, width in zip(dxs, widths, strict=True):
+        if dx is not None:
+            parallel_for(len(dY), width, _copy, dY, start, rows(dx, width), 0, width)
+        start += width
+
+
+def add_forward(xs, y):
+    """y = x0 + x1 + ..., all of the same shape."""
+    if len(xs) == 1:
+        return concat_forward(xs, y)
+    parallel_for(y.size, 1, _add, flat(xs[0]), flat(xs[1]), flat(y))
+    for x in xs[2:]:
+        parallel_for(y.size, 1, _add, flat(y), flat(x), flat(y))
+
+
+def add_backward(dy, dxs):
+    """dxs[i] = dy; entries may be None."""
+    for dx in dxs:
+        if dx is not None:
+            concat_forward([dy], dx)
+
+
+def accumulate(x, y):
+    """y += x."""
+    parallel_for(y.size, 1, _add, flat(y), flat(x), flat(y))

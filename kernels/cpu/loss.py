@@ -1,0 +1,48 @@
+"""Softmax and cross-entropy: one row (an image's K classes) at a time, the largest taken off before exp."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.kernels.cpu.gemm import kernel
+from minicnn.kernels.cpu.threads import parallel_for
+
+
+@kernel
+def _softmax(first, last, x, labels, y, losses):
+    """y = softmax of rows first..last; and losses, where there are labels (y must then not be x)."""
+    for n in range(first, last):
+        top = x[n, 0]
+        for k in range(1, x.shape[1]):
+            top = max(top, x[n, k])
+        total = x.dtype.type(0)
+        for k in range(x.shape[1]):
+            y[n, k] = np.exp(x[n, k] - top)
+            total += y[n, k]
+        for k in range(x.shape[1]):
+            y[n, k] /= total
+        if len(labels):
+            losses[n] = np.log(total) - (x[n, labels[n]] - top)
+
+
+@kernel
+def _backward(first, last, probs, labels, dx, scale):
+    for n in range(first, last):
+        for k in range(probs.shape[1]):
+            dx[n, k] = probs[n, k] * scale
+        dx[n, labels[n]] = (probs[n, labels[n]] - probs.dtype.type(1)) * scale
+
+
+def softmax_forward(x, y):
+    """y (N, K), the probabilities of each row of x (N, K). y may be x."""
+    parallel_for(len(x), 16 * x.shape[1], _softmax, x, np.empty(0, np.int32), y, np.empty(0, x.dtype))
+
+
+def softmax_cross_entropy_forward(x, labels, probs, losses):
+    """probs (N, K) and losses (N,) from x (N, K) and labels int32 (N,)."""
+    parallel_for(len(x), 16 * x.shape[1], _softmax, x, labels, probs, losses)
+
+
+def softmax_cross_entropy_backward(probs, labels, dx, *, scale):
+    """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged."""
+    parallel_for(len(dx), dx.shape[1], _backward, probs, labels, dx, dx.dtype.type(scale))

@@ -1,0 +1,109 @@
+"""One pool of threads for everything the CPU backend does.
+
+The work of an operation is cut into ranges (of pixels, lines, images, weights), and every thread takes the next range
+until none is left. What runs inside a range is serial: a Numba kernel compiled with nogil, or a matrix product with BLAS
+held to one thread. So there is one pool and not three (OpenMP's, OpenBLAS's and ours) whose idle threads spin on the
+cores that the others need; a tile stays in the cache of the core that filled it; several Python threads may call
+operations at once; and Numba compiles these kernels several times faster than `parallel=True` ones.
+
+Which thread takes which range never changes a result. Where ranges are summed (weight gradients, bias gradients), the
+partial sums belong to fixed ranges and are added in their order: same thread count, same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from threadpoolctl import threadpool_limits
+
+RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
+
+_threads = 0                    # how many threads take part, the calling one included; 0: not yet set
+_pool: ThreadPoolExecutor | None = None
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(count: int | None = None) -> None:
+    """Use `count` threads (None: every core this process may run on), and hold BLAS to one thread in each."""
+    global _threads, _pool
+    if _pool is not None:
+        _pool.shutdown()
+    _threads = count or available_cores()
+    _pool = ThreadPoolExecutor(_threads - 1, "minicnn") if _threads > 1 else None
+    threadpool_limits(1, user_api="blas")
+
+
+def threads() -> int:
+    """How many threads take part."""
+    if not _threads:
+        set_threads()
+    return _threads
+
+
+def _after_fork() -> None:
+    """The child of a fork has none of the parent's threads; the next operation makes a new pool."""
+    global _threads, _pool
+    _threads, _pool = 0, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def split(total: int, parts: int) -> list[tuple[int, int]]:
+    """range(total) as at most `parts` consecutive ranges (first, last) of nearly equal length, none empty."""
+    parts = max(1, min(parts, total))
+    return [(total * i // parts, total * (i + 1) // parts) for i in range(parts)]
+
+
+def blocks(total: int, size: int) -> list[tuple[int, int]]:
+    """range(total) as consecutive ranges (first, last) of `size`, the last one shorter."""
+    return [(first, min(first + size, total)) for first in range(0, total, size)]
+
+
+def run(tasks: list, body: Callable, lanes: list | None = None) -> None:
+    """Call body(*task) for every task, on all threads; with `lanes`, body(lane, *task).
+
+    A lane is memory that one thread at a time may use; there are at most as many threads as lanes. The first exception
+    of a body is raised here.
+    """
+    workers = min(len(tasks), threads() if lanes is None else min(len(lanes), threads()))
+    queue = deque(tasks)
+
+    def work(*lane):
+        while True:
+            try:
+                task = queue.popleft()
+            except IndexError:
+                return
+            body(*lane, *task)
+
+    arguments = [() if lanes is None else (lane,) for lane in (lanes or [None] * workers)[:workers]]
+    helpers = [_pool.submit(work, *extra) for extra in arguments[1:]]
+    try:
+        work(*(arguments[0] if arguments else ()))
+    finally:
+        queue.clear()                                       # after an exception here: let the helpers finish
+        pending = [helper for helper in helpers if not helper.cancel()]
+    for helper in pending:                                  # (one that never started found nothing left to do)
+        helper.result()
+
+
+def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
+    """Call kernel(first, last, *arguments) on ranges that cover range(total), on all threads.
+
+    cost: elements touched by one step of the range; small work runs at once in the calling thread, because handing it
+    over would take longer.
+    """
+    parts = min(threads() * RANGES_PER_THREAD, total * cost // 16384)
+    if threads() == 1 or parts < 2:
+        kernel(0, total, *arguments)
+    else:
+        run(split(total, parts), lambda first, last: kernel(first, last, *arguments))

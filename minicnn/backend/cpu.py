@@ -1,0 +1,36 @@
+"""The CPU backend: Numba kernels and BLAS, on one pool of threads (kernels/cpu/threads.py says why)."""
+
+from __future__ import annotations
+
+from threadpoolctl import threadpool_info
+
+from minicnn.backend.ops import Ops
+from minicnn.errors import DeviceError
+
+
+def make_ops() -> Ops:
+    """The operations of kernels/cpu. Raises DeviceError where Numba cannot be loaded."""
+    try:
+        return Ops("cpu", "minicnn.kernels.cpu")
+    except ImportError as error:
+        raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "
+                          "or use --device reference (NumPy alone, slow)") from error
+
+
+def set_threads(count: int | None = None) -> None:
+    """Use `count` threads for everything (None: every core this process may run on)."""
+    from minicnn.kernels.cpu import threads
+
+    if count is not None and count < 1:
+        raise DeviceError(f"the number of threads must be at least 1, got {count}")
+    threads.set_threads(count)
+
+
+def thread_report() -> str:
+    """One line: how many threads work, on how many cores, and with which BLAS."""
+    from minicnn.kernels.cpu import threads
+
+    count = threads.threads()
+    blas = ", ".join(f"{info['internal_api']} {info.get('version') or ''}".strip() for info in threadpool_info()
+                     if info["user_api"] == "blas") or "of the system"
+    return f"{count} of {threads.available_cores()} cores, BLAS {blas} (one thread in each of ours)"
