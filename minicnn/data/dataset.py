@@ -1,0 +1,169 @@
+"""A labelled set of images, all of one size, read one at a time.
+
+A Dataset is a list of items (relative paths, or plain numbers for procedural images), a label for each, and a function
+that turns an item into uint8 (A, B, 3). What can be used is fixed before the first step: `scan` reads every image once
+and `leave_out` removes the unreadable, so that batches never depend on when an error was noticed. An image keeps its
+number (`ids`) whatever is left out or split off around it: crops, flips and dropout masks are drawn by that number.
+
+Decoded images may be kept in memory (`keep_decoded`): an array of fixed slots for the first images of the set, so that
+which ones are kept does not depend on threads either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.errors import DataError
+
+
+class ImageError(DataError):
+    """One image that cannot be decoded: `.path` and `.reason`."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(f"cannot read the image {path}: {reason}; expected a whole JPEG, PNG or the like; "
+                         "replace or remove it")
+        self.path, self.reason = path, reason
+
+
+class Dataset:
+    """Labelled images.
+
+    items    what `decode` takes, one per image
+    labels   class index of each item, (len(items),)
+    decode   item -> uint8 (A, B, 3); raises ImageError
+    size     (A, B)
+    ids      the images' numbers for random draws, unique over all splits of a set; default 0, 1, 2 ...
+    """
+
+    def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
+                 size: tuple[int, int], ids=None):
+        self.name, self.classes, self.decode = name, list(classes), decode
+        self.image_shape = (int(size[0]), int(size[1]), 3)
+        self._items = list(items)
+        self._labels = np.asarray(labels, np.int32)
+        self._ids = np.arange(len(self._items), dtype=np.uint32) if ids is None else np.asarray(ids, np.uint32)
+        if not (len(self._items) == len(self._labels) == len(self._ids)):
+            raise DataError(f"{name}: {len(self._items)} items, {len(self._labels)} labels and {len(self._ids)} ids "
+                            "must be equally many")
+        self._left_out: dict[int, str] = {}                         # position -> reason
+        self._usable = np.arange(len(self._items))                  # positions of what is not left out
+        self._kept = np.empty((0, *self.image_shape), np.uint8)     # decoded images of the first positions
+        self._filled = np.zeros(0, bool)
+
+    def __len__(self) -> int:
+        return len(self._usable)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (len,)."""
+        return self._labels[self._usable]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """uint32 (len,), the sample ids of random draws."""
+        return self._ids[self._usable]
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """(path, reason) of each image that was left out."""
+        return [(str(self._items[p]), reason) for p, reason in sorted(self._left_out.items())]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """int (len,), the places of the usable images in the whole listing."""
+        return self._usable.copy()
+
+    @property
+    def left_out(self) -> dict[int, str]:
+        """Position in the whole listing -> reason, of each image that was left out."""
+        return dict(self._left_out)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this listing (items, labels, classes, image size), whatever was left out of it."""
+        digest = hashlib.sha256(repr((self.name, self.classes, self.image_shape)).encode())
+        digest.update(self._labels.tobytes())
+        digest.update("\n".join(map(str, self._items)).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def path(self, i: int) -> str:
+        """Where image i comes from, for captions and messages."""
+        return str(self._items[self._usable[i]])
+
+    def read(self, i: int) -> np.ndarray:
+        """Image i, uint8 (A, B, 3) RGB. May be called from several threads. Do not write into it."""
+        position = int(self._usable[i])
+        if position < len(self._filled) and self._filled[position]:
+            return self._kept[position]
+        image = self.decode(self._items[position])
+        if image.shape != self.image_shape or image.dtype != np.uint8:
+            raise ImageError(self.path(i), f"decoded to {image.dtype} {image.shape}, expected uint8 "
+                                                f"{self.image_shape}")
+        if position < len(self._filled):
+            self._kept[position] = image
+            self._filled[position] = True          # after the copy: a reader in another thread never sees half of one
+        return image
+
+    def keep_decoded(self, max_bytes: int) -> int:
+        """Keep as many decoded images in memory as fit into max_bytes; returns the bytes this will take."""
+        each = int(np.prod(self.image_shape))
+        count = min(len(self._items), max(0, max_bytes) // each)
+        if count != len(self._filled):
+            self._kept = np.empty((count, *self.image_shape), np.uint8)
+            self._filled = np.zeros(count, bool)
+        return count * each
+
+    def leave_out(self, positions: dict[int, str]) -> None:
+        """Leave these out from now on: position in the whole listing -> reason. DataError when too little remains."""
+        self._left_out.update({int(p): str(reason) for p, reason in positions.items()})
+        self._usable = np.array([p for p in range(len(self._items)) if p not in self._left_out], np.intp)
+        if self._left_out and not len(self._usable):
+            path, reason = self.skipped[0]
+            raise DataError(f"{self.name}: none of its {len(self._items)} images can be read; the first is {path}: "
+                            f"{reason}; expected whole JPEG, PNG, BMP or WebP files")
+        lost = sorted(set(self._labels.tolist()) - set(self.labels.tolist()))
+        if lost:
+            raise DataError(f"{self.name}: no image of class {self.classes[lost[0]]!r} can be read; repair its images "
+                            "or remove the class")
+
+    def select(self, indices, name: str | None = None) -> Dataset:
+        """The images with these indices, in this order, as a set of their own; they keep their ids."""
+        at = self._usable[np.asarray(indices, np.intp)]
+        return Dataset(name or self.name, self.classes, self._labels[at], [self._items[p] for p in at], self.decode,
+                       size=self.image_shape[:2], ids=self._ids[at])
+
+    def report_skipped(self, most: int = 5) -> str:
+        """One line that counts and names what was left out, or "" when nothing was."""
+        if not self._left_out:
+            return ""
+        named = ", ".join(f"{path} ({reason})" for path, reason in self.skipped[:most])
+        more = f" and {len(self._left_out) - most} more" if len(self._left_out) > most else ""
+        return f"{self.name}: skipped {len(self._left_out)} of {len(self._items)} images, unreadable: {named}{more}"
+
+
+@dataclass
+class Splits:
+    """A set cut in three. `test` is None where there is none: a result on `val` should then be called that."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset | None
+    name: str
+    description: str           # one line: what the images are, and how they were split
+    licence: str
+
+    @property
+    def classes(self) -> list[str]:
+        return self.train.classes
+
+    def keep_decoded(self, max_bytes: int) -> int:
+        """Memory for decoded images, to the training set first and then to val; test is read once. Returns bytes."""
+        taken = self.train.keep_decoded(max_bytes)
+        return taken + self.val.keep_decoded(max_bytes - taken)

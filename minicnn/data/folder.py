@@ -1,0 +1,137 @@
+"""Class-folder trees: every folder is a class, every image below it belongs to that class.
+
+    DIR/train/<class>/...  DIR/val/<class>/...  [DIR/test/<class>/...]    as ImageNet is usually laid out
+    DIR/<class>/...                                                       no split: cut 80 / 10 / 10 by class
+
+With train/ and test/ but no val/, a tenth of train/ is set apart for validation. Class indices follow the sorted folder
+names (ImageNet's wnids); files are listed by name, hidden ones left out, and links to folders followed.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from minicnn.data.dataset import Dataset, Splits
+from minicnn.data.images import is_image_file, load_under
+from minicnn.data.split import stratified_split
+from minicnn.errors import DataError
+
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+LAYOUT = "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg, or DIR/<class>/*.jpg"
+SET_APART = 0.1                # share of a set without a split that becomes val, and the same again test
+
+Listing = dict[str, list[str]]                     # class -> paths of its images, relative to the root
+
+
+def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256) -> Splits:
+    """The sets in a class-folder tree. Nothing is decoded yet. DataError when the tree is not one."""
+    root = os.fspath(root)
+    if not os.path.isdir(root):
+        what = "is a file, not a folder: unpack it first" if os.path.exists(root) else "does not exist"
+        raise DataError(f"{root} {what}; {LAYOUT}")
+    folders = _folders(root)
+    parts = {part: next((f for f in folders if f.lower() in names), None) for part, names in PARTS.items()}
+    name = os.path.basename(os.path.abspath(root))
+    if parts["train"] is None:
+        stray = [folder for folder in parts.values() if folder]
+        if stray:
+            raise DataError(f"{root} has {stray[0]}/ but no train/; {LAYOUT}")
+        return _split_flat(root, name, _list_classes(root, ""), seed, size)
+    return _open_parts(root, name, parts, seed, size)
+
+
+def _split_flat(root: str, name: str, listing: Listing, seed: int, size: int) -> Splits:
+    """A tree without a split, cut into train, val and test."""
+    whole = _dataset(root, name, listing, size)
+    few = max(1, round(SET_APART * len(whole)))
+    parts = stratified_split(whole.labels, (few, few), seed, name)
+    train, val, test = (whole.select(at, f"{name}/{part}") for at, part in zip(parts, PARTS, strict=True))
+    how = f"no split of its own: cut by class into {len(train)} train, {len(val)} val, {len(test)} test"
+    return Splits(train, val, test, name, _describe(root, listing, how), "the folder's own")
+
+
+def _open_parts(root: str, name: str, parts: dict[str, str | None], seed: int, size: int) -> Splits:
+    """A tree with train/ and val/ or test/ or both."""
+    listing = _list_classes(root, parts["train"])
+    train, notes = _dataset(root, f"{name}/train", listing, size), []
+    sets, first_id = {"val": None, "test": None}, len(train)
+    for part in sets:
+        if parts[part] is None:
+            continue
+        if part == "test" and not _folders(os.path.join(root, parts[part])):
+            notes.append(f"{parts[part]}/ has no class folders and is not used")
+            continue
+        other = _list_classes(root, parts[part])
+        _same_classes(root, parts["train"], listing, parts[part], other)
+        sets[part] = _dataset(root, f"{name}/{part}", other, size, first_id)
+        first_id += len(sets[part])
+    if sets["val"] is None:
+        few = max(1, round(SET_APART * len(train)))
+        keep, apart = stratified_split(train.labels, (few,), seed, train.name)
+        train, sets["val"] = train.select(keep, f"{name}/train"), train.select(apart, f"{name}/val")
+        notes.append("no val/: a tenth of train/ was set apart for it")
+    counts = ", ".join(f"{len(part)} {kind}" for kind, part in (("train", train), *sets.items()) if part is not None)
+    return Splits(train, sets["val"], sets["test"], name, _describe(root, listing, "; ".join([counts, *notes])),
+                  "the folder's own")
+
+
+def _describe(root: str, listing: Listing, how: str) -> str:
+    return f"images of {len(listing)} classes in {root}: {how}"
+
+
+def _dataset(root: str, name: str, listing: Listing, size: int, first_id: int = 0) -> Dataset:
+    items = [path for paths in listing.values() for path in paths]
+    labels = [k for k, paths in enumerate(listing.values()) for _ in paths]
+    return Dataset(name, list(listing), labels, items, partial(load_under, root, size), size=(size, size),
+                   ids=range(first_id, first_id + len(items)))
+
+
+def _list_classes(root: str, part: str) -> Listing:
+    """The classes below root/part and their images, sorted; DataError unless there are at least two with images."""
+    where = os.path.join(root, part) if part else root
+    listing = {folder: _list_images(root, os.path.join(part, folder), set()) for folder in _folders(where)}
+    listing = {folder: paths for folder, paths in listing.items() if paths}
+    if len(listing) > 1:
+        return listing
+    if len(listing) == 1:
+        [only] = listing
+        inside = set(map(str.lower, _folders(os.path.join(where, only))))
+        hint = f"did you mean {os.path.join(where, only)}?" if len(inside) > 1 else "a classifier needs at least two"
+        raise DataError(f"{where} has only one class folder with images, {only}/; {hint}")
+    loose = sum(is_image_file(os.path.join(where, name)) for name in os.listdir(where) if _is_plain_file(where, name))
+    if loose:
+        raise DataError(f"{where} has {loose} images but no class folders; sort them into one per class: {LAYOUT}")
+    raise DataError(f"{where} holds no images; {LAYOUT}")
+
+
+def _list_images(root: str, folder: str, seen: set[str]) -> list[str]:
+    """Paths, relative to root, of all images below root/folder, in sorted order."""
+    real = os.path.realpath(os.path.join(root, folder))
+    if real in seen:                               # a link back up the tree
+        return []
+    seen.add(real)
+    files = sorted(name for name in os.listdir(real) if _is_plain_file(real, name))
+    paths = [os.path.join(folder, name) for name in files if is_image_file(os.path.join(real, name))]
+    for inner in _folders(real):
+        paths += _list_images(root, os.path.join(folder, inner), seen)
+    return paths
+
+
+def _folders(where: str) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones and a Mac archive's are left out."""
+    with os.scandir(where) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
+
+
+def _is_plain_file(where: str, name: str) -> bool:
+    return not name.startswith(".") and os.path.isfile(os.path.join(where, name))
+
+
+def _same_classes(root: str, part: str, listing: Listing, other_part: str, other: Listing) -> None:
+    for this, here, that, there in ((part, listing, other_part, other), (other_part, other, part, listing)):
+        alone = [name for name in here if name not in there]
+        if alone:
+            named = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+            raise DataError(f"{root}: {this}/ and {that}/ must hold the same classes, but only {this}/ has {named}; "
+                            f"add images to {that}/ or remove the folder from {this}/")

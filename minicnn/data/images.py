@@ -1,0 +1,137 @@
+"""From a file's bytes to uint8 (size, size, 3): the paper's only preprocessing (section 2) but for the mean.
+
+"We first rescaled the image such that the shorter side was of length 256, and then cropped out the central 256x256
+patch." Here both are one resampling of the central square, with Pillow's antialiased bicubic filter, which still looks
+at the pixels beyond the square's edge. Very large JPEGs are first decoded at 1/2, 1/4 or 1/8, while that leaves twice
+the pixels needed or more.
+
+The content decides what a file is, not its name (ImageNet has a PNG called .JPEG). JPEGs go through simplejpeg where it
+is installed, with the same bits as Pillow's; what it does not take (CMYK, damaged files, turned photographs) goes to
+Pillow. Grey becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, 16 bits become 8, and a
+photograph is turned as its EXIF note says.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from minicnn.data.dataset import ImageError
+
+try:
+    import simplejpeg
+except ImportError:                                # the extra `jpeg`
+    simplejpeg = None
+
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .gif .tif .tiff .ppm .pgm .pnm .avif .jp2".split())
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+EXIF_ORIENTATION = 0x0112
+
+
+def is_image_file(path: str) -> bool:
+    """Whether a file claims to be an image: by its extension, or by its first bytes where it has none of the usual."""
+    if os.path.splitext(path)[1].lower() in EXTENSIONS:
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def load(path: str, size: int = 256) -> np.ndarray:
+    """The image in this file, uint8 (size, size, 3): short side to `size`, central square. Raises ImageError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ImageError(path, error.strerror or str(error)) from error
+    return decode(data, size, path)
+
+
+def load_under(root: str, size: int, relative: str) -> np.ndarray:
+    """load(root/relative); the decode function of sets that list paths below a folder."""
+    return load(os.path.join(root, relative), size)
+
+
+def decode(data: bytes, size: int = 256, where: str = "in memory") -> np.ndarray:
+    """The image in these bytes, uint8 (size, size, 3). `where` names it in an ImageError."""
+    if not data:
+        raise ImageError(where, "the file is empty")
+    try:
+        image = _open_jpeg(data, size) if simplejpeg is not None else None
+        return _central_square(_open(data, size) if image is None else image, size)
+    except MemoryError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(where, "not an image in a known format") from error
+    except Exception as error:                     # damaged files give OSError, SyntaxError, struct.error ...
+        raise ImageError(where, str(error) or type(error).__name__) from error
+
+
+def _reduction(width: int, height: int, size: int) -> int:
+    """The largest of 1, 2, 4, 8 by which a JPEG may be decoded smaller with twice the needed pixels left."""
+    short = min(width, height)
+    return next(k for k in (8, 4, 2, 1) if k == 1 or short // k >= 2 * size)
+
+
+def _open_jpeg(data: bytes, size: int) -> Image.Image | None:
+    """A plain JPEG through simplejpeg; None for all else, which is then Pillow's."""
+    if not data.startswith(SIGNATURES[0]) or b"Exif\0\0" in data[:65536]:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("Gray", "YCbCr"):
+            return None
+        k = _reduction(width, height, size)
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB",
+                                        min_width=-(-width // k), min_height=-(-height // k))
+    except ValueError:                             # damaged, or unusual: Pillow has the last word
+        return None
+    return Image.fromarray(pixels[:, :, 0] if colours == "Gray" else pixels)
+
+
+def _open(data: bytes, size: int) -> Image.Image:
+    """Any image through Pillow, as mode L or RGB."""
+    image = Image.open(io.BytesIO(data))
+    k = _reduction(*image.size, size)
+    if image.format == "JPEG" and k > 1:
+        image.draft(image.mode, (image.width // k, image.height // k))
+    image.load()
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):                 # 16-bit grey; convert() would clip it at 255
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "P":                          # a palette may hold transparency, which only RGBA can
+        image = image.convert("RGBA")
+    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held, 1 to 8 as in EXIF; 1 is upright."""
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:                              # a damaged note is no reason to lose the picture
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _central_square(image: Image.Image, size: int) -> np.ndarray:
+    """Short side to `size` and the central square of it: (h, w) or (h, w, 3) -> (size, size, 3)."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    if (width, height) != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)                    # (A, A) -> (A, A, 3)
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,93 @@
+"""Batches of a dataset, decoded ahead by threads.
+
+The order of an epoch is a pure function of (seed, epoch): images are sorted by a random number drawn for their id. It
+does not depend on the number of threads, and an epoch can be entered anywhere, as a resumed run does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.data.dataset import Dataset
+from minicnn.data.prefetch import prefetched, usable_cpus
+from minicnn.errors import DataError
+from minicnn.rng import purpose_id, random_words
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: np.ndarray         # uint8 (n, A, B, 3), 0..255
+    labels: np.ndarray         # int32 (n,)
+    sample_ids: np.ndarray     # uint32 (n,)
+    indices: np.ndarray        # int (n,), the images' places in the dataset
+
+
+class Loader:
+    """Batches of `batch` images.
+
+    shuffle      a new order every epoch; else the dataset's own
+    drop_last    leave out a last batch that is short, as training does
+    prefetch     batches made ahead of the consumer
+    workers      decoding threads; default one less than there are processors, 1 to 8
+    cache_bytes  memory for decoded images; None leaves the dataset's as it is
+    """
+
+    def __init__(self, dataset: Dataset, batch: int, *, seed: int = 0, shuffle: bool = False, drop_last: bool = False,
+                 prefetch: int = 2, workers: int | None = None, cache_bytes: int | None = None):
+        if batch < 1:
+            raise DataError(f"a batch of {batch} images makes no sense; expected at least 1")
+        if drop_last and batch > len(dataset):
+            raise DataError(f"a batch of {batch} is larger than {dataset.name}, which has {len(dataset)} images; "
+                            "choose a smaller batch")
+        self.dataset, self.batch, self.seed = dataset, batch, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.workers = workers or max(1, min(8, usable_cpus() - 1))
+        self.prefetch = max(prefetch, self.workers)
+        self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
+        if cache_bytes is not None:
+            dataset.keep_decoded(cache_bytes)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices into the dataset in the order of this epoch, all of them."""
+        if not self.shuffle:
+            return np.arange(len(self.dataset))
+        high, low = random_words(self.seed, purpose_id("order"), epoch, self.dataset.ids, 2).T.astype(np.uint64)
+        return np.argsort(high << np.uint64(32) | low, kind="stable")
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch number `start` on. An image that cannot be read raises here."""
+        order, labels, ids = self.order(epoch), self.dataset.labels, self.dataset.ids
+        stop = threading.Event()
+
+        def make(number: int) -> Batch | None:
+            at = order[number * self.batch:(number + 1) * self.batch]
+            images = np.empty((len(at), *self.dataset.image_shape), np.uint8)
+            for row, i in zip(images, at, strict=True):
+                if stop.is_set():
+                    return None
+                row[...] = self.dataset.read(i)
+            return Batch(images, labels[at], ids[at], at)
+
+        self.waited = 0.0
+        batches = prefetched(make, range(start, len(self)), self.workers, self.prefetch)
+        try:
+            while True:
+                began = time.perf_counter()
+                batch = next(batches, None)
+                self.waited += time.perf_counter() - began
+                if batch is None:
+                    return
+                yield batch
+        finally:
+            stop.set()
+            batches.close()

@@ -1,0 +1,32 @@
+"""Results computed ahead by threads, in order, at most `depth` of them at a time.
+
+Threads and not processes: decoders release Python's lock. No thread ever waits for the consumer: each finishes its task
+and the next is handed out when a result is taken, so a consumer that walks away, or Ctrl-C, leaves nothing blocked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prefetched(function: Callable, items: Iterable, workers: int, depth: int) -> Iterator:
+    """Yields function(item) for each item, in order. An exception in a thread is raised here, at its item's turn."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="minicnn-data")
+    waiting, items = deque(), iter(items)
+    try:
+        waiting.extend(pool.submit(function, item) for item in islice(items, depth))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

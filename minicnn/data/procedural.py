@@ -1,0 +1,55 @@
+"""Images that need no files: four kinds of pattern, drawn from (seed, number).
+
+stripes, checks, rings and dots, each at a random angle, spacing, place and pair of colours, under uneven light and
+noise. No kind turns into another by flips or quarter turns. They are there so that everything runs without a download,
+and for tests; they are no benchmark.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from minicnn.data.dataset import Dataset
+from minicnn.rng import purpose_id, uniforms
+
+CLASSES = ("stripes", "checks", "rings", "dots")
+COUNTS = (1600, 320, 640)      # train, val, test
+
+
+def procedural_sets(counts: tuple[int, int, int] = COUNTS, seed: int = 0, size: int = 256) -> list[Dataset]:
+    """Train, validation and test set of procedural images, with the classes in turn."""
+    sets, first = [], 0
+    for part, count in zip(("train", "val", "test"), counts, strict=True):
+        numbers = np.arange(first, first + count)
+        sets.append(Dataset(f"synthetic {part} (seed {seed})", CLASSES, numbers % len(CLASSES), numbers.tolist(),
+                            partial(draw_image, seed, size), size=(size, size), ids=numbers))
+        first += count
+    return sets
+
+
+def draw_image(seed: int, size: int, number: int) -> np.ndarray:
+    """Image `number`, of class number % 4: uint8 (size, size, 3)."""
+    purpose, kind = purpose_id("procedural"), CLASSES[number % len(CLASSES)]
+    u = uniforms(seed, purpose, 0, [number], 16)[0].astype(np.float64).tolist()
+    noise = uniforms(seed, purpose, 1, [number], size * size).reshape(size, size)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5                # (size, size), -0.5 .. 0.5
+    angle, waves = 2 * np.pi * u[0], 2 * np.pi * (4 + 8 * u[1])                    # 4 to 12 periods across the image
+    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    along, across = waves * along + 2 * np.pi * u[2], waves * across + 2 * np.pi * u[3]
+    if kind == "stripes":
+        level = np.sin(along)
+    elif kind == "checks":
+        level = 2 * np.sin(along) * np.sin(across)
+    elif kind == "rings":
+        level = np.sin(waves * np.hypot(x - 0.8 * (u[4] - 0.5), y - 0.8 * (u[5] - 0.5)) + 2 * np.pi * u[2])
+    else:
+        level = 1.5 * (np.sin(along) + np.sin(across)) - 1.5
+    ink = np.clip(2 * level + 0.5, 0, 1)                                           # (size, size), soft at the edges
+    paint, paper = np.array(u[6:9]), np.array(u[9:12])
+    paint = paper + (paint - paper) * max(1.0, 0.4 / (np.abs(paint - paper).max() + 1e-6))   # never too alike to tell
+    light = 1 + (u[12] - 0.5) * x + (u[13] - 0.5) * y                              # brighter to one side
+    image = (paper + ink[:, :, None] * (paint - paper)) * light[:, :, None]        # (size, size, 3)
+    image += (0.05 + 0.25 * u[14]) * (noise[:, :, None] - 0.5)
+    return (255 * image).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,40 @@
+"""One pass over a set before training: every image is decoded once, and those that cannot be are left out.
+
+After it the usable images, and so every batch of every epoch, are fixed; nothing is skipped later. The pass also fills
+the set's memory of decoded images, so it costs little more than the first epoch would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minicnn.data.dataset import Dataset, ImageError
+from minicnn.data.prefetch import prefetched, usable_cpus
+
+
+def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None = None, progress: bool = True,
+         title: str | None = None) -> list[tuple[str, str]]:
+    """Reads every image, leaves out the unreadable, and returns dataset.skipped.
+
+    visit(image) is called with every readable image, in order and in this thread. DataError when no image, or none of
+    some class, can be read.
+    """
+    from tqdm import tqdm
+
+    def attempt(i: int):
+        try:
+            return dataset.read(i)
+        except ImageError as error:
+            return error
+
+    workers = workers or min(8, usable_cpus())
+    unreadable = {}
+    images = tqdm(prefetched(attempt, range(len(dataset)), workers, 4 * workers), title or f"checking {dataset.name}",
+                  len(dataset), unit="image", disable=not progress, leave=False)
+    for position, image in zip(dataset.positions, images, strict=True):
+        if isinstance(image, ImageError):
+            unreadable[position] = image.reason
+        elif visit is not None:
+            visit(image)
+    dataset.leave_out(unreadable)
+    return dataset.skipped

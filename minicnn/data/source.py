@@ -1,0 +1,40 @@
+"""The one door to image sets: open_data("elpv"), open_data("synthetic") or open_data("some/folder")."""
+
+from __future__ import annotations
+
+import os
+
+from minicnn.data.dataset import Splits
+from minicnn.data.elpv import open_elpv
+from minicnn.data.folder import open_folder
+from minicnn.data.procedural import CLASSES, COUNTS, procedural_sets
+from minicnn.errors import DataError
+
+CACHE_BYTES = 2**30
+
+
+def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int = 256, cache_bytes: int = CACHE_BYTES,
+              counts: tuple[int, int, int] = COUNTS) -> Splits:
+    """A set cut into train, val and test. Files are listed, none is decoded: see scan and measure for that.
+
+    spec         "elpv" (the packaged photographs of solar cells), "synthetic" (procedural), or a folder; a folder of
+                 one of these names is reached as ./elpv
+    seed         of the procedural images, and of the cut of a folder that comes without one. This is not the seed of
+                 training: keep it while that varies, and the runs are tested on the same images
+    size         images become size x size
+    cache_bytes  memory for decoded images, at most
+    counts       procedural images to train, validate and test
+    DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
+    """
+    if spec == "elpv":
+        splits = open_elpv(size)
+    elif spec == "synthetic":
+        train, val, test = procedural_sets(counts, seed, size)
+        splits = Splits(train, val, test, "synthetic", f"procedural images of {', '.join(CLASSES)} (no photographs): "
+                        f"{len(train)} train, {len(val)} val, {len(test)} test", "none needed")
+    elif not os.fspath(spec):
+        raise DataError("no data set was named; expected elpv, synthetic or a folder")
+    else:
+        splits = open_folder(spec, seed, size)
+    splits.keep_decoded(cache_bytes)
+    return splits

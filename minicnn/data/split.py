@@ -1,0 +1,43 @@
+"""Cutting a set into parts that hold the classes in the same proportions.
+
+The cut depends on the order of the images, the counts and a seed of its own: never on the seed of training, so that
+two runs that differ only in that seed are tested on the same images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.errors import DataError
+from minicnn.rng import purpose_id, random_words
+
+
+def stratified_split(strata, counts, seed: int = 0, name: str = "the set") -> list[np.ndarray]:
+    """Sorted indices of the parts: the rest first, then one part of each of `counts` images.
+
+    strata is (N,), any labels: every part has them in the proportions of the whole, to within one image. The first part
+    keeps at least one image of each. DataError when there are too few.
+    """
+    names, strata = np.unique(np.asarray(strata), return_inverse=True)
+    keys = random_words(seed, purpose_id("split"), 0, np.arange(len(strata)), 1)[:, 0]
+    shuffled = np.argsort(keys, kind="stable")
+    queues = [shuffled[strata[shuffled] == k] for k in range(len(names))]
+    sizes = np.array([len(queue) for queue in queues])
+    taken, parts = np.zeros_like(sizes), []
+    for count in counts:
+        if count < 1 or count > (sizes - taken - 1).sum():
+            raise DataError(f"{name}: {len(strata)} images of {len(names)} kinds are too few to set {sum(counts)} "
+                            "apart and train on the rest; add images")
+        shares = _apportion(count, sizes, sizes - taken - 1)
+        parts.append(np.sort(np.concatenate([q[t:t + s] for q, t, s in zip(queues, taken, shares, strict=True)])))
+        taken += shares
+    return [np.sort(np.concatenate([q[t:] for q, t in zip(queues, taken, strict=True)])), *parts]
+
+
+def _apportion(count: int, sizes: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """`count` handed out in proportion to `sizes`, at most `room` each, by largest remainder; int (K,)."""
+    quotas = count * sizes / sizes.sum()
+    shares = np.minimum(np.floor(quotas).astype(int), room)
+    while shares.sum() < count:
+        shares[np.argmax(np.where(shares < room, quotas - shares, -np.inf))] += 1
+    return shares

@@ -1,0 +1,115 @@
+"""What the training set looks like on average: its mean image, and how its colours vary.
+
+The paper subtracts "the mean activity over the training set from each pixel" (section 2) and shifts the colours of
+training images along the principal components of "the set of RGB pixel values throughout the training set" (section
+4.1). Both come from one pass that also leaves out unreadable images (scan.py). Sums are kept in integers, so that they
+are exact and the same in any order.
+
+    mean         float32 (A, B, 3), 0..255
+    eigenvalues, eigenvectors    of the 3x3 covariance of RGB pixels scaled to 0..1: the largest first, one per column
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.data.dataset import Dataset
+from minicnn.data.scan import scan
+from minicnn.errors import DataError
+
+FORMAT = "minicnn statistics 1"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean image (A, B, 3) in 0..255, and the principal components of RGB in 0..1, over `count` images."""
+
+    mean: np.ndarray
+    eigenvalues: np.ndarray        # float64 (3,), descending
+    eigenvectors: np.ndarray       # float64 (3, 3), columns
+    count: int
+
+    @property
+    def pca(self) -> tuple[np.ndarray, np.ndarray]:
+        """(eigenvalues, eigenvectors), as Augment.draw takes them."""
+        return self.eigenvalues, self.eigenvectors
+
+
+def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers: int | None = None,
+            progress: bool = True) -> Statistics:
+    """The statistics of a training set, and the unreadable images left out of it.
+
+    path: a safetensors file to keep them in. Where it already holds this set's, they are read from it, with the list of
+    what was left out, and no image is decoded. DataError when no image can be read.
+    """
+    if path is not None and os.path.exists(path):
+        found = _load(path, dataset)
+        if found is not None:
+            return found
+    total = np.zeros(dataset.image_shape, np.uint32)                     # room for 16.8 million images
+    outer, count = np.zeros((3, 3), np.int64), 0
+
+    def visit(image):
+        nonlocal count
+        np.add(total, image, out=total)
+        planes = np.ascontiguousarray(image.reshape(-1, 3).T).astype(np.float64)             # (3, A*B)
+        np.add(outer, np.einsum("cp,dp->cd", planes, planes).astype(np.int64), out=outer)    # whole numbers: exact
+        count += 1
+
+    scan(dataset, visit=visit, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
+    if count == 0:
+        raise DataError(f"{dataset.name}: no images to take the mean of")
+    rgb = total.sum(axis=(0, 1), dtype=np.int64)                         # (3,)
+    eigenvalues, eigenvectors = principal_components(rgb, outer, count * total.shape[0] * total.shape[1])
+    statistics = Statistics((total / count).astype(np.float32), eigenvalues, eigenvectors, count)
+    if path is not None:
+        _save(path, dataset, statistics)
+    return statistics
+
+
+def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (3,), descending, and eigenvectors (3, 3), columns, of the covariance of RGB in 0..1.
+
+    rgb (3,) and outer (3, 3) are the sums of x and of x x^T over all pixels x in 0..255. Each eigenvector points to
+    where the sum of its components is positive.
+    """
+    mean = rgb / pixels
+    covariance = (outer / pixels - np.outer(mean, mean)) / 255.0**2
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+    eigenvalues, eigenvectors = eigenvalues[::-1].clip(min=0.0), eigenvectors[:, ::-1]
+    return eigenvalues, eigenvectors * np.where(eigenvectors.sum(axis=0) < 0, -1.0, 1.0)
+
+
+def _save(path, dataset: Dataset, statistics: Statistics) -> None:
+    """Written beside and renamed, so that the file is whole or absent."""
+    from safetensors.numpy import save_file
+
+    tensors = {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues.copy(),
+               "eigenvectors": np.ascontiguousarray(statistics.eigenvectors)}
+    notes = {"format": FORMAT, "fingerprint": dataset.fingerprint, "count": str(statistics.count),
+             "left_out": json.dumps(dataset.left_out)}
+    beside = f"{os.fspath(path)}.part"
+    save_file(tensors, beside, metadata=notes)
+    os.replace(beside, path)
+
+
+def _load(path, dataset: Dataset) -> Statistics | None:
+    """What _save wrote for this very listing; None for another's. DataError for a file that is something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), "np") as file:
+            notes = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"cannot read the statistics in {path}: {error}; delete the file to measure again") from error
+    if notes.get("format") != FORMAT:
+        raise DataError(f"{path} does not hold minicnn's statistics of a data set; delete it or choose another folder")
+    if notes["fingerprint"] != dataset.fingerprint:
+        return None
+    dataset.leave_out({int(p): reason for p, reason in json.loads(notes["left_out"]).items()})
+    return Statistics(tensors["mean"], tensors["eigenvalues"], tensors["eigenvectors"], int(notes["count"]))
