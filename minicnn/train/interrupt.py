@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM as a wish instead of an exception: the step that runs is finished, then the loop looks.
+
+A second Ctrl-C stops at once, as Ctrl-C does elsewhere.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """`with Interrupt() as interrupt: ... if interrupt.wanted: save and leave`. Outside the main thread it does nothing."""
+
+    def __init__(self):
+        self.wanted = False
+        self._previous = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+        print("\nstopping after this step, then saving (once more to stop at once, without saving)",
+              file=sys.stderr, flush=True)

@@ -1,0 +1,238 @@
+"""The training loop: batches through the net, the weights after them, and everything that keeps a long run safe.
+
+    batch -> feed.train -> net.loss -> net.backward -> sgd.step          and after each epoch: validation, checkpoint
+
+Where a run stands is (epoch, step) and nothing more: order, crops and dropout masks are functions of seed, epoch and
+image. So a run that is interrupted at any moment and resumed has, bit for bit, the weights of one that was not (on the
+same backend with the same number of threads).
+
+A run folder holds last.safetensors, best.safetensors (highest validation accuracy; lower loss decides a tie) and
+metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicnn.data.dataset import Dataset
+from minicnn.data.loader import Loader
+from minicnn.data.scan import scan
+from minicnn.data.statistics import Statistics, measure
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minicnn.train.evaluate import Evaluation, evaluate
+from minicnn.train.feed import Feed
+from minicnn.train.interrupt import Interrupt
+from minicnn.train.memory import check_memory
+from minicnn.train.metrics import MetricsLog, Tally, majority
+from minicnn.train.progress import Progress, duration
+from minicnn.train.recipe import Recipe, differences
+from minicnn.train.sgd import SGD
+
+LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+
+
+class Diverged(MinicnnError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Outcome:
+    """How `fit` ended. best: {"epoch", "top1", "loss"} of the best validation, None before the first one."""
+
+    interrupted: bool
+    epochs: int
+    best: dict | None
+    run_dir: Path
+
+
+class Trainer:
+    """Trains `net` by `recipe` on `train`, watched on `val`.
+
+    run_dir: made by `fit`, not before.   seed: of order, crops and (in the net) dropout; default the net's.
+    save_every: also write last.safetensors after every so many steps (0: after epochs only).   about: plain data that
+    the checkpoint is to hold besides.   say: where lines go; None for silence.   progress: show a bar.
+    """
+
+    def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
+                 seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
+                 say: Callable[[str], None] | None = print):
+        if net.num_classes != len(train.classes):
+            raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has {len(train.classes)}; "
+                              "build the net with num_classes to match")
+        if save_every < 0:
+            raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
+        self.net, self.recipe, self.train, self.val = net, recipe, train, val
+        self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
+        self.save_every, self.about, self.progress = save_every, about or {}, progress
+        self.say = say or (lambda text: None)
+        self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay)
+        self.schedule = copy.deepcopy(recipe.schedule)
+        self.loader = Loader(train, recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+        self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
+        self.tally, self.best = Tally(), None
+        self.statistics: Statistics | None = None
+        self._metrics_bytes = 0
+        self._log: MetricsLog | None = None
+
+    @property
+    def last_path(self) -> Path:
+        return self.run_dir / LAST
+
+    @property
+    def best_path(self) -> Path:
+        return self.run_dir / BEST
+
+    # ---- going on
+    def resume(self, path: str | os.PathLike | None = None) -> Trainer:
+        """Take over weights, velocities and position from a checkpoint (default: the run's last.safetensors).
+
+        CheckpointError when it is missing, cut short, of another net, or of a run with another recipe, seed or data.
+        """
+        saved = load_checkpoint(path or self.last_path)
+        self.net.load_arrays(saved.params, str(saved.path))
+        self._check_same_run(saved)
+        self.sgd.velocities = {name: self.net.ops.from_host(array) for name, array in saved.velocities.items()}
+        self.epoch, self.step, self.best = saved.meta["epoch"], saved.meta["step"], saved.meta["best"]
+        self.schedule.state = saved.meta["schedule"]
+        self.tally = Tally(**saved.meta["tally"])
+        self._metrics_bytes = saved.meta["metrics_bytes"]
+        for dataset, name in ((self.train, "train"), (self.val, "val")):
+            dataset.leave_out({int(position): reason for position, reason in saved.meta["left_out"][name].items()})
+        self.loader = Loader(self.train, self.recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+        self.statistics = Statistics(**saved.data, count=saved.meta["statistics_count"])
+        return self
+
+    def _check_same_run(self, saved: Checkpoint) -> None:
+        here = {**self.recipe.to_dict(), **self._identity()}
+        there = {**saved.meta["recipe"], **saved.meta["identity"]}
+        if different := differences(there, here):
+            knob, was, now = different[0]
+            more = f" (and {len(different) - 1} more: {', '.join(d[0] for d in different[1:4])})" if different[1:] else ""
+            raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{more}; resume with the "
+                                  "settings the run was begun with, or begin a new one")
+
+    def _identity(self) -> dict:
+        """What besides the recipe decides what the weights become."""
+        return {"seed": self.seed, "net_seed": self.net.seed, "dtype": self.net.dtype,
+                "data": {name: f"{dataset.name} ({len(dataset.labels) + len(dataset.skipped)} images, "
+                               f"{dataset.fingerprint[:12]})"
+                         for name, dataset in (("train", self.train), ("val", self.val))}}
+
+    # ---- running
+    def prepare(self) -> Feed:
+        """What must be known before the first step: unreadable images, mean image, room in memory. Writes nothing."""
+        room = check_memory(self.net, self.recipe.sgd.batch)
+        if self.statistics is None:
+            self.statistics = measure(self.train, progress=self.progress)
+            scan(self.val, progress=self.progress)
+            self.loader = Loader(self.train, self.recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+        for dataset in (self.train, self.val):
+            if text := dataset.report_skipped():
+                self.say(text)
+        self.say(f"memory      {room}")
+        return Feed(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
+
+    def fit(self, epochs: int) -> Outcome:
+        """Train until `epochs` epochs are done. Ctrl-C or SIGTERM: the step is finished, saved, and `interrupted` set."""
+        if epochs < 1:
+            raise ConfigError(f"the number of epochs must be at least 1, got {epochs}")
+        fresh = self.statistics is None
+        if fresh and self.last_path.exists():
+            raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
+        feed = self.prepare()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)) as self._log:
+            if fresh:
+                self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(), "about": self.about,
+                                 "majority": {"train": majority(self.train.labels), "val": majority(self.val.labels)}})
+            with Interrupt() as interrupt:
+                while self.epoch < epochs:
+                    if not (self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)):
+                        if self.step:                       # else the end of the epoch has just saved
+                            self.save()
+                        return Outcome(True, self.epoch, self.best, self.run_dir)
+        return Outcome(False, self.epoch, self.best, self.run_dir)
+
+    def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
+        """The steps of this epoch that are still to be done; False when a wish to stop came."""
+        net, sgd, steps, batch_size = self.net, self.sgd, len(self.loader), self.loader.batch
+        log_every = max(1, steps // 100)
+        progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
+                            batch_size, self.progress)
+        first, self._began = self.step, time.perf_counter()
+        with contextlib.closing(progress), contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
+            for batch in batches:
+                x = feed.train(batch, self.epoch)
+                sgd.lr = self.recipe.sgd.lr * self.schedule.factor(self.epoch + self.step / steps)
+                loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=self.epoch)
+                self._must_be_finite(loss, f"epoch {self.epoch + 1}, step {self.step + 1}")
+                self.tally.add(loss, net.ops.to_host(net.logits), batch.labels)
+                net.backward()
+                sgd.step(net.ops)
+                self.step += 1
+                progress.step(loss)
+                if self.step % log_every == 0:
+                    self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
+                                     "lr": sgd.lr, "loss": loss})
+                if interrupt.wanted:
+                    return False
+                if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
+                    self.save()
+        seconds = time.perf_counter() - self._began
+        self._time = {"seconds": round(seconds, 2), "waited_for_data": round(self.loader.waited, 2),
+                      "images_per_second": round((steps - first) * batch_size / seconds, 1) if steps > first else None}
+        return True
+
+    def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
+        """Validation, schedule, metrics, checkpoint; False when a wish to stop came before validation was through."""
+        val = evaluate(self.net, self.val, feed, batch=self.loader.batch, title="validation", progress=self.progress,
+                       stop=lambda: interrupt.wanted)
+        if val is None:
+            return False
+        self._must_be_finite(val.loss, f"validation after epoch {self.epoch + 1}")
+        is_best = self.best is None or (val.top1, -val.loss) > (self.best["top1"], -self.best["loss"])
+        if is_best:
+            self.best = {"epoch": self.epoch + 1, "top1": val.top1, "loss": val.loss}
+        train = self.tally.result()
+        self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
+                         "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
+                         "time": self._time})
+        self._say_epoch(train, val, is_best, epochs)
+        self.schedule.epoch_done(1.0 - val.top1)
+        self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
+        self.save(best=is_best)
+        return not interrupt.wanted or self.epoch == epochs
+
+    def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:
+        rate, waited = self._time["images_per_second"], self._time["waited_for_data"]
+        self.say(f"epoch {self.epoch + 1}/{epochs}   train loss {train['loss']:.4f}, {100 * train['top1']:.1f} %   "
+                 f"val {val}{' (best)' if is_best else ''}   rate {self.sgd.lr:.3g}   "
+                 f"{duration(self._time['seconds'])}{f', {rate:.0f} images/s' if rate else ''}, "
+                 f"waited {waited:.1f} s for data")
+
+    def _must_be_finite(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            kept = f"the last checkpoint is {self.last_path}" if self.last_path.exists() else "nothing was saved yet"
+            raise Diverged(f"the loss became {loss} at {where}, with the rate at {self.sgd.lr:g}: training has diverged; "
+                           f"begin again with a smaller rate ({kept})")
+
+    def save(self, best: bool = False) -> None:
+        """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""
+        ops, statistics = self.net.ops, self.statistics
+        meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
+                "schedule": self.schedule.state, "tally": self.tally.state(), "metrics_bytes": self._log.position(),
+                "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
+                "classes": self.train.classes, "statistics_count": statistics.count,
+                "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
+        save_checkpoint(self.last_path, {name: ops.to_host(param.data) for name, param in self.net.params.items()},
+                        {name: ops.to_host(velocity) for name, velocity in self.sgd.velocities.items()},
+                        {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues,
+                         "eigenvectors": statistics.eigenvectors}, meta, also=self.best_path if best else None)

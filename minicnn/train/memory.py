@@ -1,0 +1,64 @@
+"""Is there room? Asked before the first step, so that a run ends with a sentence instead of being killed by the system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minicnn.errors import ConfigError
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take on the host, container limits included; None where that is not known."""
+    free = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) * 1024)
+    except OSError:                                   # not Linux
+        return None
+    for limit, used in (("memory.max", "memory.current"),
+                        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            limit_bytes, used_bytes = (CGROUP / limit).read_text().strip(), int((CGROUP / used).read_text())
+        except OSError:                               # this kind of container limit is not in use
+            continue
+        if limit_bytes != "max":
+            cache = _reclaimable((CGROUP / used).parent / "memory.stat")
+            free.append(int(limit_bytes) - used_bytes + cache)
+    return min(free, default=None)
+
+
+def _reclaimable(stat: Path) -> int:
+    """Bytes of file cache that count as used in a container but make room when asked."""
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "active_file"))
+
+
+def check_memory(net, batch: int, free: int | None = None) -> str:
+    """One line with predicted and free memory of a training step; ConfigError when it does not fit."""
+    needed = net.memory(batch, train=True)
+    free = free_memory() if free is None else free
+    if free is None:
+        return f"{gibibytes(needed)} predicted for a step (free memory is not known on this system)"
+    if needed > free:
+        raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of memory, {gibibytes(free)} are free; "
+                          f"{_advice(net, batch, free)}")
+    return f"{gibibytes(needed)} predicted for a step, {gibibytes(free)} free"
+
+
+def _advice(net, batch: int, free: int) -> str:
+    while batch > 1:
+        batch //= 2
+        if net.memory(batch, train=True) <= free:
+            return f"a batch of {batch} would fit"
+    return "not even a batch of 1 would fit, take a smaller net"
+
+
+def gibibytes(count: int) -> str:
+    """A number of bytes in words: 1.9 GiB, 12 MiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,50 @@
+"""What is seen while a run goes on: a bar with loss, images/s and the time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
+
+
+class Progress:
+    """The steps of one epoch. `left` steps of the whole run are still to do after this epoch's."""
+
+    def __init__(self, title: str, steps: int, done: int, later: int, batch: int, show: bool = True):
+        self.title, self.steps, self.done, self.later, self.batch = title, steps, done, later, batch
+        self.pace = None                                # seconds a step, recent ones counting most
+        self._last = self._printed = time.perf_counter()
+        self._bar = None
+        self.show = show
+        if show and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=steps, initial=done, desc=title, leave=False, dynamic_ncols=True,
+                             bar_format="{desc}  {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps{postfix}")
+
+    def step(self, loss: float) -> None:
+        """One step is done."""
+        now = time.perf_counter()
+        taken, self._last = now - self._last, now
+        self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
+        self.done += 1
+        text = (f"loss {loss:.4f}, {self.batch / self.pace:.0f} images/s, "
+                f"{duration(self.pace * (self.steps - self.done + self.later))} left")
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif self.show and now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            print(f"{self.title}  step {self.done}/{self.steps}, {text}", flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """1:05, or 2:03:10."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

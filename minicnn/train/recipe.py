@@ -1,0 +1,82 @@
+"""A training recipe as plain data: what the net is, how it starts, how images are varied, and how the weights move.
+
+A recipe can be printed, compared and stored: the checkpoint holds it, and a run is only resumed under the recipe it was
+begun with. `PAPER` is section 5 of the AlexNet paper; `differences` says in words where a recipe departs from another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from minicnn.data.augment import Augment
+from minicnn.errors import ConfigError
+from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedule_to_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class SGDRecipe:
+    """Settings of the optimiser (minicnn/train/sgd.py), and the number of images in a batch."""
+
+    lr: float = 0.01
+    momentum: float = 0.9
+    decay: float = 0.0005
+    batch: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides, with the seed and the data, what the weights become.
+
+    net: how the network is built, such as {"model": "alexnet", "variant": "paper", "num_classes": 2}.
+    init: departures from how that network is initialised by itself, such as {"std": 0.005}.
+    augment: crops, flips, colours.   sgd: rate, momentum, decay, batch.   schedule: one of minicnn/train/schedule.py.
+    """
+
+    net: dict[str, Any]
+    init: dict[str, Any] = dataclasses.field(default_factory=dict)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    sgd: SGDRecipe = dataclasses.field(default_factory=SGDRecipe)
+    schedule: Constant = dataclasses.field(default_factory=Plateau)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of numbers, strings and lists: what JSON can hold, so that a stored recipe equals this one."""
+        return json.loads(json.dumps({
+            "net": self.net, "init": self.init, "augment": dataclasses.asdict(self.augment),
+            "sgd": dataclasses.asdict(self.sgd), "schedule": schedule_to_dict(self.schedule)}))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; raises ConfigError for a part or a setting that does not exist."""
+        parts = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(data) - parts):
+            raise ConfigError(f"a recipe has no part {unknown[0]!r}; it has {', '.join(sorted(parts))}")
+        return cls(net=data["net"], init=data.get("init", {}), augment=_make(Augment, data.get("augment", {})),
+                   sgd=_make(SGDRecipe, data.get("sgd", {})),
+                   schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})))
+
+
+def _make(cls, settings: dict[str, Any]):
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(settings) - known):
+        raise ConfigError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"sgd": {"lr": 0.01}} -> {"sgd.lr": 0.01}."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(knob, our value, their value) wherever two recipes in dictionary form differ; None where one lacks the knob."""
+    a, b = flatten(ours), flatten(theirs)
+    return [(knob, a.get(knob), b.get(knob)) for knob in sorted(a.keys() | b.keys()) if a.get(knob) != b.get(knob)]
+
+
+PAPER = Recipe(net={"model": "alexnet", "variant": "paper", "num_classes": 1000},
+               augment=Augment(crop=224, flip=True, colour="paper"), sgd=SGDRecipe(lr=0.01, batch=128), schedule=Plateau())

@@ -1,0 +1,69 @@
+"""Run folders: where a new one goes, how an old one is found, and a net brought back from it for prediction.
+
+    runs/elpv-paper-1/    last.safetensors best.safetensors metrics.jsonl test.json curves.png conv1.png predictions.png
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minicnn.data.augment import Augment
+from minicnn.errors import CheckpointError, ConfigError
+from minicnn.train.checkpoint import load_checkpoint
+from minicnn.train.feed import Feed
+from minicnn.train.loop import BEST, LAST
+
+
+def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
+    """A folder that does not exist yet, out/name or out/stem-1, -2 ...; it is not made here."""
+    if name is not None:
+        folder = Path(out) / name
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder} exists and is not empty; resume that run, or choose another name")
+        return folder
+    number = 1
+    while (Path(out) / f"{stem}-{number}").exists():
+        number += 1
+    return Path(out) / f"{stem}-{number}"
+
+
+def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
+    """The checkpoint `which` means: a file, a run folder (then `name` in it), a run in `out`, or "" for the newest run."""
+    if which:
+        for candidate in (Path(which), Path(out) / which):
+            if candidate.is_file():
+                return candidate
+            if candidate.is_dir():
+                return candidate / name
+        raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out}")
+    runs = sorted(Path(out).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise CheckpointError(f"no run to go on with: {out} holds no */{LAST}; start one, or name its folder")
+    return runs[-1].with_name(name)
+
+
+def read_settings(path: Path) -> dict:
+    """The metadata of a checkpoint: its recipe, seed, data and position, without the tensors."""
+    return load_checkpoint(path, parts=()).meta
+
+
+def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, dict]:
+    """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the metadata.
+
+    CheckpointError when it is of another net, or of other classes than `classes`.
+    """
+    saved = load_checkpoint(path, parts=("params", "data"))
+    net.load_arrays(saved.params, str(path))
+    if saved.meta["classes"] != list(classes):
+        raise CheckpointError(f"{path}: was trained on the classes {_some(saved.meta['classes'])}, the data has "
+                              f"{_some(classes)}; evaluate it on data with the same class folders")
+    augment = Augment(**saved.meta["recipe"]["augment"])
+    return Feed(net, augment, saved.data["mean"]), saved.meta
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" ... ({len(names)})" if len(names) > 3 else "")
+
+
+__all__ = ["BEST", "LAST", "find_checkpoint", "new_run_dir", "read_settings", "restore"]

@@ -1,0 +1,58 @@
+"""A small training run in a process of its own, for tests that kill it: python small_run.py RUN_DIR [settings as JSON].
+
+It goes on from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from minicnn.builder import Builder
+from minicnn.data.augment import Augment
+from minicnn.data.procedural import procedural_sets
+from minicnn.train.loop import Trainer
+from minicnn.train.recipe import Recipe, SGDRecipe
+from minicnn.train.schedule import Plateau
+
+
+def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: int = 24):
+    """conv, LRN, pooling, dropout: what an AlexNet has, for images of 24 x 24."""
+    b = Builder((size, size, 3), name="small")
+    b.conv("conv1", 8, 5, stride=2)
+    b.relu()
+    b.lrn("norm1")
+    b.maxpool("pool1", 3, stride=2)
+    b.flatten()
+    b.linear("fc2", 32)
+    b.relu()
+    b.dropout("drop2")
+    b.linear("fc3", classes)
+    b.loss()
+    return b.net(seed=seed, device=device)
+
+
+def small_recipe(lr: float = 0.002, batch: int = 8) -> Recipe:
+    return Recipe(net={"model": "small"}, augment=Augment(crop=24, colour="paper"), sgd=SGDRecipe(lr=lr, batch=batch),
+                  schedule=Plateau(patience=1))
+
+
+def small_trainer(run_dir, *, images: int = 96, save_every: int = 0, net=None, recipe=None, **options) -> Trainer:
+    train, val, _ = procedural_sets((images, 40, 4), seed=3, size=32)
+    return Trainer(net or small_net(), recipe or small_recipe(), train, val, run_dir, save_every=save_every,
+                   progress=False, **{"say": None, **options})
+
+
+def main() -> int:
+    run_dir, settings = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    epochs = settings.pop("epochs", 4)
+    trainer = small_trainer(run_dir, **settings)
+    if trainer.last_path.exists():
+        trainer.resume()
+    else:
+        Path(run_dir, "metrics.jsonl").unlink(missing_ok=True)
+    print("training", flush=True)
+    return 130 if trainer.fit(epochs).interrupted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
