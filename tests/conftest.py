@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a test that asks for `ops` runs on every backend, one that asks for `dtype` in both precisions."""
+"""Fixtures of all tests: with `ops` a test runs on every backend, with `dtype` in both precisions."""
 
 from __future__ import annotations
 

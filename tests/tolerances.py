@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-#  (rtol, atol)            float32          float64
+#                           (rtol, atol)             (rtol, atol)
 TOLERANCES = {
     "exact":       {"float32": (0, 0), "float64": (0, 0)},               # copies, maxima, masks, indices
     "elementwise": {"float32": (1e-5, 1e-6), "float64": (1e-13, 1e-14)},     # a few roundings, exp, pow, short sums
-    "sum":         {"float32": (1e-5, 1e-6), "float64": (1e-13, 1e-14)},     # matrix products and long sums
+    "sum":         {"float32": (1e-5, 4e-6), "float64": (1e-13, 1e-14)},     # products; 1.6e-6 measured, 600 terms
     "torch":       {"float32": (1e-6, 1e-6), "float64": (1e-6, 1e-6)},       # against vectors from PyTorch
     "numeric":     {"float64": (1e-5, 1e-7)},                                # central differences
 }

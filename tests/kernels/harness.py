@@ -1,7 +1,7 @@
 """How an operation is tested: called with outputs full of garbage, compared with the reference, differentiated by hand.
 
-`call` runs one operation on copies of its arguments, checks that it wrote what it may write and nothing else, and returns
-what it wrote. `compare` holds that against the reference, computed in float64 from the same numbers.
+`call` runs one operation on copies of its arguments, checks that it wrote what it may write and nothing else, and
+returns what it wrote. `compare` holds that against the reference, computed in float64 from the same numbers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def conv(x, w, bias, size, stride, pads, groups):
-    (N, H, W, C), (R, S, D, K), (P, Q) = x.shape, w.shape, size
+    (N, H, W, _), (R, S, D, K), (P, Q) = x.shape, w.shape, size
     y = np.zeros((N, P, Q, K))
     for n, p, q, k in np.ndindex(N, P, Q, K):
         first = (k // (K // groups)) * D                       # first input channel of k's group

@@ -1,0 +1,43 @@
+"""The CPU backend cuts work into tiles and ranges; where, and for how many threads, must not show in the result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicnn.backend.ops import get_ops
+from minicnn.kernels.cpu import conv as cpu_conv
+from minicnn.kernels.cpu import threads
+from tests.kernels.harness import compare, garbage
+from tests.kernels.test_conv import LARGE, SMALL, Case
+
+
+@pytest.fixture(params=[1, 2, 3])
+def count(request):
+    """So many threads, then as many as before."""
+    before = threads.threads()
+    threads.set_threads(request.param)
+    yield request.param
+    threads.set_threads(before)
+
+
+@pytest.mark.parametrize("case", [*SMALL, *LARGE])
+def test_convolution_in_tiny_tiles(monkeypatch, rng, count, case):
+    """Tiles of a few rows end in the middle of lines and images, and their halos overlap."""
+    monkeypatch.setattr(cpu_conv, "TILE_BYTES", 1024)
+    c, ops = Case(rng, "float32", *(SMALL | LARGE)[case]), get_ops("cpu")
+    c.compare(ops, work=None)
+    c.compare(ops, work=c.work(ops))
+
+
+def test_ranges(rng, count):
+    ops, shape = get_ops("cpu"), (3, 15, 13, 38)
+    x, dy = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    lrn = {"n": 5, "k": 1.0, "alpha": 1.0, "beta": 0.75}
+    compare(ops, "lrn_backward", x, dy, garbage(shape, x.dtype), writes=(2,), kind="elementwise", groups=2, **lrn)
+    compare(ops, "lrn_within_backward", x, dy, garbage(shape, x.dtype), writes=(2,), kind="elementwise", **lrn)
+    compare(ops, "epilogue_backward", dy, np.zeros(38, x.dtype), writes=(0, 1), kind="sum", terms=585, y=x)
+    options = {"kernel": (3, 3), "stride": (2, 2), "pads": (0, 0, 0, 0)}
+    y, argmax = garbage((3, 7, 6, 38), x.dtype), garbage((3, 7, 6, 38), np.uint8)
+    y, argmax = compare(ops, "maxpool_forward", x, y, argmax, writes=(1, 2), kind="exact", **options)
+    compare(ops, "maxpool_backward", y, argmax, garbage(shape, x.dtype), writes=(2,), kind="elementwise", **options)

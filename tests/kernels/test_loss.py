@@ -1,0 +1,47 @@
+"""Softmax and cross-entropy, with logits far apart too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.kernels import naive
+from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.tolerances import assert_close
+
+
+def forward(ops, x, labels):
+    """probs, losses."""
+    return call(ops, "softmax_cross_entropy_forward", x, labels, garbage(x.shape, x.dtype), garbage(len(x), x.dtype),
+                writes=(2, 3))
+
+
+def test_equals_loops_and_differences(reference, rng):
+    x, labels, scale = 3 * rng.standard_normal((5, 7)), rng.integers(0, 7, 5).astype(np.int32), 0.37
+    probs, losses = forward(reference, x, labels)
+    wanted_probs, wanted_losses = naive.cross_entropy(x, labels)
+    assert_close(probs, wanted_probs, "elementwise")
+    assert_close(losses, wanted_losses, "elementwise")
+    dx = call(reference, "softmax_cross_entropy_backward", probs, labels, garbage(x.shape, "float64"), writes=(2,),
+              scale=scale)
+    weights = np.full(5, scale)
+    assert_close(dx, numeric_gradient(lambda: forward(reference, x, labels)[1], x, weights), "numeric")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 10), (33, 1000)], ids=str)
+def test_equals_reference(ops, dtype, rng, shape):
+    x, labels = (4 * rng.standard_normal(shape)).astype(dtype), rng.integers(0, shape[1], shape[0]).astype(np.int32)
+    probs, _ = compare(ops, "softmax_cross_entropy_forward", x, labels, garbage(shape, dtype), garbage(shape[0], dtype),
+                       writes=(2, 3), kind="elementwise")
+    compare(ops, "softmax_cross_entropy_backward", probs, labels, garbage(shape, dtype), writes=(2,),
+            kind="elementwise", scale=1 / shape[0])
+    y = compare(ops, "softmax_forward", x, garbage(shape, dtype), writes=(1,), kind="elementwise")
+    compare(ops, "softmax_forward", x, x, writes=(1,), kind="elementwise")                     # in place
+    assert_close(y.sum(axis=1), np.ones(shape[0]), "elementwise")
+
+
+def test_logits_far_apart(ops, dtype):
+    x, labels = np.array([[2000, 0, -2000]] * 3, dtype), np.array([0, 1, 2], np.int32)
+    probs, losses = forward(ops, x, labels)
+    np.testing.assert_array_equal(probs, [[1, 0, 0]] * 3)
+    np.testing.assert_array_equal(losses, [0, 2000, 4000])

@@ -1,0 +1,55 @@
+"""A training that diverges must be seen to: no operation turns a NaN into a number, wherever it stands in its input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.kernels.harness import call, garbage
+
+WINDOW = {"kernel": (3, 3), "stride": (2, 2), "pads": (1, 0, 0, 1)}
+CONV = {"stride": (1, 1), "pads": (0, 1, 0, 0), "epilogue": (None, True)}
+SHAPE = (2, 5, 4, 17)
+
+# operation: extra inputs, shapes of the outputs, options
+FORWARDS = {
+    "relu_forward": ([], [SHAPE], {}),
+    "tanh_forward": ([], [SHAPE], {}),
+    "scale_forward": ([], [SHAPE], {"factor": 0.5}),
+    "maxpool_forward": ([], [(2, 2, 2, 17), None], WINDOW),
+    "avgpool_forward": ([], [(2, 2, 2, 17)], {**WINDOW, "count_pad": False}),
+    "lrn_forward": ([], [SHAPE], {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}),
+    "lrn_within_forward": ([], [SHAPE], {"n": 3, "k": 2.0, "alpha": 1e-4, "beta": 0.5}),
+    "conv_forward": ([np.ones((3, 2, 17, 5))], [(2, 3, 4, 5)], CONV),
+}
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
+@pytest.mark.parametrize("name", FORWARDS)
+def test_stays_nan(ops, reference, dtype, rng, name, everywhere):
+    inputs, shapes, options = FORWARDS[name]
+    inputs = [a.astype(dtype) for a in inputs]
+    outputs = [None if shape is None else garbage(shape, dtype) for shape in shapes]
+    x = rng.standard_normal(SHAPE).astype(dtype)
+    x[... if everywhere else (1, 2, 2, 3)] = np.nan
+    found, wanted = (np.isnan(call(backend, name, x, *inputs, *outputs, writes=(1 + len(inputs),), **options))
+                     for backend in (ops, reference))
+    assert wanted.all() if everywhere else 0 < wanted.sum() < wanted.size
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("column", [0, 3, 16])
+def test_logits(ops, dtype, rng, column):
+    x, labels = rng.standard_normal((3, 17)).astype(dtype), np.zeros(3, np.int32)
+    x[1, column] = np.nan
+    probs, losses = call(ops, "softmax_cross_entropy_forward", x, labels, garbage(x.shape, dtype), garbage(3, dtype),
+                         writes=(2, 3))
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False])
+    assert np.isnan(probs[1]).any()
+
+
+def test_gradients(ops, dtype):
+    y, dy = np.ones((1, 37), dtype), np.full((1, 37), np.nan, dtype)
+    for name in ("relu_backward", "tanh_backward"):
+        assert np.isnan(call(ops, name, y, dy, garbage(y.shape, dtype), writes=(2,))).all()
+    assert np.isnan(call(ops, "epilogue_backward", dy, np.zeros(37, dtype), writes=(1,), y=y)).all()

@@ -1,0 +1,54 @@
+"""The seam: all backends have the same operations, arguments and defaults, and say which function runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+from minicnn.backend.ops import BACKENDS, OPS, Ops, get_ops
+from minicnn.errors import DeviceError
+
+ALL = [function for functions in OPS.values() for function in functions]
+
+
+def arguments(function) -> list[tuple]:
+    """Name, kind and default of each; annotations are free."""
+    function = getattr(function, "py_func", function)
+    return [(p.name, p.kind.description, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_same_arguments_everywhere(ops, reference, name):
+    assert arguments(getattr(ops, name)) == arguments(getattr(reference, name))
+
+
+@pytest.mark.parametrize("module", OPS)
+def test_no_public_operation_outside_the_list(reference, module):
+    """What looks like an operation of the reference is one: a forward that nobody binds would go untested."""
+    functions = vars(importlib.import_module(f"minicnn.kernels.reference.{module}"))
+    endings = ("_forward", "_backward", "_work", "_data", "_weights", "_step")
+    looks = {name for name in functions if name.endswith(endings) and name[0] != "_"}
+    assert looks == set(OPS[module]) - {"accumulate"}
+
+
+def test_report_names_every_operation_once(ops):
+    lines = [line.split() for line in ops.report().splitlines()]
+    assert [line[0] for line in lines] == ALL
+    assert all(f".{ops.name}." in line[1] for line in lines)
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(DeviceError, match="unknown device 'tpu'.*reference.*cpu"):
+        get_ops("tpu")
+
+
+def test_backend_without_an_operation_is_refused(monkeypatch):
+    monkeypatch.setitem(OPS, "sgd", ("sgd_step", "sgd_leap"))
+    with pytest.raises(DeviceError, match="lacks the operation sgd_leap"):
+        Ops("broken", "minicnn.kernels.reference")
+
+
+def test_every_backend_is_tested():
+    assert BACKENDS[0] == "reference" and get_ops("auto").name in BACKENDS

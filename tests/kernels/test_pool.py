@@ -1,0 +1,117 @@
+"""Max and average pooling: overlapping windows, ties, padding, ceil sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicnn.shapes import window_output
+from tests.kernels import naive
+from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.tolerances import assert_close
+
+# name: x (N, H, W, C), window, stride, padding, ceil
+SMALL = {
+    "overlapping":            ((2, 7, 5, 3), (3, 3), (2, 2), 0, False),
+    "2x2":                    ((1, 4, 6, 2), (2, 2), (2, 2), 0, False),
+    "1x1 map":                ((1, 1, 1, 5), (1, 1), (1, 1), 0, False),
+    "whole map":              ((2, 4, 3, 5), (4, 3), (1, 1), 0, False),
+    "stride past the window": ((1, 8, 7, 3), (2, 1), (3, 4), 0, False),
+    "padded":                 ((2, 5, 4, 3), (3, 2), (2, 1), (1, 0, 1, 1), False),
+    "uneven pads, ceil":      ((1, 6, 6, 2), (3, 3), (2, 2), (0, 2, 1, 0), True),
+}
+LARGE = {
+    "pool1 of AlexNet":       ((3, 27, 27, 33), (3, 3), (2, 2), 0, False),
+    "pool2 of Caffe's nets":  ((2, 16, 15, 65), (3, 3), (2, 2), 0, True),
+    "every pixel":            ((2, 9, 9, 19), (3, 3), (1, 1), 1, False),
+    "15x17 window":           ((1, 20, 21, 2), (15, 17), (3, 2), 0, False),
+}
+
+
+def geometry(shape, window, stride, padding, ceil):
+    """Output shape, and the options of every pooling operation."""
+    size, pads = window_output(shape[1:3], window, stride, padding, ceil)
+    return (shape[0], *size, shape[3]), {"kernel": window, "stride": stride, "pads": pads}
+
+
+def distinct(rng, shape):
+    """No two values nearer than 0.1, nearly all negative, so that padding with 0 would win if it counted."""
+    return (rng.permutation(int(np.prod(shape))).reshape(shape) - 0.9 * np.prod(shape)) * 0.1
+
+
+def check(ops, x, dy, options):
+    """All four operations against the reference; argmax must agree where values tie, too."""
+    y, argmax = compare(ops, "maxpool_forward", x, garbage(dy.shape, x.dtype), garbage(dy.shape, np.uint8),
+                        writes=(1, 2), kind="exact", **options)
+    alone = call(ops, "maxpool_forward", x, garbage(dy.shape, x.dtype), None, writes=(1,), **options)
+    np.testing.assert_array_equal(alone, y)
+    compare(ops, "maxpool_backward", dy, argmax, garbage(x.shape, x.dtype), writes=(2,), kind="elementwise", **options)
+    terms = options["kernel"][0] * options["kernel"][1]
+    for count_pad in (True, False):
+        compare(ops, "avgpool_forward", x, garbage(dy.shape, x.dtype), writes=(1,), kind="sum", terms=terms, **options,
+                count_pad=count_pad)
+        compare(ops, "avgpool_backward", dy, garbage(x.shape, x.dtype), writes=(1,), kind="sum", terms=terms, **options,
+                count_pad=count_pad)
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("case", SMALL)
+def test_max_equals_loops(reference, rng, case, ties):
+    x = rng.integers(-3, 0, SMALL[case][0]).astype(float) if ties else distinct(rng, SMALL[case][0])
+    out_shape, options = geometry(*SMALL[case])
+    y, argmax = call(reference, "maxpool_forward", x, garbage(out_shape, "float64"), garbage(out_shape, np.uint8),
+                     writes=(1, 2), **options)
+    wanted, wanted_argmax = naive.maxpool(x, out_shape[1:3], **options)
+    np.testing.assert_array_equal(y, wanted)
+    np.testing.assert_array_equal(argmax, wanted_argmax)
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_max_backward_equals_differences(reference, rng, case):
+    x, (out_shape, options) = distinct(rng, SMALL[case][0]), geometry(*SMALL[case])
+    dy = rng.standard_normal(out_shape)
+
+    def forward():
+        return call(reference, "maxpool_forward", x, garbage(out_shape, "float64"), None, writes=(1,), **options)
+
+    _, argmax = call(reference, "maxpool_forward", x, garbage(out_shape, "float64"), garbage(out_shape, np.uint8),
+                     writes=(1, 2), **options)
+    dx = call(reference, "maxpool_backward", dy, argmax, garbage(x.shape, "float64"), writes=(2,), **options)
+    assert_close(dx, numeric_gradient(forward, x, dy), "numeric")
+
+
+@pytest.mark.parametrize("count_pad", [True, False])
+@pytest.mark.parametrize("case", SMALL)
+def test_average_equals_loops_and_differences(reference, rng, case, count_pad):
+    x, (out_shape, options) = rng.standard_normal(SMALL[case][0]), geometry(*SMALL[case])
+    dy, options = rng.standard_normal(out_shape), {**options, "count_pad": count_pad}
+
+    def forward():
+        return call(reference, "avgpool_forward", x, garbage(out_shape, "float64"), writes=(1,), **options)
+
+    assert_close(forward(), naive.avgpool(x, out_shape[1:3], **options), "sum")
+    dx = call(reference, "avgpool_backward", dy, garbage(x.shape, "float64"), writes=(1,), **options)
+    assert_close(dx, numeric_gradient(forward, x, dy), "numeric")
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+@pytest.mark.parametrize("case", [*SMALL, *LARGE])
+def test_equals_reference(ops, dtype, rng, case, ties):
+    shape = (SMALL | LARGE)[case][0]
+    out_shape, options = geometry(*(SMALL | LARGE)[case])
+    x = (rng.integers(-3, 0, shape) if ties else rng.standard_normal(shape) - 2).astype(dtype)
+    check(ops, x, rng.standard_normal(out_shape).astype(dtype), options)
+
+
+@given(data=st.data())
+def test_any_shape_equals_reference(ops, dtype, data):
+    draw = data.draw
+    R, S, u, v = (draw(st.integers(1, 4), label=label) for label in ("R", "S", "u", "v"))
+    pads = tuple(draw(st.integers(0, size - 1)) for size in (R, S, R, S))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(R, 9)), draw(st.integers(S, 9)), draw(st.integers(1, 20)))
+    out_shape, options = geometry(shape, (R, S), (u, v), pads, draw(st.booleans(), label="ceil"))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x = rng.integers(-3, 3, shape).astype(dtype)
+    check(ops, x, rng.standard_normal(out_shape).astype(dtype), options)

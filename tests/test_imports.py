@@ -1,0 +1,161 @@
+"""Imports point one way, and `import minicnn` is light.
+
+ALLOWED is the order of the house: each part may import itself and the parts named beside it, nothing else. To see every
+edge that exists: pytest tests/test_imports.py -s. An import inside `if TYPE_CHECKING:` runs never and is free.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LEAVES = {"errors", "shapes", "rng", "param"}
+NET = {"leaves", "backend", "layers", "plan", "summary", "graph", "builder", "models"}
+
+ALLOWED = {
+    "leaves": set(),
+    "kernels": {"leaves"},                          # and each folder of kernels only itself: see `part`
+    "backend": {"leaves", "kernels"},
+    "layers": {"leaves"},
+    "plan": {"leaves", "layers", "backend"},
+    "summary": {"leaves", "layers", "backend", "plan"},
+    "graph": {"leaves", "layers", "backend", "plan", "summary"},
+    "builder": {"leaves", "layers", "plan", "graph"},
+    "models": {"leaves", "layers", "graph", "builder"},
+    "data": {"leaves"},
+    "train": NET | {"data"},
+    "gradcheck": NET,
+    "visualize": NET | {"data", "train"},
+    "cli": NET | {"data", "train", "gradcheck", "visualize"},
+}
+# The one exception: layer(x), called by itself in a notebook, fetches a backend when it runs.
+WHEN_RUN = {("layers", "backend")}
+PROGRAM = """
+import json, sys, time
+start = time.perf_counter()
+import minicnn
+seconds = time.perf_counter() - start
+heavy = [name for name in ("cupy", "torch", "mpi4py", "numba", "matplotlib") if name in sys.modules]
+print(json.dumps([seconds, heavy]))
+"""
+
+
+def part(module: str) -> str:
+    """The part of the house that a module belongs to: "minicnn.layers.conv" -> "layers"; minicnn itself is "facade"."""
+    names = module.split(".")[1:]
+    if not names:
+        return "facade"
+    if names[0] == "kernels":
+        return "kernels." + names[1] if len(names) > 1 else "kernels"
+    return "leaves" if names[0] in LEAVES else names[0].split("_")[0]
+
+
+def source_files() -> dict[str, Path]:
+    """Module name -> file, of the package and of kernels/, which is installed inside it."""
+    files = {}
+    for folder, name in (("minicnn", "minicnn"), ("kernels", "minicnn.kernels")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            names = [name, *path.relative_to(ROOT / folder).with_suffix("").parts]
+            files[".".join(names).removesuffix(".__init__")] = path
+    return files
+
+
+def imports(tree: ast.Module, modules) -> list[tuple[int, str, bool]]:
+    """(line, module of minicnn, inside a function) of every import that can run."""
+    found = []
+
+    def visit(node, deferred):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            return
+        if isinstance(node, ast.Import):
+            found.extend((node.lineno, alias.name, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "minicnn (relative)" if node.level else node.module
+            names = [f"{base}.{alias.name}" for alias in node.names]            # `from minicnn import rng`: minicnn.rng
+            found.extend((node.lineno, name if name in modules else base, deferred) for name in names)
+        inside = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(tree, False)
+    return [item for item in found if item[1].split(".")[0].split(" ")[0] == "minicnn"]
+
+
+def allowed(source: str, target: str, deferred: bool) -> bool:
+    """Whether part `source` may import part `target`."""
+    if source == target or (deferred and (source, target) in WHEN_RUN):
+        return True
+    if source == "facade":                           # the facade gathers public names; nobody imports it
+        return target != "facade"
+    if source.startswith("kernels"):
+        return target == "leaves"
+    return target.split(".")[0] in ALLOWED.get(source, ())
+
+
+def judge(files: dict[str, str]) -> tuple[dict, list[str]]:
+    """Edges (part, part) -> number of imports, and complaints; files maps module names to their text."""
+    edges, complaints = defaultdict(int), []
+    for module, text in files.items():
+        source = part(module)
+        if source.split(".")[0] not in ALLOWED and source != "facade":
+            complaints.append(f"{module}: a new part of the house, {source!r}; give it a line in ALLOWED")
+        for line, target, deferred in imports(ast.parse(text), files):
+            edges[source, part(target)] += source != part(target)
+            if "relative" in target:
+                complaints.append(f"{module}, line {line}: relative import; write the module's full name")
+            elif not allowed(source, part(target), deferred):
+                may = ", ".join(sorted(ALLOWED.get(source.split(".")[0], ()))) or "nothing of minicnn"
+                complaints.append(f"{module}, line {line}: {source} imports {target}; it may import {may}")
+    return edges, complaints
+
+
+def test_imports_point_one_way():
+    edges, complaints = judge({module: path.read_text(encoding="utf-8") for module, path in source_files().items()})
+    for (source, target), count in sorted(edges.items()):
+        if count:
+            print(f"{source:20s} -> {target:20s} {count:3d}")
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+def test_the_order_has_no_cycles():
+    done: list[str] = []
+    while len(done) < len(ALLOWED):
+        ready = [name for name in ALLOWED if name not in done and ALLOWED[name] - {name} <= set(done)]
+        assert ready, f"ALLOWED goes in a circle among {sorted(set(ALLOWED) - set(done))}"
+        done += ready
+
+
+def test_wrong_imports_are_found():
+    """The judge can say no."""
+    wrong = {
+        "minicnn.shapes": "from minicnn.layers.base import Layer",
+        "minicnn.kernels.cpu.conv": "from minicnn.kernels.reference.conv import im2col",
+        "minicnn.layers.conv": "from minicnn.backend.ops import get_ops",
+        "minicnn.layers.pool": "def f():\n    import minicnn.kernels.cpu.pool",
+        "minicnn.graph": "from minicnn import Net",
+        "minicnn.data.loader": "from ..graph import Net",
+        "minicnn.surprise": "",
+    }
+    for module, text in wrong.items():
+        assert len(judge({module: text})[1]) == 1, (module, judge({module: text}))
+    right = {
+        "minicnn.errors": "import numpy",
+        "minicnn.layers.base": "if TYPE_CHECKING:\n    from minicnn.backend.ops import Ops\n"
+                               "def f():\n    from minicnn.backend.ops import get_ops",
+        "minicnn.kernels.cpu.conv": "from minicnn.kernels.cpu.gemm import gemm\nfrom minicnn import errors",
+        "minicnn": "from minicnn.graph import Net",
+    }
+    assert judge(right)[1] == []
+
+
+def test_import_is_light_and_quick(tmp_path):
+    """In a fresh interpreter, away from the sources: under a second (best of three), with nothing heavy loaded."""
+    runs = [json.loads(subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, capture_output=True,
+                                      text=True, timeout=120).stdout) for _ in range(3)]
+    assert all(loaded == [] for _, loaded in runs), f"import minicnn loads {runs[0][1]}"
+    assert min(seconds for seconds, _ in runs) < 1.0, f"import minicnn takes {[round(s, 2) for s, _ in runs]} s"
