@@ -96,12 +96,11 @@ def _list_classes(root: str, part: str) -> Listing:
         return listing
     if len(listing) == 1:
         [only] = listing
-        inside = set(map(str.lower, _folders(os.path.join(where, only))))
-        hint = f"did you mean {os.path.join(where, only)}?" if len(inside) > 1 else "a classifier needs at least two"
-        raise DataError(f"{where} has only one class folder with images, {only}/; {hint}")
-    loose = sum(is_image_file(os.path.join(where, name)) for name in os.listdir(where) if _is_plain_file(where, name))
-    if loose:
-        raise DataError(f"{where} has {loose} images but no class folders; sort them into one per class: {LAYOUT}")
+        inside = os.path.join(where, only)
+        hint = f"; did you mean {inside}?" if _folders(inside) else ""
+        raise DataError(f"{where} has only one class folder with images, {only}/; a classifier needs two{hint}")
+    if loose := _image_files(where):
+        raise DataError(f"{where} has {len(loose)} images but no class folders; sort them into one per class: {LAYOUT}")
     raise DataError(f"{where} holds no images; {LAYOUT}")
 
 
@@ -111,8 +110,7 @@ def _list_images(root: str, folder: str, seen: set[str]) -> list[str]:
     if real in seen:                               # a link back up the tree
         return []
     seen.add(real)
-    files = sorted(name for name in os.listdir(real) if _is_plain_file(real, name))
-    paths = [os.path.join(folder, name) for name in files if is_image_file(os.path.join(real, name))]
+    paths = [os.path.join(folder, name) for name in _image_files(real)]
     for inner in _folders(real):
         paths += _list_images(root, os.path.join(folder, inner), seen)
     return paths
@@ -124,8 +122,10 @@ def _folders(where: str) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__MACOSX")))
 
 
-def _is_plain_file(where: str, name: str) -> bool:
-    return not name.startswith(".") and os.path.isfile(os.path.join(where, name))
+def _image_files(where: str) -> list[str]:
+    """Names of the image files in a folder, sorted; hidden ones are left out."""
+    with os.scandir(where) as entries:
+        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file() and is_image_file(e.path))
 
 
 def _same_classes(root: str, part: str, listing: Listing, other_part: str, other: Listing) -> None:

@@ -26,6 +26,8 @@ try:
 except ImportError:                                # the extra `jpeg`
     simplejpeg = None
 
+Image.init()                                       # now: two threads that both meet a rare format would race for it
+
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .gif .tif .tiff .ppm .pgm .pnm .avif .jp2".split())
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 EXIF_ORIENTATION = 0x0112

@@ -41,9 +41,6 @@ class Loader:
                  prefetch: int = 2, workers: int | None = None, cache_bytes: int | None = None):
         if batch < 1:
             raise DataError(f"a batch of {batch} images makes no sense; expected at least 1")
-        if drop_last and batch > len(dataset):
-            raise DataError(f"a batch of {batch} is larger than {dataset.name}, which has {len(dataset)} images; "
-                            "choose a smaller batch")
         self.dataset, self.batch, self.seed = dataset, batch, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.workers = workers or max(1, min(8, usable_cpus() - 1))
@@ -51,6 +48,12 @@ class Loader:
         self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
         if cache_bytes is not None:
             dataset.keep_decoded(cache_bytes)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self.drop_last and self.batch > len(self.dataset):
+            raise DataError(f"a batch of {self.batch} is larger than {self.dataset.name}, which has "
+                            f"{len(self.dataset)} images; choose a smaller batch")
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -66,6 +69,7 @@ class Loader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from batch number `start` on. An image that cannot be read raises here."""
+        self._check_size()                         # again: images may have been left out since
         order, labels, ids = self.order(epoch), self.dataset.labels, self.dataset.ids
         stop = threading.Event()
 
