@@ -10,28 +10,29 @@ from minicnn.kernels.cpu.threads import parallel_for
 
 @kernel
 def _relu(first, last, x, y):
-    zero = y.dtype.type(0)
-    for i in range(first, last):
+    x, y, zero = x[first:last], y[first:last], y.dtype.type(0)
+    for i in range(x.size):
         y[i] = zero if x[i] < zero else x[i]                                   # NaN stays NaN
 
 
 @kernel
 def _relu_backward(first, last, y, dy, dx):
-    zero = dx.dtype.type(0)
-    for i in range(first, last):
+    y, dy, dx, zero = y[first:last], dy[first:last], dx[first:last], dx.dtype.type(0)
+    for i in range(y.size):
         dx[i] = dy[i] if y[i] > zero else zero
 
 
 @kernel
 def _tanh(first, last, x, y):
-    for i in range(first, last):
+    x, y = x[first:last], y[first:last]
+    for i in range(x.size):
         y[i] = np.tanh(x[i])
 
 
 @kernel
 def _tanh_backward(first, last, y, dy, dx):
-    one = dx.dtype.type(1)
-    for i in range(first, last):
+    y, dy, dx, one = y[first:last], dy[first:last], dx[first:last], dx.dtype.type(1)
+    for i in range(y.size):
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 

@@ -28,5 +28,5 @@ def augment_forward(images, y, *, mean, top, left, flip, shift):
     """y (N, H, W, C). mean (A, B, C) or (H, W, C); top, left int32 (N,); flip uint8 (N,), bits 1, 2, 4 = left-right,
     up-down, transpose first (needs H = W); shift (N, C) is added to every pixel of an image."""
     N, H, W, C = y.shape
-    parallel_for(N * H, W * C * 2, _augment, images, y, np.asarray(mean, y.dtype), mean.shape == images.shape[1:], top, left,
-                 flip, np.asarray(shift, y.dtype))
+    parallel_for(N * H, W * C * 2, _augment, images, y, np.asarray(mean, y.dtype), mean.shape == images.shape[1:],
+                 top, left, flip, np.asarray(shift, y.dtype))

@@ -10,13 +10,15 @@ from minicnn.kernels.cpu.threads import parallel_for
 def _copy(first, last, x, x0, y, y0, width):
     """y[m, y0 : y0+width] = x[m, x0 : x0+width]."""
     for m in range(first, last):
+        source, target = x[m, x0 : x0 + width], y[m, y0 : y0 + width]
         for c in range(width):
-            y[m, y0 + c] = x[m, x0 + c]
+            target[c] = source[c]
 
 
 @kernel
 def _add(first, last, a, b, y):
-    for i in range(first, last):
+    a, b, y = a[first:last], b[first:last], y[first:last]
+    for i in range(y.size):
         y[i] = a[i] + b[i]
 
 

@@ -1,22 +1,22 @@
 """Convolution as matrix products over tiles that stay in the cache.
 
-The im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py) would be 25 times the input for a 5 x 5 kernel, so it is
-never whole. Each thread has a tile of some hundred of its rows:
+The im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py) would be 25 times the input for a 5 x 5 kernel, so it
+is never whole. Each thread has a tile of some hundred of its rows:
 
     forward            fill the tile from x, multiply by w straight into y, add bias and ReLU while y is hot
-    backward, weights  fill the tile from x, multiply its transpose by the same rows of dy, add up in the thread's own dw
+    backward, weights  fill the tile from x, multiply its transpose by the same rows of dy, add up in a sum of its own
     backward, data     multiply dy by w' into the tile, then gather: every pixel of dx adds up the taps that saw it
 
-In channels-last order a kernel row of S*C numbers is contiguous in x, so filling is mostly copying. The last pass is a gather
-over pixels of dx, not a scatter over taps, so that each pixel has one writer and one order of summation: bands of dx are
-independent, and a band includes every output line that reaches it. A 1 x 1 kernel with stride 1 needs no tile: x is X.
+In channels-last order a kernel row of S*C numbers is contiguous in x, so filling is mostly copying. The last pass is a
+gather over pixels of dx, not a scatter over taps, so that each pixel has one writer and one order of summation: bands of
+dx are independent, and a band takes every output line that reaches it. A 1 x 1 kernel with stride 1 needs no tile: x is X.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, kernel, rows, view
+from minicnn.kernels.cpu.gemm import add, aligned, bias_relu, carve, kernel, rows, view
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 
 TILE_BYTES = 4 << 20             # of im2col rows; measured, see benchmarks/README.md
@@ -42,30 +42,32 @@ def _part(a, g, groups):
 def _fill(tile, x, m0, m1, P, Q, R, S, u, v, top, left, c0, D):
     """tile[m - m0] = the window of output pixel m: R*S taps of D channels of x from channel c0 on."""
     H, W, C = x.shape[1], x.shape[2], x.shape[3]
-    flat = x.reshape(-1)
+    pixels = x.reshape(-1)
     for m in range(m0, m1):
         row = tile[m - m0]
         n, p, q = m // (P * Q), m // Q % P, m % Q
         w0 = q * v - left
-        inside = D == C and w0 >= 0 and w0 + S <= W                            # then a kernel row is one run of x
+        one_run = D == C and w0 >= 0 and w0 + S <= W                           # then a kernel row is one run of x
         for r in range(R):
             h = p * u + r - top
+            start = ((n * H + h) * W + w0) * C + c0
             if h < 0 or h >= H:
-                for j in range(r * S * D, (r + 1) * S * D):
-                    row[j] = 0
-            elif inside:
-                source, target = ((n * H + h) * W + w0) * C, r * S * D
+                row[r * S * D : (r + 1) * S * D] = 0
+            elif one_run:
+                target = row[r * S * D : (r + 1) * S * D]
+                source = pixels[start : start + S * D]
                 for j in range(S * D):
-                    row[target + j] = flat[source + j]
+                    target[j] = source[j]
             else:
                 for s in range(S):
-                    source, target = ((n * H + h) * W + w0 + s) * C + c0, (r * S + s) * D
+                    target = row[(r * S + s) * D : (r * S + s + 1) * D]
                     if w0 + s < 0 or w0 + s >= W:
-                        for j in range(D):
-                            row[target + j] = 0
+                        for d in range(D):
+                            target[d] = 0
                     else:
-                        for j in range(D):
-                            row[target + j] = flat[source + j]
+                        source = pixels[start + s * C : start + s * C + D]
+                        for d in range(D):
+                            target[d] = source[d]
 
 
 @kernel
@@ -78,9 +80,7 @@ def _gather(dx, tile, n0, n1, h0, h1, p0, p1, Q, R, S, u, v, top, left, c0, D):
     for n in range(n0, n1):
         for h in range(h0, h1):
             line = dx[n, h]
-            for w in range(W):
-                for c in range(c0, c0 + D):
-                    line[w, c] = 0
+            line[:, c0 : c0 + D] = 0
             for r in range(R):
                 p = (h + top - r) // u
                 if (h + top - r) % u != 0 or p < p0 or p >= p1:
@@ -90,9 +90,10 @@ def _gather(dx, tile, n0, n1, h0, h1, p0, p1, Q, R, S, u, v, top, left, c0, D):
                     for s in range(S):
                         w = q * v + s - left
                         if w >= 0 and w < W:
-                            pixel, source = line[w], (r * S + s) * D
+                            pixel = line[w, c0 : c0 + D]
+                            taps = row[(r * S + s) * D : (r * S + s + 1) * D]
                             for d in range(D):
-                                pixel[c0 + d] += row[source + d]
+                                pixel[d] += taps[d]
 
 
 def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
@@ -190,20 +191,19 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
                     np.matmul(tile.T, _part(dY[m0:m1], g, groups), out=_part(total, g, groups))
                 else:
                     np.matmul(tile.T, _part(dY[m0:m1], g, groups), out=product)
-                    _add(0, columns, _part(total, g, groups), product)
+                    _add_rows(0, columns, _part(total, g, groups), product)
 
     parts = split(len(dY), len(lanes))
     run([(lane, total, *part) for lane, total, part in zip(lanes, totals, parts, strict=False)], part_backward)
     for total in totals[: len(parts)]:
-        parallel_for(columns, K, _add, dW, total)
+        parallel_for(columns, K, _add_rows, dW, total)
 
 
 @kernel
-def _add(first, last, total, product):
+def _add_rows(first, last, total, product):
     """total += product, rows first..last."""
     for i in range(first, last):
-        for j in range(product.shape[1]):
-            total[i, j] += product[i, j]
+        add(total[i], product[i])
 
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):

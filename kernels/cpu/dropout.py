@@ -1,7 +1,7 @@
 """Dropout with its random numbers drawn in place: one pass, no mask in memory.
 
-The work is cut into blocks of four units, which share one call of the generator; every unit's number depends on its place
-alone (kernels/cpu/philox.py), so the cut does not matter and the backward draws the same numbers again.
+The work is cut into blocks of four units, which share one call of the generator; every unit's number depends on its
+place alone (kernels/cpu/philox.py), so the cut does not matter and the backward draws the same numbers again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def _dropout(first, last, x, y, rate, scale, k0, k1, purpose, epoch, sample_ids)
 
 @kernel
 def _scale(first, last, x, y, factor):
-    for i in range(first, last):
+    x, y = x[first:last], y[first:last]
+    for i in range(x.size):
         y[i] = x[i] * factor
 
 

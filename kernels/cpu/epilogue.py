@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel, rows
+from minicnn.kernels.cpu.gemm import add, kernel, rows
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 
 
@@ -15,12 +15,12 @@ from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 def _mask_and_sum(first, last, dy, y, masked, sums, summed):
     zero = dy.dtype.type(0)
     for m in range(first, last):
+        row, output = dy[m], y[m]
         if masked:
-            for k in range(dy.shape[1]):
-                dy[m, k] = dy[m, k] if y[m, k] > zero else zero
+            for k in range(row.size):
+                row[k] = row[k] if output[k] > zero else zero
         if summed:
-            for k in range(dy.shape[1]):
-                sums[k] += dy[m, k]
+            add(sums, row)
 
 
 def epilogue_backward(dy, db, *, y=None):
@@ -30,6 +30,7 @@ def epilogue_backward(dy, db, *, y=None):
     Y = dY if y is None else rows(y, K)
     parts = split(len(dY), min(threads() * RANGES_PER_THREAD, max(1, dy.size // 16384)))
     sums = np.zeros((len(parts), K), dy.dtype)
-    run([(*part, dY, Y, y is not None, row, db is not None) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
+    masked, summed = y is not None, db is not None
+    run([(*part, dY, Y, masked, row, summed) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
     if db is not None:
         db += sums.sum(axis=0)                                                 # (parts, K) -> (K,)

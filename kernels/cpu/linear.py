@@ -1,7 +1,7 @@
 """Fully connected layer: matrix products whose cost is reading the weights.
 
-With 32 images the 9216 x 4096 weights of AlexNet's fc6 are 150 MB, read once in each of the three passes; so the weights
-are what is cut into blocks, one range of them for each thread, and every byte of them is touched by one thread only:
+With 32 images the 9216 x 4096 weights of AlexNet's fc6 are 150 MB, read once in each of the three passes; so the
+weights are what is cut into blocks, and every byte of them is touched by one thread only:
 
     forward            blocks of columns of w, each giving some columns of y
     backward, data     blocks of rows of w, each giving some columns of dx
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, kernel, rows, view
+from minicnn.kernels.cpu.gemm import add, aligned, bias_relu, carve, kernel, view
 from minicnn.kernels.cpu.threads import blocks, run, threads
 
 BLOCK_BYTES = 1 << 20            # of weights
@@ -46,11 +46,10 @@ def linear_backward_data(dy, w, dx, *, work=None):
 
 
 @kernel
-def _add(first, last, total, product):
+def _add_rows(first, last, total, product):
     """total[first..last] += product."""
     for i in range(first, last):
-        for j in range(product.shape[1]):
-            total[i, j] += product[i - first, j]
+        add(total[i], product[i - first])
 
 
 def linear_backward_weights(x, dy, dw, *, work=None):
@@ -60,7 +59,7 @@ def linear_backward_weights(x, dy, dw, *, work=None):
     def rows_backward(memory, i0, i1):
         product = view(memory, 0, (i1 - i0, dw.shape[1]), dw.dtype)
         np.matmul(x[:, i0:i1].T, dy, out=product)
-        _add(i0, i1, dw, product)
+        _add_rows(i0, i1, dw, product)
 
     lanes = carve(work, aligned(size * dw.shape[1] * dw.itemsize), threads())
     run(blocks(dw.shape[0], size), rows_backward, lanes)

@@ -2,77 +2,94 @@
 
     y_i = x_i s_i^-beta        dx_i = dy_i s_i^-beta - 2 alpha beta x_i * sum over nbh(i) of dy_j x_j s_j^(-beta-1)
 
-Across channels, a pixel (or the part of it that is one group) is worked on at a time in rows of C numbers that stay in the
-first-level cache: the squares with n//2 zeros on either side, so that the window sum is n shifted additions without a test
-for the borders. The backward has the same rows once more for the second sum, and computes s again rather than read it.
+Across channels, BATCH rows (pixels, or their parts in one group) are worked on at a time, laid behind one another with
+n-1 zeros between: so the window sums of all of them are n shifted additions of one long row that stays in the first-level
+cache, without a test for borders. The backward has such rows for both sums, and computes s again rather than read it.
 
 Within a map, the unit is an image: the window sum over n x n pixels is a sum of lines followed by a sum along the line.
 
-The paper's beta is 3/4, and s^(-3/4) = 1 / (sqrt(s) sqrt(sqrt(s))): square roots are vector instructions, powers are not.
+The paper's beta is 3/4; s^(-3/4) = 1 / (sqrt(s) sqrt(sqrt(s))), and square roots are vector instructions, powers not.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel, rows
+from minicnn.kernels.cpu.gemm import add, inlined, kernel, rows
 from minicnn.kernels.cpu.threads import parallel_for
 
 
-@kernel
-def _powers(s, power, count, beta):
-    """power = s^-beta, the first `count` of each row."""
+BATCH = 16
+
+
+@inlined
+def _powers(s, power, beta):
+    """power = s^-beta."""
     one = s.dtype.type(1)
     if beta == 0.75:
-        for i in range(count):
+        for i in range(s.size):
             root = np.sqrt(s[i])
             power[i] = one / (root * np.sqrt(root))
     else:
-        for i in range(count):
+        for i in range(s.size):
             power[i] = s[i] ** -beta
 
 
-@kernel
-def _window_sums(padded, sums, count, n, k, alpha):
+@inlined
+def _window_sums(padded, sums, n, k, alpha):
     """sums_i = k + alpha * (padded_i + ... + padded_(i+n-1))."""
-    for i in range(count):
+    for i in range(sums.size):
         sums[i] = padded[i]
     for j in range(1, n):
-        for i in range(count):
-            sums[i] += padded[i + j]
-    for i in range(count):
+        add(sums, padded[j : j + sums.size])
+    for i in range(sums.size):
         sums[i] = k + alpha * sums[i]
 
 
 @kernel
 def _forward(first, last, x, y, n, k, alpha, beta):
-    C, half = x.shape[1], n // 2
-    squares, s, power = np.zeros(C + n, x.dtype), np.empty(C, x.dtype), np.empty(C, x.dtype)
-    for m in range(first, last):
-        for c in range(C):
-            squares[half + c] = x[m, c] * x[m, c]
-        _window_sums(squares, s, C, n, k, alpha)
-        _powers(s, power, C, beta)
-        for c in range(C):
-            y[m, c] = x[m, c] * power[c]
+    C, half, step = x.shape[1], n // 2, x.shape[1] + n - 1
+    squares = np.zeros(BATCH * step + n - 1, x.dtype)
+    s, power = np.empty(BATCH * step, x.dtype), np.empty(BATCH * step, x.dtype)
+    for m0 in range(first, last, BATCH):
+        count = min(BATCH, last - m0)
+        for i in range(count):
+            inputs, here = x[m0 + i], squares[i * step + half : i * step + half + C]
+            for c in range(C):
+                here[c] = inputs[c] * inputs[c]
+        _window_sums(squares, s, n, k, alpha)
+        _powers(s, power, beta)
+        for i in range(count):
+            inputs, outputs, here = x[m0 + i], y[m0 + i], power[i * step : i * step + C]
+            for c in range(C):
+                outputs[c] = inputs[c] * here[c]
 
 
 @kernel
 def _backward(first, last, x, dy, dx, n, k, alpha, beta):
-    C, half = x.shape[1], n // 2
+    C, half, step = x.shape[1], n // 2, x.shape[1] + n - 1
     zero, factor = x.dtype.type(0), x.dtype.type(-2) * alpha * beta
-    squares, s, power = np.zeros(C + n, x.dtype), np.empty(C, x.dtype), np.empty(C, x.dtype)
-    ratios, cross = np.zeros(C + n, x.dtype), np.empty(C, x.dtype)
-    for m in range(first, last):
-        for c in range(C):
-            squares[half + c] = x[m, c] * x[m, c]
-        _window_sums(squares, s, C, n, k, alpha)
-        _powers(s, power, C, beta)
-        for c in range(C):
-            ratios[half + c] = dy[m, c] * x[m, c] * power[c] / s[c]
-        _window_sums(ratios, cross, C, n, zero, factor)
-        for c in range(C):
-            dx[m, c] = dy[m, c] * power[c] + x[m, c] * cross[c]
+    squares, ratios = np.zeros(BATCH * step + n - 1, x.dtype), np.zeros(BATCH * step + n - 1, x.dtype)
+    s, power, cross = np.empty(BATCH * step, x.dtype), np.empty(BATCH * step, x.dtype), np.empty(BATCH * step, x.dtype)
+    for m0 in range(first, last, BATCH):
+        count = min(BATCH, last - m0)
+        for i in range(count):
+            inputs, here = x[m0 + i], squares[i * step + half : i * step + half + C]
+            for c in range(C):
+                here[c] = inputs[c] * inputs[c]
+        _window_sums(squares, s, n, k, alpha)
+        _powers(s, power, beta)
+        for i in range(count):
+            inputs, upstream, here = x[m0 + i], dy[m0 + i], ratios[i * step + half : i * step + half + C]
+            scale, slope = s[i * step : i * step + C], power[i * step : i * step + C]
+            for c in range(C):
+                here[c] = upstream[c] * inputs[c] * slope[c] / scale[c]
+        _window_sums(ratios, cross, n, zero, factor)
+        for i in range(count):
+            inputs, upstream, outputs = x[m0 + i], dy[m0 + i], dx[m0 + i]
+            sums, slope = cross[i * step : i * step + C], power[i * step : i * step + C]
+            for c in range(C):
+                outputs[c] = upstream[c] * slope[c] + inputs[c] * sums[c]
 
 
 def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
@@ -124,7 +141,7 @@ def _within_forward(first, last, x, y, n, k, alpha, beta):
         _box_sums(squares, s, line, n, k, alpha)
         for h in range(H):
             for w in range(W):
-                _powers(s[h, w], power, C, beta)
+                _powers(s[h, w], power, beta)
                 for c in range(C):
                     y[image, h, w, c] = x[image, h, w, c] * power[c]
 
@@ -143,7 +160,7 @@ def _within_backward(first, last, x, dy, dx, n, k, alpha, beta):
         _box_sums(ratios, s, line, n, k, alpha)
         for h in range(H):
             for w in range(W):
-                _powers(s[h, w], power, C, beta)
+                _powers(s[h, w], power, beta)
                 for c in range(C):
                     dx[image, h, w, c] = dy[image, h, w, c] * power[c]
                     ratios[h, w, c] = dx[image, h, w, c] * x[image, h, w, c] / s[h, w, c]

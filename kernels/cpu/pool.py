@@ -1,7 +1,8 @@
 """Pooling: the loops run over lines of the output (forward) or of the input (backward), innermost over the channels.
 
-Channels are contiguous, so the cells of a window are compared or added C at a time with vector instructions. The backward
-passes gather: a pixel of dx looks at the windows that hold it, so each pixel has one writer and one order of summation.
+Channels are contiguous, so the cells of a window are compared or added C at a time with vector instructions. The
+backward passes gather: a pixel of dx looks at the windows that hold it, so each pixel has one writer and one order of
+summation.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def _avgpool_backward(first, last, dy, dx, count_pad, R, S, u, v, top, left):
 def _over_lines(function, over, *arrays_and_flags, kernel, stride, pads):
     """Run the Numba function over the lines (N*H) of the array `over`."""
     N, height, width, C = over.shape
-    parallel_for(N * height, width * C * kernel[0] * kernel[1], function, *arrays_and_flags, *kernel, *stride, *pads[:2])
+    cost = width * C * kernel[0] * kernel[1]
+    parallel_for(N * height, cost, function, *arrays_and_flags, *kernel, *stride, *pads[:2])
 
 
 def maxpool_forward(x, y, argmax, *, kernel, stride, pads):

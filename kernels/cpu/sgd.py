@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum and weight decay in one pass: w, dw and v are read once, w and v written once."""
+"""Stochastic gradient descent with momentum and decay in one pass: w, dw and v are read once, w and v written once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from minicnn.kernels.cpu.threads import parallel_for
 
 @kernel
 def _step(first, last, w, dw, v, momentum, shrink, rate):
-    for i in range(first, last):
+    w, dw, v = w[first:last], dw[first:last], v[first:last]
+    for i in range(w.size):
         v[i] = momentum * v[i] - shrink * w[i] - rate * dw[i]
         w[i] += v[i]
 

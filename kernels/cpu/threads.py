@@ -1,9 +1,9 @@
 """One pool of threads for everything the CPU backend does.
 
 The work of an operation is cut into ranges (of pixels, lines, images, weights), and every thread takes the next range
-until none is left. What runs inside a range is serial: a Numba kernel compiled with nogil, or a matrix product with BLAS
-held to one thread. So there is one pool and not three (OpenMP's, OpenBLAS's and ours) whose idle threads spin on the
-cores that the others need; a tile stays in the cache of the core that filled it; several Python threads may call
+until none is left. What runs inside a range is serial: a Numba kernel compiled with nogil, or a matrix product with
+BLAS held to one thread. So there is one pool and not three (OpenMP's, OpenBLAS's and ours) whose idle threads spin on
+the cores that the others need; a tile stays in the cache of the core that filled it; several Python threads may call
 operations at once; and Numba compiles these kernels several times faster than `parallel=True` ones.
 
 Which thread takes which range never changes a result. Where ranges are summed (weight gradients, bias gradients), the
