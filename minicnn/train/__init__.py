@@ -1,9 +1,11 @@
 """How weights are found: the loop and what it is made of.
 
-    recipe.py       what a run does, as plain data            sgd.py, schedule.py    the update, and its rate
-    loop.py         Trainer: steps, epochs, stop and resume   feed.py                from photographs to what the net takes
-    checkpoint.py   a run's whole state in one file           metrics.py             what is counted, and where it goes
-    evaluate.py     one crop or ten                           interrupt.py progress.py memory.py    a run and its terminal
+    recipe.py         what a run does, as plain data
+    feed.py           from photographs to what the net takes
+    sgd.py            the update of the weights;  schedule.py    its rate
+    loop.py           Trainer: steps and epochs, stopping and going on;  interrupt.py progress.py memory.py serve it
+    evaluate.py       one crop or ten;  metrics.py    what is counted, and the file it goes to
+    checkpoint.py     a run's whole state in one file;  run.py    the folders of runs
 """
 
 from minicnn.train.evaluate import Evaluation, evaluate
@@ -13,4 +15,5 @@ from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Constant, Cosine, Plateau, Step
 from minicnn.train.sgd import SGD
 
-__all__ = ["Constant", "Cosine", "Evaluation", "Feed", "Plateau", "Recipe", "SGD", "SGDRecipe", "Step", "Trainer", "evaluate"]
+__all__ = ["Constant", "Cosine", "Evaluation", "Feed", "Plateau", "Recipe", "SGD", "SGDRecipe", "Step", "Trainer",
+           "evaluate"]

@@ -119,5 +119,5 @@ def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = ("params",
         raise CheckpointError(f"{path}: holds tensors but no minicnn metadata; it was not written by a minicnn run")
     found.meta = json.loads(text)
     if found.meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {found.meta.get('format')}, this version of minicnn reads format {FORMAT}")
+        raise CheckpointError(f"{path}: is in format {found.meta.get('format')}, this minicnn reads {FORMAT}")
     return found

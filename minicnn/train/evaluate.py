@@ -21,7 +21,7 @@ from minicnn.train.metrics import Tally
 
 @dataclass
 class Evaluation:
-    """loss: mean cross-entropy.   top1, top5: shares of right answers.   probabilities (N, K), labels (N,): per image."""
+    """loss: mean cross-entropy.   top1, top5: shares of right answers.   probabilities (N, K), labels (N,)."""
 
     loss: float
     top1: float

@@ -20,8 +20,8 @@ class Feed:
 
     def __init__(self, net, augment: Augment, mean: np.ndarray, pca=None, seed: int = 0):
         if net.input_shape != (augment.crop, augment.crop, 3):
-            raise ConfigError(f"the net takes images of {' x '.join(map(str, net.input_shape))}, but the recipe cuts crops "
-                              f"of {augment.crop} x {augment.crop} x 3; set the recipe's augment.crop")
+            raise ConfigError(f"the net takes images of {' x '.join(map(str, net.input_shape))}, but the recipe cuts "
+                              f"crops of {augment.crop} x {augment.crop} x 3; set the recipe's augment.crop")
         self.net, self.ops, self.augment, self.pca, self.seed = net, net.ops, augment, pca, seed
         self.mean = self.ops.from_host(np.ascontiguousarray(mean, net.dtype))
         self._x = None

@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt: ... if interrupt.wanted: save and leave`. Outside the main thread it does nothing."""
+    """`with Interrupt() as interrupt: ... if interrupt.wanted: save and leave`. Idle outside the main thread."""
 
     def __init__(self):
         self.wanted = False

@@ -16,6 +16,7 @@ import contextlib
 import copy
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from minicnn.train.sgd import SGD
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 
 
-class Diverged(MinicnnError):
+class DivergedError(MinicnnError):
     """The loss is no longer a number."""
 
 
@@ -65,8 +66,8 @@ class Trainer:
                  seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
                  say: Callable[[str], None] | None = print):
         if net.num_classes != len(train.classes):
-            raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has {len(train.classes)}; "
-                              "build the net with num_classes to match")
+            raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has "
+                              f"{len(train.classes)}; build the net with num_classes to match")
         if save_every < 0:
             raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
@@ -115,9 +116,9 @@ class Trainer:
         there = {**saved.meta["recipe"], **saved.meta["identity"]}
         if different := differences(there, here):
             knob, was, now = different[0]
-            more = f" (and {len(different) - 1} more: {', '.join(d[0] for d in different[1:4])})" if different[1:] else ""
-            raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{more}; resume with the "
-                                  "settings the run was begun with, or begin a new one")
+            others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
+            raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
+                                  "the settings the run was begun with, or begin a new one")
 
     def _identity(self) -> dict:
         """What besides the recipe decides what the weights become."""
@@ -131,8 +132,9 @@ class Trainer:
         """What must be known before the first step: unreadable images, mean image, room in memory. Writes nothing."""
         room = check_memory(self.net, self.recipe.sgd.batch)
         if self.statistics is None:
-            self.statistics = measure(self.train, progress=self.progress)
-            scan(self.val, progress=self.progress)
+            show = self.progress and sys.stderr.isatty()
+            self.statistics = measure(self.train, progress=show)
+            scan(self.val, progress=show)
             self.loader = Loader(self.train, self.recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
         for dataset in (self.train, self.val):
             if text := dataset.report_skipped():
@@ -141,7 +143,7 @@ class Trainer:
         return Feed(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
 
     def fit(self, epochs: int) -> Outcome:
-        """Train until `epochs` epochs are done. Ctrl-C or SIGTERM: the step is finished, saved, and `interrupted` set."""
+        """Train until `epochs` epochs are done. Ctrl-C and SIGTERM let the step finish, save, and return."""
         if epochs < 1:
             raise ConfigError(f"the number of epochs must be at least 1, got {epochs}")
         fresh = self.statistics is None
@@ -151,8 +153,9 @@ class Trainer:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)) as self._log:
             if fresh:
-                self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(), "about": self.about,
-                                 "majority": {"train": majority(self.train.labels), "val": majority(self.val.labels)}})
+                self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(),
+                                 "about": self.about, "majority": {"train": majority(self.train.labels),
+                                                                   "val": majority(self.val.labels)}})
             with Interrupt() as interrupt:
                 while self.epoch < epochs:
                     if not (self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)):
@@ -167,7 +170,7 @@ class Trainer:
         log_every = max(1, steps // 100)
         progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
                             batch_size, self.progress)
-        first, self._began = self.step, time.perf_counter()
+        began = time.perf_counter()
         with contextlib.closing(progress), contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
                 x = feed.train(batch, self.epoch)
@@ -186,9 +189,8 @@ class Trainer:
                     return False
                 if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
                     self.save()
-        seconds = time.perf_counter() - self._began
-        self._time = {"seconds": round(seconds, 2), "waited_for_data": round(self.loader.waited, 2),
-                      "images_per_second": round((steps - first) * batch_size / seconds, 1) if steps > first else None}
+        self._time = {"seconds": round(time.perf_counter() - began, 2),
+                      "waited_for_data": round(self.loader.waited, 2), "images_per_second": progress.rate()}
         return True
 
     def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
@@ -221,8 +223,8 @@ class Trainer:
     def _must_be_finite(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
             kept = f"the last checkpoint is {self.last_path}" if self.last_path.exists() else "nothing was saved yet"
-            raise Diverged(f"the loss became {loss} at {where}, with the rate at {self.sgd.lr:g}: training has diverged; "
-                           f"begin again with a smaller rate ({kept})")
+            raise DivergedError(f"the loss became {loss} at {where}, with the rate at {self.sgd.lr:g}: training has "
+                                f"diverged; begin again with a smaller rate ({kept})")
 
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""

@@ -1,4 +1,4 @@
-"""Is there room? Asked before the first step, so that a run ends with a sentence instead of being killed by the system."""
+"""Is there room? Asked before the first step, so that a run ends with a sentence and is not killed by the system."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def check_memory(net, batch: int, free: int | None = None) -> str:
     if free is None:
         return f"{gibibytes(needed)} predicted for a step (free memory is not known on this system)"
     if needed > free:
-        raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of memory, {gibibytes(free)} are free; "
-                          f"{_advice(net, batch, free)}")
+        raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of memory, {gibibytes(free)} are "
+                          f"free; {_advice(net, batch, free)}")
     return f"{gibibytes(needed)} predicted for a step, {gibibytes(free)} free"
 
 

@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: a bar with loss, images/s and the time left; plain lines where there is no terminal."""
+"""What is seen while a run goes on: a bar with loss, images/s and time left; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,29 +14,42 @@ class Progress:
     def __init__(self, title: str, steps: int, done: int, later: int, batch: int, show: bool = True):
         self.title, self.steps, self.done, self.later, self.batch = title, steps, done, later, batch
         self.pace = None                                # seconds a step, recent ones counting most
+        self._began, self._from = None, done            # the first step is not counted: it may compile kernels
         self._last = self._printed = time.perf_counter()
         self._bar = None
         self.show = show
         if show and sys.stderr.isatty():
             from tqdm import tqdm
 
+            compiles = "first step: the kernels are compiled where that has not been done before"
             self._bar = tqdm(total=steps, initial=done, desc=title, leave=False, dynamic_ncols=True,
                              bar_format="{desc}  {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps{postfix}")
+            self._bar.set_postfix_str(compiles)
 
     def step(self, loss: float) -> None:
         """One step is done."""
         now = time.perf_counter()
         taken, self._last = now - self._last, now
-        self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
         self.done += 1
-        text = (f"loss {loss:.4f}, {self.batch / self.pace:.0f} images/s, "
-                f"{duration(self.pace * (self.steps - self.done + self.later))} left")
+        text = f"loss {loss:.4f}"
+        if self._began is None:
+            self._began, self._from = now, self.done
+        else:
+            self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
+            text += (f", {self.batch / self.pace:.0f} images/s, "
+                     f"{duration(self.pace * (self.steps - self.done + self.later))} left")
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
         elif self.show and now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
             print(f"{self.title}  step {self.done}/{self.steps}, {text}", flush=True)
+
+    def rate(self) -> float | None:
+        """Images per second over these steps, without the first; None before there are two."""
+        if self.done <= self._from or self._began is None:
+            return None
+        return round((self.done - self._from) * self.batch / (self._last - self._began), 1)
 
     def close(self) -> None:
         if self._bar is not None:

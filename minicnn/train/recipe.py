@@ -41,7 +41,7 @@ class Recipe:
     schedule: Constant = dataclasses.field(default_factory=Plateau)
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries of numbers, strings and lists: what JSON can hold, so that a stored recipe equals this one."""
+        """Nested dictionaries of what JSON can hold, so that a recipe read back equals the one that was stored."""
         return json.loads(json.dumps({
             "net": self.net, "init": self.init, "augment": dataclasses.asdict(self.augment),
             "sgd": dataclasses.asdict(self.sgd), "schedule": schedule_to_dict(self.schedule)}))
@@ -79,4 +79,21 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str,
 
 
 PAPER = Recipe(net={"model": "alexnet", "variant": "paper", "num_classes": 1000},
-               augment=Augment(crop=224, flip=True, colour="paper"), sgd=SGDRecipe(lr=0.01, batch=128), schedule=Plateau())
+               augment=Augment(crop=224, flip=True, colour="paper"), sgd=SGDRecipe(lr=0.01, batch=128),
+               schedule=Plateau())
+
+# The knobs in words, for people; a value that has a word is replaced by it.
+LABELS = {"net.num_classes": "classes", "augment.crop": "crop", "augment.flip": "mirrored left-right",
+          "augment.updown": "mirrored up-down", "augment.transpose": "turned", "augment.colour": "colour shift",
+          "augment.colour_std": "size of the colour shift", "sgd.lr": "rate", "sgd.batch": "batch",
+          "sgd.decay": "decay", "sgd.momentum": "momentum", "schedule.kind": "schedule of the rate"}
+WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
+
+
+def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "paper") -> list[str]:
+    """Such as "batch 32 (paper: 128)", for every knob in LABELS that differs."""
+    def word(value) -> str:
+        return str(WORDS.get(value, value)) if value is None or isinstance(value, bool | str) else f"{value:g}"
+
+    return [f"{LABELS[knob]} {word(a)} ({name}: {word(b)})"
+            for knob, a, b in differences(ours.to_dict(), theirs.to_dict()) if knob in LABELS]

@@ -29,7 +29,7 @@ def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
 
 
 def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
-    """The checkpoint `which` means: a file, a run folder (then `name` in it), a run in `out`, or "" for the newest run."""
+    """What `which` means: a checkpoint, a run folder or a run in `out` (then `name` in it); "" is the newest run."""
     if which:
         for candidate in (Path(which), Path(out) / which):
             if candidate.is_file():

@@ -1,9 +1,9 @@
 """How the learning rate changes: the base rate times a factor.
 
 `factor(progress)` is asked before every step, with the progress in epochs (2.5 = half of the third epoch is done);
-`epoch_done(error)` is told the validation error after every epoch. The paper's own rule is `Plateau`: divide by ten when
-the validation error stops improving, three times in all. What a schedule has learned so far is its `state`, which a
-checkpoint keeps; everything else about it is plain data.
+`epoch_done(error)` is told the validation error after every epoch. The paper's own rule is `Plateau`: divide by ten
+when the validation error stops improving, three times in all. What a schedule has learned so far is its `state`, which
+a checkpoint keeps; everything else about it is plain data.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Cosine(Constant):
 
 @dataclasses.dataclass
 class Plateau(Constant):
-    """Multiply the rate by `by` when the validation error has not improved for `patience` epochs, at most `times` times."""
+    """Multiply the rate by `by` when the validation error has not improved for `patience` epochs, `times` times."""
 
     by: float = 0.1
     patience: int = 3
@@ -110,5 +110,7 @@ def schedule_from_dict(data: dict):
         raise ConfigError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
     known = {field.name for field in dataclasses.fields(SCHEDULES[kind])}
     if unknown := sorted(set(fields) - known):
-        raise ConfigError(f"schedule {kind!r} has no setting {unknown[0]!r}; it has {', '.join(sorted(known)) or 'none'}")
-    return SCHEDULES[kind](**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        raise ConfigError(f"schedule {kind!r} has no setting {unknown[0]!r}; it has "
+                          f"{', '.join(sorted(known)) or 'none'}")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return SCHEDULES[kind](**settings)

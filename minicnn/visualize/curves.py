@@ -1,7 +1,7 @@
 """curves.png: how the loss fell and the accuracy rose, from the metrics of a run.
 
-Left the loss: every logged step as a faint line, and the means of each epoch over training and validation images. Right
-the accuracy, with the line that always answering the most frequent class would reach: below it nothing has been learned.
+Left the loss: every logged step as a faint line, and the means of each epoch over training and validation images.
+Right the accuracy, with the line that always giving the most frequent answer would reach: below it, nothing is learned.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     epochs = [r for r in records if r["kind"] == "epoch"]
     figure = new_figure(3.9)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.06, right=0.965, top=0.80, bottom=0.135, wspace=0.17)
+    figure.subplots_adjust(left=0.065, right=0.965, top=0.80, bottom=0.135, wspace=0.17)
     if title:
-        figure.text(0.06, 0.945, title, fontsize=11.5, color=INK, weight="bold")
+        figure.text(0.0465, 0.92, title, fontsize=11.5, color=INK, weight="bold")
 
     x = [r["epoch"] for r in epochs]
     few = 5 if len(epochs) <= 40 else 0
@@ -40,6 +40,8 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     if majority is not None:
         accuracy_axes.axhline(100 * majority, color=QUIET, linewidth=1, linestyle=(0, (4, 3)),
                               label=f"always the largest class, {100 * majority:.1f} %")
+    low, high = accuracy_axes.get_ylim()
+    accuracy_axes.set_ylim(min(low, (low + high - 10) / 2), max(high, min(100, (low + high + 10) / 2)))
     accuracy_axes.set_title("accuracy (%)", loc="left", fontsize=10, color=INK)
     _limits(loss_axes, [r["train"]["loss"] for r in epochs] + [r["val"]["loss"] for r in epochs],
             [r["loss"] for r in steps])
@@ -53,10 +55,11 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
 
 
 def _limits(axes, means: list[float], steps: list[float]) -> None:
-    """From 0 to a little above the means; single steps may leave the picture (the first ones often do)."""
+    """All means and nearly all steps; a few may leave the picture (the first ones often do)."""
     steps = sorted(steps)
-    high = max([*means, *steps[:int(0.98 * len(steps))]], default=1.0)
-    axes.set_ylim(0, 1.08 * high)
+    steps = steps[int(0.01 * len(steps)):max(1, int(0.98 * len(steps)))]
+    low, high = min([*means, *steps], default=0.0), max([*means, *steps], default=1.0)
+    axes.set_ylim(max(0.0, low - 0.08 * (high - low)) if low > 0.4 * high else 0.0, high + 0.08 * (high - low))
 
 
 def _epoch_ticks(axes, last: int) -> None:

@@ -31,7 +31,7 @@ def draw_filters(weights: np.ndarray, path: str | os.PathLike, title: str = "", 
     panels = np.split(kernels, groups)
     rows = -(-len(panels[0]) // COLUMNS)
 
-    lines = textwrap.wrap(caption, 132)
+    lines = textwrap.wrap(caption, 124)
     inner = WIDTH - 2 * MARGIN
     panel_height = inner * rows / COLUMNS * R / S
     label_height = 0.22 if groups > 1 else 0.0

@@ -1,4 +1,4 @@
-"""predictions.png: photographs that the net was not trained on, with what it makes of them, as in Figure 4 of the paper.
+"""predictions.png: photographs that the net was not trained on, and what it makes of them, as in the paper's Figure 4.
 
 Under each photograph stands its true class, and under that a bar for each of the (at most five) most probable classes;
 the bar of the true class is green. A tick or a cross says whether the highest bar is the true one.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.visualize.style import GREEN, INK, LINE, QUIET, RED, WIDTH, new_figure, save_png
+from minicnn.visualize.style import GREEN, INK, QUIET, RED, WIDTH, new_figure, save_png
 
 COLUMNS, MARGIN, GAP, BAR = 4, 0.42, 0.24, 0.23          # photographs in a row, then inches
 
@@ -39,7 +39,8 @@ def draw_predictions(images: np.ndarray, labels: np.ndarray, probabilities: np.n
         for spine in axes.spines.values():
             spine.set(color=GREEN if right else RED, linewidth=2.2)
         mark = "\N{CHECK MARK}" if right else "\N{BALLOT X}"
-        figure.text(left / WIDTH, (y - 0.25) / height, _short(classes[label], 26), fontsize=10, color=INK, weight="bold")
+        name = _short(classes[label], 20)
+        figure.text(left / WIDTH, (y - 0.25) / height, name, fontsize=10, color=INK, weight="bold")
         figure.text((left + photo) / WIDTH, (y - 0.25) / height, mark, fontsize=13, ha="right",
                     color=GREEN if right else RED, weight="bold")
         y -= 0.36 + bars * BAR
@@ -60,13 +61,6 @@ def _bars(axes, values: np.ndarray, names: list[str], true: np.ndarray) -> None:
         axes.text(0.98, place, f"{100 * value:.0f} %", va="center", ha="right", fontsize=8.5, color=INK)
     axes.set(xlim=(0, 1), ylim=(-0.5, len(values) - 0.5))
     axes.set_axis_off()
-    axes.add_line(_baseline(axes))
-
-
-def _baseline(axes):
-    from matplotlib.lines import Line2D
-
-    return Line2D([0, 0], [-0.5, 10], color=LINE, linewidth=1, clip_on=True)
 
 
 def _short(text: str, length: int) -> str:

@@ -1,6 +1,6 @@
 """One look for all pictures: sizes for the width of a README, quiet axes, colours that the colour-blind can tell apart.
 
-Matplotlib is imported here, at the first picture, with the Agg canvas: no display is needed and no global state changes.
+Matplotlib is imported here, at the first picture, with the Agg canvas: no display is needed, no global state changes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,184 @@
+"""Trains the AlexNet of the paper, all 61 million parameters of it, and shows what it has learned.
+
+With no arguments it trains on 1,670 photographs of solar cells (package elpv-dataset) for three epochs, which takes
+about five minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
+runs/ then holds checkpoints, metrics, the curves, conv1's kernels as in Figure 3 of the paper, and a sheet of held-out
+photographs with predictions as in Figure 4.
+
+The validation images choose the rate and the best checkpoint; the test images are looked at once, at the very end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+from minicnn.backend.cpu import set_threads, thread_report
+from minicnn.data.augment import Augment
+from minicnn.data.elpv import MissingPackageError
+from minicnn.data.scan import scan
+from minicnn.data.source import open_data
+from minicnn.errors import MinicnnError
+from minicnn.models.alexnet import alexnet
+from minicnn.models.alexnet_variants import VARIANTS, knobs_of
+from minicnn.models.alexnet_variants import differences as variant_differences
+from minicnn.train.evaluate import evaluate
+from minicnn.train.loop import BEST, LAST, METRICS, Trainer
+from minicnn.train.metrics import majority, read_metrics
+from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words
+from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
+from minicnn.train.schedule import Plateau
+from minicnn.visualize.report import draw_run
+
+# The paper's rule and rate, in batches that suit a few thousand images.
+DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "epochs": 3, "batch": 32, "lr": 0.01, "device": "auto",
+            "threads": None}
+AUGMENT = {"elpv": {"updown": True}}                # a solar cell has no up and down; most photographs do
+
+
+def train_run(options: argparse.Namespace) -> int:
+    """Train, or go on training; then judge the best checkpoint once on the test images, and draw."""
+    checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
+    settings = settle(options, checkpoint)
+    splits, net = prepare(settings, may_fall_back=options.data is None and checkpoint is None)
+    recipe = Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": len(splits.classes)},
+                    augment=Augment(crop=net.input_shape[0], **AUGMENT.get(settings["data"], {})),
+                    sgd=SGDRecipe(lr=settings["lr"], batch=settings["batch"]), schedule=Plateau())
+    run_dir = (checkpoint.parent if checkpoint else
+               new_run_dir(options.out, options.run_name, f"{splits.name}-{settings['variant']}"))
+    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings)
+    if checkpoint:
+        trainer.resume(checkpoint)
+    introduce(settings, splits, net, recipe)
+    say("run", f"{run_dir}" + (f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""))
+
+    outcome = trainer.fit(settings["epochs"])
+    if outcome.interrupted:
+        print(f"stopped in epoch {trainer.epoch + 1} after step {trainer.step}; everything is in {trainer.last_path}\n"
+              f"to go on: python {sys.argv[0]} --resume {run_dir}")
+        return 130
+    judge(net, splits, trainer.best_path, settings["batch"], options.ten_crop, draw_into=run_dir)
+    return 0
+
+
+def evaluate_run(options: argparse.Namespace) -> int:
+    """Judge the best checkpoint of a run on the test images, by one crop and by ten."""
+    checkpoint = find_checkpoint(options.out, options.evaluate, BEST)
+    settings = settle(options, checkpoint)
+    splits, net = prepare(settings, may_fall_back=False)
+    say("data", splits.description)
+    say("checkpoint", str(checkpoint))
+    judge(net, splits, checkpoint, settings["batch"], ten_crop=True)
+    return 0
+
+
+def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
+    """What was asked for, else what the run of the checkpoint was begun with, else the defaults."""
+    given = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
+    if "data" in given and given["data"] not in ("elpv", "synthetic"):
+        given["data"] = os.path.abspath(given["data"])
+    return {**DEFAULTS, **(read_settings(checkpoint)["about"] if checkpoint else {}), **given}
+
+
+def prepare(settings: dict, may_fall_back: bool):
+    """The data and the net; nothing is written, so that a mistake in the arguments leaves nothing behind."""
+    knobs_of(settings["variant"])
+    set_threads(settings["threads"])
+    try:
+        splits = open_data(settings["data"])
+    except MissingPackageError as error:
+        if not may_fall_back:
+            raise
+        bar = "!" * 100
+        print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
+        settings["data"] = "synthetic"
+        splits = open_data("synthetic")
+    return splits, alexnet(settings["variant"], len(splits.classes), settings["seed"], settings["device"])
+
+
+def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
+    """The first lines: what is about to happen, and where it is not the paper."""
+    say("data", splits.description)
+    say("licence", splits.licence)
+    say("net", f"AlexNet, variant {settings['variant']}: {net.num_params:,} parameters, {len(splits.classes)} classes")
+    say("device", f"{net.ops.name}, {thread_report()}")
+    changes = [f"epochs {settings['epochs']} (paper: about 90)", *differences_in_words(recipe),
+               *variant_differences(settings["variant"]), "one machine instead of two GPUs, the same arithmetic"]
+    say("differences", "; ".join(changes))
+
+
+def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None) -> None:
+    """Accuracy on the test images beside that of always giving the most frequent answer; the pictures, where wanted."""
+    feed, saved = restore(net, checkpoint, splits.classes)
+    held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
+    scan(held_out, progress=sys.stderr.isatty())
+    if held_out.skipped:
+        say("skipped", held_out.report_skipped())
+    report = {"checkpoint": checkpoint.name, "epoch": saved["best"]["epoch"], "images": len(held_out), "set": name,
+              "majority": majority(held_out.labels)}
+    for crops, label in ((1, "centre crop"), (10, "ten crops"))[:2 if ten_crop else 1]:
+        result = evaluate(net, held_out, feed, batch=batch, ten_crop=crops == 10, title=f"{name}, {label}")
+        report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+        say("test", f"{result}: {len(held_out):,} {name} images, {label}, best checkpoint (epoch {report['epoch']})")
+    say("majority", f"{100 * report['majority']:.1f} % would be right by always saying the most frequent class")
+    if draw_into is not None:
+        (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")
+        paths = draw_run(draw_into, net=net, title=f"AlexNet ({saved['about']['variant']}) on {splits.name}",
+                         records=read_metrics(draw_into / METRICS), epochs=saved["epoch"], held_out=held_out,
+                         images_seen=saved["epoch"] * saved["steps"] * batch, probabilities=result.probabilities)
+        say("pictures", " ".join(map(str, paths)))
+
+
+def say(label: str, text: str) -> None:
+    print(textwrap.fill(text, 108, initial_indent=f"{label:13s}", subsequent_indent=" " * 13,
+                        break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__.rpartition("\n\n")[0], allow_abbrev=False, usage="%(prog)s [options]",
+                    formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=118),
+                    epilog="Ctrl-C saves and ends; --resume goes on, bit for bit.")
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--data", metavar="DIR", help="a folder in ImageNet's layout, or with one folder per class; or "
+                      "elpv (solar cells, the default) or synthetic (procedural images)")
+    what.add_argument("--variant", metavar="NAME", help=f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--epochs", metavar="N", type=int, help="default: 3; the paper's run took about 90")
+    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; paper: 128)")
+    how.add_argument("--lr", metavar="N", type=float, help="learning rate to begin with (default: 0.01)")
+    how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
+    how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
+    how.add_argument("--threads", metavar="N", type=int, help="of BLAS and Numba together (default: all cores)")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
+    runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, variant and a number)")
+    runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="checkpoints within an epoch, too")
+    runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
+    runs.add_argument("--evaluate", metavar="RUN", help="only judge a run folder or checkpoint, by one crop and by ten")
+    runs.add_argument("--ten-crop", action="store_true", help="after training, judge by ten crops as well")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        return train_run(options) if options.evaluate is None else evaluate_run(options)
+    except MinicnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
