@@ -169,8 +169,8 @@ class _Prober:
             row.add(where, analytic, *best)
 
 
-def _check(function, title: str, seed: int, only, rtol: float, atol: float, coordinates: int,
-           on_row: Callable[[TensorCheck], None] | None) -> Report:
+def _check(function, title: str, seed: int, only, rtol: float, atol: float, elementwise: int,
+           coordinates: int, on_row: Callable[[TensorCheck], None] | None) -> Report:
     generator = np.random.default_rng([seed, 1])
     report = Report(title)
     gradients = function.gradients(generator, report.faults)
@@ -179,7 +179,7 @@ def _check(function, title: str, seed: int, only, rtol: float, atol: float, coor
             raise ConfigError(f"gradient check: no tensor {name!r}; expected one of {', '.join(gradients)}")
         gradient = gradients[name]
         row, prober = TensorCheck(name, gradient.shape), _Prober(function, name, gradient, rtol, atol)
-        everything = gradient.size <= ELEMENTWISE
+        everything = gradient.size <= elementwise
         elements = range(gradient.size) if everything else generator.choice(gradient.size, coordinates, replace=False)
         for i in map(int, elements):
             index = ",".join(map(str, np.unravel_index(i, gradient.shape)))
@@ -210,19 +210,22 @@ def check_layer(layer: Layer, in_shapes=None, *, ops: Ops | None = None, seed: i
     function = LayerFunction(layer, in_shapes, ops, np.random.default_rng([seed, 0]), train, relu, xs, labels)
     shapes = " + ".join("x".join(map(str, shape)) for shape in in_shapes)
     title = f"{layer!r}{' + ReLU' if relu else ''}{'' if train else ', test mode'} on {shapes}, {ops.name}"
-    return _check(function, title, seed, only, rtol, atol, COORDINATES, None)
+    return _check(function, title, seed, only, rtol, atol, ELEMENTWISE, COORDINATES, None)
 
 
 def check_net(net, x, labels=None, *, seed: int = 0, train: bool = True, only=None, rtol: float = RTOL,
-              atol: float = ATOL, coordinates: int = COORDINATES,
+              atol: float = ATOL, elementwise: int = ELEMENTWISE, coordinates: int = COORDINATES,
               on_row: Callable[[TensorCheck], None] | None = None) -> Report:
-    """Check the gradients of a network (dtype float64) with respect to the images x and every parameter, as they are.
+    """Check the gradients of a network (dtype float64) with respect to its input and every parameter, as they are.
 
+    x: the images, or a dict of arrays for a network of several inputs.
     labels: check the training loss; without them a random weighting of the logits.   only: names such as "conv1.w".
-    coordinates: elements sampled in tensors above 500.   on_row: called with each finished row, to show progress.
+    elementwise: size up to which every element is checked.   coordinates: elements sampled above it.
+    on_row: called with each finished row, to show progress.
     """
     if str(net.dtype) != "float64":
         raise ConfigError(f"gradient check: the network must be made with dtype='float64', got {net.dtype}")
     function = NetFunction(net, x, labels, np.random.default_rng([seed, 0]), train)
-    title = f"network on {'x'.join(map(str, np.shape(x)))}, {net.ops.name}"
-    return _check(function, title, seed, only, rtol, atol, coordinates, on_row)
+    shapes = " + ".join("x".join(map(str, array.shape)) for array in function.inputs.values())
+    title = f"network {net.name!r} on {shapes}, {net.ops.name}"
+    return _check(function, title, seed, only, rtol, atol, elementwise, coordinates, on_row)

@@ -123,21 +123,26 @@ class LayerFunction:
 
 
 class NetFunction:
-    """f = the training loss (labels given), or sum(dy * logits), of the images and every parameter."""
+    """f = the training loss (labels given), or sum(dy * output), of every input and parameter."""
 
     def __init__(self, net, x, labels, generator, train: bool):
-        self.net, self.ops, self.train = net, net.ops, train
-        self.x = net.ops.from_host(np.array(x, np.float64))
-        self.labels = None if labels is None else net.ops.from_host(np.asarray(labels, np.int32))
-        self.ids = generator.permutation(3 * len(x))[:len(x)].astype(np.uint32)
-        self.tensors = {"x": self.x} | {name: param.data for name, param in net.params.items()}
-        self.dy = None if labels is not None else generator.standard_normal((len(x), net.num_classes))
+        self.net, self.ops, self.train, self.labels = net, net.ops, train, labels
+        several = isinstance(x, dict)
+        self.inputs = {name: net.ops.from_host(np.array(array, np.float64))
+                       for name, array in (x.items() if several else [("x", x)])}
+        self.x = self.inputs if several else self.inputs["x"]
+        self.tensors = self.inputs | {name: param.data for name, param in net.params.items()}
+        batch = len(next(iter(self.inputs.values())))
+        self.options = {"train": train, "epoch": 3, "sample_ids": generator.permutation(3 * batch)[:batch]}
+        self.dy = None
+        if labels is None:
+            self.dy = generator.standard_normal(net.forward(self.x, **self.options, grad=False).shape)
 
     def run(self, grad: bool) -> np.ndarray:
-        options = {"train": self.train, "grad": grad, "sample_ids": self.ids, "epoch": 3}
-        if self.labels is not None:
-            return np.array([self.net.loss(self.x, self.labels, **options)])
-        return self.dy * self.ops.to_host(self.net.forward(self.x, **options))
+        """The terms of f."""
+        if self.dy is None:
+            return np.array([self.net.loss(self.x, self.labels, grad=grad, **self.options)])
+        return self.dy * self.ops.to_host(self.net.forward(self.x, grad=grad, **self.options))
 
     def evaluate(self):
         masks: list[bytes] = []
@@ -152,7 +157,8 @@ class NetFunction:
         if not np.isfinite(self.run(grad=True)).all():
             faults.append("the forward pass gave NaN or infinity")
         dx = self.net.backward(None if self.dy is None else self.ops.from_host(self.dy), input_grad=True)
-        gradients = {"x": dx} | {name: param.grad for name, param in self.net.params.items()}
+        gradients = (dx if isinstance(dx, dict) else {"x": dx}) \
+            | {name: param.grad for name, param in self.net.params.items()}
         gradients = {name: np.array(self.ops.to_host(gradient)) for name, gradient in gradients.items()}
         faults += [f"the gradient of {name} has NaN or infinity" for name, gradient in gradients.items()
                    if not np.isfinite(gradient).all()]
