@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import add, aligned, bias_relu, carve, kernel, rows, view
+from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, index, kernel, rows, view
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 
 TILE_BYTES = 4 << 20             # of im2col rows; measured, see benchmarks/README.md
@@ -42,32 +42,29 @@ def _part(a, g, groups):
 def _fill(tile, x, m0, m1, P, Q, R, S, u, v, top, left, c0, D):
     """tile[m - m0] = the window of output pixel m: R*S taps of D channels of x from channel c0 on."""
     H, W, C = x.shape[1], x.shape[2], x.shape[3]
-    pixels = x.reshape(-1)
+    cells, pixels = tile.reshape(-1), x.reshape(-1)
     for m in range(m0, m1):
-        row = tile[m - m0]
         n, p, q = m // (P * Q), m // Q % P, m % Q
         w0 = q * v - left
         one_run = D == C and w0 >= 0 and w0 + S <= W                           # then a kernel row is one run of x
         for r in range(R):
             h = p * u + r - top
-            start = ((n * H + h) * W + w0) * C + c0
+            target, source = ((m - m0) * R + r) * S * D, ((n * H + h) * W + w0) * C + c0
             if h < 0 or h >= H:
-                row[r * S * D : (r + 1) * S * D] = 0
-            elif one_run:
-                target = row[r * S * D : (r + 1) * S * D]
-                source = pixels[start : start + S * D]
                 for j in range(S * D):
-                    target[j] = source[j]
+                    cells[index(target + j)] = 0
+            elif one_run:
+                for j in range(S * D):
+                    cells[index(target + j)] = pixels[index(source + j)]
             else:
                 for s in range(S):
-                    target = row[(r * S + s) * D : (r * S + s + 1) * D]
+                    to, here = target + s * D, source + s * C
                     if w0 + s < 0 or w0 + s >= W:
                         for d in range(D):
-                            target[d] = 0
+                            cells[index(to + d)] = 0
                     else:
-                        source = pixels[start + s * C : start + s * C + D]
                         for d in range(D):
-                            target[d] = source[d]
+                            cells[index(to + d)] = pixels[index(here + d)]
 
 
 @kernel
@@ -76,24 +73,26 @@ def _gather(dx, tile, n0, n1, h0, h1, p0, p1, Q, R, S, u, v, top, left, c0, D):
 
     The tile holds output lines p0..p1 of these images: row ((n-n0)*(p1-p0) + p-p0) * Q + q, column (r*S + s)*D + d.
     """
-    W = dx.shape[2]
+    H, W, C = dx.shape[1], dx.shape[2], dx.shape[3]
+    cells, pixels = tile.reshape(-1), dx.reshape(-1)
     for n in range(n0, n1):
         for h in range(h0, h1):
-            line = dx[n, h]
-            line[:, c0 : c0 + D] = 0
+            line = (n * H + h) * W * C + c0
+            for w in range(W):
+                for d in range(D):
+                    pixels[index(line + w * C + d)] = 0
             for r in range(R):
                 p = (h + top - r) // u
                 if (h + top - r) % u != 0 or p < p0 or p >= p1:
                     continue
                 for q in range(Q):
-                    row = tile[((n - n0) * (p1 - p0) + p - p0) * Q + q]
+                    row = (((n - n0) * (p1 - p0) + p - p0) * Q + q) * R + r
                     for s in range(S):
                         w = q * v + s - left
                         if w >= 0 and w < W:
-                            pixel = line[w, c0 : c0 + D]
-                            taps = row[(r * S + s) * D : (r * S + s + 1) * D]
+                            to, here = line + w * C, (row * S + s) * D
                             for d in range(D):
-                                pixel[d] += taps[d]
+                                pixels[index(to + d)] += cells[index(here + d)]
 
 
 def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
@@ -203,7 +202,8 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
 def _add_rows(first, last, total, product):
     """total += product, rows first..last."""
     for i in range(first, last):
-        add(total[i], product[i])
+        for j in range(product.shape[1]):
+            total[i, j] += product[i, j]
 
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import add, kernel, rows
+from minicnn.kernels.cpu.gemm import kernel, rows
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 
 
@@ -15,12 +15,12 @@ from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 def _mask_and_sum(first, last, dy, y, masked, sums, summed):
     zero = dy.dtype.type(0)
     for m in range(first, last):
-        row, output = dy[m], y[m]
         if masked:
-            for k in range(row.size):
-                row[k] = row[k] if output[k] > zero else zero
+            for k in range(dy.shape[1]):
+                dy[m, k] = dy[m, k] if y[m, k] > zero else zero
         if summed:
-            add(sums, row)
+            for k in range(dy.shape[1]):
+                sums[k] += dy[m, k]
 
 
 def epilogue_backward(dy, db, *, y=None):

@@ -14,7 +14,6 @@ from minicnn.errors import ShapeError
 # Sums may be reordered and fused, so that loops vectorise; NaN and infinity keep their meaning, so that a training that
 # diverges is seen to.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
-inlined = njit(inline="always")                # for helpers: an array handed to a real call is counted, which costs
 kernel = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 
 ALIGN = 64                       # bytes: a cache line, and the widest vector
@@ -53,26 +52,21 @@ def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype) -> np.n
     return memory[offset : offset + int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
-# In kernels, an index that starts from anywhere but 0 keeps a loop from using vectors (a negative index would mean "from the
-# end"): loops run over slices, from 0.
-
-
-@inlined
-def add(target, source):
-    """target += source, one axis each."""
-    for j in range(target.size):
-        target[j] += source[j]
+# Inside kernels, a signed index that does not start at 0 keeps a loop from becoming vector instructions (it might be
+# negative, which would mean "from the end"); slices in inner loops are counted references, which costs as well. So an
+# innermost index is either the loop's own, from 0, or an unsigned sum: a[index(start + j)].
+index = np.uint64
 
 
 @kernel
 def bias_relu(first, last, k0, k1, y, bias, relu):
     """y[m, k] = y[m, k] + bias[k], then the larger of that and 0 if relu; for rows first..last, columns k0..k1."""
-    zero, part = y.dtype.type(0), bias[k0:k1]
+    zero = y.dtype.type(0)
     for m in range(first, last):
-        row = y[m, k0:k1]
         if relu:
-            for k in range(row.size):
-                value = row[k] + part[k]
-                row[k] = zero if value < zero else value                       # NaN stays NaN
+            for k in range(k1 - k0):
+                value = y[m, index(k0 + k)] + bias[index(k0 + k)]
+                y[m, index(k0 + k)] = zero if value < zero else value          # NaN stays NaN
         else:
-            add(row, part)
+            for k in range(k1 - k0):
+                y[m, index(k0 + k)] += bias[index(k0 + k)]

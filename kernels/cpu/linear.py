@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import add, aligned, bias_relu, carve, kernel, view
+from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, kernel, view
 from minicnn.kernels.cpu.threads import blocks, run, threads
 
 BLOCK_BYTES = 1 << 20            # of weights
@@ -49,7 +49,8 @@ def linear_backward_data(dy, w, dx, *, work=None):
 def _add_rows(first, last, total, product):
     """total[first..last] += product."""
     for i in range(first, last):
-        add(total[i], product[i - first])
+        for j in range(product.shape[1]):
+            total[i, j] += product[i - first, j]
 
 
 def linear_backward_weights(x, dy, dw, *, work=None):

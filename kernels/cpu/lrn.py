@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import add, inlined, kernel, rows
+from minicnn.kernels.cpu.gemm import index, kernel, rows
 from minicnn.kernels.cpu.threads import parallel_for
 
 
 BATCH = 16
 
 
-@inlined
+@kernel
 def _powers(s, power, beta):
     """power = s^-beta."""
     one = s.dtype.type(1)
@@ -35,13 +35,14 @@ def _powers(s, power, beta):
             power[i] = s[i] ** -beta
 
 
-@inlined
+@kernel
 def _window_sums(padded, sums, n, k, alpha):
     """sums_i = k + alpha * (padded_i + ... + padded_(i+n-1))."""
     for i in range(sums.size):
         sums[i] = padded[i]
     for j in range(1, n):
-        add(sums, padded[j : j + sums.size])
+        for i in range(sums.size):
+            sums[i] += padded[index(i + j)]
     for i in range(sums.size):
         sums[i] = k + alpha * sums[i]
 
