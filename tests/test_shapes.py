@@ -45,9 +45,9 @@ def test_axes_are_independent():
 @given(size=st.integers(1, 12), window=st.integers(1, 5), stride=st.integers(1, 5), before=st.integers(0, 4),
        after=st.integers(0, 4), ceil=st.booleans())
 def test_every_size_by_counting(size, window, stride, before, after, ceil):
-    before, after = min(before, window - 1), min(after, window - 1)              # more would be whole windows of padding
+    before, after = min(before, window - 1), min(after, window - 1)      # more would be whole windows of padding
     starts = range(0, 40, stride)
-    if ceil:        # the last window may hang over by less than a stride, and must start before the padding below
+    if ceil:        # the last window may hang over by less than a stride; it must start before the image ends
         wanted = sum(s + window < before + size + after + stride and s < before + size for s in starts)
     else:
         wanted = sum(s + window <= before + size + after for s in starts)
