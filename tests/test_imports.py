@@ -33,7 +33,7 @@ ALLOWED = {
     "visualize": NET | {"data", "train"},
     "cli": NET | {"data", "train", "gradcheck", "visualize"},
 }
-# Two exceptions, inside functions only: layer(x), called by itself in a notebook, fetches a backend when it runs; and the
+# Two exceptions, inside functions only: layer(x), called by itself in a notebook, fetches a backend when it runs; the
 # command says the version, which the package itself holds.
 WHEN_RUN = {("layers", "backend"), ("cli", "facade")}
 PROGRAM = """
