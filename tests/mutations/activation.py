@@ -1,0 +1,30 @@
+"""Mistakes in ReLU and tanh."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.mutations.ways import Mutation, afterwards, instead
+
+MUTATIONS = [
+    Mutation("relu: everything passes backward", "relu", {
+        "relu_backward": instead(lambda y, dy, dx: np.copyto(dx, dy))}),
+    Mutation("relu: the wrong side passes", "relu", {
+        "relu_backward": instead(lambda y, dy, dx: np.multiply(dy, y <= 0, out=dx))}),
+    Mutation("relu: mask taken from dy", "relu", {
+        "relu_backward": instead(lambda y, dy, dx: np.multiply(dy, dy > 0, out=dx))}),
+    Mutation("relu: dy forgotten", "relu", {
+        "relu_backward": instead(lambda y, dy, dx: np.copyto(dx, y > 0))}),
+    Mutation("relu: clipped at 1 in forward", "relu", {
+        "relu_forward": afterwards(lambda x, y: np.minimum(y, 1, out=y))}),
+    Mutation("relu: absolute value in forward", "relu", {"relu_forward": instead(lambda x, y: np.abs(x, out=y))}),
+    Mutation("tanh: 1 - y", "tanh", {"tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - y, out=dx))}),
+    Mutation("tanh: 1 - tanh(y)^2", "tanh", {
+        "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - np.tanh(y)**2, out=dx))}),
+    Mutation("tanh: 1 - x^2 of the input", "tanh", {
+        "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - np.arctanh(y)**2, out=dx))}),
+    Mutation("tanh: 1 + y^2", "tanh", {
+        "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 + y**2, out=dx))}),
+    Mutation("tanh: a logistic function", "tanh", {
+        "tanh_forward": instead(lambda x, y: np.copyto(y, 1 / (1 + np.exp(-x))))}),
+]

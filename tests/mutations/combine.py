@@ -1,0 +1,29 @@
+"""Mistakes where paths join or part."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.mutations.ways import Mutation, arguments, instead
+
+
+def only_first(op, ops):
+    def call(dy, dxs):
+        op(dy, dxs)
+        for dx in dxs[1:]:
+            dx[...] = 0
+    return call
+
+
+MUTATIONS = [
+    Mutation("concat: gradients in the wrong order", "concat", {
+        "concat_backward": lambda op, ops: lambda dy, dxs, **options: op(dy, dxs[::-1], **options)}),
+    Mutation("concat: gradient cut one channel further", "concat", {
+        "concat_backward": arguments(lambda dy, dxs: (np.roll(dy, -1, axis=-1), dxs))}),
+    Mutation("concat: inputs in the wrong order", "concat", {"concat_forward": arguments(lambda xs, y: (xs[::-1], y))}),
+    Mutation("add: gradient to the first input only", "add", {"add_backward": only_first}),
+    Mutation("add: gradient shared out", "add", {"add_backward": arguments(lambda dy, dxs: (dy / len(dxs), dxs))}),
+    Mutation("add: last input forgotten", "add", {"add_forward": arguments(lambda xs, y: (xs[:-1], y))}),
+    Mutation("graph: gradients of a fork overwritten", "fork", {"accumulate": instead(lambda x, y: np.copyto(y, x))}),
+    Mutation("graph: gradients of a fork forgotten", "fork", {"accumulate": instead(lambda x, y: None)}),
+]

@@ -1,0 +1,78 @@
+"""Mistakes in pooling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.mutations.ways import Mutation, added, afterwards, arguments, option, without_last
+
+
+def scatter(dy, index, dx, kernel, stride, pads, add: bool = True) -> None:
+    """Send each dy to the pixel that `index` (r*S + s) names in its window, the plain way."""
+    dx[...] = 0
+    for n, p, q, c in np.ndindex(dy.shape):
+        r, s = divmod(int(index[n, p, q, c]), kernel[1])
+        pixel = n, p * stride[0] + r - pads[0], q * stride[1] + s - pads[1], c
+        dx[pixel] = dy[n, p, q, c] + (dx[pixel] if add else 0)
+
+
+def overlaps_overwritten(op, ops):
+    return lambda dy, argmax, dx, *, kernel, stride, pads: scatter(dy, argmax, dx, kernel, stride, pads, add=False)
+
+
+def last_maximum(op, ops):
+    """On ties the last one wins: the right forward on the image turned by 180 degrees."""
+    def call(x, y, argmax, *, kernel, stride, pads):
+        turned_y, turned_argmax = np.empty_like(y), np.empty(y.shape, np.uint8)
+        op(np.ascontiguousarray(x[:, ::-1, ::-1]), turned_y, turned_argmax, kernel=kernel, stride=stride, pads=pads)
+        y[...] = turned_y[:, ::-1, ::-1]
+        if argmax is not None:
+            argmax[...] = kernel[0] * kernel[1] - 1 - turned_argmax[:, ::-1, ::-1]
+    return call
+
+
+def average_overwritten(op, ops):
+    def call(dy, dx, *, kernel, stride, pads, count_pad):
+        dx[...] = 0
+        for p, q in np.ndindex(dy.shape[1:3]):
+            top, left = p * stride[0], q * stride[1]
+            dx[:, top:top + kernel[0], left:left + kernel[1]] = dy[:, p:p + 1, q:q + 1] / (kernel[0] * kernel[1])
+    return call
+
+
+def no_divisor(dy, dx, *, kernel, **window):
+    dx *= kernel[0] * kernel[1]
+
+
+def one_row_less(kernel):
+    return (kernel[0] - 1, kernel[1])
+
+
+MUTATIONS = [
+    Mutation("maxpool: overlapping windows overwrite", "maxpool", {"maxpool_backward": overlaps_overwritten}),
+    Mutation("maxpool: row and column of the winner mixed up", "maxpool", {
+        "maxpool_backward": arguments(lambda dy, argmax, dx: (dy, argmax % 3 * 3 + argmax // 3, dx))}),
+    Mutation("maxpool: gradient lands one pixel further", "maxpool", {
+        "maxpool_backward": afterwards(lambda dy, argmax, dx, **window: np.copyto(dx, np.roll(dx, 1, axis=2)))}),
+    Mutation("maxpool: last window forgotten in backward", "maxpool", {
+        "maxpool_backward": arguments(lambda dy, argmax, dx: (without_last(2)(dy), argmax, dx))}),
+    Mutation("maxpool: dx added", "maxpool", {"maxpool_backward": added}),
+    Mutation("maxpool: window one row short", "maxpool", {
+        "maxpool_forward": option("kernel", one_row_less), "maxpool_backward": option("kernel", one_row_less)}, True),
+    Mutation("maxpool: the last of equal maxima wins", "maxpool_ties", {"maxpool_forward": last_maximum}, True),
+    Mutation("maxpool: padding counts as zero", "maxpool_negative", {
+        "maxpool_forward": afterwards(lambda x, y, argmax, **window: np.maximum(y[:, 0], 0, out=y[:, 0]))}),
+    Mutation("avgpool: divisor counts the padding in forward only", "avgpool_inside", {
+        "avgpool_forward": option("count_pad", lambda count: not count)}),
+    Mutation("avgpool: divisor always counts the padding", "avgpool_inside", {
+        "avgpool_forward": option("count_pad", lambda count: True),
+        "avgpool_backward": option("count_pad", lambda count: True)}, True),
+    Mutation("avgpool: divisor never counts the padding", "avgpool_padded", {
+        "avgpool_forward": option("count_pad", lambda count: False),
+        "avgpool_backward": option("count_pad", lambda count: False)}, True),
+    Mutation("avgpool: divisor forgotten in backward", "avgpool", {"avgpool_backward": afterwards(no_divisor)}),
+    Mutation("avgpool: overlapping windows overwrite", "avgpool", {"avgpool_backward": average_overwritten}),
+    Mutation("avgpool: dx added", "avgpool", {"avgpool_backward": added}),
+    Mutation("avgpool: window one row short in forward", "avgpool", {
+        "avgpool_forward": option("kernel", one_row_less)}),
+]

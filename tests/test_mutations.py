@@ -1,0 +1,175 @@
+"""A test must be shown able to fail: each mistake in tests/mutations is made on each backend, and must be seen.
+
+Seen by two judges: the gradient check (slopes), and the comparison of outputs and gradients with the reference
+(values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import pytest
+
+from minicnn.backend.ops import OPS, get_ops
+from minicnn.gradcheck import check_layer, check_net
+from minicnn.gradcheck_cases import fork
+from minicnn.gradcheck_functions import LayerFunction
+from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.combine import Add, Concat
+from minicnn.layers.conv import Conv2d
+from minicnn.layers.dropout import Dropout
+from minicnn.layers.linear import Linear
+from minicnn.layers.loss import SoftmaxCrossEntropy
+from minicnn.layers.lrn import LRN, LRNWithin
+from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from tests.mutations import MUTATIONS
+
+
+@dataclass
+class Layer:
+    """A layer on small shapes, under both judges."""
+
+    make: object
+    in_shapes: list
+    options: dict = field(default_factory=dict)
+
+    def slopes(self, ops):
+        return check_layer(self.make(), self.in_shapes, ops=ops, **self.options)
+
+    def values(self, ops) -> list[np.ndarray]:
+        options = {"train": True, "relu": False, "xs": None, "labels": None} | self.options
+        function = LayerFunction(self.make(), self.in_shapes, ops, np.random.default_rng(0), **options)
+        y = ops.to_host(function.forward()[0]).copy()
+        return [y, *function.gradients(np.random.default_rng(1), []).values()]
+
+
+class Fork:
+    """A network in which values are read by several layers."""
+
+    def net(self, ops):
+        net = fork("reference")
+        net.ops = ops
+        x = np.random.default_rng(0).standard_normal((2, *net.input_shape))
+        for param in net.params.values():
+            param.data *= 30
+        return net, x, np.array([1, 3])
+
+    def slopes(self, ops):
+        net, x, labels = self.net(ops)
+        return check_net(net, x, labels, only=["stem.b"])
+
+    def values(self, ops):
+        net, x, labels = self.net(ops)
+        net.loss(x, labels)
+        return [net.backward(input_grad=True), *(param.grad for param in net.params.values())]
+
+
+class Values:
+    """An operation without slopes: what it writes for fixed inputs."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def values(self, ops):
+        return self.run(ops, np.random.default_rng(0))
+
+
+def softmax(ops, rng):
+    y = np.empty((3, 4))
+    ops.softmax_forward(rng.standard_normal((3, 4)), y)
+    return [y]
+
+
+def sgd(ops, rng):
+    """Three steps, the rate lowered in between, and all three terms of one size."""
+    w, v = rng.standard_normal(20), rng.standard_normal(20)
+    for lr in (0.1, 0.1, 0.01):
+        ops.sgd_step(w, rng.standard_normal(20), v, lr=lr, momentum=0.9, decay=0.5)
+    return [w, v]
+
+
+def augment(ops, rng):
+    images, y = rng.integers(0, 256, (3, 7, 7, 3)).astype(np.uint8), np.empty((3, 4, 4, 3))
+    ops.augment_forward(images, y, mean=100 * rng.standard_normal((7, 7, 3)), top=np.array([0, 1, 2], np.int32),
+                        left=np.array([3, 2, 0], np.int32), flip=np.array([0, 1, 1], np.uint8),
+                        shift=10 * rng.standard_normal((3, 3)))
+    return [y]
+
+
+def ties(shape) -> list[np.ndarray]:
+    return [np.random.default_rng(0).integers(0, 2, shape).astype(float)]
+
+
+PAPER = {"k": 2.0, "alpha": 1e-4, "beta": 0.75}
+CASES = {
+    "conv": Layer(lambda: Conv2d(3, 4, 3, stride=2, padding=1), [(2, 5, 6, 3)]),
+    "conv_groups": Layer(lambda: Conv2d(4, 4, 2, groups=2), [(2, 3, 4, 4)]),
+    "conv_relu": Layer(lambda: Conv2d(2, 3, 2), [(2, 4, 4, 2)], {"relu": True}),
+    "linear": Layer(lambda: Linear(5, 4), [(3, 5)]),
+    "linear_square": Layer(lambda: Linear(4, 4), [(4, 4)]),
+    "linear_relu": Layer(lambda: Linear(5, 4), [(3, 5)], {"relu": True}),
+    "relu": Layer(ReLU, [(3, 10)]),
+    "tanh": Layer(Tanh, [(3, 10)]),
+    "maxpool": Layer(lambda: MaxPool2d(3, stride=2), [(2, 7, 7, 2)]),
+    "maxpool_ties": Layer(lambda: MaxPool2d(3, stride=2), None, {"xs": ties((2, 7, 7, 2))}),
+    "maxpool_negative": Layer(lambda: MaxPool2d(3, stride=2, padding=1), None,
+                              {"xs": [-1 - np.random.default_rng(0).random((2, 5, 5, 2))]}),
+    "avgpool": Layer(lambda: AvgPool2d(3, stride=2), [(2, 7, 7, 2)]),
+    "avgpool_padded": Layer(lambda: AvgPool2d(3, stride=2, padding=1), [(2, 5, 5, 2)]),
+    "avgpool_inside": Layer(lambda: AvgPool2d(3, stride=2, padding=1, count_pad=False), [(2, 5, 5, 2)]),
+    "lrn": Layer(lambda: LRN(3, alpha=1.0), [(2, 2, 2, 7)]),
+    "lrn_groups": Layer(lambda: LRN(5, alpha=1.0, groups=2), [(2, 2, 2, 8)]),
+    "lrn_paper": Layer(lambda: LRN(5, **PAPER), [(2, 2, 2, 8)]),
+    "lrn_within": Layer(lambda: LRNWithin(3, alpha=1.0), [(2, 4, 4, 2)]),
+    "lrn_within_paper": Layer(lambda: LRNWithin(5, **PAPER), [(2, 4, 4, 2)]),
+    "dropout": Layer(lambda: Dropout(0.5), [(4, 9)]),
+    "dropout_inverted": Layer(lambda: Dropout(0.3, inverted=True), [(4, 9)]),
+    "dropout_test": Layer(lambda: Dropout(0.3), [(4, 9)], {"train": False}),
+    "concat": Layer(Concat, [(2, 2, 2, 3), (2, 2, 2, 3)]),
+    "add": Layer(Add, [(2, 2, 2, 3)] * 3),
+    "loss": Layer(lambda: SoftmaxCrossEntropy(0.4), [(4, 5)], {"labels": [1, 0, 4, 2]}),
+    "loss_large": Layer(SoftmaxCrossEntropy, None, {"xs": [40 * np.random.default_rng(0).standard_normal((4, 5))]}),
+    "fork": Fork(),
+    "softmax": Values(softmax),
+    "sgd": Values(sgd),
+    "augment": Values(augment),
+}
+
+
+@cache
+def right_values(case: str) -> list[np.ndarray]:
+    return CASES[case].values(get_ops("reference"))
+
+
+def differ(case: str, ops) -> bool:
+    """Whether the values are not the reference's."""
+    pairs = zip(CASES[case].values(ops), right_values(case), strict=True)
+    return not all(np.allclose(got, wanted, rtol=1e-10, atol=1e-12) for got, wanted in pairs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_right_operations_pass(ops, case):
+    assert not differ(case, ops)
+    if hasattr(CASES[case], "slopes") and case != "maxpool_ties":       # at a tie there is no slope to compare
+        CASES[case].slopes(ops).raise_if_failed()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_mistake_is_seen(ops, mutation):
+    wrong = mutation.apply(ops)
+    assert differ(mutation.case, wrong), "the comparison with the reference does not see it"
+    if not mutation.consistent:
+        assert not CASES[mutation.case].slopes(wrong).ok, "the gradient check does not see it"
+
+
+def test_every_operation_is_mutated():
+    mutated = {op for mutation in MUTATIONS for op in mutation.changes}
+    work_space = {"conv_work", "linear_work"}                            # they compute nothing
+    assert mutated == {op for group in OPS.values() for op in group} - work_space
+
+
+def test_names_are_unique():
+    names = [mutation.name for mutation in MUTATIONS]
+    assert len(names) == len(set(names)) >= 100
