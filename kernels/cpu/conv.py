@@ -1,25 +1,26 @@
 """Convolution as matrix products over tiles that stay in the cache.
 
-The im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py) would be 25 times the input for a 5 x 5 kernel, so it
-is never whole. Each thread has a tile of some hundred of its rows:
+The im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py) would be 25 times the input for a 5 x 5 kernel, so
+it is never whole. Each thread has a tile of some hundred of its rows:
 
     forward            fill the tile from x, multiply by w straight into y, add bias and ReLU while y is hot
     backward, weights  fill the tile from x, multiply its transpose by the same rows of dy, add up in a sum of its own
     backward, data     multiply dy by w' into the tile, then gather: every pixel of dx adds up the taps that saw it
 
 In channels-last order a kernel row of S*C numbers is contiguous in x, so filling is mostly copying. The last pass is a
-gather over pixels of dx, not a scatter over taps, so that each pixel has one writer and one order of summation: bands of
-dx are independent, and a band takes every output line that reaches it. A 1 x 1 kernel with stride 1 needs no tile: x is X.
+gather over pixels of dx, not a scatter over taps, so that each pixel has one writer and one order of summation: bands
+of dx are independent, and a band takes every output line that reaches it. A 1 x 1 kernel with stride 1 needs no tile: x
+is X.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, index, kernel, rows, view
+from minicnn.kernels.cpu.gemm import ALIGN, aligned, bias_relu, carve, index, kernel, rows, view
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 
-TILE_BYTES = 4 << 20             # of im2col rows; measured, see benchmarks/README.md
+TILE_BYTES = 8 << 20             # of im2col rows; with 2 MB BLAS packs w so often that AlexNet's conv3 loses a fifth
 
 
 def _tile_rows(columns: int, itemsize: int) -> int:
@@ -214,4 +215,4 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     itemsize, columns = np.dtype(dtype).itemsize, R * S * D
     _, lines = _bands(N, H, P, Q, R, u, top, _tile_rows(columns, itemsize))
     tile = aligned(max(min(_tile_rows(columns, itemsize), -(-N * P * Q // threads())), lines * Q) * columns * itemsize)
-    return threads() * (tile + 2 * aligned(columns * K * itemsize)) + 64
+    return threads() * (tile + 2 * aligned(columns * K * itemsize)) + ALIGN

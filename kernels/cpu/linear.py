@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import aligned, bias_relu, carve, kernel, view
+from minicnn.kernels.cpu.gemm import ALIGN, aligned, bias_relu, carve, kernel, view
 from minicnn.kernels.cpu.threads import blocks, run, threads
 
-BLOCK_BYTES = 1 << 20            # of weights
+BLOCK_BYTES = 2 << 20            # of weights
 
 
 def _block(total: int, other: int, itemsize: int) -> int:
@@ -39,10 +39,15 @@ def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
 
 def linear_backward_data(dy, w, dx, *, work=None):
     """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
-    def columns_backward(i0, i1):
-        np.matmul(dy, w[i0:i1].T, out=dx[:, i0:i1])
+    size = _block(*w.shape, w.itemsize)
 
-    run(blocks(w.shape[0], max(256, _block(*w.shape, w.itemsize))), columns_backward)
+    def columns_backward(memory, i0, i1):
+        product = view(memory, 0, (i1 - i0, len(dy)), dx.dtype)                # transposed: BLAS reads w once that way
+        np.matmul(w[i0:i1], dy.T, out=product)
+        dx[:, i0:i1] = product.T
+
+    lanes = carve(work, aligned(size * len(dy) * dx.itemsize), threads())
+    run(blocks(w.shape[0], size), columns_backward, lanes)
 
 
 @kernel
@@ -67,6 +72,6 @@ def linear_backward_weights(x, dy, dw, *, work=None):
 
 
 def linear_work(x_shape, w_shape, dtype):
-    """Bytes of work space: for each thread the product of one block of weights."""
+    """Bytes of work space: for each thread the product of one block of weights, in either backward pass."""
     itemsize = np.dtype(dtype).itemsize
-    return threads() * aligned(_block(*w_shape, itemsize) * w_shape[1] * itemsize) + 64
+    return threads() * aligned(_block(*w_shape, itemsize) * max(w_shape[1], x_shape[0]) * itemsize) + ALIGN

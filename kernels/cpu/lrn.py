@@ -3,8 +3,9 @@
     y_i = x_i s_i^-beta        dx_i = dy_i s_i^-beta - 2 alpha beta x_i * sum over nbh(i) of dy_j x_j s_j^(-beta-1)
 
 Across channels, BATCH rows (pixels, or their parts in one group) are worked on at a time, laid behind one another with
-n-1 zeros between: so the window sums of all of them are n shifted additions of one long row that stays in the first-level
-cache, without a test for borders. The backward has such rows for both sums, and computes s again rather than read it.
+n-1 zeros between: so the window sums of all of them are n shifted additions of one long row that stays in the
+first-level cache, without a test for borders. The backward has such rows for both sums, and computes s again rather
+than read it.
 
 Within a map, the unit is an image: the window sum over n x n pixels is a sum of lines followed by a sum along the line.
 
@@ -17,7 +18,6 @@ import numpy as np
 
 from minicnn.kernels.cpu.gemm import index, kernel, rows
 from minicnn.kernels.cpu.threads import parallel_for
-
 
 BATCH = 16
 
