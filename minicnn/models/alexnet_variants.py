@@ -75,7 +75,7 @@ VARIANTS: dict[str, Knobs] = {
         lrn_groups=1,                                       # one LRN layer over all channels
         dropout_inverted=True,                              # dropout_layer.cpp: scale 1 / (1 - ratio)
         std=(0.01,) * 5 + (0.005, 0.005, 0.01),             # weight_filler
-        bias=0.1,                                           # bias_filler; with 1 the loss stayed flat (issue 327)
+        bias=0.1,                                           # bias_filler; readme.md: 1 "gave flat loss"
         bias_lr=2.0, bias_decay=0.0,                        # lr_mult: 2, decay_mult: 0
     ),
 
