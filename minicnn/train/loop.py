@@ -150,13 +150,13 @@ class Trainer:
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
         feed = self.prepare()
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)) as self._log:
-            if fresh:
-                self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(),
-                                 "about": self.about, "majority": {"train": majority(self.train.labels),
-                                                                   "val": majority(self.val.labels)}})
-            with Interrupt() as interrupt:
+        with Interrupt() as interrupt:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)) as self._log:
+                if fresh:
+                    self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(),
+                                     "about": self.about, "majority": {"train": majority(self.train.labels),
+                                                                       "val": majority(self.val.labels)}})
                 while self.epoch < epochs:
                     if not (self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)):
                         if self.step:                       # else the end of the epoch has just saved
@@ -174,7 +174,7 @@ class Trainer:
         with contextlib.closing(progress), contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
                 x = feed.train(batch, self.epoch)
-                sgd.lr = self.recipe.sgd.lr * self.schedule.factor(self.epoch + self.step / steps)
+                sgd.lr = self._rate(self.step)
                 loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=self.epoch)
                 self._must_be_finite(loss, f"epoch {self.epoch + 1}, step {self.step + 1}")
                 self.tally.add(loss, net.ops.to_host(net.logits), batch.labels)
@@ -193,6 +193,10 @@ class Trainer:
                       "waited_for_data": round(self.loader.waited, 2), "images_per_second": progress.rate()}
         return True
 
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step of this epoch."""
+        return self.recipe.sgd.lr * self.schedule.factor(self.epoch + step / len(self.loader))
+
     def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """Validation, schedule, metrics, checkpoint; False when a wish to stop came before validation was through."""
         val = evaluate(self.net, self.val, feed, batch=self.loader.batch, title="validation", progress=self.progress,
@@ -204,6 +208,7 @@ class Trainer:
         if is_best:
             self.best = {"epoch": self.epoch + 1, "top1": val.top1, "loss": val.loss}
         train = self.tally.result()
+        self.sgd.lr = self._rate(len(self.loader) - 1)  # a run may have been resumed after the last step
         self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
                          "time": self._time})

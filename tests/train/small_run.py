@@ -7,9 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from minicnn.builder import Builder
 from minicnn.data.augment import Augment
-from minicnn.data.procedural import procedural_sets
+from minicnn.data.procedural import CLASSES, draw_image, procedural_sets
+from minicnn.layers.base import Normal
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Plateau
@@ -23,10 +26,10 @@ def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: 
     b.lrn("norm1")
     b.maxpool("pool1", 3, stride=2)
     b.flatten()
-    b.linear("fc2", 32)
+    b.linear("fc2", 32, init=Normal(0.05))
     b.relu()
     b.dropout("drop2")
-    b.linear("fc3", classes)
+    b.linear("fc3", classes, init=Normal(0.1))
     b.loss()
     return b.net(seed=seed, device=device)
 
@@ -38,8 +41,19 @@ def small_recipe(lr: float = 0.002, batch: int = 8) -> Recipe:
 
 def small_trainer(run_dir, *, images: int = 96, save_every: int = 0, net=None, recipe=None, **options) -> Trainer:
     train, val, _ = procedural_sets((images, 40, 4), seed=3, size=32)
+    for dataset in (train, val):
+        dataset.keep_decoded(2**24)
     return Trainer(net or small_net(), recipe or small_recipe(), train, val, run_dir, save_every=save_every,
                    progress=False, **{"say": None, **options})
+
+
+def save_tree(root, per_class: int, classes: int = 2, size: int = 64) -> None:
+    """A folder of PNG files, one folder per class."""
+    for number in range(per_class * len(CLASSES)):
+        if number % len(CLASSES) < classes:
+            folder = Path(root, CLASSES[number % len(CLASSES)])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_image(7, size, number)).save(folder / f"{number}.png")
 
 
 def main() -> int:
@@ -48,8 +62,6 @@ def main() -> int:
     trainer = small_trainer(run_dir, **settings)
     if trainer.last_path.exists():
         trainer.resume()
-    else:
-        Path(run_dir, "metrics.jsonl").unlink(missing_ok=True)
     print("training", flush=True)
     return 130 if trainer.fit(epochs).interrupted else 0
 

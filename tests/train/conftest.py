@@ -1,0 +1,10 @@
+"""The small nets of these tests are too small for threads; idle ones would only get in the way of other tests."""
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    with threadpool_limits(1):
+        yield

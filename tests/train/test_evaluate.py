@@ -1,0 +1,62 @@
+"""Evaluation: one crop and ten, against sums written out here."""
+
+import numpy as np
+import pytest
+
+from minicnn.data.augment import Augment
+from minicnn.data.procedural import procedural_sets
+from minicnn.data.statistics import measure
+from minicnn.train.evaluate import evaluate
+from minicnn.train.feed import Feed
+from tests.train.small_run import small_net
+
+
+@pytest.fixture(scope="module")
+def parts():
+    train, _, test = procedural_sets((40, 4, 21), seed=5, size=32)
+    net = small_net()
+    return net, test, measure(train, progress=False).mean
+
+
+def softmax(logits):
+    e = np.exp(logits.astype(np.float64))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def crops(test, mean, top, left, mirrored=False):
+    images = np.stack([test.read(i) for i in range(len(test))]).astype(np.float32) - mean
+    images = images[:, top:top + 24, left:left + 24]
+    return np.ascontiguousarray(images[:, :, ::-1] if mirrored else images)
+
+
+def test_centre_crop(parts):
+    net, test, mean = parts
+    result = evaluate(net, test, Feed(net, Augment(crop=24), mean), batch=8, progress=False)
+    expected = softmax(net.forward(crops(test, mean, 4, 4)))
+    np.testing.assert_allclose(result.probabilities, expected, rtol=1e-4)
+    own = expected[np.arange(21), test.labels]
+    assert result.loss == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    assert result.top1 == (expected.argmax(axis=1) == test.labels).mean() and result.top5 == 1.0
+
+
+def test_ten_crops_average_the_softmax(parts):
+    net, test, mean = parts
+    result = evaluate(net, test, Feed(net, Augment(crop=24), mean), batch=8, ten_crop=True, progress=False)
+    ten = [softmax(net.forward(crops(test, mean, top, left, mirrored)))
+           for mirrored in (False, True) for top, left in [(0, 0), (0, 8), (4, 4), (8, 0), (8, 8)]]
+    np.testing.assert_allclose(result.probabilities, np.mean(ten, axis=0), rtol=1e-4)
+    assert np.ptp(ten, axis=0).max() > 0.01             # the crops do differ
+
+
+def test_the_batch_does_not_matter(parts):
+    net, test, mean = parts
+    feed = Feed(net, Augment(crop=24), mean)
+    results = [evaluate(net, test, feed, batch=batch, progress=False) for batch in (1, 8, 21, 64)]
+    for other in results[1:]:
+        np.testing.assert_allclose(other.probabilities, results[0].probabilities, rtol=1e-4)
+        assert other.top1 == results[0].top1
+
+
+def test_it_can_be_stopped(parts):
+    net, test, mean = parts
+    assert evaluate(net, test, Feed(net, Augment(crop=24), mean), progress=False, stop=lambda: True) is None

@@ -1,0 +1,119 @@
+"""The main example: what it says to input that cannot work, and that nothing is left behind."""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.train.small_run import save_tree, small_recipe, small_trainer
+
+EXAMPLE = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("alexnet_imagenet", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.alexnet = functools.partial(module.alexnet, fc=16)       # not 61 million weights for every case
+    return module
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Sets and runs that something is wrong with."""
+    root = tmp_path_factory.mktemp("place")
+    save_tree(root / "photos", per_class=6)
+    save_tree(root / "one", per_class=3, classes=1)
+    save_tree(root / "broken", per_class=6)
+    for path in (root / "broken").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    (root / "empty").mkdir()
+    about = {"data": str(root / "photos"), "variant": "paper", "epochs": 1, "batch": 8}
+    small_trainer(root / "runs" / "small", about=about).fit(1)
+    for name, length in (("cut", 2000), ("nothing", 0)):
+        (root / "runs" / name).mkdir()
+        whole = (root / "runs" / "small" / "last.safetensors").read_bytes()
+        (root / "runs" / name / "last.safetensors").write_bytes(whole[:length])
+    return root
+
+
+BAD = {
+    "no such folder": (["--data", "{root}/nowhere"], "nowhere does not exist; expected DIR/train"),
+    "an empty folder": (["--data", "{root}/empty"], "holds no images"),
+    "one class": (["--data", "{root}/one"], "only one class folder with images, stripes/"),
+    "every image cut short": (["--data", "{root}/broken", "--batch", "2"], "can be read"),
+    "a batch larger than the set": (["--data", "{root}/photos", "--batch", "500"], "a batch of 500 is larger than"),
+    "an empty batch": (["--data", "{root}/photos", "--batch", "0"], "a batch of 0"),
+    "unknown variant": (["--variant", "alexnet2"], "unknown AlexNet variant 'alexnet2': expected one of paper"),
+    "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
+    "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
+    "no threads": (["--threads", "0"], "threads must be at least 1"),
+    "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
+    "a negative rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
+    "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
+    "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
+    "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to go on with"),
+    "unknown run": (["--resume", "nosuch"], "nosuch: no such run"),
+    "run without a checkpoint": (["--evaluate", "{root}/empty"], "best.safetensors: no such checkpoint"),
+    "a checkpoint cut short": (["--resume", "cut"], "last.safetensors: cut short or damaged, 2,000 bytes"),
+    "an empty checkpoint": (["--resume", "{root}/runs/nothing/last.safetensors"], "the file is empty"),
+    "a checkpoint of another net": (["--resume", "small"], "of another network: 'conv1.w' is (5, 5, 3, 8) there"),
+    "evaluating another net": (["--evaluate", "small"], "of another network: 'conv1.w'"),
+    "a run folder in use": (["--data", "{root}/photos", "--run-name", "small"], "exists and is not empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_leaves_nothing(example, place, case, capsys):
+    arguments, message = BAD[case]
+    arguments = [argument.format(root=place) for argument in arguments]
+    if "--out" not in arguments:
+        arguments += ["--out", str(place / "runs")]
+    before = sorted(place.rglob("*"))
+    try:
+        code = example.main(arguments)
+    except SystemExit as leaving:                       # argparse
+        code = leaving.code
+    errors = capsys.readouterr().err
+    assert code == 2 and errors.startswith("error: ") and message in errors
+    assert errors.count("\n") == 1 and errors.endswith("\n"), errors
+    assert sorted(place.rglob("*")) == before
+
+
+def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):
+    def missing(name):
+        return None if name == "elpv_dataset" else find_spec(name)
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    assert example.main(["--batch", "5000", "--out", str(tmp_path)]) == 2       # larger than the procedural set, too
+    printed = capsys.readouterr()
+    assert "pip install minicnn[example]" in printed.out and "!!!!" in printed.out
+    assert "a batch of 5000 is larger than synthetic train" in printed.err
+    assert example.main(["--data", "elpv"]) == 2                                # asked for by name: no replacement
+    assert "pip install minicnn[example]" in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_help_is_grouped(example, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        example.main(["--help"])
+    text = capsys.readouterr().out
+    assert leaving.value.code == 0 and all(part in text for part in ("what is trained:", "how:", "runs:", "Ctrl-C"))
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_settings_come_from_the_run_unless_given(example, place):
+    last = place / "runs/small/last.safetensors"
+    settings = example.settle(example.parse(["--resume", "--lr", "0.5"]), last)
+    assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
+    assert example.settle(example.parse([]), None) == example.DEFAULTS
+
+
+def test_a_changed_knob_is_named(place):
+    trainer = small_trainer(place / "runs/small", recipe=dataclasses.replace(small_recipe(), net={"model": "other"}))
+    with pytest.raises(ValueError, match="net.model = small, this one has other"):
+        trainer.resume()

@@ -1,0 +1,108 @@
+"""kill -9 at any moment, then resume: the files of a run that was never disturbed, byte for byte.
+
+The gate is twenty kills. Runs follow one another; each is killed and resumed until it reaches its end. Checkpoints are
+written after every second step, so that many kills fall into the writing of one.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minicnn.train.checkpoint import load_checkpoint
+from tests.train.small_run import save_tree
+from tests.train.test_loop import log, state
+
+PROGRAM, EXAMPLE = Path(__file__).with_name("small_run.py"), Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+KILLS = 20
+ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start(run_dir, **settings):
+    """A process that is about to take its first step."""
+    settings = {"epochs": 4, "save_every": 2, **settings}
+    process = subprocess.Popen([sys.executable, PROGRAM, run_dir, json.dumps(settings)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    assert process.stdout.readline() == "training\n"
+    return process
+
+
+def finish(process):
+    """Its exit code, once it has ended."""
+    process.communicate(timeout=300)
+    return process.returncode
+
+
+def assert_same_run(run_dir, other):
+    for name in ("last.safetensors", "best.safetensors"):
+        assert state(run_dir / name) == state(other / name)
+    assert log(run_dir) == log(other)
+    assert sorted(os.listdir(run_dir)) == sorted(os.listdir(other))
+
+
+def test_killed_twenty_times(tmp_path):
+    process = start(tmp_path / "undisturbed")
+    began = time.perf_counter()
+    assert finish(process) == 0
+    length = time.perf_counter() - began
+    moments, runs, kills_with_checkpoint = random.Random(4), 0, 0
+    for _ in range(KILLS):
+        process = start(tmp_path / f"run{runs}")
+        time.sleep(moments.uniform(0, length))
+        process.kill()
+        if finish(process) == 0:                        # it had come to its end before
+            assert_same_run(tmp_path / f"run{runs}", tmp_path / "undisturbed")
+            runs += 1
+        else:
+            kills_with_checkpoint += (tmp_path / f"run{runs}" / "last.safetensors").exists()
+    assert finish(start(tmp_path / f"run{runs}")) == 0
+    assert_same_run(tmp_path / f"run{runs}", tmp_path / "undisturbed")
+    assert kills_with_checkpoint >= KILLS // 4, "too few kills fell between the first checkpoint and the end"
+
+
+def test_ctrl_c_ends_cleanly_and_goes_on(tmp_path):
+    assert finish(start(tmp_path / "undisturbed", save_every=0)) == 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        run_dir = tmp_path / number.name
+        process = start(run_dir, save_every=0, epochs=1000)
+        while not (run_dir / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 130 and "stopping after this step" in errors and "Traceback" not in errors
+        if load_checkpoint(run_dir / "last.safetensors").meta["epoch"] < 4:         # else the machine was too quick
+            assert finish(start(run_dir, save_every=0)) == 0
+            assert_same_run(run_dir, tmp_path / "undisturbed")
+
+
+def alexnet(*arguments, seconds=None):
+    """The main example, killed after so many seconds; its exit code."""
+    process = subprocess.Popen([sys.executable, EXAMPLE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return process.returncode
+
+
+@pytest.mark.slow
+def test_alexnet_killed_twice(tmp_path):
+    save_tree(tmp_path / "photos", per_class=12)
+    common = ["--data", tmp_path / "photos", "--out", tmp_path]
+    new = [*common, "--batch", "4", "--epochs", "2", "--save-every", "2", "--run-name"]
+    began = time.perf_counter()
+    assert alexnet(*new, "undisturbed") == 0
+    length = time.perf_counter() - began
+    moments, kills = random.Random(1), 0
+    assert alexnet(*new, "run", seconds=0.6 * length) == -signal.SIGKILL
+    while kills < 1:
+        kills += alexnet(*common, "--resume", "run", seconds=moments.uniform(0.3, 0.6) * length) == -signal.SIGKILL
+    assert alexnet(*common, "--resume", "run") == 0
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")

@@ -1,0 +1,84 @@
+"""The update: the paper's formula, the same as in the authors' code, and not the one of PyTorch."""
+
+import numpy as np
+import pytest
+
+from minicnn.errors import ConfigError
+from minicnn.param import Param
+from minicnn.train.sgd import SGD
+
+RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # the rate changes twice
+MOMENTUM, DECAY = 0.9, 0.0005
+
+
+def follow(ops, gradients, **mults):
+    """Weights after each of the steps, from zero velocity and w = 1, 2, 3 ..."""
+    param = Param("w", np.arange(1.0, 1.0 + gradients.shape[1]), **mults)
+    sgd, path = SGD({"w": param}, lr=RATES[0], momentum=MOMENTUM, decay=DECAY), []
+    for lr, gradient in zip(RATES, gradients, strict=True):
+        sgd.lr = lr
+        param.grad[...] = gradient
+        sgd.step(ops)
+        path.append(param.data.copy())
+    return np.array(path)
+
+
+def rule(gradients, update):
+    """The same by a rule update(w, v, g, lr) -> w, v."""
+    w = np.arange(1.0, 1.0 + gradients.shape[1])
+    v, path = np.zeros_like(w), []
+    for lr, gradient in zip(RATES, gradients, strict=True):
+        w, v = update(w, v, gradient, lr)
+        path.append(w)
+    return np.array(path)
+
+
+def paper(w, v, g, lr):
+    v = MOMENTUM * v - DECAY * lr * w - lr * g
+    return w + v, v
+
+
+def authors(w, inc, g, lr):
+    """The code of 2012: the increment takes the gradient, then the decay, and is added."""
+    inc = MOMENTUM * inc + lr * -g              # its gradients point downhill
+    inc = inc - DECAY * lr * w
+    return w + inc, inc
+
+
+def pytorch(w, v, g, lr):
+    v = MOMENTUM * v + (g + DECAY * w)
+    return w - lr * v, v
+
+
+@pytest.fixture
+def gradients(rng):
+    return rng.normal(size=(len(RATES), 40))
+
+
+def test_is_the_papers_rule(ops, gradients):
+    np.testing.assert_allclose(follow(ops, gradients), rule(gradients, paper), rtol=1e-14)
+
+
+def test_is_the_rule_of_the_authors_code(ops, gradients):
+    np.testing.assert_allclose(follow(ops, gradients), rule(gradients, authors), rtol=1e-13)
+
+
+def test_is_pytorchs_rule_only_while_the_rate_stays(ops, gradients):
+    ours, theirs = follow(ops, gradients), rule(gradients, pytorch)
+    np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-13)
+    assert np.abs(ours[2:] - theirs[2:]).max() > 0.01
+
+
+def test_multipliers_act_on_one_parameter(ops, gradients):
+    np.testing.assert_allclose(
+        follow(ops, gradients, lr_mult=2.0, decay_mult=0.0),
+        rule(gradients, lambda w, v, g, lr: (w + 0.9 * v - 2 * lr * g, 0.9 * v - 2 * lr * g)), rtol=1e-13)
+    frozen = follow(ops, gradients, lr_mult=0.0)
+    assert (frozen == frozen[0]).all() and frozen[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": 0.1, "momentum": 1.0},
+                                      {"lr": 0.1, "decay": -0.1}])
+def test_senseless_settings_are_refused(settings):
+    with pytest.raises(ConfigError):
+        SGD({}, **settings)
