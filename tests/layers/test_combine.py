@@ -1,0 +1,45 @@
+"""Concat, Add and Flatten: gradients on drawn numbers of inputs, order of the parts, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minicnn.errors import ShapeError
+from minicnn.gradcheck import check_layer
+from minicnn.layers.combine import Add, Concat, Flatten
+from tests.layers.strategies import must_pass
+
+
+@settings(max_examples=10)
+@given(widths=st.lists(st.integers(1, 4), min_size=1, max_size=4), lead=st.sampled_from([(2,), (1, 2, 3)]))
+def test_gradients_of_concat(ops, widths, lead):
+    must_pass(check_layer(Concat(), [(*lead, width) for width in widths], ops=ops))
+
+
+@settings(max_examples=10)
+@given(count=st.integers(1, 4), shape=st.sampled_from([(2, 5), (1, 2, 3, 2)]))
+def test_gradients_of_add(ops, count, shape):
+    must_pass(check_layer(Add(), [shape] * count, ops=ops))
+
+
+def test_gradients_of_flatten(ops):
+    check_layer(Flatten(), [(2, 3, 2, 4)], ops=ops).raise_if_failed()
+
+
+def test_parts_keep_their_order(ops, rng):
+    a, b = rng.standard_normal((2, 3, 3, 2)), rng.standard_normal((2, 3, 3, 1))
+    np.testing.assert_array_equal(Concat()(a, b, ops=ops), np.concatenate([a, b], axis=3))
+    np.testing.assert_array_equal(Flatten()(a, ops=ops), a.reshape(2, 18))      # height, width, channels
+    np.testing.assert_array_equal(Add()(a, a, a, ops=ops), a + a + a)
+
+
+def test_errors_say_what_was_expected(ops):
+    a, b = np.zeros((1, 2, 2, 3), "float32"), np.zeros((1, 2, 3, 3), "float32")
+    with pytest.raises(ShapeError, match=r"Concat expects inputs that agree in all axes but the last, got "
+                                         r"\(1, 2, 2, 3\) and \(1, 2, 3, 3\)"):
+        Concat()(a, b, ops=ops)
+    with pytest.raises(ShapeError, match=r"Add expects inputs of one shape, got \(1, 2, 2, 3\) and \(1, 2, 3, 3\)"):
+        Add()(a, b, ops=ops)

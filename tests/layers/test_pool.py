@@ -1,0 +1,86 @@
+"""Pooling: gradients on drawn windows, overlap and ties, divisors, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minicnn.errors import ConfigError, ShapeError
+from minicnn.gradcheck import check_layer
+from minicnn.layers.base import Context
+from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from tests.layers.strategies import must_pass, windows
+
+
+@settings(max_examples=20)
+@given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2), channels=st.integers(1, 3))
+def test_gradients_of_the_maximum(ops, window, batch, channels):
+    (H, W), options = window
+    must_pass(check_layer(MaxPool2d(**options), [(batch, H, W, channels)], ops=ops))
+
+
+@settings(max_examples=20)
+@given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2), count_pad=st.booleans())
+def test_gradients_of_the_average(ops, window, batch, count_pad):
+    (H, W), options = window
+    must_pass(check_layer(AvgPool2d(count_pad=count_pad, **options), [(batch, H, W, 2)], ops=ops))
+
+
+def backward(layer, ops, x, dy):
+    """dx for dy."""
+    plan = layer.plan([x.shape], "float64", ops)
+    y, dx, ctx = np.empty(plan.out_shape), np.empty_like(x), Context(ops, train=True)
+    saved = layer.saved_for(plan, ops, [x], y)
+    layer.forward(ctx, [x], y, saved)
+    layer.backward(ctx, np.full(plan.out_shape, dy), saved, [dx])
+    return dx
+
+
+def test_overlapping_windows_add_up(ops):
+    """A pixel that wins in four windows receives four gradients."""
+    x = np.zeros((1, 5, 5, 1))
+    x[0, 2, 2] = 1
+    dx = backward(MaxPool2d(3, stride=2), ops, x, 1.0)
+    assert dx[0, 2, 2, 0] == 4 and dx.sum() == 4
+
+
+def test_first_of_equal_maxima_wins(ops):
+    dx = backward(MaxPool2d(2), ops, np.ones((1, 2, 2, 1)), 1.0)
+    np.testing.assert_array_equal(dx[0, :, :, 0], [[1, 0], [0, 0]])
+
+
+def test_padding_never_wins(ops):
+    x = np.full((1, 3, 3, 1), -5.0)
+    np.testing.assert_array_equal(MaxPool2d(2, stride=1, padding=1)(x, ops=ops), np.full((1, 4, 4, 1), -5.0))
+
+
+@pytest.mark.parametrize(("count_pad", "corner"), [(True, 1 / 4), (False, 1.0)])
+def test_divisor(ops, count_pad, corner):
+    y = AvgPool2d(2, stride=1, padding=1, count_pad=count_pad)(np.ones((1, 3, 3, 1)), ops=ops)
+    assert y[0, 0, 0, 0] == corner and y[0, 1, 1, 0] == 1
+
+
+@pytest.mark.parametrize("ceil", [True, False])
+def test_sizes_of_the_paper(ops, ceil):
+    """55, 27, 13, 6: floor and ceil agree on AlexNet's pools."""
+    size = 55
+    for wanted in (27, 13, 6):
+        size = MaxPool2d(3, stride=2, ceil=ceil).plan([(1, size, size, 2)], "float32", ops).out_shape[1]
+        assert size == wanted
+
+
+def test_stride_is_the_window_by_default(ops):
+    assert MaxPool2d((2, 3)).plan([(1, 6, 6, 1)], "float32", ops).out_shape == (1, 3, 2, 1)
+
+
+def test_errors_say_what_was_expected(ops):
+    with pytest.raises(ConfigError, match=r"MaxPool2d: .*padding \(2, 2, 2, 2\).* smaller than the window \(2, 2\)"):
+        MaxPool2d(2, padding=2)
+    with pytest.raises(ConfigError, match=r"window \(16, 16\) has more than 255 pixels"):
+        MaxPool2d(16)(np.zeros((1, 20, 20, 1), "float32"), ops=ops)
+    with pytest.raises(ShapeError, match=r"AvgPool2d expects an array \(N, H, W, C\), got shape \(2, 9\)"):
+        AvgPool2d(2)(np.zeros((2, 9), "float32"), ops=ops)
+    with pytest.raises(ShapeError, match="a window of 3 does not fit into 2"):
+        MaxPool2d(3)(np.zeros((1, 2, 2, 1), "float32"), ops=ops)
