@@ -1,0 +1,93 @@
+"""The pictures of a run: they are drawn, hold what they should, and leave nothing half-written."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn.builder import Builder
+from minicnn.data.procedural import procedural_sets
+from minicnn.visualize.curves import draw_curves
+from minicnn.visualize.filters import draw_filters
+from minicnn.visualize.predictions import draw_predictions
+from minicnn.visualize.report import draw_run
+from minicnn.visualize.style import DPI, WIDTH
+
+
+def pixels(path):
+    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert image.shape[1] == round(WIDTH * DPI)
+    return image
+
+
+def records(epochs, steps=10):
+    for epoch in range(1, epochs + 1):
+        for step in range(1, steps + 1):
+            yield {"kind": "step", "epoch": epoch, "step": step, "steps": steps, "loss": 1 / (epoch + step / steps)}
+        yield {"kind": "epoch", "epoch": epoch, "train": {"loss": 1 / epoch, "top1": 0.5},
+               "val": {"loss": 1, "top1": 0.6}}
+
+
+def has_colour(image, hexadecimal, tolerance=3):
+    wanted = [int(hexadecimal[i:i + 2], 16) for i in (1, 3, 5)]
+    return bool((np.abs(image - wanted).max(axis=2) <= tolerance).any())
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 3, 90])
+def test_curves(tmp_path, epochs):
+    image = pixels(draw_curves(list(records(epochs)), tmp_path / "curves.png", "a title", majority=0.55))
+    assert epochs == 0 or (has_colour(image, "#0072b2") and has_colour(image, "#d55e00"))
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_filters_are_laid_out_as_in_figure_3(tmp_path):
+    """Kernel k has one colour that says k: rows of 16, the first 48 above the others."""
+    rows, columns = np.linspace(-0.9, 0.9, 6), np.linspace(-0.9, 0.9, 16)
+    weights = np.zeros((11, 11, 3, 96), np.float32)
+    weights[:, :, 0] = np.repeat(rows, 16)
+    weights[:, :, 1] = np.tile(columns, 6)
+    weights[0, 0, 2] = 1.0                              # the largest weight of each kernel sets its scale
+    image = pixels(draw_filters(weights, tmp_path / "conv1.png", "title", "a caption", groups=2))
+    places = np.empty((6, 16, 2))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            colour = np.array([127.5 + 127.5 * row, 127.5 + 127.5 * column, 127.5])
+            y, x = np.nonzero((np.abs(image - colour) <= 1).all(axis=2))
+            assert len(y) > 4000, f"kernel {16 * i + j} is missing"
+            places[i, j] = np.median(y), np.median(x)
+    assert np.ptp(places[:, :, 0], axis=1).max() < 3 and np.ptp(places[:, :, 1], axis=0).max() < 3
+    down, right = np.diff(places[:, 0, 0]), np.diff(places[0, :, 1])
+    assert right.min() > 60 and down.min() > 60 and down[2] > 1.4 * down[0]         # the gap between the two groups
+
+
+def test_filters_of_other_nets(tmp_path):
+    draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "grey.png")
+    draw_filters(np.zeros((5, 5, 3, 64)), tmp_path / "zero.png", groups=1)
+    with pytest.raises(ValueError, match="48 channels"):
+        draw_filters(np.ones((5, 5, 48, 256)), tmp_path / "conv2.png")
+
+
+@pytest.mark.parametrize("count, classes", [(8, 2), (3, 1000), (1, 3)])
+def test_predictions(tmp_path, rng, count, classes):
+    images = np.full((count, 64, 64, 3), 90, np.uint8)
+    probabilities = rng.dirichlet(np.full(classes, 0.3), size=count)
+    labels = np.zeros(count, int)
+    names = [f"a class with quite a long name, number {k}" for k in range(classes)]
+    for right, mark in ((True, "#00875a"), (False, "#c0392b")):
+        order = np.sort(probabilities, axis=1)[:, ::-1] if right else np.sort(probabilities, axis=1)
+        image = pixels(draw_predictions(images, labels, order, names, tmp_path / "p.png", "title", "caption"))
+        assert has_colour(image, mark) and not has_colour(image, "#c0392b" if right else "#00875a", 0)
+
+
+def test_all_three(tmp_path):
+    b = Builder((24, 24, 3))
+    b.conv("conv1", 8, 5)
+    b.flatten()
+    b.linear("fc", 4)
+    b.loss()
+    net, test = b.net(device="reference"), procedural_sets((4, 4, 12), size=24)[2]
+    paths = draw_run(tmp_path, net=net, title="small", records=list(records(2)), images_seen=80, epochs=2,
+                     held_out=test, probabilities=np.full((12, 4), 0.25))
+    assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths) == [
+        "conv1.png", "curves.png", "predictions.png"]
