@@ -29,15 +29,27 @@ from minicnn.models.alexnet_variants import differences as variant_differences
 from minicnn.train.evaluate import evaluate
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
 from minicnn.train.metrics import majority, read_metrics
-from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words
+from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
-from minicnn.train.schedule import Plateau
+from minicnn.train.schedule import Cosine, Plateau
 from minicnn.visualize.report import draw_run
 
-# The paper's rule and rate, in batches that suit a few thousand images.
-DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "epochs": 3, "batch": 32, "lr": 0.01, "device": "auto",
-            "threads": None}
-AUGMENT = {"elpv": {"updown": True}}                # a solar cell has no up and down; most photographs do
+DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None}
+# Folders are trained as in section 5 of the paper; a few thousand images want a higher rate, falling to 0, and
+# smaller batches. A solar cell may also be mirrored up-down and turned; most photographs may not.
+FOLDER = {"epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "augment": {"colour": "paper"}}
+SMALL = {"epochs": 3, "batch": 32, "lr": 0.03, "schedule": "cosine", "augment": {}}
+RECIPES = {"elpv": {**SMALL, "augment": {"updown": True, "transpose": True}}, "synthetic": SMALL}
+
+
+def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
+    """The recipe for this data, with what was asked for in its place."""
+    lr, epochs = settings["lr"], settings["epochs"]
+    defaults = RECIPES.get(settings["data"], FOLDER)
+    return Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": classes},
+                  augment=Augment(crop=crop, **defaults["augment"]),
+                  sgd=SGDRecipe(lr=lr, batch=settings["batch"], output_lr=steady_output_lr(lr, classes)),
+                  schedule=Cosine(epochs=epochs) if defaults["schedule"] == "cosine" else Plateau())
 
 
 def train_run(options: argparse.Namespace) -> int:
@@ -45,9 +57,7 @@ def train_run(options: argparse.Namespace) -> int:
     checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
     settings = settle(options, checkpoint)
     splits, net = prepare(settings, may_fall_back=options.data is None and checkpoint is None)
-    recipe = Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": len(splits.classes)},
-                    augment=Augment(crop=net.input_shape[0], **AUGMENT.get(settings["data"], {})),
-                    sgd=SGDRecipe(lr=settings["lr"], batch=settings["batch"]), schedule=Plateau())
+    recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
     run_dir = (checkpoint.parent if checkpoint else
                new_run_dir(options.out, options.run_name, f"{splits.name}-{settings['variant']}"))
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings)
@@ -78,10 +88,14 @@ def evaluate_run(options: argparse.Namespace) -> int:
 
 def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
     """What was asked for, else what the run of the checkpoint was begun with, else the defaults."""
-    given = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
+    names = [*DEFAULTS, "epochs", "batch", "lr"]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if "data" in given and given["data"] not in ("elpv", "synthetic"):
         given["data"] = os.path.abspath(given["data"])
-    return {**DEFAULTS, **(read_settings(checkpoint)["about"] if checkpoint else {}), **given}
+    begun_with = read_settings(checkpoint)["about"] if checkpoint else {}
+    data = {**DEFAULTS, **begun_with, **given}["data"]
+    recipe = {name: RECIPES.get(data, FOLDER)[name] for name in ("epochs", "batch", "lr")}
+    return {**DEFAULTS, **recipe, **begun_with, **given}
 
 
 def prepare(settings: dict, may_fall_back: bool):
@@ -152,9 +166,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                       "elpv (solar cells, the default) or synthetic (procedural images)")
     what.add_argument("--variant", metavar="NAME", help=f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
     how = parser.add_argument_group("how")
-    how.add_argument("--epochs", metavar="N", type=int, help="default: 3; the paper's run took about 90")
-    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; paper: 128)")
-    how.add_argument("--lr", metavar="N", type=float, help="learning rate to begin with (default: 0.01)")
+    how.add_argument("--epochs", metavar="N", type=int, help="default: 3; for a folder the paper's 90")
+    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; for a folder 128)")
+    how.add_argument("--lr", metavar="N", type=float, help="learning rate to begin with (default: 0.03; for a folder "
+                     "0.01)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
     how.add_argument("--threads", metavar="N", type=int, help="of BLAS and Numba together (default: all cores)")

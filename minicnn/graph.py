@@ -74,6 +74,12 @@ class Net:
         return sum(param.data.size for param in self.params.values())
 
     @property
+    def output_params(self) -> list[str]:
+        """Names of the parameters of the output layer."""
+        node = next(node for node in self.nodes if node.name == self.output)
+        return [param.name for param in node.layer.params.values()]
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return next(iter(self.inputs.values()))

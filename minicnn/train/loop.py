@@ -74,7 +74,8 @@ class Trainer:
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
         self.save_every, self.about, self.progress = save_every, about or {}, progress
         self.say = say or (lambda text: None)
-        self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay)
+        self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
+                       lr_mults={name: recipe.sgd.output_lr for name in net.output_params})
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = Loader(train, recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them

@@ -16,9 +16,13 @@ from minicnn.param import Param
 
 
 class SGD:
-    """Updates parameters in place. `lr` may be changed between steps; `velocities` is what a checkpoint holds."""
+    """Updates parameters in place. `lr` may be changed between steps; `velocities` is what a checkpoint holds.
 
-    def __init__(self, params: Mapping[str, Param], lr: float, momentum: float = 0.9, decay: float = 0.0005):
+    lr_mults: further factors on the rate, by parameter name, besides each parameter's own `lr_mult`.
+    """
+
+    def __init__(self, params: Mapping[str, Param], lr: float, momentum: float = 0.9, decay: float = 0.0005,
+                 lr_mults: Mapping[str, float] | None = None):
         if not lr > 0:
             raise ConfigError(f"the learning rate must be positive, not {lr}")
         if not 0 <= momentum < 1:
@@ -27,14 +31,16 @@ class SGD:
             raise ConfigError(f"weight decay must not be negative, it is {decay}")
         self.params = dict(params)
         self.lr, self.momentum, self.decay = lr, momentum, decay
+        self.lr_mults = dict(lr_mults or {})
         self.velocities = {}                                   # name -> array like param.data, made at the first step
 
     def step(self, ops) -> None:
-        """One update of every parameter from its `grad`; parameters with lr_mult 0 stay as they are."""
+        """One update of every parameter from its `grad`; parameters with a factor of 0 stay as they are."""
         for name, param in self.params.items():
-            if param.lr_mult == 0:
+            factor = param.lr_mult * self.lr_mults.get(name, 1.0)
+            if factor == 0:
                 continue
             if name not in self.velocities:
                 self.velocities[name] = ops.zeros(param.data.shape, param.data.dtype)
-            ops.sgd_step(param.data, param.grad, self.velocities[name], lr=self.lr * param.lr_mult,
-                         momentum=self.momentum, decay=self.decay * param.decay_mult)
+            ops.sgd_step(param.data, param.grad, self.velocities[name], lr=self.lr * factor, momentum=self.momentum,
+                         decay=self.decay * param.decay_mult)
