@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from minicnn.backend.ops import get_ops
 from minicnn.data.augment import Augment
 from minicnn.errors import ConfigError
-from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words
+from minicnn.param import Param
+from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
 from minicnn.train.schedule import Step
+from minicnn.train.sgd import SGD
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, init={"std": [0.01, 0.02]},
                 augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32), schedule=Step(epochs=(1, 2)))
@@ -36,3 +40,19 @@ def test_differences_in_words():
 def test_unknown_parts_are_named(data, named):
     with pytest.raises(ConfigError, match=f"'{named}'"):
         Recipe.from_dict(data)
+
+
+def test_the_output_layers_rate_keeps_few_classes_steady():
+    assert steady_output_lr(0.01, 1000) == 1.0                      # the paper's case is left alone
+    for lr, classes in ((0.01, 2), (0.03, 2), (0.01, 10)):
+        curvature = 2 * 2048 * (classes - 1) / classes**2           # 2 |h|^2 p (1 - p), half of 4096 units dropped
+        assert lr * steady_output_lr(lr, classes) * curvature == pytest.approx(1.0)
+
+
+def test_the_factor_reaches_the_output_layer_and_no_other():
+    param = {name: Param(name, np.ones(3)) for name in ("fc7.w", "fc8.w")}
+    for p in param.values():
+        p.grad[...] = 1.0
+    SGD(param, lr=0.1, decay=0.0, lr_mults={"fc8.w": 0.5}).step(get_ops("reference"))
+    np.testing.assert_allclose(param["fc7.w"].data, 0.9)
+    np.testing.assert_allclose(param["fc8.w"].data, 0.95)
