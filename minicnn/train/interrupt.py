@@ -5,8 +5,8 @@ A second Ctrl-C stops at once, as Ctrl-C does elsewhere.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,5 +33,5 @@ class Interrupt:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
-        print("\nstopping after this step, then saving (once more to stop at once, without saving)",
-              file=sys.stderr, flush=True)
+        # not print: the signal may have come while the same stream was being written to
+        os.write(2, b"\nstopping after this step, then saving (once more to stop at once, without saving)\n")

@@ -235,8 +235,9 @@ class Trainer:
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""
         ops, statistics = self.net.ops, self.statistics
+        self._metrics_bytes = self._log.position()
         meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
-                "schedule": self.schedule.state, "tally": self.tally.state(), "metrics_bytes": self._log.position(),
+                "schedule": self.schedule.state, "tally": self.tally.state(), "metrics_bytes": self._metrics_bytes,
                 "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                 "classes": self.train.classes, "statistics_count": statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}

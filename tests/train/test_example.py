@@ -110,7 +110,8 @@ def test_settings_come_from_the_run_unless_given(example, place):
     last = place / "runs/small/last.safetensors"
     settings = example.settle(example.parse(["--resume", "--lr", "0.5"]), last)
     assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
-    assert example.settle(example.parse([]), None) == example.DEFAULTS
+    fresh = example.settle(example.parse(["--seed", "3"]), None)
+    assert fresh == {**example.DEFAULTS, "seed": 3, "epochs": 3, "batch": 32, "lr": fresh["lr"]}
 
 
 def test_a_changed_knob_is_named(place):

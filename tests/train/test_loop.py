@@ -131,6 +131,14 @@ def test_more_epochs_than_planned(undisturbed, tmp_path):
     assert state(tmp_path / "run" / "last.safetensors") == state(undisturbed / "last.safetensors")
 
 
+def test_fit_may_be_called_again(undisturbed, tmp_path):
+    trainer = small_trainer(tmp_path / "run")
+    trainer.fit(1)
+    trainer.fit(3)
+    assert state(tmp_path / "run" / "last.safetensors") == state(undisturbed / "last.safetensors")
+    assert log(tmp_path / "run") == log(undisturbed)
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path):
     small_trainer(tmp_path / "run").fit(1)
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
