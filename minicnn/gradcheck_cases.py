@@ -47,12 +47,13 @@ class LayerCase:
 
 @dataclass
 class NetCase:
-    """A network in float64 by device name, and the size of its input's values."""
+    """A network in float64 by device name, the size of its input's values, and how much of it is checked."""
 
     make: Callable[[str], Net]
     input_std: float = 1.0
     batch: int = 2
     coordinates: int = 15
+    elementwise: int = 100
 
     def run(self, device: str, on_row: Callable[[TensorCheck], None] | None = None) -> Report:
         net = self.make(device)
@@ -60,7 +61,8 @@ class NetCase:
         x = self.input_std * generator.standard_normal((self.batch, *net.input_shape))
         scale_weights(net, x, generator)
         labels = generator.integers(0, net.num_classes, self.batch)
-        return check_net(net, x, labels, elementwise=100, coordinates=self.coordinates, on_row=on_row)
+        return check_net(net, x, labels, elementwise=self.elementwise, coordinates=self.coordinates,
+                         on_row=on_row)
 
 
 def scale_weights(net: Net, x: np.ndarray, generator: np.random.Generator) -> None:

@@ -143,8 +143,7 @@ class Net:
             for param in self.params.values():
                 param.zero_grad()
         if dy is not None:
-            target = arrays[next(step.dy for step in plan.steps if step.node.name == self.output
-                                 or step.y == plan.where[self.output])]
+            target = arrays[next(step.dy for step in plan.steps if step.y == plan.where[self.output])]
             if tuple(dy.shape) != tuple(target.shape):
                 raise ShapeError(f"dy must have the shape of the output, {tuple(target.shape)}, got {tuple(dy.shape)}")
             target[...] = dy
@@ -152,12 +151,13 @@ class Net:
         for step in reversed(plan.steps):
             if (step.dy is None and not step.node.layer.is_loss) or not (step.trains or input_grad):
                 continue
-            dxs = [None if value is None else arrays[value] for value in step.dxs]
-            further = {}
+            wanted = [value is not None and (input_grad or value in plan.trained) for value in step.dxs]
+            dxs = [arrays[value] if want else None for value, want in zip(step.dxs, wanted, strict=True)]
+            sums = [(arrays[part], arrays[whole]) for part, whole in step.sums if input_grad or part in plan.trained]
             for position, name in step.input_dxs.items() if input_grad else ():
                 dxs[position] = self.ops.empty(arrays[step.xs[position]].shape, self.dtype)
                 if name in input_grads:
-                    further[name] = dxs[position]
+                    sums.append((dxs[position], input_grads[name]))
                 input_grads.setdefault(name, dxs[position])
             dy_array = None if step.dy is None else arrays[step.dy]
             if not step.node.layer.is_view:
@@ -166,10 +166,8 @@ class Net:
                 step.node.layer.backward(context, dy_array, self._saved(step, plan, arrays), dxs)
             elif step.input_dxs and input_grad:
                 dxs[0][...] = dy_array.reshape(dxs[0].shape)
-            for part, whole in step.sums:
-                self.ops.accumulate(arrays[part], arrays[whole])
-            for name, part in further.items():
-                self.ops.accumulate(part, input_grads[name])
+            for part, whole in sums:
+                self.ops.accumulate(part, whole)
         if input_grad:
             return input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else input_grads
         return None

@@ -39,12 +39,14 @@ class Node:
 
 @dataclass
 class Storage:
-    """Memory that is in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs)."""
+    """Memory that is in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs);
+    `given`: by the caller of the network, with each batch."""
 
     nbytes: int
     birth: int
     death: int
     outside: bool = False
+    given: bool = False
     offset: int = 0
 
 
@@ -93,6 +95,7 @@ class Plan:
         self.ops, self.dtype, self.grad = ops, dtype, grad
         self.values: list[Value] = []
         self.steps: list[Step] = []
+        self.trained: set[int] = set()                      # gradients that some parameter's gradient comes from
         self.where: dict[str, int] = {}                     # node or input -> its value
         self.outputs = set(outputs)
         self.pinned = self.outputs | set(keep)
@@ -106,7 +109,7 @@ class Plan:
         for name, (shape, input_dtype) in inputs.items():
             if name in self.readers:
                 self.where[name] = self._new(name, shape, input_dtype, -1, outside=True)
-                self.values[-1].is_input = True
+                self.values[-1].is_input = self.values[-1].storage.given = True
         absorbed_by = self._fusible(order) if fuse else {}
         for time, node in enumerate(order):
             if node.name in absorbed_by:
@@ -132,7 +135,7 @@ class Plan:
     def _share(self, name, shape, source: int) -> int:
         """A new value in the memory of another."""
         old = self.values[source]
-        self.values.append(Value(name, tuple(shape), old.dtype, old.storage, old.batched, old.is_input))
+        self.values.append(Value(name, tuple(shape), old.dtype, old.storage, old.batched))
         return len(self.values) - 1
 
     def _use(self, value: int | None, time: int) -> None:
@@ -194,11 +197,13 @@ class Plan:
         Gradients of the network's inputs are left to the caller, who may not want them.
         """
         gradient: dict[int, int] = {}                       # value -> its gradient
+        ends = {self.where[name] for name in self.outputs}
+        behind_parameters = {step.y for step in self.steps if step.trains}
         has_loss = any(step.node.layer.is_loss for step in self.steps)
         for step in reversed(self.steps):
             time = self._end - 1 - step.time
             layer, name = step.node.layer, step.node.name
-            if name in self.outputs and not has_loss and step.y not in gradient:
+            if step.y in ends and not has_loss and step.y not in gradient:
                 gradient[step.y] = self._new(f"d {name}", self.values[step.y].shape, self.dtype, step.time)
             step.dy = gradient.get(step.y)
             if step.dy is None and not layer.is_loss:
@@ -218,6 +223,8 @@ class Plan:
                     dx = self._share(f"d {value.name}", value.shape, step.dy)
                 else:
                     dx = self._new(f"d {value.name}", value.shape, self.dtype, time)
+                if x in behind_parameters:
+                    self.trained.add(dx)
                 if x in gradient:
                     step.sums.append((dx, gradient[x]))
                     self._use(gradient[x], time)
@@ -229,8 +236,7 @@ class Plan:
     @property
     def input_values(self) -> dict[str, int]:
         """Network input -> its value, for the inputs that this plan reads."""
-        return {value.name: i for i, value in enumerate(self.values)
-                if value.is_input and self.where.get(value.name) == i}
+        return {value.name: i for i, value in enumerate(self.values) if value.is_input}
 
     def forget_arrays(self) -> None:
         """Drop the views of the arena, which is about to be replaced."""
@@ -243,9 +249,9 @@ class Plan:
         return self._arrays[batch]
 
     def _view(self, value: Value, batch: int, arena):
-        if value.is_input:
-            return None
         storage = value.storage
+        if storage.given:
+            return None
         if storage.outside:
             memory = self._outside.setdefault(id(storage), None)
             if memory is None:

@@ -1,0 +1,97 @@
+"""Networks for tests: a few by hand, and random ones for hypothesis."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from minicnn.builder import Builder
+from minicnn.graph import Net
+
+
+def small(device="cpu", dtype="float64", fuse=True, seed=0) -> Net:
+    """A little AlexNet: every kind of layer that it has."""
+    b = Builder((9, 9, 3), name="small")
+    b.conv("conv1", 4, 3, stride=2, ceil=True)
+    b.relu("relu1")
+    b.lrn("norm1", alpha=0.1, groups=2)
+    b.maxpool("pool1", 3, stride=1)
+    b.conv("conv2", 6, 3, padding=1, groups=2, bias_init=1.0)
+    b.relu("relu2")
+    b.flatten("flatten")
+    b.linear("fc3", 8)
+    b.relu("relu3")
+    b.dropout("drop3", 0.5)
+    b.linear("fc4", 5)
+    b.loss("loss")
+    return louder(b.net(device=device, dtype=dtype, fuse=fuse, seed=seed))
+
+
+def louder(net: Net) -> Net:
+    """With weights of N(0, 0.3): at 0.01 nothing much would come through."""
+    for name, param in net.params.items():
+        if name.endswith(".w"):
+            param.data[...] *= 30
+    return net
+
+
+def images(net: Net, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and labels."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((count, *net.input_shape)).astype(net.dtype)
+    return x, rng.integers(0, net.num_classes, count)
+
+
+def gradients(net: Net) -> dict[str, np.ndarray]:
+    """Copies of all parameter gradients."""
+    return {name: param.grad.copy() for name, param in net.params.items()}
+
+
+def same(one: dict, other: dict) -> None:
+    """Bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+KINDS = ("conv", "relu", "tanh", "lrn", "dropout", "maxpool", "avgpool", "add", "concat")
+node = st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.integers(0, 99))
+
+
+@st.composite
+def recipes(draw):
+    """What `random_net` makes a network of: for each node a kind and the numbers of the two values that it may read."""
+    return draw(st.lists(node, min_size=2, max_size=10)), draw(st.booleans())
+
+
+def random_net(recipe, **options) -> Net:
+    """A graph of layers that keep the shape; every loose end is summed into the loss, or has a loss of its own."""
+    nodes, several_losses = recipe
+    b, width = Builder((4, 5, 2), name="random"), 2
+    values, read = [b.last], set()
+    for i, (kind, first, second) in enumerate(nodes):
+        # values[0] is the image; the newest value is the likeliest to be read, so that chains are common
+        a, other = values[-1 - first % min(3, len(values))], values[second % len(values)]
+        name = f"{kind}{i}"
+        if kind == "conv":
+            b.conv(name, width, 3, padding=1, input=a)
+        elif kind == "add":
+            b.add(name, [a, other])
+        elif kind == "concat":
+            b.conv(name, width, 1, input=b.concat(f"{name}_join", [a, other, a]))
+        elif kind in ("maxpool", "avgpool"):
+            getattr(b, kind)(name, 3, stride=1, padding=1, input=a)
+        else:
+            getattr(b, kind)(name, input=a)
+        read.update([a, other] if kind in ("add", "concat") else [a])
+        values.append(name)
+    ends = [name for name in values if name not in read]
+    for end in ends[:-1] if several_losses else []:
+        b.flatten(f"{end}_flat", input=end)
+        b.linear(f"{end}_out", 3)
+        b.loss(f"{end}_loss", weight=0.5)
+    b.add("ends", ends)
+    b.flatten("flat", input="ends")
+    b.linear("out", 3)
+    b.loss("loss")
+    return louder(b.net(**options))

@@ -1,0 +1,401 @@
+"""The network: forward and backward through a graph, losses, several inputs, errors that name the layer."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from minicnn.builder import Builder
+from minicnn.errors import ConfigError, ShapeError
+from minicnn.gradcheck import check_net
+from minicnn.gradcheck_cases import NETS
+from minicnn.models.alexnet import reduced_alexnet
+from tests.graphs import gradients, images, louder, random_net, recipes, same, small
+from tests.tolerances import assert_close
+
+DEVICES = ["reference", "cpu"]
+
+
+# ---- gradients of whole networks
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_a_fork(device):
+    NETS["fork"].run(device).raise_if_failed()
+
+
+@settings(max_examples=10)
+@given(recipe=recipes())
+def test_gradients_of_random_graphs(recipe):
+    net = random_net(recipe, device="reference", dtype="float64")
+    x, labels = images(net, 2)
+    report = check_net(net, x, labels, elementwise=10, coordinates=10)
+    dead = [row for row in report.rows if row.proves_nothing]              # behind a ReLU that is zero everywhere
+    assert all(row.ok or row in dead for row in report.rows) and not report.faults, str(report)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_the_reduced_alexnet(device):
+    """67 x 67 input, every layer of the paper's net, groups, LRN, dropout; `minicnn gradcheck alexnet` takes more."""
+    case = NETS["alexnet"]
+    small_sample = type(case)(case.make, case.input_std, batch=2, coordinates=3, elementwise=5)
+    small_sample.run(device).raise_if_failed()
+
+
+@pytest.mark.parametrize("output", ["conv", "relu", "flat", "drop"])
+def test_upstream_gradient_at_any_output(output):
+    """backward(dy) starts at whatever layer the network ends in, fused, a view, or in place."""
+    b = Builder((4, 4, 2))
+    b.conv("conv", 3, 3)
+    if output != "conv":
+        b.relu("relu")
+    if output in ("flat", "drop"):
+        b.flatten("flat")
+    if output == "drop":
+        b.dropout("drop")
+    net = louder(b.net(dtype="float64", device="reference"))
+    check_net(net, np.random.default_rng(0).standard_normal((3, 4, 4, 2))).raise_if_failed()
+
+
+def test_input_that_is_flattened_first():
+    b = Builder((3, 2, 2))
+    b.flatten("flat")
+    b.linear("fc", 4)
+    b.loss()
+    net = louder(b.net(dtype="float64", device="reference"))
+    check_net(net, *images(net)).raise_if_failed()
+
+
+def test_input_that_is_read_three_times():
+    b = Builder((3, 2, 2))
+    b.add("thrice", ["image", "image", "image"])
+    b.relu("relu", input="image")
+    b.add("sum", ["thrice", "relu"])
+    net = b.net(dtype="float64", device="reference")
+    check_net(net, np.random.default_rng(0).standard_normal((2, 3, 2, 2))).raise_if_failed()
+
+
+def test_several_inputs():
+    b = Builder((4, 4, 2), input_name="photo")
+    b.input("hint", (4, 4, 1))
+    b.concat("joined", ["photo", "hint"])
+    b.conv("conv", 3, 3)
+    b.flatten()
+    b.linear("fc", 3)
+    b.loss()
+    net = louder(b.net(dtype="float64", device="reference"))
+    rng = np.random.default_rng(0)
+    x = {"photo": rng.standard_normal((2, 4, 4, 2)), "hint": rng.standard_normal((2, 4, 4, 1))}
+    report = check_net(net, x, [0, 2]).raise_if_failed()
+    assert {"photo", "hint"} < {row.name for row in report.rows}
+    with pytest.raises(ShapeError, match="inputs .*'hint', 'photo'.* got .*'photo'"):
+        net.forward(x["photo"])
+
+
+# ---- the same in another way
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_fused_equals_unfused(device):
+    """Bit for bit, forward and backward."""
+    results = []
+    for fuse in (True, False):
+        net = small(device, "float32", fuse)
+        loss = net.loss(*images(net))
+        results.append({"loss": np.float64(loss), "logits": net.logits, "dx": net.backward(input_grad=True)}
+                       | gradients(net))
+    same(*results)
+    assert "fused" in small(device).summary() and "fused" not in small(device, fuse=False).summary()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_smaller_batches_run_in_the_same_arrays(device):
+    """After a batch of 6, batches of 2 and 5 give what a fresh network gives; then 6 again."""
+    used, fresh = small(device), small(device)
+    x, labels = images(used, 6)
+    used.loss(x, labels)
+    used.backward()
+    for count in (2, 5, 6):
+        options = {"sample_ids": np.arange(count), "epoch": 7}
+        assert used.loss(x[:count], labels[:count], **options) == fresh.loss(x[:count], labels[:count], **options)
+        used.backward()
+        fresh.backward()
+        for name, gradient in gradients(fresh).items():
+            assert_close(gradients(used)[name], gradient, "sum", 50)
+        np.testing.assert_array_equal(used.forward(x[:count]), fresh.forward(x[:count]))
+
+
+def test_evaluation_between_steps_changes_nothing():
+    plain, watched = small(), small()
+    x, labels = images(plain, 4)
+    for epoch in range(3):
+        for net in (plain, watched):
+            net.loss(x, labels, epoch=epoch)
+            net.backward()
+            for param in net.params.values():
+                param.data[...] -= 0.1 * param.grad
+        watched.forward(x[:3])
+        watched.loss(x, labels, train=False)
+        watched.forward(x, keep=("conv1",))
+    same({name: param.data for name, param in plain.params.items()},
+         {name: param.data for name, param in watched.params.items()})
+
+
+def test_an_image_does_not_see_its_batch():
+    """Logits of an image in training, dropout's mask included, depend on its id alone, not on the batch."""
+    net = small()
+    x, _ = images(net, 4)
+    together = net.forward(x, train=True, sample_ids=[10, 11, 12, 13], epoch=4)
+    apart = net.forward(x[[2, 0]], train=True, sample_ids=[12, 10], epoch=4)
+    assert_close(apart, together[[2, 0]], "sum", 50)
+    assert (net.forward(x[[2, 0]], train=True, sample_ids=[12, 10], epoch=5) != apart).any()
+
+
+def test_masks_change_from_call_to_call():
+    """Without an epoch the calls of training are counted; prediction has no randomness."""
+    net = small()
+    x, labels = images(net)
+    assert net.loss(x, labels) != net.loss(x, labels)
+    np.testing.assert_array_equal(net.forward(x), net.forward(x))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_float32_follows_float64(device):
+    exact, net = small("reference"), small(device, "float32")
+    x, labels = images(exact)
+    for name, param in exact.params.items():
+        param.data[...] = net.params[name].data
+    assert net.loss(x.astype("float32"), labels) == pytest.approx(exact.loss(x, labels), rel=1e-5)
+    net.backward()
+    exact.backward()
+    for name, gradient in gradients(exact).items():
+        assert np.linalg.norm(gradients(net)[name] - gradient) <= 1e-5 * np.linalg.norm(gradient)
+
+
+# ---- what is kept
+
+def test_kept_activations():
+    """Whatever is kept is what the layers give one by one; keeping it changes no bit."""
+    net = small("reference")
+    x, _ = images(net)
+    names = tuple(node.name for node in net.nodes if not node.layer.is_loss)
+    plain = net.forward(x)
+    np.testing.assert_array_equal(net.forward(x, keep=names), plain)
+    value = x
+    for node in net.nodes[:-1]:
+        value = node.layer(value, ops=net.ops)
+        assert_close(net.activation(node.name), value, "elementwise")
+    np.testing.assert_array_equal(net.activation("fc4"), plain)
+    net.forward(x, keep=("pool1",))
+    with pytest.raises(ConfigError, match="activation of 'conv1' was not kept; pass keep="):
+        net.activation("conv1")
+    with pytest.raises(ConfigError, match="keep names .*'convolution'.* no such layer"):
+        net.forward(x, keep=("convolution",))
+
+
+def test_logits_are_a_copy():
+    net = small("reference")
+    x, labels = images(net)
+    logits = net.forward(x)
+    before = logits.copy()
+    net.forward(2 * x)
+    np.testing.assert_array_equal(logits, before)
+    net.loss(x, labels, train=False)
+    np.testing.assert_array_equal(net.logits, before)
+
+
+# ---- backward
+
+def test_gradients_are_zeroed_or_accumulated():
+    net = small("reference")
+    x, labels = images(net)
+
+    def step(**options):
+        net.loss(x, labels, epoch=1)
+        net.backward(**options)
+        return gradients(net)
+    once = step()
+    same(step(), once)
+    for name, twice in step(accumulate=True).items():
+        assert_close(twice, 2 * once[name], "elementwise")
+
+
+def test_gradient_of_the_loss_is_that_of_its_upstream():
+    """backward() after loss is backward(softmax - onehot over N) after forward."""
+    net = small("reference")
+    x, labels = images(net)
+    net.loss(x, labels, epoch=1)
+    by_loss = {"dx": net.backward(input_grad=True)} | gradients(net)
+    logits = net.forward(x, train=True, epoch=1)
+    dy = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    dy[np.arange(len(x)), labels] -= 1
+    by_hand = {"dx": net.backward(dy / len(x), input_grad=True)} | gradients(net)
+    for name in by_loss:
+        np.testing.assert_allclose(by_hand[name], by_loss[name], rtol=1e-9, atol=1e-14)
+
+
+def test_training_computes_no_gradient_that_nobody_needs():
+    """Before the first layer with parameters there is nothing to train, so no gradient goes there."""
+    b = Builder((5, 5, 2))
+    b.maxpool("pool", 2, stride=1)
+    b.lrn("norm")
+    b.flatten("flat")
+    b.linear("fc1", 4)
+    b.linear("fc2", 3)
+    b.loss()
+    net = louder(b.net(dtype="float64", device="reference"))
+    net.ops = copy.copy(net.ops)
+    calls = []
+    for name in ("linear_backward_data", "lrn_backward", "maxpool_backward"):
+        right = getattr(net.ops, name)
+        setattr(net.ops, name, lambda *args, name=name, right=right, **options: (calls.append(name),
+                                                                                  right(*args, **options)))
+    x, labels = images(net)
+    net.loss(x, labels)
+    net.backward()
+    assert calls == ["linear_backward_data"]                                # of fc2 only
+    gradient = gradients(net)
+    net.loss(x, labels)
+    assert net.backward(input_grad=True).any()
+    assert calls[1:] == ["linear_backward_data", "linear_backward_data", "lrn_backward", "maxpool_backward"]
+    same(gradients(net), gradient)
+
+
+def test_backward_wants_a_forward():
+    net = small("reference")
+    x, labels = images(net)
+    with pytest.raises(ConfigError, match="backward needs a forward pass before it"):
+        net.backward()
+    net.loss(x, labels)
+    net.backward()
+    with pytest.raises(ConfigError, match="backward needs a forward pass before it"):       # what it needs is used up
+        net.backward()
+    net.loss(x, labels)
+    net.forward(x)                                                                           # a prediction in between
+    with pytest.raises(ConfigError, match="backward needs a forward pass before it"):
+        net.backward()
+    net.forward(x, train=True)
+    with pytest.raises(ConfigError, match="needs dy"):
+        net.backward()
+    net.loss(x, labels)
+    with pytest.raises(ConfigError, match="nothing after loss"):
+        net.backward(np.zeros((3, 5)))
+    net.forward(x, train=True)
+    with pytest.raises(ShapeError, match=r"dy must have the shape of the output, \(3, 5\), got \(2, 5\)"):
+        net.backward(np.zeros((2, 5)))
+
+
+# ---- losses
+
+def two_heads(**options):
+    """A main loss, and a side head that only training needs."""
+    b = Builder((4, 4, 2), name="two heads")
+    b.conv("stem", 3, 3)
+    stem = b.relu()
+    b.flatten("side_flat")
+    b.linear("side", 3)
+    b.loss("side_loss", **options)
+    b.flatten("flat", input=stem)
+    main = b.linear("main", 3)
+    b.loss("loss")
+    return louder(b.net(device="reference", dtype="float64", output=main))
+
+
+def test_losses_are_weighted():
+    net = two_heads(weight=0.3)
+    x, labels = images(net)
+    total = net.loss(x, labels, keep=("side",))
+    side = net.activation("side")
+
+    def mean_loss(logits):
+        return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(3), labels])
+    assert total == pytest.approx(mean_loss(net.logits) + 0.3 * mean_loss(side), rel=1e-12)
+    check_net(net, x, labels).raise_if_failed()
+
+
+def test_side_heads_run_in_training_only():
+    net = two_heads(weight=0.3, train_only=True)
+    x, labels = images(net)
+    called = []
+    side = next(node.layer for node in net.nodes if node.name == "side")
+    forward, side.forward = side.forward, lambda *args: (called.append(1), forward(*args))
+    tested = net.loss(x, labels, train=False)
+    net.forward(x)
+    assert not called
+    assert net.loss(x, labels) > tested and called
+    net.backward()
+    assert net.params["side.w"].grad.any()
+    check_net(net, x, labels).raise_if_failed()
+
+
+# ---- what it says
+
+def test_summary():
+    text = reduced_alexnet(device="reference").summary(batch=4)
+    for word in ("conv1", "15 x 15 x 96", "34,944", "96 @ 11x11x3", "fused into the layer above", "a view", "batch 4",
+                 "2 groups", "parameters", "MiB"):
+        assert word in text, word
+    net = small("reference")
+    assert f"{net.num_params:,} parameters" in net.summary()
+    assert net.num_params == sum(param.data.size for param in net.params.values())
+    assert net.input_shape == (9, 9, 3) and net.num_classes == 5
+
+
+def test_memory_is_stated_before_it_is_taken():
+    net = reduced_alexnet(device="reference")
+    weights = 4 * net.num_params
+    assert net.memory(8, train=False) > weights and net.memory(8) > 3 * weights
+    assert net.memory(16) - net.memory(8) == pytest.approx(net.memory(8) - 3 * weights, rel=0.2)
+
+
+@pytest.mark.parametrize(("x", "message"), [
+    (np.zeros((2, 9, 9, 4)), r"'image' of network 'small' must be \(N, 9, 9, 3\) with N >= 1, got \(2, 9, 9, 4\)"),
+    (np.zeros((9, 9, 3)), r"must be \(N, 9, 9, 3\) with N >= 1, got \(9, 9, 3\)"),
+    (np.zeros((0, 9, 9, 3)), r"with N >= 1, got \(0, 9, 9, 3\)"),
+    (np.zeros((2, 9, 9, 3), "float32"), r"must be float64, got float32; convert it with x.astype\('float64'\)"),
+    (np.zeros((2, 9, 9, 3), "uint8"), "must be float64, got uint8"),
+    ([[1, 2]], r"must be \(N, 9, 9, 3\)"),
+])
+def test_wrong_images(x, message):
+    with pytest.raises(ShapeError, match=message):
+        small("reference").forward(x)
+
+
+@pytest.mark.parametrize(("labels", "message"), [
+    ([0, 1], r"labels must be 3 integers, one per image, got int64 \(2,\)"),
+    ([0.0, 1.0, 2.0], r"labels must be 3 integers, one per image, got float64"),
+    ([0, 1, 5], r"labels must lie in 0..4, got 0..5"),
+    ([0, -1, 2], r"labels must lie in 0..4, got -1..2"),
+])
+def test_wrong_labels(labels, message):
+    net = small("reference")
+    with pytest.raises(ShapeError, match=message):
+        net.loss(images(net)[0], labels)
+
+
+def test_wrong_graphs():
+    b = Builder((8, 8, 3), name="wrong")
+    b.conv("conv1", 4, 3)
+    with pytest.raises(ConfigError, match="layer 'conv1': the name is taken"):
+        b.conv("conv1", 4, 3)
+    with pytest.raises(ShapeError, match="layer 'pool': .*window of 9 does not fit into 6"):
+        b.maxpool("pool", 9)
+    with pytest.raises(ConfigError, match="no layer is called 'stem'; so far: .*conv1"):
+        b.relu("relu", input="stem")
+    with pytest.raises(ConfigError, match="Conv2d: groups = 3 must divide"):
+        b.conv("conv", 4, 3, groups=3)
+    with pytest.raises(ShapeError, match=r"layer 'sum': Add expects inputs of one shape"):
+        b.add("sum", ["image", "conv1"])
+    with pytest.raises(ConfigError, match="dtype must be float32 or float64, got 'float16'"):
+        b.net(dtype="float16")
+    with pytest.raises(ConfigError, match="network 'wrong' has no loss"):
+        net = b.net(device="reference")
+        net.loss(np.zeros((1, 8, 8, 3), "float32"), [0])
+
+
+def test_sample_ids_fit_the_batch():
+    net = small("reference")
+    x, labels = images(net)
+    with pytest.raises(ShapeError, match="sample_ids must have one entry per image, 3, got 2"):
+        net.loss(x, labels, sample_ids=[1, 2])

@@ -1,0 +1,128 @@
+"""Memory: arrays that are alive together never overlap, and sharing memory changes no bit, on random graphs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from minicnn import plan as plan_module
+from minicnn.graph import LABELS
+from minicnn.plan import Plan
+from tests.graphs import gradients, images, random_net, recipes, same, small
+
+
+def compiled(net, batch=4, grad=True, keep=(), fuse=None) -> Plan:
+    inputs = {name: ((batch, *shape), net.dtype) for name, shape in net.inputs.items()} | {LABELS: ((batch,), "int32")}
+    return Plan(net.nodes, inputs, [*net.losses, net.output], ops=net.ops, dtype=net.dtype, grad=grad,
+                fuse=net.fuse if fuse is None else fuse, keep=keep)
+
+
+def accesses(plan: Plan):
+    """(moment, value) of every array that a step reads or writes, in the order in which they run."""
+    moment = 0
+    for step in plan.steps:
+        for value in (*step.xs, step.y, *step.buffers.values(), step.work):
+            yield moment, value
+        moment += 1
+    for step in reversed(plan.steps if plan.grad else []):
+        saved = step.xs[:1] * ("x" in step.saves) + step.xs * ("xs" in step.saves) + [step.y] * ("y" in step.saves)
+        for value in (*saved, *step.buffers.values(), step.work_back, step.dy, *step.dxs):
+            yield moment, value
+        for pair in step.sums:
+            yield from ((moment, value) for value in pair)
+        moment += 1
+
+
+def check_no_overlap(plan: Plan) -> None:
+    """Lifetimes are taken from what the steps touch, not from what the plan believes."""
+    lives: dict[int, list[int]] = {}
+    storages = {}
+    for moment, value in accesses(plan):
+        if value is not None:
+            storage = plan.values[value].storage
+            storages[id(storage)] = storage
+            lives.setdefault(id(storage), []).append(moment)
+    inside = [(storages[key], min(moments), max(moments)) for key, moments in lives.items()
+              if not storages[key].outside]
+    for i, (a, a_first, a_last) in enumerate(inside):
+        assert a.offset + a.nbytes <= plan.arena_bytes
+        for b, b_first, b_last in inside[:i]:
+            if a_first <= b_last and b_first <= a_last:
+                assert a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+
+
+@settings(max_examples=40)
+@given(recipe=recipes())
+def test_arrays_alive_together_do_not_overlap(recipe):
+    net = random_net(recipe, device="reference")
+    for grad in (False, True):
+        for fuse in (False, True):
+            check_no_overlap(compiled(net, grad=grad, fuse=fuse))
+
+
+def test_memory_is_reused():
+    """Prediction needs little more than its two largest neighbours; training has to keep much of what it made."""
+    net = small(device="reference")
+    for grad in (False, True):
+        plan = compiled(net, grad=grad, batch=64)
+        everything = sum(storage.nbytes for storage in plan.storages if not storage.outside)
+        assert plan.arena_bytes < (0.9 if grad else 0.75) * everything
+
+
+def side_by_side(storages) -> int:
+    """Packs nothing: every storage has a place of its own."""
+    offset = 0
+    for storage in storages:
+        storage.offset, offset = offset, offset + plan_module._aligned(storage.nbytes)
+    return offset
+
+
+def step(net, **options) -> dict[str, np.ndarray]:
+    """Loss, logits and all gradients of one training step."""
+    x, labels = images(net)
+    loss = net.loss(x, labels, sample_ids=[4, 2, 9], epoch=1, **options)
+    result = {"loss": np.float64(loss), "logits": net.logits, "dx": net.backward(input_grad=True)}
+    return result | gradients(net)
+
+
+@settings(max_examples=40)
+@given(recipe=recipes())
+def test_sharing_and_fusing_change_no_bit(recipe):
+    """The same step with memory shared and ReLUs fused, and with neither."""
+    economical = random_net(recipe, device="reference", dtype="float64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "_pack", side_by_side)
+        patch.setattr(Plan, "_may_overwrite", lambda *args: False)
+        lavish = step(random_net(recipe, device="reference", dtype="float64", fuse=False))
+    same(step(economical), lavish)
+    same(step(economical, keep=[node.name for node in economical.nodes][::2]), lavish)
+
+
+def test_a_training_step_allocates_nothing_of_size(monkeypatch):
+    """After the first step, no operation is handed a new array: the net asks its backend for no memory."""
+    net = small(device="reference")
+    x, labels = images(net)
+    net.loss(x, labels)
+    net.backward()
+
+    def refuse(*args):
+        raise AssertionError(f"allocates {args}")
+    monkeypatch.setattr(net.ops, "empty", refuse, raising=True)
+    net.loss(x, labels)
+    net.backward()
+    net.loss(x[:2], labels[:2])
+    net.backward()
+
+
+def test_scratch_space_for_a_batch_serves_smaller_ones(ops):
+    """Smaller batches run in the scratch space of the largest."""
+    for x_shape, w_shape, options in [
+        ((32, 14, 13, 6), (3, 3, 3, 8), {"stride": (1, 1), "pads": (1, 1, 1, 1), "groups": 2}),
+        ((16, 31, 31, 3), (11, 11, 3, 16), {"stride": (4, 4), "pads": (0, 0, 0, 0), "groups": 1}),
+    ]:
+        sizes = [ops.conv_work((batch, *x_shape[1:]), w_shape, "float32", **options)
+                 for batch in range(1, x_shape[0] + 1)]
+        assert max(sizes) == sizes[-1]
+    sizes = [ops.linear_work((batch, 700), (700, 90), "float32") for batch in range(1, 130)]
+    assert max(sizes) == sizes[-1]

@@ -1,0 +1,99 @@
+"""Weights on disk: safetensors, whole or not at all, and of this network or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from minicnn.builder import Builder
+from minicnn.errors import CheckpointError
+from tests.graphs import images, same, small
+
+
+def weights(net) -> dict[str, np.ndarray]:
+    return {name: param.data.copy() for name, param in net.params.items()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_round_trip(tmp_path, dtype):
+    net, other = small(dtype=dtype, seed=1), small(dtype=dtype, seed=2)
+    x, _ = images(net)
+    assert (net.forward(x) != other.forward(x)).any()
+    net.save(tmp_path / "net.safetensors")
+    other.load(tmp_path / "net.safetensors")
+    same(weights(other), weights(net))
+    np.testing.assert_array_equal(net.forward(x), other.forward(x))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]        # nothing is left beside it
+
+
+def test_loading_keeps_precision_and_memory_of_the_network(tmp_path):
+    """A float64 network reads float32 weights; arrays stay where they are, so that an optimiser may hold them."""
+    single, double = small(dtype="float32", seed=1), small(dtype="float64", seed=2)
+    arrays = {name: param.data for name, param in double.params.items()}
+    single.save(tmp_path / "net.safetensors")
+    double.load(tmp_path / "net.safetensors")
+    for name, param in double.params.items():
+        assert param.data is arrays[name] and param.data.dtype == "float64"
+        np.testing.assert_array_equal(param.data, single.params[name].data)
+
+
+def test_metadata_is_readable(tmp_path):
+    small().save(tmp_path / "net.safetensors", {"epoch": "3"})
+    with safe_open(tmp_path / "net.safetensors", framework="numpy") as file:
+        assert file.metadata()["epoch"] == "3" and file.metadata()["net"] == "small"
+        assert set(file.keys()) == set(small().params)
+
+
+def other_net(**sizes):
+    b = Builder((9, 9, 3), name="small")
+    b.conv("conv1", sizes.get("channels", 4), 3)
+    b.flatten()
+    b.linear(sizes.get("last", "fc2"), 5)
+    return b.net(device="reference")
+
+
+@pytest.mark.parametrize(("other", "message"), [
+    (other_net(channels=3), r"of another network: 'conv1.w' is \(3, 3, 3, 3\) there and \(3, 3, 3, 4\) here"),
+    (other_net(last="out"), r"of another network: it has no 'fc2.w'"),
+    (small("reference", "float32"), "of another network: "),
+])
+def test_weights_of_another_network_are_refused(tmp_path, other, message):
+    net = other_net()
+    before = weights(net)
+    other.save(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=message) as error:
+        net.load(tmp_path / "other.safetensors")
+    assert "other.safetensors" in str(error.value)
+    same(weights(net), before)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    net = small()
+    before = weights(net)
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(CheckpointError, match="no such file: .*net.safetensors"):
+        net.load(path)
+    net.save(path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:5], whole[:100], whole[:-1], b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="net.safetensors is not a whole safetensors file"):
+            net.load(path)
+    same(weights(net), before)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    import safetensors.numpy
+
+    net, path = small(), tmp_path / "net.safetensors"
+    net.save(path)
+    whole = path.read_bytes()
+
+    def full(tensors, name, metadata):
+        name.write_bytes(b"half")
+        raise OSError("no space left on device")
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        net.save(path)
+    assert path.read_bytes() == whole
