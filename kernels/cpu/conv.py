@@ -174,7 +174,7 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
     X = rows(x, x.shape[3]) if _is_matrix(dw, stride, pads) else None          # (N*P*Q, C)
     size = min(_tile_rows(columns, x.itemsize), -(-len(dY) // threads()))
     tile_bytes, sum_bytes = aligned(size * columns * x.itemsize), aligned(columns * K * x.itemsize)
-    lanes = carve(work, tile_bytes + 2 * sum_bytes, threads())
+    lanes = carve(work, tile_bytes + sum_bytes + aligned(columns * E * x.itemsize), threads())
     totals = [view(lane, tile_bytes, (columns, K), x.dtype) for lane in lanes]
 
     def part_backward(memory, total, m_first, m_last):
@@ -208,11 +208,12 @@ def _add_rows(first, last, total, product):
 
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """Bytes of work space: for each thread a tile, and two of dw (its sum and the product to be added)."""
+    """Bytes of work space: for each thread a tile, its sum of dw, and one group's product on the way into that sum."""
     (N, H, W, _), (R, S, D, K), (u, v) = x_shape, w_shape, stride              # D = C/G
     top, left, bottom, right = pads
     P, Q = (top + H + bottom - R) // u + 1, (left + W + right - S) // v + 1
     itemsize, columns = np.dtype(dtype).itemsize, R * S * D
     _, lines = _bands(N, H, P, Q, R, u, top, _tile_rows(columns, itemsize))
     tile = aligned(max(min(_tile_rows(columns, itemsize), -(-N * P * Q // threads())), lines * Q) * columns * itemsize)
-    return threads() * (tile + 2 * aligned(columns * K * itemsize)) + ALIGN
+    sums = aligned(columns * K * itemsize) + aligned(columns * (K // groups) * itemsize)
+    return threads() * (tile + sums) + ALIGN

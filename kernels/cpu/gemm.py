@@ -14,6 +14,8 @@ from minicnn.errors import ShapeError
 # Sums may be reordered and fused, so that loops vectorise; NaN and infinity keep their meaning, so that a training that
 # diverges is seen to.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+# Compiled code is kept on disk beside each file and renewed when that file changes: after a change of these options, or
+# of philox.py, which is compiled into its callers, delete kernels/cpu/__pycache__.
 kernel = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 
 ALIGN = 64                       # bytes: a cache line, and the widest vector

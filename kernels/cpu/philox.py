@@ -1,8 +1,4 @@
-"""Philox4x32-10 for one counter: the scalar twin of minicnn.rng.philox4x32, inlined where random numbers are used.
-
-Numba's cache looks at the file of the function that it compiles, not at this one: after an edit here, delete
-kernels/cpu/__pycache__.
-"""
+"""Philox4x32-10 for one counter: the scalar twin of minicnn.rng.philox4x32, compiled into its callers."""
 
 from __future__ import annotations
 

@@ -6,12 +6,16 @@ from threadpoolctl import threadpool_info
 
 from minicnn.backend.ops import Ops
 from minicnn.errors import DeviceError
+from minicnn.kernels.cpu import threads
 
 
 def make_ops() -> Ops:
-    """The operations of kernels/cpu. Raises DeviceError where Numba cannot be loaded."""
+    """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
     try:
         return Ops("cpu", "minicnn.kernels.cpu")
+    except RuntimeError as error:                           # Numba finds no folder that it may write to
+        raise DeviceError(f"device 'cpu': Numba cannot keep what it compiles ({error}); "
+                          "set NUMBA_CACHE_DIR to a folder that can be written to") from error
     except ImportError as error:
         raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "
                           "or use --device reference (NumPy alone, slow)") from error
@@ -19,8 +23,6 @@ def make_ops() -> Ops:
 
 def set_threads(count: int | None = None) -> None:
     """Use `count` threads for everything (None: every core this process may run on)."""
-    from minicnn.kernels.cpu import threads
-
     if count is not None and count < 1:
         raise DeviceError(f"the number of threads must be at least 1, got {count}")
     threads.set_threads(count)
@@ -28,8 +30,6 @@ def set_threads(count: int | None = None) -> None:
 
 def thread_report() -> str:
     """One line: how many threads work, on how many cores, and with which BLAS."""
-    from minicnn.kernels.cpu import threads
-
     count = threads.threads()
     blas = ", ".join(f"{info['internal_api']} {info.get('version') or ''}".strip() for info in threadpool_info()
                      if info["user_api"] == "blas") or "of the system"
