@@ -108,7 +108,7 @@ def bad_trees():
         ("empty classes", lambda root: tree(root, {"a": 0, "b": 0}), "holds no images"),
         ("a file", lambda root: root.write_bytes(b"tar"), "is a file, not a folder: unpack it"),
         ("loose", lambda root: tree(root, {".": 3}), "has 3 images but no class folders"),
-        ("one class", lambda root: tree(root, {"a": 3}), "only one class folder with images, a/; needs two"),
+        ("one class", lambda root: tree(root, {"a": 3}), "only one class folder with images, a/; a classifier"),
         ("one too high", lambda root: train_only(root / "pets"), "did you mean .*pets"),
         ("only val", lambda root: tree(root / "val", {"a": 2, "b": 2}), "has val/ but no train/"),
         ("loose val", lambda root: train_and_val(root, {".": 2}), "val has 2 images but no class"),

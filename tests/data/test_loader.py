@@ -93,20 +93,16 @@ def test_an_unreadable_image_reaches_the_consumer():
     assert data_threads() == []
 
 
-@pytest.mark.parametrize("how", ["break", "close", "drop", "error"])
+@pytest.mark.parametrize("how", ["close", "drop", "error"])
 def test_walking_away_leaves_no_threads(how):
     def slow(item):
-        time.sleep(0.002)
+        time.sleep(0.02 if item >= 300 else 0)                               # a quick first batch, then 6 s for each
         return np.zeros((4, 4, 3), np.uint8)
 
-    loader = Loader(Dataset("slow", ["a"], [0] * 4000, range(4000), slow, size=(4, 4)), 1000, workers=2, prefetch=4)
-    batches = loader.epoch(0, start=0)
-    loader.batch = 10                                                        # a quick first batch, then plenty to do
-    began = time.perf_counter()
+    loader = Loader(Dataset("slow", ["a"], [0] * 1500, range(1500), slow, size=(4, 4)), 300, workers=2, prefetch=4)
+    batches = loader.epoch(0)
     next(batches)
-    if how == "break":
-        for _ in batches:
-            break
+    began = time.perf_counter()
     if how == "error":
         with pytest.raises(KeyboardInterrupt):
             batches.throw(KeyboardInterrupt())
@@ -119,16 +115,16 @@ def test_walking_away_leaves_no_threads(how):
 
 def test_waiting_is_counted():
     def slow(item):
-        time.sleep(0.02)
+        time.sleep(0.1)
         return np.zeros((4, 4, 3), np.uint8)
 
     loader = Loader(Dataset("slow", ["a"], [0] * 4, range(4), slow, size=(4, 4)), 2, workers=1)
     list(loader.epoch(0))
-    assert 0.06 < loader.waited < 2
+    assert loader.waited > 0.3
     loader.dataset.keep_decoded(10**6)
     list(loader.epoch(1))
     list(loader.epoch(2))
-    assert loader.waited < 0.06                                              # anew in each epoch
+    assert loader.waited < 0.3                                              # anew in each epoch
 
 
 def test_errors():
