@@ -143,7 +143,7 @@ LAYERS: dict[str, list[LayerCase]] = {
     "concat": [LayerCase(Concat, [(2, 3, 4, 2), (2, 3, 4, 3), (2, 3, 4, 1)])],
     "add": [LayerCase(Add, [(2, 3, 4, 2)] * 3)],
     "flatten": [LayerCase(Flatten, [(2, 3, 4, 2)])],
-    "local": [LayerCase(lambda: Local2d((4, 5), 2, 3, 3, padding=1), [(2, 4, 5, 2)])],
+    "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
     "loss": [LayerCase(SoftmaxCrossEntropy, [(4, 5)]), LayerCase(lambda: SoftmaxCrossEntropy(0.3), [(1, 7)])],
 }
 
