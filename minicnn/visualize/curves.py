@@ -59,7 +59,8 @@ def _limits(axes, means: list[float], steps: list[float]) -> None:
     steps = sorted(steps)
     steps = steps[int(0.01 * len(steps)):max(1, int(0.98 * len(steps)))]
     low, high = min([*means, *steps], default=0.0), max([*means, *steps], default=1.0)
-    axes.set_ylim(max(0.0, low - 0.08 * (high - low)) if low > 0.4 * high else 0.0, high + 0.08 * (high - low))
+    room = 0.08 * (high - low) or 0.1
+    axes.set_ylim(max(0.0, low - room), high + room)
 
 
 def _epoch_ticks(axes, last: int) -> None:

@@ -50,13 +50,15 @@ def _draw_first_layer(path: Path, net, node, title: str, images_seen: int, epoch
     moved = np.linalg.norm(weights - start) / np.linalg.norm(start)
     caption = (f"After {epochs} epoch{'s' if epochs != 1 else ''}, {images_seen:,} images shown. The kernels are "
                f"{100 * moved:.0f} % of their initial length away from the random numbers they began as")
-    if images_seen < 0.1 * PAPER_IMAGES:
-        caption += ("; what looks like noise is that beginning. Figure 3 of the paper, with its edges and colour "
+    short = images_seen < 0.1 * PAPER_IMAGES
+    if short:
+        caption += ("; what looks like noise above is that beginning. Figure 3 of the paper, with its edges and colour "
                     f"blobs, took {PAPER_IMAGES / 1e6:.0f} million images.")
     else:
         caption += f". Figure 3 of the paper was drawn after {PAPER_IMAGES / 1e6:.0f} million images."
     sample = held_out.read(0)
     if (sample == sample[:, :, :1]).all():
-        caption += " These photographs are grey, so the three colour planes learn the same: the colours are noise, too."
-    groups = 2 if K == 96 else 1
-    return draw_filters(weights, path, f"{title}: the {K} kernels of {node.name}, {R}x{S}x{C}", caption, groups)
+        caption += (" These photographs are grey: what the three colour planes learn from them is the same"
+                    + (", and a coloured change is the weight decay of the beginning." if short else "."))
+    return draw_filters(weights, path, f"{title}: the {K} kernels of {node.name}, {R}x{S}x{C}", caption,
+                        groups=2 if K == 96 else 1, start=start if short else None)

@@ -62,7 +62,9 @@ def test_filters_are_laid_out_as_in_figure_3(tmp_path):
 
 
 def test_filters_of_other_nets(tmp_path):
-    draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "grey.png")
+    plain = pixels(draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "grey.png"))
+    both = pixels(draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "both.png", start=np.zeros((3, 3, 1, 20))))
+    assert both.shape[0] > 1.5 * plain.shape[0]
     draw_filters(np.zeros((5, 5, 3, 64)), tmp_path / "zero.png", groups=1)
     with pytest.raises(ValueError, match="48 channels"):
         draw_filters(np.ones((5, 5, 48, 256)), tmp_path / "conv2.png")
