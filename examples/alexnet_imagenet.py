@@ -20,6 +20,7 @@ from pathlib import Path
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.data.augment import Augment
 from minicnn.data.elpv import MissingPackageError
+from minicnn.data.prefetch import usable_cpus
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import MinicnnError
@@ -101,6 +102,8 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
 def prepare(settings: dict, may_fall_back: bool):
     """The data and the net; nothing is written, so that a mistake in the arguments leaves nothing behind."""
     knobs_of(settings["variant"])
+    if settings["threads"] is None:             # noted in the checkpoint: other threads, other rounding
+        settings["threads"] = usable_cpus()
     set_threads(settings["threads"])
     try:
         splits = open_data(settings["data"])
@@ -132,12 +135,12 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
     scan(held_out, progress=sys.stderr.isatty())
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
-    report = {"checkpoint": checkpoint.name, "epoch": saved["best"]["epoch"], "images": len(held_out), "set": name,
+    report = {"checkpoint": checkpoint.name, "epoch": saved["epoch"], "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
     for crops, label in ((1, "centre crop"), (10, "ten crops"))[:2 if ten_crop else 1]:
         result = evaluate(net, held_out, feed, batch=batch, ten_crop=crops == 10, title=f"{name}, {label}")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-        say("test", f"{result}: {len(held_out):,} {name} images, {label}, best checkpoint (epoch {report['epoch']})")
+        say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {report['epoch']})")
     say("majority", f"{100 * report['majority']:.1f} % would be right by always saying the most frequent class")
     if draw_into is not None:
         (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")

@@ -140,7 +140,7 @@ class Trainer:
         for dataset in (self.train, self.val):
             if text := dataset.report_skipped():
                 self.say(text)
-        self.say(f"memory      {room}")
+        self.say(f"{'memory':13s}{room}")
         return Feed(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
 
     def fit(self, epochs: int) -> Outcome:
