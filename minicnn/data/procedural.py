@@ -50,7 +50,7 @@ def draw_image(seed: int, size: int, number: int) -> np.ndarray:
         level = 1.5 * (np.sin(along) + np.sin(across)) - 1.5
     ink = np.clip(2 * level + 0.5, 0, 1)                                           # (size, size), soft at the edges
     paper = LEANINGS[number % len(CLASSES)] + 0.5 * (np.array(u[6:9]) - 0.5)
-    step = 0.3 + 0.3 * u[15] + 0.2 * (np.array(u[9:12]) - 0.5)                     # the ink is always the lighter colour
+    step = 0.3 + 0.3 * u[15] + 0.2 * (np.array(u[9:12]) - 0.5)                     # the ink is always the lighter
     light = 1 + (u[12] - 0.5) * x + (u[13] - 0.5) * y                              # brighter to one side
     image = (paper + (ink[:, :, None] - 0.5) * step) * light[:, :, None]           # (size, size, 3)
     image += (0.05 + 0.15 * u[14]) * (noise[:, :, None] - 0.5)
