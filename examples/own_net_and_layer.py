@@ -44,7 +44,7 @@ class PReLU(Layer):
 
     def backward(self, ctx, dy, saved, dxs):            # add to the parameters' gradients, write dx
         x, a = saved["x"], self.params["a"]
-        a.grad[...] += (dy * x * (x <= 0)).reshape(-1, self.channels).sum(axis=0)
+        a.grad += (dy * x * (x <= 0)).reshape(-1, self.channels).sum(axis=0)
         if dxs[0] is not None:                          # None: nothing before this layer learns
             dxs[0][...] = dy * np.where(x > 0, 1, a.data)
 

@@ -28,6 +28,12 @@ class Param:
             self._grad = self.data * 0 if not isinstance(self.data, np.ndarray) else np.zeros_like(self.data)
         return self._grad
 
+    @grad.setter
+    def grad(self, value) -> None:
+        """Lets `param.grad += part` be written; the array itself stays the same one."""
+        if value is not self._grad:
+            self.grad[...] = value
+
     def zero_grad(self) -> None:
         """Set the gradient to zero, in place."""
         if self._grad is not None:

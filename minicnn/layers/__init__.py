@@ -6,11 +6,12 @@ from minicnn.layers.combine import Add, Concat, Flatten
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
+from minicnn.layers.local import Local2d
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
 
 __all__ = [
     "Add", "AvgPool2d", "Concat", "Context", "Conv2d", "Dropout", "Flatten", "LRN", "LRNWithin", "Layer", "LayerPlan",
-    "Linear", "MaxPool2d", "Normal", "ReLU", "SoftmaxCrossEntropy", "Tanh", "Uniform",
+    "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU", "SoftmaxCrossEntropy", "Tanh", "Uniform",
 ]
