@@ -37,10 +37,10 @@ from minicnn.visualize.report import draw_run
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None}
 # Folders are trained as in section 5 of the paper; a few thousand images want a higher rate, falling to 0, and
-# smaller batches. A solar cell may also be mirrored up-down and turned; most photographs may not.
+# smaller batches. A solar cell may also be mirrored up-down; most photographs may not.
 FOLDER = {"epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "augment": {"colour": "paper"}}
 SMALL = {"epochs": 3, "batch": 32, "lr": 0.03, "schedule": "cosine", "augment": {}}
-RECIPES = {"elpv": {**SMALL, "augment": {"updown": True, "transpose": True}}, "synthetic": SMALL}
+RECIPES = {"elpv": {**SMALL, "augment": {"updown": True}}, "synthetic": SMALL}
 
 
 def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
@@ -59,8 +59,8 @@ def train_run(options: argparse.Namespace) -> int:
     settings = settle(options, checkpoint)
     splits, net = prepare(settings, may_fall_back=options.data is None and checkpoint is None)
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
-    run_dir = (checkpoint.parent if checkpoint else
-               new_run_dir(options.out, options.run_name, f"{splits.name}-{settings['variant']}"))
+    stem = f"{splits.name}-{settings['variant']}"
+    run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name, stem)
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings)
     if checkpoint:
         trainer.resume(checkpoint)
@@ -82,7 +82,6 @@ def evaluate_run(options: argparse.Namespace) -> int:
     settings = settle(options, checkpoint)
     splits, net = prepare(settings, may_fall_back=False)
     say("data", splits.description)
-    say("checkpoint", str(checkpoint))
     judge(net, splits, checkpoint, settings["batch"], ten_crop=True)
     return 0
 
@@ -171,8 +170,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how = parser.add_argument_group("how")
     how.add_argument("--epochs", metavar="N", type=int, help="default: 3; for a folder the paper's 90")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; for a folder 128)")
-    how.add_argument("--lr", metavar="N", type=float, help="learning rate to begin with (default: 0.03; for a folder "
-                     "0.01)")
+    how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: 0.03; for a folder 0.01)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
     how.add_argument("--threads", metavar="N", type=int, help="of BLAS and Numba together (default: all cores)")
@@ -187,8 +185,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         return train_run(options) if options.evaluate is None else evaluate_run(options)
     except MinicnnError as error:
         print(f"error: {error}", file=sys.stderr)
