@@ -23,7 +23,7 @@ from minicnn.errors import ConfigError
 from minicnn.gradcheck_functions import LayerFunction, NetFunction
 from minicnn.layers.base import Layer
 
-# An element passes when |analytic - numeric| <= RTOL * max(|analytic|, |numeric|) + ATOL * rms(whole gradient)
+# An element passes when |analytic - numeric| <= RTOL * max(|analytic|, |numeric|) + ATOL * rms(gradient)
 # + what float64 rounds off in f. Measured over gradcheck_cases.py: single layers stay below 5e-4 of that (rel. error
 # 2e-8), networks of eight layers below 0.5, where steps must be small because some ReLU's kink is always near.
 RTOL, ATOL = 1e-5, 1e-7
