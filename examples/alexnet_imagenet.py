@@ -36,6 +36,7 @@ from minicnn.train.schedule import Cosine, Plateau
 from minicnn.visualize.report import draw_run
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None}
+ASKED = ("epochs", "batch", "lr")                   # what of a recipe can be asked for
 # Folders are trained as in section 5 of the paper; a few thousand images want a higher rate, falling to 0, and
 # smaller batches. A solar cell may also be mirrored up-down; most photographs may not.
 FOLDER = {"epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "augment": {"colour": "paper"}}
@@ -88,13 +89,12 @@ def evaluate_run(options: argparse.Namespace) -> int:
 
 def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
     """What was asked for, else what the run of the checkpoint was begun with, else the defaults."""
-    names = [*DEFAULTS, "epochs", "batch", "lr"]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name in (*DEFAULTS, *ASKED) if (value := getattr(options, name)) is not None}
     if "data" in given and given["data"] not in ("elpv", "synthetic"):
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_settings(checkpoint)["about"] if checkpoint else {}
     data = {**DEFAULTS, **begun_with, **given}["data"]
-    recipe = {name: RECIPES.get(data, FOLDER)[name] for name in ("epochs", "batch", "lr")}
+    recipe = {name: RECIPES.get(data, FOLDER)[name] for name in ASKED}
     return {**DEFAULTS, **recipe, **begun_with, **given}
 
 

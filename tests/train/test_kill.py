@@ -81,28 +81,25 @@ def test_ctrl_c_ends_cleanly_and_goes_on(tmp_path):
             assert_same_run(run_dir, tmp_path / "undisturbed")
 
 
-def alexnet(*arguments, seconds=None):
-    """The main example, killed after so many seconds; its exit code."""
-    process = subprocess.Popen([sys.executable, EXAMPLE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-    return process.returncode
+def alexnet(run_dir, *arguments, kill_after=None, delay=0.0):
+    """The main example, killed `delay` seconds after so many steps stand in its metrics; its exit code."""
+    process = subprocess.Popen([sys.executable, EXAMPLE, *arguments], stdout=subprocess.DEVNULL)
+    while kill_after is not None and process.poll() is None:
+        if (run_dir / "metrics.jsonl").exists() and sum(r["kind"] == "step" for r in log(run_dir)) >= kill_after:
+            time.sleep(delay)
+            process.kill()
+        time.sleep(0.05)
+    return process.wait()
 
 
 @pytest.mark.slow
 def test_alexnet_killed_twice(tmp_path):
     save_tree(tmp_path / "photos", per_class=12)
     common = ["--data", tmp_path / "photos", "--out", tmp_path]
-    new = [*common, "--batch", "4", "--epochs", "2", "--save-every", "2", "--run-name"]
-    began = time.perf_counter()
-    assert alexnet(*new, "undisturbed") == 0
-    length = time.perf_counter() - began
-    moments, kills = random.Random(1), 0
-    assert alexnet(*new, "run", seconds=0.6 * length) == -signal.SIGKILL
-    while kills < 1:
-        kills += alexnet(*common, "--resume", "run", seconds=moments.uniform(0.3, 0.6) * length) == -signal.SIGKILL
-    assert alexnet(*common, "--resume", "run") == 0
-    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+    new = [*common, "--batch", "4", "--epochs", "2", "--save-every", "2", "--run-name"]      # four steps an epoch
+    assert alexnet(tmp_path / "undisturbed", *new, "undisturbed") == 0
+    run_dir, delays = tmp_path / "run", random.Random(1)
+    assert alexnet(run_dir, *new, "run", kill_after=3, delay=delays.random()) == -signal.SIGKILL
+    assert alexnet(run_dir, *common, "--resume", "run", kill_after=6, delay=delays.random()) == -signal.SIGKILL
+    assert alexnet(run_dir, *common, "--resume", "run") == 0
+    assert_same_run(run_dir, tmp_path / "undisturbed")
