@@ -45,12 +45,12 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     accuracy_axes.set_title("accuracy (%)", loc="left", fontsize=10, color=INK)
     _limits(loss_axes, [r["train"]["loss"] for r in epochs] + [r["val"]["loss"] for r in epochs],
             [r["loss"] for r in steps])
-    for axes in (loss_axes, accuracy_axes):
+    for axes, empty_corner in (loss_axes, "upper right"), (accuracy_axes, "lower right"):
         quiet_axes(axes)
         axes.set_xlabel("epoch", fontsize=9, color=QUIET)
         _epoch_ticks(axes, max(x, default=1))
         axes.spines["bottom"].set_color(LINE)
-        axes.legend(loc="best", fontsize=8.5, frameon=False, labelcolor=INK)
+        axes.legend(loc=empty_corner, fontsize=8.5, frameon=False, labelcolor=INK)
     return save_png(figure, path)
 
 
