@@ -19,11 +19,11 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
-    figure = new_figure(3.9)
+    figure = new_figure(4.2)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.065, right=0.965, top=0.80, bottom=0.135, wspace=0.17)
+    figure.subplots_adjust(left=0.065, right=0.965, top=0.755, bottom=0.125, wspace=0.17)
     if title:
-        figure.text(0.0465, 0.92, title, fontsize=11.5, color=INK, weight="bold")
+        figure.text(0.0465, 0.93, title, fontsize=11.5, color=INK, weight="bold")
 
     x = [r["epoch"] for r in epochs]
     few = 5 if len(epochs) <= 40 else 0
@@ -45,12 +45,13 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     accuracy_axes.set_title("accuracy (%)", loc="left", fontsize=10, color=INK)
     _limits(loss_axes, [r["train"]["loss"] for r in epochs] + [r["val"]["loss"] for r in epochs],
             [r["loss"] for r in steps])
-    for axes, empty_corner in (loss_axes, "upper right"), (accuracy_axes, "lower right"):
+    figure.legend(*accuracy_axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.035, 0.925), ncols=3,
+                  fontsize=8.5, frameon=False, labelcolor=INK)
+    for axes in (loss_axes, accuracy_axes):
         quiet_axes(axes)
         axes.set_xlabel("epoch", fontsize=9, color=QUIET)
         _epoch_ticks(axes, max(x, default=1))
         axes.spines["bottom"].set_color(LINE)
-        axes.legend(loc=empty_corner, fontsize=8.5, frameon=False, labelcolor=INK)
     return save_png(figure, path)
 
 
