@@ -287,7 +287,7 @@ class Net:
         os.replace(beside, path)
 
     def load(self, path) -> None:
-        """Read parameters written by `save`. Nothing is changed unless all of them fit."""
+        """Read parameters from a file of `save`, or from a checkpoint of a run. Nothing is changed unless all fit."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
         if not Path(path).is_file():
@@ -296,7 +296,8 @@ class Net:
             tensors = load_file(path)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a whole safetensors file (cut short?): {error}") from None
-        self.load_arrays(tensors, str(path))
+        own = {name: array for name, array in tensors.items() if "/" not in name}     # not velocity/..., data/...
+        self.load_arrays(own, str(path))
 
     def load_arrays(self, tensors: dict[str, np.ndarray], source: str = "the given arrays") -> None:
         """Set the parameters from arrays by name. Nothing is changed unless all of them fit."""

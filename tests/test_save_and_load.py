@@ -97,3 +97,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         net.save(path)
     assert path.read_bytes() == whole
+
+
+def test_a_checkpoint_of_a_run_can_be_loaded(tmp_path):
+    """Beside the weights it holds velocities and the mean image, under names with a slash."""
+    from safetensors.numpy import load_file, save_file
+    net, other = small(seed=1), small(seed=2)
+    net.save(tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    save_file({**tensors, "velocity/conv.w": np.zeros(3), "data/mean": np.zeros(2)}, tmp_path / "last.safetensors")
+    other.load(tmp_path / "last.safetensors")
+    same(weights(other), weights(net))
