@@ -17,6 +17,9 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 # Compiled code is kept on disk beside each file and renewed when that file changes: after a change of these options, or
 # of philox.py, which is compiled into its callers, delete kernels/cpu/__pycache__.
 kernel = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+# The same with every sum in its written order. A reordered sum may differ in the last bit with the distance between two
+# arrays: where they lie within a few vectors of each other, LLVM's check for overlap takes the loop that has none.
+kernel_in_order = njit(nogil=True, cache=True, error_model="numpy")
 
 ALIGN = 64                       # bytes: a cache line, and the widest vector
 

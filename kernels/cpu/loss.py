@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel
+from minicnn.kernels.cpu.gemm import kernel, kernel_in_order
 from minicnn.kernels.cpu.threads import parallel_for
 
 
-@kernel
+@kernel_in_order
 def _softmax(first, last, x, labels, y, losses):
     """y = softmax of rows first..last; and losses, where there are labels (y must then not be x)."""
     for n in range(first, last):

@@ -45,3 +45,17 @@ def test_logits_far_apart(ops, dtype):
     probs, losses = forward(ops, x, labels)
     np.testing.assert_array_equal(probs, [[1, 0, 0]] * 3)
     np.testing.assert_array_equal(losses, [0, 2000, 4000])
+
+
+def test_losses_do_not_depend_on_where_the_arrays_lie(ops):
+    """Small arrays a few bytes apart: a sum that is vectorised or not, by their distance, would differ in a bit."""
+    memory, labels, losses = np.empty(256, np.float32), np.zeros(1, np.int32), np.empty(1, np.float32)
+    rng = np.random.default_rng(7)
+    for _ in range(200):
+        logits, found = rng.standard_normal((1, 5), np.float32), set()
+        for distance in (6, 20, 31, 64):
+            x, probs = memory[:5].reshape(1, 5), memory[distance:distance + 5].reshape(1, 5)
+            x[...] = logits
+            ops.softmax_cross_entropy_forward(x, labels, probs, losses)
+            found.add(losses.tobytes())
+        assert len(found) == 1
