@@ -40,7 +40,8 @@ def test_every_mode_becomes_rgb(mode):
         image = photo(32, 32).convert(mode)
         wanted = np.asarray(image.convert("RGB"))[:, :, 0]
     assert image.mode == mode
-    pixels = images.decode(encoded(image, format), 32)
+    options = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}       # Pillow 12 cannot read its own without it
+    pixels = images.decode(encoded(image, format, **options), 32)
     assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels[:, :, 0].astype(int), wanted, atol=1)
 
