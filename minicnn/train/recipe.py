@@ -30,11 +30,13 @@ class SGDRecipe:
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:
-    """The factor on the output layer's rate with which AlexNet's first epoch does not oscillate; 1 for many classes.
+    """A factor on the output layer's rate that damps the oscillation of AlexNet's first epoch; 1 for many classes.
 
     Biases of 1 make the hidden units h begin near 1, and dropout halves them: |h|^2 = hidden / 2. Along h the loss then
     curves with c = 2 |h|^2 p (1 - p), p = 1 / classes: 1024 for two classes, 4 for a thousand. Momentum 0.9 is stable
     while rate * c < 3.8, which the paper's 0.01 is for a thousand classes and not for two. This keeps it at 1.
+    It damps and does not remove: on two classes the mean loss of the first epoch was 0.94 with it (rate 0.03) and 1.64
+    without (rate 0.01), with single steps still above 1.4; learning was not shown to be better after that epoch.
     """
     curvature = hidden * (classes - 1) / classes**2
     return min(1.0, 1.0 / (lr * curvature)) if classes > 1 else 1.0
