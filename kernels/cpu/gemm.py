@@ -57,6 +57,22 @@ def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype) -> np.n
     return memory[offset : offset + int(np.prod(shape)) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
+def bytes_of(requests: list[tuple[tuple[int, ...], object]]) -> int:
+    """Bytes of work space for arrays of these (shape, dtype), each on a cache line of its own."""
+    return sum(aligned(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in requests) + ALIGN
+
+
+def arrays_in(work: np.ndarray | None, requests: list[tuple[tuple[int, ...], object]]) -> list[np.ndarray]:
+    """The arrays of `bytes_of`, one behind the other in work (uint8); allocated where it is None or too small."""
+    if work is None or work.size < bytes_of(requests):
+        work = np.empty(bytes_of(requests), np.uint8)
+    offset, arrays = -work.ctypes.data % ALIGN, []
+    for shape, dtype in requests:
+        arrays.append(view(work, offset, shape, dtype))
+        offset += aligned(arrays[-1].nbytes)
+    return arrays
+
+
 # Inside kernels, a signed index that does not start at 0 keeps a loop from becoming vector instructions (it might be
 # negative, which would mean "from the end"); slices in inner loops are counted references, which costs as well. So an
 # innermost index is either the loop's own, from 0, or an unsigned sum: a[index(start + j)].
