@@ -37,7 +37,7 @@ import numpy as np
 
 from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, index, kernel, rows
 from minicnn.kernels.cpu.microkernel import correlate_tile, outer_tile, tile_for
-from minicnn.kernels.cpu.threads import parallel_for, run, split, threads
+from minicnn.kernels.cpu.threads import blocks, parallel_for, run, split, threads
 
 CHUNK_TILES = 32                 # tiles of pixels that meet a panel of w before the next panel is read
 CHUNK_PIXELS = 160               # pixels of dy that are packed at a time for dw: some lines, 20 KB of a panel
@@ -68,9 +68,8 @@ def _rectangles(N, rows, columns, chunk):
     tasks = []
     for i0, i1, r0, r1 in _spans(*rows):
         for j0, j1, s0, s1 in _spans(*columns):
-            pixels = N * (i1 - i0) * (j1 - j0)
             tasks += [(first, last, (i0, i1, r0, r1), (j0, j1, s0, s1))
-                      for first, last in split(pixels, -(-pixels // chunk))]
+                      for first, last in blocks(N * (i1 - i0) * (j1 - j0), chunk)]
     return sorted(tasks, key=lambda task: task[0] - task[1])                   # large ones first: the cores end together
 
 
@@ -123,9 +122,8 @@ def _correlate(source, target, panels, starts, addresses, steps, down, across, r
 
     down, across: (number of outputs, step, shift, taps, size of the source, step in the target, first in the target).
     """
-    chunk = len(tile[0]) * CHUNK_TILES
-    pixels = len(source) * down[0] * across[0]
-    chunk = min(chunk, max(len(tile[0]), -(-pixels // (2 * threads()))))
+    tiles = -(-len(source) * down[0] * across[0] // len(tile[0]))
+    chunk = len(tile[0]) * min(CHUNK_TILES, -(-tiles // (2 * threads())))
     tasks = _rectangles(len(source), down[:5], across[:5], chunk)
     maps = [(axis[1], axis[2], axis[5], axis[6]) for axis in (down, across)]
 
@@ -230,29 +228,40 @@ def _phases(stride, pad, taps, size, outputs):
 
 
 # ---- the weight gradient
-def _weights_tile(D, E, itemsize):
-    """(tile, whether the im2col lines are written): rows that divide the input channels well, where there are enough."""
-    rows, vectors, lanes = tile_for(E, itemsize)
-    fewer = len(rows) * 2 // 3
-    if D >= fewer and -(-D // fewer) * fewer < 0.95 * (-(-D // len(rows)) * len(rows)):
-        rows = (0,) * fewer
-    return (rows, vectors, lanes), D < len(rows)
+def _weights_rows(length, tile):
+    """The tile with as many rows as divide a run of `length` channels best."""
+    rows, vectors, lanes = tile
+    most, fewer = len(rows), len(rows) * 2 // 3
+    return ((0,) * (fewer if -(-length // fewer) * fewer < 0.95 * (-(-length // most) * most) else most), vectors, lanes)
 
 
 @lru_cache(maxsize=1024)
-def _weights_plan(N, P, Q, taps, D, groups, E, dtype):
-    """How dw is computed: (tile, im2col?, parts of the pixels, lines at a time, arrays of work space)."""
+def _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, dtype):
+    """How dw is computed: (tile, runs or None for im2col, lines at a time, arrays of work space).
+
+    A run is (first output column, last, tap, length): for these columns `length` numbers of a kernel row, from this tap
+    on, are contiguous in x and not padding. One tap is a run if its channels fill a tile, else a whole kernel row.
+    """
     dtype = np.dtype(dtype)
-    tile, im2col = _weights_tile(D, E, dtype.itemsize)
+    widest = tile_for(E, dtype.itemsize)
+    taps = [(max(0, -((s - left) // v)), min(Q, (W - 1 + left - s) // v + 1), s, D) for s in range(S)]
+    rows = [(j0, j1, s0, (s1 - s0) * D) for j0, j1, s0, s1 in _spans(Q, v, -left, S, W)] if groups == 1 else []
+    for runs in (taps, rows):
+        runs = [run for run in runs if run[0] < run[1] and run[3] > 0]
+        tile = _weights_rows(max((run[3] for run in runs), default=0), widest)
+        if runs and min(run[3] for run in runs) >= len(tile[0]):
+            depth = R * S * D
+            break
+    else:
+        runs, tile = None, _weights_rows(R * S * D, widest)
+        depth = -(-R * S * D // len(tile[0])) * len(tile[0])
     width = len(tile[1]) * len(tile[2])
     count, lines = groups * -(-E // width), min(P, max(1, CHUNK_PIXELS // Q))
-    depth = -(-taps * D // len(tile[0])) * len(tile[0]) if im2col else taps * D
     private = count * depth * width * dtype.itemsize <= PRIVATE_BYTES or count < threads()
-    units = N * -(-P // lines)
-    parts = min(units, threads()) if private else 1
+    parts = min(N * -(-P // lines), threads()) if private else 1
     requests = [((parts, count, depth, width), dtype), ((threads(), lines * Q, width), dtype),
-                ((threads(), lines * Q if im2col else 0, depth), dtype)]
-    return tile, im2col, parts, lines, requests
+                ((threads(), 0 if runs else lines * Q, depth), dtype)]
+    return tile, np.array(runs or np.empty((0, 4)), np.int64), lines, requests
 
 
 @kernel
@@ -276,8 +285,12 @@ def _im2col(cells, x, n, p0, p1, Q, R, S, u, v, top, left, c0, D):
 
 
 @kernel
-def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, lines, window, groups, rows, vectors, lanes):
-    """total[panel] (taps*C/G, width) = X' dy for units first..last of `lines` output lines each, panels panel0..panel1."""
+def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, lines, window, runs, groups, rows, vectors,
+                  lanes):
+    """total[panel] (taps*C/G, width) = X' dy for units first..last of `lines` output lines each, panels panel0..panel1.
+
+    window: (R, S, *stride, top, left).   runs: (first output, last, tap, numbers): where x is contiguous, _weights_runs.
+    """
     N, P, Q, K = dy.shape
     H, W, C, size = x.shape[1], x.shape[2], x.shape[3], x.itemsize
     R, S, u, v, top, left = window
@@ -309,16 +322,14 @@ def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, line
                 continue
             for r in range(R):
                 low, high = max(p0, -((r - top) // u)), min(p1, (H - 1 + top - r) // u + 1)
-                for s in range(S):
-                    left_q, right_q = max(0, -((s - left) // v)), min(Q, (W - 1 + left - s) // v + 1)
-                    if low >= high or left_q >= right_q:
-                        continue
-                    pixel = ((n * H + low * u + r - top) * W + left_q * v + s - left) * C + g * D
-                    line = b + ((low - p0) * Q + left_q) * width * size
-                    for d in range(0, D, tile_rows):
-                        d0 = min(d, D - tile_rows)
+                for i in range(len(runs) if low < high else 0):
+                    q0, q1, s, length = runs[i]
+                    pixel = ((n * H + low * u + r - top) * W + q0 * v + s - left) * C + g * D
+                    line = b + ((low - p0) * Q + q0) * width * size
+                    for d in range(0, length, tile_rows):
+                        d0 = min(d, length - tile_rows)                        # the last tile may overlap the one before
                         outer_tile(rows, vectors, lanes, number, x.ctypes.data + (pixel + d0) * size, u * W * C * size,
-                                   v * C * size, line, Q * width * size, high - low, right_q - left_q,
+                                   v * C * size, line, Q * width * size, high - low, q1 - q0,
                                    sums + ((r * S + s) * D + d0) * width * size, d - d0)
 
 
@@ -339,9 +350,11 @@ def _add_panels(first, last, dw, totals, groups):
 def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
-    tile, _, parts, lines, requests = _weights_plan(N, P, Q, R * S, D, groups, K // groups, x.dtype.str)
+    tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
+                                                x.dtype.str)
     totals, packed, cells = arrays_in(work, requests)
-    window, units, count = (R, S, *stride, *pads[:2]), N * -(-P // lines), totals.shape[1]
+    window, units = (R, S, *stride, *pads[:2]), N * -(-P // lines)
+    parts, count = totals.shape[:2]
     if parts > 1:
         tasks = [(part, *units_of, 0, count) for part, units_of in enumerate(split(units, parts))]
     else:
@@ -349,7 +362,7 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
 
     def part_of(lane, part, first, last, panel0, panel1):
         _weights_part(first, last, panel0, panel1, x, dy, totals[part], packed[lane], cells[lane], lines, window,
-                      groups, *tile)
+                      runs, groups, *tile)
 
     run(tasks, part_of, list(range(threads())))
     parallel_for(R * S * D, K * len(totals), _add_panels, rows(dw, K), totals, groups)
@@ -363,5 +376,5 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     phase = -(-R // u) * -(-S // v)                                            # taps of the largest phase
     passes = [_panels(groups, E, R * S, D, dtype, tile_for(E, itemsize)),
               _panels(groups, D, phase, E, dtype, tile_for(D, itemsize)),
-              _weights_plan(N, P, Q, R * S, D, groups, E, np.dtype(dtype).str)[-1]]
+              _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, np.dtype(dtype).str)[-1]]
     return max(map(bytes_of, passes))

@@ -31,6 +31,7 @@ from minicnn.errors import ConfigError
 
 # bytes of a vector -> rows of the tile by its width in vectors: as many sums as the registers hold beside a and b
 ROWS = {64: {1: 14, 2: 12, 3: 9}, 32: {1: 10, 2: 6, 3: 4}, 16: {1: 10, 2: 6, 3: 4}}
+AHEAD = 12          # steps between asking for a row of b, which lies in the second-level cache, and using it
 VECTOR_VARIABLE = "MINICNN_VECTOR_BYTES"
 
 
@@ -79,6 +80,16 @@ class _Tile:
         """`vectors` vectors that lie side by side."""
         step = self.lanes * self.size
         return [self.load(self.builder.add(address, self.integer(v * step)), self.vector) for v in range(self.vectors)]
+
+    def prefetch_row(self, address):
+        """Ask for the row that lies AHEAD rows further on; asking for what is not there does no harm."""
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        prefetch = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]), "llvm.prefetch.p0")
+        step = self.lanes * self.size
+        for v in range(self.vectors):
+            where = self.builder.add(address, self.integer((AHEAD * self.vectors + v) * step))
+            self.builder.call(prefetch, [self.builder.inttoptr(where, byte), *(ir.Constant(flag, n) for n in (0, 3, 1))])
 
     def broadcast(self, value):
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -172,7 +183,9 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
         i = builder.phi(ir.IntType(64))
         i.add_incoming(tile.integer(0), tap_block)
         inner = tile.registers(outer, tap_block)
-        b_row = tile.load_row(builder.add(b_tap, tile.times(i, tile.vectors * tile.lanes * tile.size)))
+        b_here = builder.add(b_tap, tile.times(i, tile.vectors * tile.lanes * tile.size))
+        tile.prefetch_row(b_here)
+        b_row = tile.load_row(b_here)
         offset = tile.times(i, tile.size)
         sums = tile.add_products(inner, [builder.add(address, offset) for address in a_tap], b_row)
         after = builder.add(i, tile.integer(1))
