@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,13 +38,17 @@ class Dataset:
     decode   item -> uint8 (A, B, 3); raises ImageError
     size     (A, B)
     ids      the images' numbers for random draws, unique over all splits of a set; default 0, 1, 2 ...
+    caption  item -> the text that names it in messages and pictures
     """
 
+    statistics = None          # of the images, where they are known without a pass over the set: see measure
+    checked = False            # whether what cannot be read has been left out already: see scan
+
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
-                 size: tuple[int, int], ids=None):
-        self.name, self.classes, self.decode = name, list(classes), decode
+                 size: tuple[int, int], ids=None, caption: Callable = str):
+        self.name, self.classes, self.decode, self.caption = name, list(classes), decode, caption
         self.image_shape = (int(size[0]), int(size[1]), 3)
-        self._items = list(items)
+        self._items = items if isinstance(items, np.ndarray) else list(items)
         self._labels = np.asarray(labels, np.int32)
         self._ids = np.arange(len(self._items), dtype=np.uint32) if ids is None else np.asarray(ids, np.uint32)
         if not (len(self._items) == len(self._labels) == len(self._ids)):
@@ -73,7 +78,7 @@ class Dataset:
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """(path, reason) of each image that was left out."""
-        return [(str(self._items[p]), reason) for p, reason in sorted(self._left_out.items())]
+        return [(self.caption(self._items[p]), reason) for p, reason in sorted(self._left_out.items())]
 
     @property
     def positions(self) -> np.ndarray:
@@ -85,17 +90,17 @@ class Dataset:
         """Position in the whole listing -> reason, of each image that was left out."""
         return dict(self._left_out)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Names this listing (items, labels, classes, image size), whatever was left out of it."""
         digest = hashlib.sha256(repr((self.name, self.classes, self.image_shape)).encode())
         digest.update(self._labels.tobytes())
-        digest.update("\n".join(map(str, self._items)).encode("utf-8", "surrogateescape"))
+        digest.update("\n".join(map(self.caption, self._items)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def path(self, i: int) -> str:
         """Where image i comes from, for captions and messages."""
-        return str(self._items[self._usable[i]])
+        return self.caption(self._items[self._usable[i]])
 
     def read(self, i: int) -> np.ndarray:
         """Image i, uint8 (A, B, 3) RGB. May be called from several threads. Do not write into it."""
@@ -136,8 +141,11 @@ class Dataset:
     def select(self, indices, name: str | None = None) -> Dataset:
         """The images with these indices, in this order, as a set of their own; they keep their ids."""
         at = self._usable[np.asarray(indices, np.intp)]
-        return Dataset(name or self.name, self.classes, self._labels[at], [self._items[p] for p in at], self.decode,
-                       size=self.image_shape[:2], ids=self._ids[at])
+        items = self._items[at] if isinstance(self._items, np.ndarray) else [self._items[p] for p in at]
+        chosen = Dataset(name or self.name, self.classes, self._labels[at], items, self.decode,
+                         size=self.image_shape[:2], ids=self._ids[at], caption=self.caption)
+        chosen.checked = self.checked
+        return chosen
 
     def report_skipped(self, most: int = 5) -> str:
         """One line that counts and names what was left out, or "" when nothing was."""

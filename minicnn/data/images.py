@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import os
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -62,11 +63,25 @@ def load_under(root: str, size: int, relative: str) -> np.ndarray:
 
 def decode(data: bytes, size: int = 256, where: str = "in memory") -> np.ndarray:
     """The image in these bytes, uint8 (size, size, 3). `where` names it in an ImageError."""
+    return examine(data, size, where).pixels
+
+
+class Picture(NamedTuple):
+    """A decoded image, and what its file was: a format such as "JPEG", a mode such as "RGB", "L" (grey) or "CMYK"."""
+
+    pixels: np.ndarray         # uint8 (size, size, 3)
+    format: str
+    mode: str
+
+
+def examine(data: bytes, size: int = 256, where: str = "in memory") -> Picture:
+    """decode, with what there is to say about the file."""
     if not data:
         raise ImageError(where, "the file is empty")
     try:
         image = _open_jpeg(data, size) if simplejpeg is not None else None
-        return _central_square(_open(data, size) if image is None else image, size)
+        image, form, mode = _open(data, size) if image is None else (image, "JPEG", image.mode)
+        return Picture(_central_square(image, size), form, mode)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -97,15 +112,21 @@ def _open_jpeg(data: bytes, size: int) -> Image.Image | None:
     return Image.fromarray(pixels[:, :, 0] if colours == "Gray" else pixels)
 
 
-def _open(data: bytes, size: int) -> Image.Image:
-    """Any image through Pillow, as mode L or RGB."""
+def _open(data: bytes, size: int) -> tuple[Image.Image, str, str]:
+    """Any image through Pillow, as mode L or RGB; and its format, and the mode it is stored in."""
     image = Image.open(io.BytesIO(data))
+    form, mode = image.format, image.mode
     k = _reduction(*image.size, size)
-    if image.format == "JPEG" and k > 1:
+    if form == "JPEG" and k > 1:
         image.draft(image.mode, (image.width // k, image.height // k))
     image.load()
     if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)
+    return _grey_or_rgb(image), form, mode
+
+
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB."""
     if image.mode in ("L", "RGB"):
         return image
     if image.mode == "F":

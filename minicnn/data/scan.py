@@ -17,8 +17,10 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
     """Reads every image, leaves out the unreadable, and returns dataset.skipped.
 
     visit(image) is called with every readable image, in order and in this thread. DataError when no image, or none of
-    some class, can be read.
+    some class, can be read. A set whose images were all read when it was prepared is not read again for nothing.
     """
+    if dataset.checked and visit is None:
+        return dataset.skipped
     from tqdm import tqdm
 
     def attempt(i: int):

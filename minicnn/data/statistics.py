@@ -2,8 +2,8 @@
 
 The paper subtracts "the mean activity over the training set from each pixel" (section 2) and shifts the colours of
 training images along the principal components of "the set of RGB pixel values throughout the training set" (section
-4.1). Both come from one pass that also leaves out unreadable images (scan.py). Sums are kept in integers, so that they
-are exact and the same in any order.
+4.1). Both come from one pass that also leaves out unreadable images (scan.py), or from the preparation of the set
+(prepared.py), which has made that pass.
 
     mean         float32 (A, B, 3), 0..255
     eigenvalues, eigenvectors    of the 3x3 covariance of RGB pixels scaled to 0..1: the largest first, one per column
@@ -19,6 +19,7 @@ import numpy as np
 
 from minicnn.data.dataset import Dataset
 from minicnn.data.scan import scan
+from minicnn.data.sums import PixelSums
 from minicnn.errors import DataError
 
 FORMAT = "minicnn statistics 1"
@@ -44,31 +45,27 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
     """The statistics of a training set, and the unreadable images left out of it.
 
     path: a safetensors file to keep them in. Where it already holds this set's, they are read from it, with the list of
-    what was left out, and no image is decoded. DataError when no image can be read.
+    what was left out, and no image is decoded. A prepared set knows its own. DataError when no image can be read.
     """
+    if dataset.statistics is not None:
+        return dataset.statistics
     if path is not None and os.path.exists(path):
         found = _load(path, dataset)
         if found is not None:
             return found
-    total = np.zeros(dataset.image_shape, np.uint32)                     # room for 16.8 million images
-    outer, count = np.zeros((3, 3), np.int64), 0
-
-    def visit(image):
-        nonlocal count
-        np.add(total, image, out=total)
-        planes = np.ascontiguousarray(image.reshape(-1, 3).T).astype(np.float64)             # (3, A*B)
-        np.add(outer, np.einsum("cp,dp->cd", planes, planes).astype(np.int64), out=outer)    # whole numbers: exact
-        count += 1
-
-    scan(dataset, visit=visit, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
-    if count == 0:
+    sums = PixelSums(dataset.image_shape)
+    scan(dataset, visit=sums.add, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
+    if sums.count == 0:
         raise DataError(f"{dataset.name}: no images to take the mean of")
-    rgb = total.sum(axis=(0, 1), dtype=np.int64)                         # (3,)
-    eigenvalues, eigenvectors = principal_components(rgb, outer, count * total.shape[0] * total.shape[1])
-    statistics = Statistics((total / count).astype(np.float32), eigenvalues, eigenvectors, count)
+    statistics = statistics_of(sums)
     if path is not None:
         _save(path, dataset, statistics)
     return statistics
+
+
+def statistics_of(sums: PixelSums) -> Statistics:
+    """The statistics that follow from the sums over all images."""
+    return Statistics(sums.mean, *principal_components(sums.rgb, sums.outer, sums.pixels), sums.count)
 
 
 def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
