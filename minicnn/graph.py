@@ -166,11 +166,15 @@ class Net:
                 step.node.layer.backward(context, dy_array, self._saved(step, plan, arrays), dxs)
             elif step.input_dxs and input_grad:
                 dxs[0][...] = dy_array.reshape(dxs[0].shape)
+            self._gradients_done(step.node)
             for part, whole in sums:
                 self.ops.accumulate(part, whole)
         if input_grad:
             return input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else input_grads
         return None
+
+    def _gradients_done(self, node: Node) -> None:
+        """Called by `backward` when the gradients of this layer's parameters are complete."""
 
     @property
     def logits(self):
@@ -209,7 +213,7 @@ class Net:
         for step in plan.steps:
             xs = [arrays[value] for value in step.xs]
             if step.node.layer.is_view:
-                arrays[step.y] = xs[0].reshape(batch, *plan.values[step.y].shape[1:])
+                arrays[step.y] = xs[0].reshape(len(xs[0]), *plan.values[step.y].shape[1:])
                 continue
             context.relu, context.purpose = step.relu, purpose_id(step.node.name)
             context.work = None if step.work is None else arrays[step.work]
@@ -276,13 +280,43 @@ class Net:
         except MinicnnError as error:
             raise type(error)(f"network {self.name!r}, {error}") from None
 
+    # ---- as one of several ranks (minicnn/parallel/net.py); a network by itself is the only one
+    lead = True                 # writes files and speaks
+    has_logits = True           # `logits` can be asked for after `loss`
+
+    def own_rows(self, batch: int) -> slice:
+        """Which images of a batch this rank is given by the loader: all of them."""
+        return slice(0, batch)
+
+    def must_agree(self, values: dict) -> None:
+        """Raises where ranks do not hold the same values."""
+
+    def agree(self, wish: bool) -> bool:
+        """Whether any rank wishes it."""
+        return wish
+
+    def total(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The sum over the ranks of each number."""
+        return numbers
+
+    def own_part(self, arrays: dict[str, np.ndarray]) -> dict:
+        """What this rank holds of arrays that belong to parameters, by their names: all of it."""
+        return {name: self.ops.from_host(array) for name, array in arrays.items()}
+
+    def whole(self, arrays: dict) -> dict[str, np.ndarray]:
+        """The inverse of `own_part`, on the lead."""
+        return {name: self.ops.to_host(array) for name, array in arrays.items()}
+
     # ---- weights
     def save(self, path, metadata: dict[str, str] | None = None) -> None:
         """Write the parameters as safetensors: beside `path` first, then renamed, so that no file is half there."""
         from safetensors.numpy import save_file
         path = Path(path)
         beside = path.with_name(path.name + ".part")
-        tensors = {name: np.ascontiguousarray(self.ops.to_host(param.data)) for name, param in self.params.items()}
+        whole = self.whole({name: param.data for name, param in self.params.items()})
+        if not self.lead:
+            return
+        tensors = {name: np.ascontiguousarray(array) for name, array in whole.items()}
         save_file(tensors, beside, {"format": "minicnn", "net": self.name, **(metadata or {})})
         os.replace(beside, path)
 

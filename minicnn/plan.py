@@ -52,7 +52,7 @@ class Storage:
 
 @dataclass
 class Value:
-    """An array of the plan; `batched` ones shrink with the batch along the first axis."""
+    """An array of the plan; `batched` ones shrink with the batch along the first axis (or a multiple of it)."""
 
     name: str
     shape: tuple[int, ...]
@@ -104,6 +104,7 @@ class Plan:
         for node in order:
             for name in dict.fromkeys(node.inputs):
                 self.readers.setdefault(name, []).append(node)
+        self.batch = next((shape[0] for shape, _ in inputs.values()), 1)
         self._end = 2 * len(order)                          # the step at time t runs backward at time end - 1 - t
 
         for name, (shape, input_dtype) in inputs.items():
@@ -258,7 +259,8 @@ class Plan:
                 memory = self._outside[id(storage)] = self.ops.empty((storage.nbytes,), "uint8")
         else:
             memory = arena[storage.offset:storage.offset + storage.nbytes]
-        shape = (batch, *value.shape[1:]) if value.batched else value.shape
+        rows = value.shape[0] * batch // self.batch if value.batched else value.shape[0]
+        shape = (rows, *value.shape[1:])
         nbytes = prod(shape) * np.dtype(value.dtype).itemsize
         return memory[:nbytes].view(value.dtype).reshape(shape)
 

@@ -64,10 +64,10 @@ def recipes(draw):
     return draw(st.lists(node, min_size=2, max_size=10)), draw(st.booleans())
 
 
-def random_net(recipe, **options) -> Net:
+def random_net(recipe, width: int = 2, **options) -> Net:
     """A graph of layers that keep the shape; every loose end is summed into the loss, or has a loss of its own."""
     nodes, several_losses = recipe
-    b, width = Builder((4, 5, 2), name="random"), 2
+    b = Builder((4, 5, width), name="random")
     values, read = [b.last], set()
     for i, (kind, first, second) in enumerate(nodes):
         # values[0] is the image; the newest value is the likeliest to be read, so that chains are common

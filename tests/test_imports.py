@@ -28,6 +28,7 @@ ALLOWED = {
     "builder": {"leaves", "layers", "plan", "graph"},
     "models": {"leaves", "layers", "graph", "builder"},
     "data": {"leaves"},
+    "parallel": NET,
     "train": NET | {"data"},
     "gradcheck": NET,
     "visualize": NET | {"data", "train"},

@@ -35,14 +35,16 @@ class Loader:
     prefetch     batches made ahead of the consumer
     workers      decoding threads; default one less than there are processors, 1 to 8
     cache_bytes  memory for decoded images; None leaves the dataset's as it is
+    own          which images of a batch to give, where ranks share it; None: all
     """
 
     def __init__(self, dataset: Dataset, batch: int, *, seed: int = 0, shuffle: bool = False, drop_last: bool = False,
-                 prefetch: int = 2, workers: int | None = None, cache_bytes: int | None = None):
+                 prefetch: int = 2, workers: int | None = None, cache_bytes: int | None = None,
+                 own: slice | None = None):
         if batch < 1:
             raise DataError(f"a batch of {batch} images makes no sense; expected at least 1")
         self.dataset, self.batch, self.seed = dataset, batch, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last, self.own = shuffle, drop_last, own or slice(None)
         self.workers = workers or max(1, min(8, usable_cpus() - 1))
         self.prefetch = max(prefetch, self.workers)
         self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
@@ -74,7 +76,7 @@ class Loader:
         stop = threading.Event()
 
         def make(number: int) -> Batch | None:
-            at = order[number * self.batch:(number + 1) * self.batch]
+            at = order[number * self.batch:(number + 1) * self.batch][self.own]
             images = np.empty((len(at), *self.dataset.image_shape), np.uint8)
             for row, i in zip(images, at, strict=True):
                 if stop.is_set():

@@ -32,7 +32,7 @@ from minicnn.train.evaluate import Evaluation, evaluate
 from minicnn.train.feed import Feed
 from minicnn.train.interrupt import Interrupt
 from minicnn.train.memory import check_memory
-from minicnn.train.metrics import MetricsLog, Tally, majority
+from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
 from minicnn.train.progress import Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
@@ -72,17 +72,21 @@ class Trainer:
             raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
-        self.save_every, self.about, self.progress = save_every, about or {}, progress
-        self.say = say or (lambda text: None)
+        self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
+        self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults={name: recipe.sgd.output_lr for name in net.output_params})
         self.schedule = copy.deepcopy(recipe.schedule)
-        self.loader = Loader(train, recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+        self.loader = self._loader()
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
         self.tally, self.best = Tally(), None
         self.statistics: Statistics | None = None
         self._metrics_bytes = 0
         self._log: MetricsLog | None = None
+
+    def _loader(self) -> Loader:
+        batch = self.recipe.sgd.batch
+        return Loader(self.train, batch, seed=self.seed, shuffle=True, drop_last=True, own=self.net.own_rows(batch))
 
     @property
     def last_path(self) -> Path:
@@ -101,14 +105,14 @@ class Trainer:
         saved = load_checkpoint(path or self.last_path)
         self.net.load_arrays(saved.params, str(saved.path))
         self._check_same_run(saved)
-        self.sgd.velocities = {name: self.net.ops.from_host(array) for name, array in saved.velocities.items()}
+        self.sgd.velocities = self.net.own_part(saved.velocities)
         self.epoch, self.step, self.best = saved.meta["epoch"], saved.meta["step"], saved.meta["best"]
         self.schedule.state = saved.meta["schedule"]
-        self.tally = Tally(**saved.meta["tally"])
+        self.tally = Tally(**saved.meta["tally"]) if self.net.lead else Tally()
         self._metrics_bytes = saved.meta["metrics_bytes"]
         for dataset, name in ((self.train, "train"), (self.val, "val")):
             dataset.leave_out({int(position): reason for position, reason in saved.meta["left_out"][name].items()})
-        self.loader = Loader(self.train, self.recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+        self.loader = self._loader()
         self.statistics = Statistics(**saved.data, count=saved.meta["statistics_count"])
         return self
 
@@ -136,7 +140,7 @@ class Trainer:
             show = self.progress and sys.stderr.isatty()
             self.statistics = measure(self.train, progress=show)
             scan(self.val, progress=show)
-            self.loader = Loader(self.train, self.recipe.sgd.batch, seed=self.seed, shuffle=True, drop_last=True)
+            self.loader = self._loader()
         for dataset in (self.train, self.val):
             if text := dataset.report_skipped():
                 self.say(text)
@@ -151,9 +155,12 @@ class Trainer:
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
         feed = self.prepare()
+        self.net.must_agree({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
+                             "where the run is": (self.epoch, self.step, len(self.loader)),
+                             "how long it is to last": (epochs, self.save_every)})
         with Interrupt() as interrupt:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)) as self._log:
+            with contextlib.closing(self._open_log()) as self._log:
                 if fresh:
                     self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(),
                                      "about": self.about, "majority": {"train": majority(self.train.labels),
@@ -164,6 +171,9 @@ class Trainer:
                             self.save()
                         return Outcome(True, self.epoch, self.best, self.run_dir)
         return Outcome(False, self.epoch, self.best, self.run_dir)
+
+    def _open_log(self):
+        return MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes) if self.net.lead else NoLog()
 
     def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a wish to stop came."""
@@ -178,7 +188,8 @@ class Trainer:
                 sgd.lr = self._rate(self.step)
                 loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=self.epoch)
                 self._must_be_finite(loss, f"epoch {self.epoch + 1}, step {self.step + 1}")
-                self.tally.add(loss, net.ops.to_host(net.logits), batch.labels)
+                if net.has_logits:
+                    self.tally.add(loss, net.ops.to_host(net.logits), batch.labels)
                 net.backward()
                 sgd.step(net.ops)
                 self.step += 1
@@ -186,7 +197,7 @@ class Trainer:
                 if self.step % log_every == 0:
                     self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
                                      "lr": sgd.lr, "loss": loss})
-                if interrupt.wanted:
+                if net.agree(interrupt.wanted):
                     return False
                 if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
                     self.save()
@@ -201,14 +212,14 @@ class Trainer:
     def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """Validation, schedule, metrics, checkpoint; False when a wish to stop came before validation was through."""
         val = evaluate(self.net, self.val, feed, batch=self.loader.batch, title="validation", progress=self.progress,
-                       stop=lambda: interrupt.wanted)
+                       stop=lambda: self.net.agree(interrupt.wanted))
         if val is None:
             return False
         self._must_be_finite(val.loss, f"validation after epoch {self.epoch + 1}")
         is_best = self.best is None or (val.top1, -val.loss) > (self.best["top1"], -self.best["loss"])
         if is_best:
             self.best = {"epoch": self.epoch + 1, "top1": val.top1, "loss": val.loss}
-        train = self.tally.result()
+        train = Tally(**self.net.total(self.tally.state())).result()
         self.sgd.lr = self._rate(len(self.loader) - 1)  # a run may have been resumed after the last step
         self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
@@ -217,7 +228,7 @@ class Trainer:
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
         self.save(best=is_best)
-        return not interrupt.wanted or self.epoch == epochs
+        return not self.net.agree(interrupt.wanted) or self.epoch == epochs
 
     def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:
         rate, waited = self._time["images_per_second"], self._time["waited_for_data"]
@@ -234,14 +245,17 @@ class Trainer:
 
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""
-        ops, statistics = self.net.ops, self.statistics
+        net, statistics = self.net, self.statistics
+        params = net.whole({name: param.data for name, param in net.params.items()})
+        velocities, tally = net.whole(self.sgd.velocities), net.total(self.tally.state())
+        if not net.lead:
+            return
         self._metrics_bytes = self._log.position()
         meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
-                "schedule": self.schedule.state, "tally": self.tally.state(), "metrics_bytes": self._metrics_bytes,
+                "schedule": self.schedule.state, "tally": tally, "metrics_bytes": self._metrics_bytes,
                 "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                 "classes": self.train.classes, "statistics_count": statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
-        save_checkpoint(self.last_path, {name: ops.to_host(param.data) for name, param in self.net.params.items()},
-                        {name: ops.to_host(velocity) for name, velocity in self.sgd.velocities.items()},
+        save_checkpoint(self.last_path, params, velocities,
                         {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues,
                          "eigenvectors": statistics.eigenvectors}, meta, also=self.best_path if best else None)

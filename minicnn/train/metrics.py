@@ -73,6 +73,16 @@ class MetricsLog:
         self._file.close()
 
 
+class NoLog:
+    """What a rank that is not the lead writes to."""
+
+    def write(self, record: dict) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict]:
     """The records of a metrics file; an unfinished last line, as a killed run may leave, is left out."""
     lines = Path(path).read_bytes().split(b"\n")[:-1]

@@ -1,0 +1,100 @@
+"""The ledger: what crossed between ranks, where, in which direction, and how long it took.
+
+    bytes      that this rank sent and received, per step
+    moving     milliseconds spent copying and adding what crossed
+    waiting    milliseconds until the other ranks had come to the same point: uneven work, not traffic
+    hidden     of both, what lay behind computation, because a background thread did it during the backward pass
+
+The first step is not counted: it may compile kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+PRIVATE = {"agreement", "loss", "numbers", "barrier", "tell", "logits", "broadcast", "weights"}     # housekeeping
+
+
+@dataclass
+class Entry:
+    """One meeting point in one direction, summed over the steps."""
+
+    point: str
+    direction: str
+    times: int = 0
+    sent: int = 0
+    received: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    blocked: float | None = None       # seconds the computation stood still; None: all of them
+
+
+class Ledger:
+    """What one rank has seen cross."""
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank, self.size = rank, size
+        self.steps = 0
+        self.in_step = False
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._lock = threading.Lock()
+
+    def note(self, point: str, direction: str, sent: int, received: int, seconds: float, waited: float) -> None:
+        """One exchange; only what a training step needs is kept."""
+        if not self.in_step:
+            return
+        with self._lock:
+            entry = self._entries.setdefault((point, direction), Entry(point, direction))
+            entry.times += 1
+            entry.sent += sent
+            entry.received += received
+            entry.seconds += seconds
+            entry.waited += waited
+
+    def exposed(self, point: str, direction: str, seconds: float) -> None:
+        """The computation stood still so long for exchanges that ran in the background."""
+        with self._lock:
+            entry = self._entries.setdefault((point, direction), Entry(point, direction))
+            entry.blocked = (entry.blocked or 0.0) + seconds
+
+    def step_begins(self) -> None:
+        """What crosses from now on belongs to a step."""
+        self.in_step = True
+
+    def step_done(self) -> None:
+        """A step is through; the first one is forgotten."""
+        self.in_step = False
+        self.steps += 1
+        if self.steps == 1:
+            self._first, self._entries = self._entries, {}
+
+    def rows(self) -> list[dict]:
+        """Per step, in the order in which the points were met: bytes sent and received, and milliseconds."""
+        steps = max(self.steps - 1, 1)
+        entries = self._entries or getattr(self, "_first", {})
+        rows = []
+        for entry in entries.values():
+            if entry.point in PRIVATE:
+                continue
+            hidden = 0.0 if entry.blocked is None else max(0.0, entry.seconds - entry.blocked)
+            rows.append({"point": entry.point, "direction": entry.direction, "sent": entry.sent // steps,
+                         "received": entry.received // steps,
+                         "moving_ms": 1e3 * (entry.seconds - entry.waited) / steps,
+                         "waiting_ms": 1e3 * entry.waited / steps, "hidden_ms": 1e3 * hidden / steps})
+        return rows
+
+    def table(self) -> str:
+        """The rows in words and columns."""
+        rows = [("where ranks meet", "", "bytes out", "bytes in", "moving ms", "waiting ms", "hidden ms")]
+        for row in self.rows():
+            rows.append((row["point"], row["direction"], f"{row['sent']:,}", f"{row['received']:,}",
+                         f"{row['moving_ms']:.2f}", f"{row['waiting_ms']:.2f}", f"{row['hidden_ms']:.2f}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in
+                           enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+        total = self.rows()
+        head = (f"rank {self.rank} of {self.size}, per step, mean of {max(self.steps - 1, 1)}: "
+                f"{sum(row['sent'] for row in total):,} bytes out, {sum(row['received'] for row in total):,} in, "
+                f"{sum(row['moving_ms'] + row['waiting_ms'] - row['hidden_ms'] for row in total):.1f} ms not hidden")
+        return "\n".join([head, lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -1,0 +1,178 @@
+"""Ranks as processes that mpiexec has started: `pip install .[mpi]`, then `mpiexec -n 2 python ...`.
+
+Ranks first greet each other and then send, so that waiting for someone can be told from moving bytes.
+Messages are posted without blocking and asked for in turns with a look at the clock, so that a rank that never answers
+ends in a message with its name and not in silence. Only sends and receives are used: the sums are formed as with
+threads (comm.py), to the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+import traceback
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from minicnn.errors import ConfigError, DeviceError, MinicnnError
+from minicnn.parallel.comm import TIMEOUT, Comm, RankError
+
+SPINS = 2000            # looks at a message before the processor is left to others in between
+COURTESY = 1.0          # seconds that other ranks leave rank 0 to say what is wrong
+
+
+def _mpi():
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise DeviceError(f"several processes need mpi4py and an MPI ({error}); pip install 'minicnn[mpi]', or leave "
+                          "mpiexec out and use threads") from error
+    return MPI
+
+
+class MPIComm(Comm):
+    """One of the processes. mpi: the mpi4py communicator, by default all of them."""
+
+    def __init__(self, mpi=None, timeout: float = TIMEOUT, ledger=None):
+        self.MPI = _mpi()
+        self.mpi = self.MPI.COMM_WORLD if mpi is None else mpi
+        super().__init__(self.mpi.Get_rank(), self.mpi.Get_size(), timeout, ledger)
+        if self.MPI.Query_thread() != self.MPI.THREAD_MULTIPLE:
+            raise DeviceError("this MPI was not built for several threads in a process (MPI_THREAD_MULTIPLE), which "
+                              "sending gradients in the background needs; pip install mpich brings one that is")
+        self._spare: dict[tuple[str, int], np.ndarray] = {}
+        if mpi is None:                                     # all ranks together, so once and in the same order
+            self._line = self.mpi.Dup()
+            self.neighbours = self.mpi.Split_type(self.MPI.COMM_TYPE_SHARED).Get_size()
+
+    def _second(self):
+        return MPIComm(self._line, self.timeout, self.ledger)
+
+    def _exchange(self, where, sends, receives, consume):
+        tag, greeting = (zlib.crc32(text.encode()) & 0x7FFF for text in (where, f"here: {where}"))
+        peers = [peer for peer in range(self.size) if peer != self.rank and (sends[peer] or receives[peer])]
+        coming, going, here = {}, {}, np.zeros(1, np.uint8)
+        greetings = [(peer, self.mpi.Irecv([np.empty(1, np.uint8), self.MPI.BYTE], peer, greeting)) for peer in peers]
+        greeted = [(peer, self.mpi.Isend([here, self.MPI.BYTE], peer, greeting)) for peer in peers]
+        waited = sum(self._wait(request, peer, where) for peer, request in greetings + greeted)
+        for peer in peers:
+            if receives[peer]:
+                memory = self._memory("from", peer, receives[peer])
+                coming[peer] = (self.mpi.Irecv([memory, self.MPI.BYTE], peer, tag), memory)
+        for peer in peers:
+            if sends[peer]:
+                going[peer] = self.mpi.Isend([self._packed(peer, sends[peer]), self.MPI.BYTE], peer, tag)
+        for peer in range(self.size):
+            if peer == self.rank:
+                consume(peer, sends[peer])
+            elif peer in coming:
+                request, memory = coming[peer]
+                self._wait(request, peer, where, len(memory))
+                consume(peer, _unpacked(memory, receives[peer]))
+        for peer, request in going.items():
+            self._wait(request, peer, where)
+        return waited
+
+    def _wait(self, request, peer: int, where: str, nbytes: int | None = None) -> float:
+        """Until a message is through; seconds."""
+        status, began, looks = self.MPI.Status(), time.perf_counter(), 0
+        try:
+            while not request.Test(status):
+                looks += 1
+                seconds = time.perf_counter() - began
+                if seconds > self.patience:
+                    raise RankError(f"rank {peer} hangs: rank {self.rank} has waited {self.patience:g} s for it at "
+                                    f"{where!r}; if it is only slow, allow more with --comm-timeout")
+                time.sleep(0 if looks < SPINS else 1e-4)
+        except self.MPI.Exception as error:
+            raise RankError(f"rank {peer} is gone, or disagrees with rank {self.rank}, at {where!r}: {error}") from None
+        if nbytes is not None and status.Get_count(self.MPI.BYTE) != nbytes:
+            raise RankError(f"rank {peer} disagrees with rank {self.rank} at {where!r}: it hands over "
+                            f"{status.Get_count(self.MPI.BYTE):,} bytes, expected {nbytes:,}")
+        return time.perf_counter() - began
+
+    def _memory(self, use: str, peer: int, arrays: list) -> np.ndarray:
+        """Bytes for these arrays, kept for the next message."""
+        nbytes = sum(array.nbytes for array in arrays)
+        spare = self._spare.get((use, peer))
+        if spare is None or len(spare) < nbytes:
+            spare = self._spare[use, peer] = np.empty(nbytes, np.uint8)
+        return spare[:nbytes]
+
+    def _packed(self, peer: int, arrays: list) -> np.ndarray:
+        """The arrays as bytes, one after the other; without a copy where there is one, in one piece."""
+        if len(arrays) == 1 and arrays[0].flags.c_contiguous:
+            return arrays[0].reshape(-1).view(np.uint8)
+        memory = self._memory("to", peer, arrays)
+        for piece, array in zip(_unpacked(memory, arrays), arrays, strict=True):
+            piece[...] = array
+        return memory
+
+
+def _unpacked(memory: np.ndarray, like: list) -> list[np.ndarray]:
+    """Views of the bytes with the shapes and types of `like`."""
+    views, start = [], 0
+    for array in like:
+        views.append(memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape))
+        start += array.nbytes
+    return views
+
+
+def mpi_size() -> int | None:
+    """How many processes mpiexec has started, this one included; None where it was not mpiexec that started it."""
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return None
+
+
+def run_mpi(body: Callable, timeout: float = TIMEOUT):
+    """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them."""
+    comm = MPIComm(timeout=timeout)
+    try:
+        names = comm.mpi.gather(f"rank {comm.rank} is process {os.getpid()} on {socket.gethostname()}")
+        if comm.rank == 0:                                  # mpiexec names a process that was killed by its number
+            print(f"{'ranks':13s}{'; '.join(names)}", file=sys.stderr, flush=True)
+        return body(comm)
+    except BaseException as error:
+        _stop(comm, error)
+        raise
+    finally:
+        comm.close()
+
+
+def _stop(comm: MPIComm, error: BaseException) -> None:
+    """Say what happened, and end all processes."""
+    if isinstance(error, KeyboardInterrupt):
+        text, code = "stopped", 130
+    elif isinstance(error, MinicnnError):
+        own = comm.rank > 0 and not isinstance(error, RankError)
+        text, code = f"error: {f'rank {comm.rank} failed: ' if own else ''}{error}", 2
+    else:
+        traceback.print_exc()
+        text, code = f"error: rank {comm.rank} failed: {type(error).__name__}: {error}", 1
+    if comm.rank > 0:                                       # most mistakes are made by all ranks at once
+        time.sleep(COURTESY)
+    print(text, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    comm.mpi.Abort(code)
+    os._exit(code)                                          # Abort may return before this process is ended
+
+
+def launch(ranks: int | None, body: Callable, timeout: float = TIMEOUT):
+    """body(comm) on every rank: the processes of mpiexec where it started this one, else `ranks` threads (default 2).
+
+    Returns what the rank of this process (with threads: rank 0) returned.
+    """
+    from minicnn.parallel.local import run_local
+
+    started = mpi_size()
+    if started is None:
+        return run_local(2 if ranks is None else ranks, body, timeout)[0]
+    if ranks not in (None, started):
+        raise ConfigError(f"mpiexec has started {started} ranks, but {ranks} were asked for; leave one of the two out")
+    return run_mpi(body, timeout)

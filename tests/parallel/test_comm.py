@@ -1,0 +1,140 @@
+"""What ranks can do together, and what is said when one of them fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from minicnn.errors import ConfigError, MinicnnError
+from minicnn.parallel import comm as comm_module
+from minicnn.parallel.comm import RankError
+from minicnn.parallel.local import run_local
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_collectives(monkeypatch, size):
+    """Against the same in NumPy, the sums in the order of the ranks."""
+    monkeypatch.setattr(comm_module, "PIECE", 7)            # so that arrays are cut
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal((size, 5)).astype(np.float32) for _ in range(size)]
+    many = [[rng.standard_normal(n).astype(np.float32) for n in (1, 3, 20)] for _ in range(size)]
+
+    def body(comm):
+        gathered = np.empty((size, size, 5), np.float32)
+        comm.all_gather(arrays[comm.rank], gathered)
+        summed = np.empty(5, np.float32)
+        comm.reduce_scatter(arrays[comm.rank], summed)
+        reduced = [array.copy() for array in many[comm.rank]]
+        comm.all_reduce(reduced)
+        later = [array.copy() for array in many[comm.rank]]
+        comm.finish([comm.start_all_reduce(later)])
+        sent = np.full(3, float(comm.rank))
+        comm.broadcast(sent, size - 1)
+        comm.barrier()
+        return gathered, summed, reduced, later, sent, comm.tell({"from": comm.rank, "é": [1]})
+
+    results = run_local(size, body)
+    for rank, (gathered, summed, reduced, later, sent, told) in enumerate(results):
+        np.testing.assert_array_equal(gathered, arrays)
+        expected = arrays[0][rank].copy()
+        for array in arrays[1:]:
+            expected += array[rank]
+        np.testing.assert_array_equal(summed, expected)
+        for i in range(3):
+            np.testing.assert_allclose(reduced[i], np.sum([own[i] for own in many], axis=0), rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(reduced[i], results[0][2][i])
+            np.testing.assert_array_equal(later[i], reduced[i])
+        np.testing.assert_array_equal(sent, float(size - 1))
+        assert told == {"from": 0, "é": [1]}
+
+
+def test_a_rank_that_fails_is_named_on_all_others():
+    seen = {}
+
+    def body(comm):
+        try:
+            if comm.rank == 1:
+                raise MinicnnError("the cat is on the keyboard")
+            comm.barrier()
+        except RankError as error:
+            seen[comm.rank] = str(error)
+            raise
+
+    with pytest.raises(RankError, match="rank 1 failed: the cat is on the keyboard"):
+        run_local(3, body)
+    assert seen.keys() == {0, 2} and all("rank 1 failed" in text for text in seen.values())
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    def body(comm):
+        if comm.rank == 1:
+            raise ZeroDivisionError("1 / 0")
+        comm.barrier()
+
+    with pytest.raises(RankError, match="rank 1 failed: ZeroDivisionError"):
+        run_local(2, body)
+    assert "raise ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_rank_that_hangs_is_named():
+    asleep = threading.Event()
+
+    def body(comm):
+        comm.steady = True
+        comm.barrier()
+        if comm.rank == 1:
+            asleep.wait(30)
+        comm.barrier("conv3")
+
+    began = time.monotonic()
+    with pytest.raises(RankError, match=r"rank 1 hangs: rank [02] has waited 0.2 s for it at 'conv3"):
+        run_local(3, body, timeout=0.2)
+    assert time.monotonic() - began < 10
+    asleep.set()
+
+
+def test_a_first_step_may_take_longer():
+    """Until a step is through, kernels may have to be compiled: that is not a hang."""
+    def body(comm):
+        if comm.rank == 1:
+            time.sleep(0.3)
+        comm.barrier()
+        return comm.rank
+
+    assert run_local(2, body, timeout=0.1) == [0, 1]
+
+
+def test_ranks_that_disagree_are_named():
+    def weights(comm):
+        comm.must_agree({"the epoch": 3, "the weights": np.full(3, comm.rank == 2)})
+
+    def place(comm):
+        (comm.all_gather if comm.rank else comm.broadcast)(*([np.zeros(1), np.zeros((2, 1))][: 1 + comm.rank]))
+
+    def shape(comm):
+        comm.all_gather(np.zeros(3 + comm.rank), np.zeros((2, 3 + comm.rank)))
+
+    with pytest.raises(RankError, match="rank 2 disagrees with rank 0 on the weights"):
+        run_local(4, weights)
+    with pytest.raises(RankError, match="rank [01] disagrees with rank [01]: it is at"):
+        run_local(2, place)
+    with pytest.raises(RankError, match=r"rank [01] disagrees .* arrays \[\([34],\)\], expected"):
+        run_local(2, shape)
+
+
+def test_the_first_error_in_the_background_is_raised():
+    def body(comm):
+        comm.finish([comm.start_all_reduce([np.zeros(3 + comm.rank)], "gradients")])
+
+    with pytest.raises(RankError, match="disagrees"):
+        run_local(2, body)
+
+
+def test_impossible_numbers():
+    with pytest.raises(ConfigError, match="at least 1"):
+        run_local(0, print)
+    with pytest.raises(RankError, match="must be positive"):
+        run_local(1, lambda comm: type(comm)(comm.world, 0, -1.0))
