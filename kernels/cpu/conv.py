@@ -39,8 +39,9 @@ from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, index, kernel, rows
 from minicnn.kernels.cpu.microkernel import correlate_tile, outer_tile, tile_for
 from minicnn.kernels.cpu.threads import blocks, parallel_for, run, split, threads
 
-CHUNK_TILES = 32                 # tiles of pixels that meet a panel of w before the next panel is read
-CHUNK_PIXELS = 160               # pixels of dy that are packed at a time for dw: some lines, 20 KB of a panel
+CHUNK_TILES = 64                 # tiles of pixels that meet a panel of w before the next panel is read
+L1_STEPS = 112                   # rows of a panel that stay in the first-level cache, 28 KB, for all tiles of a chunk
+CHUNK_PIXELS = 96                # pixels of dy that are packed at a time for dw: some lines; their panel stays in L1
 PRIVATE_BYTES = 512 << 10        # a dw up to this size is summed by each thread for itself
 
 
@@ -74,13 +75,13 @@ def _rectangles(N, rows, columns, chunk):
 
 
 @kernel
-def _correlate_chunk(first, last, down, across, source, target, panels, starts, addresses, steps, down_map, across_map,
-                     taps_across, relu, rows, vectors, lanes):
+def _correlate_chunk(first, last, down, across, source, target, panels, starts, addresses, steps, sums, down_map,
+                     across_map, taps_across, relu, rows, vectors, lanes):
     """Pixels first..last of one rectangle of the target (N, H', W', K), from the source (N, H, W, C).
 
     panels (G, panels of a group, taps, C/G, width): the kernel.   starts (G, panels of a group, width): the bias.
     down, across: the rectangle's span of lines and columns.   down_map, across_map: (step, shift) in the source and
-    (step, first) in the target.   addresses (2, pixels of a chunk), steps (2, taps): scratch.
+    (step, first) in the target.   addresses (2, pixels of a chunk), steps (2, taps), sums (pixels, width): scratch.
     """
     H, W, C, size = source.shape[1], source.shape[2], source.shape[3], source.itemsize
     groups, count, _, D, width = panels.shape
@@ -108,16 +109,25 @@ def _correlate_chunk(first, last, down, across, source, target, panels, starts, 
                 taps += 1
     floor = source.dtype.type(0 if relu else -np.inf)
     a, y, a_steps, b_steps = addresses[0].ctypes.data, addresses[1].ctypes.data, steps[0].ctypes.data, steps[1].ctypes.data
+    kept = sums.ctypes.data
+    # L1_STEPS rows of a panel at a time stay in the first-level cache while all tiles of the chunk meet them
+    taps_at_once, pieces = max(1, L1_STEPS // max(1, length)), max(1, (length + L1_STEPS - 1) // L1_STEPS)
+    part = max(1, (length + pieces - 1) // pieces)
     for g in range(groups):
         for panel in range(count):
             b = panels.ctypes.data + (g * count + panel) * panels.strides[1]
             start = starts.ctypes.data + (g * count + panel) * width * size
-            for m in range(0, last - first, len(rows)):
-                correlate_tile(rows, vectors, lanes, floor, a + m * 8, g * D * size, a_steps, b, b_steps, taps, length,
-                               start, y + m * 8, (g * E + panel * width) * size, last - first - m, E - panel * width)
+            for t in range(0, max(1, taps), taps_at_once):
+                for i in range(0, max(1, length), part):
+                    for m in range(0, last - first, len(rows)):
+                        correlate_tile(rows, vectors, lanes, floor, a + m * 8, (g * D + i) * size, a_steps + t * 8,
+                                       b + i * width * size, b_steps + t * 8, min(taps_at_once, taps - t),
+                                       min(part, length - i), start, kept + m * width * size, t == 0 and i == 0,
+                                       t + taps_at_once >= taps and i + part >= length, y + m * 8,
+                                       (g * E + panel * width) * size, last - first - m, E - panel * width)
 
 
-def _correlate(source, target, panels, starts, addresses, steps, down, across, relu, tile):
+def _correlate(source, target, panels, starts, addresses, steps, sums, down, across, relu, tile):
     """The target, or every (step)th pixel of it, from the source; see _correlate_chunk.
 
     down, across: (number of outputs, step, shift, taps, size of the source, step in the target, first in the target).
@@ -129,7 +139,7 @@ def _correlate(source, target, panels, starts, addresses, steps, down, across, r
 
     def chunk_of(lane, first, last, rows_span, columns_span):
         _correlate_chunk(first, last, rows_span, columns_span, source, target, panels, starts, addresses[lane],
-                         steps[lane], *maps, across[3], relu, *tile)
+                         steps[lane], sums[lane], *maps, across[3], relu, *tile)
 
     run(tasks, chunk_of, list(range(threads())))
 
@@ -140,7 +150,7 @@ def _panels(groups, columns, taps, depth, dtype, tile):
     count = -(-columns // width)
     pixels = len(tile[0]) * (CHUNK_TILES + 1)
     return [((groups, count, taps, depth, width), dtype), ((groups, count, width), dtype),
-            ((threads(), 2, pixels), np.int64), ((threads(), 2, taps), np.int64)]
+            ((threads(), 2, pixels), np.int64), ((threads(), 2, taps), np.int64), ((threads(), pixels, width), dtype)]
 
 
 @kernel

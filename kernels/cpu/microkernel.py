@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 from minicnn.errors import ConfigError
 
 # bytes of a vector -> rows of the tile by its width in vectors: as many sums as the registers hold beside a and b
-ROWS = {64: {1: 14, 2: 12, 3: 9}, 32: {1: 10, 2: 6, 3: 4}, 16: {1: 10, 2: 6, 3: 4}}
+ROWS = {64: {4: 6, 3: 8, 2: 12, 1: 14}, 32: {2: 6, 3: 4, 1: 10}, 16: {2: 6, 3: 4, 1: 10}}
 AHEAD = 12          # steps between asking for a row of b, which lies in the second-level cache, and using it
 VECTOR_VARIABLE = "MINICNN_VECTOR_BYTES"
 
@@ -48,10 +48,11 @@ def vector_bytes() -> int:
 
 
 def tile_for(columns: int, itemsize: int) -> tuple[tuple, tuple, tuple]:
-    """The tile (rows, vectors, lanes) that fills most of its vectors with `columns` numbers; on a tie two vectors."""
+    """The tile (rows, vectors, lanes) that wastes least of its vectors on `columns` numbers; on a tie the first of ROWS."""
     lanes = vector_bytes() // itemsize
-    vectors = min((2, 3, 1), key=lambda count: -(-columns // (count * lanes)) * count)
-    return (0,) * ROWS[vector_bytes()][vectors], (0,) * vectors, (0,) * lanes
+    rows = ROWS[vector_bytes()]
+    vectors = min(rows, key=lambda count: -(-columns // (count * lanes)) * count)
+    return (0,) * rows[vectors], (0,) * vectors, (0,) * lanes
 
 
 class _Tile:
@@ -150,30 +151,37 @@ def _tile_of(builder, signature) -> _Tile:
 
 
 @intrinsic
-def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, taps, run, start, y, y_offset,
-                   count, columns):
+def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, taps, run, start, sums, begin,
+                   end, y, y_offset, count, columns):
     """A tile of pixels:  y[r, :] = max(floor, start[:] + sum over taps t and i < run of  a[r][t, i] * b[t, i, :]).
 
     a, y: address of a list with an address for each row (the pixel's first tap; its first output), to which the
     offset is added.   a_steps, b_steps: address of a list with the distance of each tap from there.   start: address of one row of sums.
-    count, columns: how many rows and columns of the tile are stored; a must have an address for all rows.
+    begin, end: where a sum is made in pieces, only the first begins with `start` and only the last writes y; between
+    them the tile is kept at the address `sums`.
+    count, columns: how many rows and columns of the tile are written; a must have an address for all rows.
     """
-    signature = types.void(rows, vectors, lanes, floor, *[types.int64] * 12)
+    signature = types.void(rows, vectors, lanes, floor, *[types.int64] * 15)
 
     def code(context, builder, signature, arguments):
         tile = _tile_of(builder, signature)
-        floor, a, a_offset, a_steps, b, b_steps, taps, run, start, y, y_offset, count, columns = arguments[3:]
+        (floor, a, a_offset, a_steps, b, b_steps, taps, run, start, kept, begin, end, y, y_offset, count,
+         columns) = arguments[3:]
+        width = tile.vectors * tile.lanes * tile.size
         at = [tile.load_integer(builder.add(a, tile.integer(8 * r))) for r in range(tile.rows)]
-        first = tile.load_row(start)
+        tap_block, step_block, tap_end, done, write, keep, after_write = (
+            builder.append_basic_block(name) for name in ("tap", "step", "tap_end", "done", "write", "keep", "after"))
+        begins = builder.icmp_signed("!=", begin, tile.integer(0))
+        source = builder.select(begins, start, kept)
+        step = builder.select(begins, tile.integer(0), tile.integer(width))    # all rows begin with the same sums
+        first = [tile.load_row(builder.add(source, tile.times(step, r))) for r in range(tile.rows)]
         entry = builder.block
-        tap_block, step_block, tap_end, done = (builder.append_basic_block(name)
-                                                for name in ("tap", "step", "tap_end", "done"))
         builder.cbranch(builder.icmp_signed(">", taps, tile.integer(0)), tap_block, done)
 
         builder.position_at_end(tap_block)
         t = builder.phi(ir.IntType(64))
         t.add_incoming(tile.integer(0), entry)
-        outer = tile.registers([first] * tile.rows, entry)
+        outer = tile.registers(first, entry)
         a_step = builder.add(a_offset, tile.load_integer(builder.add(a_steps, tile.times(t, 8))))
         b_tap = builder.add(b, tile.load_integer(builder.add(b_steps, tile.times(t, 8))))
         a_tap = [builder.add(address, a_step) for address in at]
@@ -200,8 +208,16 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
         builder.cbranch(builder.icmp_signed("<", after, taps), tap_block, done)
 
         builder.position_at_end(done)
-        final = tile.registers([first] * tile.rows, entry)
+        final = tile.registers(first, entry)
         tile.feed(final, sums, tap_end)
+        builder.cbranch(builder.icmp_signed("!=", end, tile.integer(0)), write, keep)
+
+        builder.position_at_end(keep)
+        for r, values in enumerate(final):
+            tile.store_row(values, builder.add(kept, tile.integer(r * width)))
+        builder.branch(after_write)
+
+        builder.position_at_end(write)
         low = tile.broadcast(floor)
         final = [[builder.select(builder.fcmp_ordered("<", value, low), low, value) for value in row] for row in final]
         to = [builder.add(y_offset, tile.load_integer(builder.add(y, tile.integer(8 * r)))) for r in range(tile.rows)]
@@ -215,6 +231,8 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
                 for r, (row, address) in enumerate(zip(final, to, strict=True)):
                     with builder.if_then(builder.icmp_signed(">", count, tile.integer(r))):
                         tile.store_columns(row, address, columns)
+        builder.branch(after_write)
+        builder.position_at_end(after_write)
         return context.get_dummy_value()
 
     return signature, code
