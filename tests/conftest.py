@@ -1,4 +1,8 @@
-"""Fixtures of all tests: with `ops` a test runs on every backend, with `dtype` in both precisions."""
+"""Fixtures of all tests: with `ops` a test runs on every backend, with `dtype` in both precisions.
+
+The cuda backend runs twice: as "cuda" on the emulator (tests/cuda_emulator), which needs g++ and no GPU, and as "gpu"
+on a GPU, where pytest is asked for it (-m cuda).
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,34 @@ import pytest
 from hypothesis import settings
 
 from minicnn.backend.ops import BACKENDS, get_ops
+from tests.cuda_emulator.build import why_not
+from tests.cuda_emulator.device import emulated_ops
 
 settings.register_profile("minicnn", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.load_profile("minicnn")
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=[*BACKENDS, pytest.param("gpu", marks=pytest.mark.cuda)])
 def ops(request):
     """The operations of each backend in turn."""
-    return get_ops(request.param)
+    if request.param == "cuda":
+        return request.getfixturevalue("emulated")
+    return get_ops("cuda" if request.param == "gpu" else request.param)
+
+
+@pytest.fixture(scope="session")
+def cuda_cache(request, tmp_path_factory):
+    """Where compiled kernels are kept, from run to run where pytest keeps anything."""
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("cuda_emulator") if cache else tmp_path_factory.mktemp("cuda_emulator")
+
+
+@pytest.fixture(scope="session")
+def emulated(cuda_cache):
+    """The cuda backend on the emulator."""
+    if why_not():
+        pytest.skip(why_not())
+    return emulated_ops(cuda_cache)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """A test must be shown able to fail: each mistake in tests/mutations is made on each backend, and must be seen.
 
 Seen by two judges: the gradient check (slopes), and the comparison of outputs and gradients with the reference
-(values).
+(values). The emulator of the cuda backend has the second one only: slopes take thousands of launches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from tests.cuda_emulator.device import is_emulated
 from tests.mutations import MUTATIONS
 
 
@@ -152,7 +153,7 @@ def differ(case: str, ops) -> bool:
 @pytest.mark.parametrize("case", CASES)
 def test_the_right_operations_pass(ops, case):
     assert not differ(case, ops)
-    if hasattr(CASES[case], "slopes") and case != "maxpool_ties":       # at a tie there is no slope to compare
+    if hasattr(CASES[case], "slopes") and case != "maxpool_ties" and not is_emulated(ops):     # a tie has no slope
         CASES[case].slopes(ops).raise_if_failed()
 
 
@@ -160,7 +161,7 @@ def test_the_right_operations_pass(ops, case):
 def test_mistake_is_seen(ops, mutation):
     wrong = mutation.apply(ops)
     assert differ(mutation.case, wrong), "the comparison with the reference does not see it"
-    if not mutation.consistent:
+    if not mutation.consistent and not is_emulated(ops):
         assert not CASES[mutation.case].slopes(wrong).ok, "the gradient check does not see it"
 
 

@@ -4,6 +4,7 @@ A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs i
 
     reference   kernels/reference, NumPy: the specification, slow and plain, with the derivations
     cpu         kernels/cpu, Numba and BLAS: what trains
+    cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
 accumulate (+=), everything else is overwritten. A backend that lacks an operation cannot be made: there is no silent
@@ -34,7 +35,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "augment": ("augment_forward",),
 }
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
 
 
 class Ops:
@@ -73,11 +74,15 @@ class Ops:
 
 @cache
 def get_ops(device: str = "auto") -> Ops:
-    """The operations of "reference", "cpu" or "auto" (the fastest that this version has: cpu)."""
-    if device in ("cpu", "auto"):
-        return importlib.import_module("minicnn.backend.cpu").make_ops()
+    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu.
+
+    Raises DeviceError, with the reason and what to do, where the device cannot be used.
+    """
+    if device == "auto":
+        loader = importlib.import_module("minicnn.backend.cuda_loader")
+        device = "cpu" if loader.why_not() else "cuda"
     if device == "reference":
         return Ops("reference", "minicnn.kernels.reference")
-    if device == "cuda":
-        raise DeviceError("device 'cuda' cannot be used: this version of minicnn has no CUDA kernels; use --device cpu")
+    if device in BACKENDS:
+        return importlib.import_module(f"minicnn.backend.{device}").make_ops()
     raise DeviceError(f"unknown device {device!r}: expected one of {', '.join(BACKENDS)}, auto")

@@ -1,0 +1,49 @@
+// Softmax and cross-entropy of each row of x (N, K):
+//
+//     p_k = exp(x_k - max) / sum_j exp(x_j - max)        loss = log sum_j exp(x_j - max) - (x_label - max)
+//
+// Layout: rows of K classes. Grid: a warp for each row, four warps to a block. The 32 lanes take every 32nd class, and
+// meet by shuffles: five exchanges between registers, at distances 16, 8, 4, 2, 1, leave the maximum, then the sum, in
+// every lane. The order of the additions is fixed. y may be x.
+#include "common.cuh"
+
+__device__ inline T warp_max(T value) {
+  for (int distance = 16; distance; distance /= 2) value = max(value, __shfl_xor_sync(0xffffffffu, value, distance));
+  return value;
+}
+
+__device__ inline T warp_sum(T value) {
+  for (int distance = 16; distance; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+// max() passes over a NaN, but exp does not: it comes out in the sum, hence in every probability and in the loss.
+template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y, T* losses, unsigned N, unsigned K) {
+  unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= N) return;                                            // the whole warp goes: nobody waits for it
+  x += row * K, y += row * K;
+  T largest = x[0], sum = 0;
+  for (unsigned k = lane; k < K; k += 32) largest = max(largest, x[k]);
+  largest = warp_max(largest);
+  for (unsigned k = lane; k < K; k += 32) sum += exp(x[k] - largest);
+  sum = warp_sum(sum);
+  if (LOSS && lane == 0) losses[row] = log(sum) - (x[labels[row]] - largest);
+  __syncwarp();                                                    // x is read before y, which may be x, is written
+  for (unsigned k = lane; k < K; k += 32) y[k] = exp(x[k] - largest) / sum;
+}
+
+extern "C" __global__ void softmax_forward(const T* x, T* y, unsigned N, unsigned K) {
+  softmax<false>(x, nullptr, y, nullptr, N, K);
+}
+
+extern "C" __global__ void softmax_cross_entropy_forward(const T* x, const int* labels, T* probs, T* losses, unsigned N,
+                                                         unsigned K) {
+  softmax<true>(x, labels, probs, losses, N, K);
+}
+
+// dx = scale * (p - onehot). Grid: one-dimensional, blocks of 256, a thread for each number.
+extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, T* dx, unsigned N, unsigned K,
+                                                          T scale) {
+  for (unsigned i = thread_number(); i < N * K; i += thread_count())
+    dx[i] = scale * (probs[i] - T(i % K == (unsigned)labels[i / K]));
+}

@@ -1,0 +1,119 @@
+// Max and average pooling of each window of each channel: x (N, H, W, C) -> y (N, P, Q, C).
+//
+//     max    y = the largest cell; argmax = its place r*S + s in the window, the first one where several are equal
+//     mean   y = sum of the cells / divisor, which counts all R*S cells or only those inside the image
+//
+// Layout: channels-last, so neighbouring threads take neighbouring channels of one window, 16 bytes each where C allows.
+// Grid forward (N*P, Q*C / 256), a row of blocks for each row of y; backward (N*H, W*C / 256), one for each row of dx.
+//
+// The backward gathers: a thread owns a pixel and asks every window over it what it sends there. Sending instead would
+// have overlapping windows (AlexNet's: 3 x 3 every 2) add to the same pixel at the same time, which takes atomics, whose
+// order changes the last bit from run to run.
+#include "common.cuh"
+
+struct Window {                            // and the maps it moves over; padding is top and left of the first window
+  int H, W, C, P, Q, R, S, stride_h, stride_w, top, left;
+};
+
+__device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
+
+// Which cells of a window that starts at `start` (perhaps in the padding) lie inside 0..size-1: first <= r < last.
+__device__ inline int first_inside(int start) { return max(0, -start); }
+__device__ inline int last_inside(int start, int window, int size) { return min(window, size - start); }
+
+// Which windows reach pixel h: those p in 0..count-1 with p*stride - before <= h < p*stride - before + window.
+__device__ inline int first_window(int h, int before, int window, int stride) {
+  int reach = h + before - window + 1;
+  return reach <= 0 ? 0 : (reach + stride - 1) / stride;
+}
+__device__ inline int last_window(int h, int before, int stride, int count) { return min(count - 1, (h + before) / stride); }
+
+template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
+  int n = blockIdx.x / g.P, p = blockIdx.x % g.P, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+  if (i >= g.Q * g.C) return;
+  int q = i / g.C, c = i % g.C, h0 = p * g.stride_h - g.top, w0 = q * g.stride_w - g.left;
+  Pack<V> best;
+  byte where[V];
+  for (int j = 0; j < V; j++) best.v[j] = minus_infinity(), where[j] = 0;
+  for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
+    for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
+      Pack<V> cell = load<V>(x + ((n * g.H + h0 + r) * g.W + w0 + s) * g.C + c);
+      for (int j = 0; j < V; j++) {
+        if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where[j] = r * g.S + s;
+        else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // a NaN wins for good: nothing is > NaN
+      }
+    }
+  unsigned out = blockIdx.x * g.Q * g.C + i;
+  store(y + out, best);
+  if (argmax)
+    for (int j = 0; j < V; j++) argmax[out + j] = where[j];
+}
+
+extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Window g, int packs) {
+  if (packs) maxpool<VECTOR>(x, y, argmax, g);
+  else maxpool<1>(x, y, argmax, g);
+}
+
+template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax, T* dx, Window g) {
+  int n = blockIdx.x / g.H, h = blockIdx.x % g.H, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+  if (i >= g.W * g.C) return;
+  int w = i / g.C, c = i % g.C;
+  Pack<V> sum{};
+  for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
+    for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
+      int place = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
+      unsigned at = ((n * g.P + p) * g.Q + q) * g.C + c;
+      Pack<V> gradient = load<V>(dy + at);
+      for (int j = 0; j < V; j++) sum.v[j] += argmax[at + j] == place ? gradient.v[j] : T(0);
+    }
+  store(dx + blockIdx.x * g.W * g.C + i, sum);
+}
+
+extern "C" __global__ void maxpool_backward(const T* dy, const byte* argmax, T* dx, Window g, int packs) {
+  if (packs) maxpool_gather<VECTOR>(dy, argmax, dx, g);
+  else maxpool_gather<1>(dy, argmax, dx, g);
+}
+
+// What a window's sum is divided by.
+__device__ inline T divisor(int h0, int w0, const Window& g, int count_pad) {
+  if (count_pad) return T(g.R * g.S);
+  return T((last_inside(h0, g.R, g.H) - first_inside(h0)) * (last_inside(w0, g.S, g.W) - first_inside(w0)));
+}
+
+template <int V> __device__ void avgpool(const T* x, T* y, Window g, int count_pad) {
+  int n = blockIdx.x / g.P, p = blockIdx.x % g.P, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+  if (i >= g.Q * g.C) return;
+  int q = i / g.C, c = i % g.C, h0 = p * g.stride_h - g.top, w0 = q * g.stride_w - g.left;
+  Pack<V> sum{};
+  for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
+    for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
+      Pack<V> cell = load<V>(x + ((n * g.H + h0 + r) * g.W + w0 + s) * g.C + c);
+      for (int j = 0; j < V; j++) sum.v[j] += cell.v[j];
+    }
+  for (int j = 0; j < V; j++) sum.v[j] /= divisor(h0, w0, g, count_pad);
+  store(y + blockIdx.x * g.Q * g.C + i, sum);
+}
+
+extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, int count_pad, int packs) {
+  if (packs) avgpool<VECTOR>(x, y, g, count_pad);
+  else avgpool<1>(x, y, g, count_pad);
+}
+
+template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, int count_pad) {
+  int n = blockIdx.x / g.H, h = blockIdx.x % g.H, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+  if (i >= g.W * g.C) return;
+  int w = i / g.C, c = i % g.C;
+  Pack<V> sum{};
+  for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
+    for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
+      T share = 1 / divisor(p * g.stride_h - g.top, q * g.stride_w - g.left, g, count_pad);
+      Pack<V> gradient = load<V>(dy + ((n * g.P + p) * g.Q + q) * g.C + c);
+      for (int j = 0; j < V; j++) sum.v[j] += gradient.v[j] * share;
+    }
+  store(dx + blockIdx.x * g.W * g.C + i, sum);
+}
+
+extern "C" __global__ void avgpool_backward(const T* dy, T* dx, Window g, int count_pad, int packs) {
+  if (packs) avgpool_gather<VECTOR>(dy, dx, g, count_pad);
+  else avgpool_gather<1>(dy, dx, g, count_pad);
+}

@@ -1,0 +1,181 @@
+"""From kernels/cuda/*.cu to functions on a device: the text, what its kernels take, and CuPy, which compiles and runs.
+
+CuPy's traps that concern compiling are met here. It keeps compiled kernels by their text, but an edited header is not
+part of that text, so headers are written into it first. It calls a GPU "available" where no kernel can be compiled, so
+one is run before anyone believes it. And it does not check what a kernel is passed: parameters are read from the text,
+and minicnn/backend/cuda.py checks every argument against them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, resources
+
+import numpy as np
+
+from minicnn.errors import DeviceError
+
+# What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
+OPTIONS = ("-std=c++17",)
+REAL = {"float32": "float", "float64": "double"}
+TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64}
+
+INSTALL = ("pip install 'minicnn[cuda13]' for a driver of CUDA 13, 'minicnn[cuda12]' for one of CUDA 12 "
+           "(nvidia-smi says which)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel. type: of a number, or of what the pointer points to; T is the file's number type.
+    fields: name -> type, in order, where the parameter is a struct."""
+
+    name: str
+    type: str
+    pointer: bool = False
+    const: bool = False
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def dtype(self, real: str) -> np.dtype:
+        """What NumPy calls the type, `real` being float32 or float64."""
+        if self.fields:
+            return np.dtype([(name, real if kind == "T" else TYPES[kind]) for name, kind in self.fields])
+        return np.dtype(real if self.type == "T" else TYPES[self.type])
+
+
+def files() -> list[str]:
+    """The names of the kernel files: "activation", "augment" ..."""
+    folder = resources.files("minicnn.kernels") / "cuda"
+    return sorted(path.name.removesuffix(".cu") for path in folder.iterdir() if path.name.endswith(".cu"))
+
+
+@cache
+def source(name: str) -> str:
+    """The text of kernels/cuda/<name>.cu with its headers in place; messages keep the files' line numbers."""
+    done: set[str] = set()
+
+    def text_of(file: str) -> str:
+        lines = [f'#line 1 "{file}"']
+        text = (resources.files("minicnn.kernels") / "cuda" / file).read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), 1):
+            header = re.match(r'\s*#include "(.+)"', line)
+            if header and header[1] not in done:
+                done.add(header[1])
+                lines += [text_of(header[1]), f'#line {number + 1} "{file}"']
+            elif not header and line.strip() != "#pragma once":
+                lines.append(line)
+            else:
+                lines.append("")
+        return "\n".join(lines)
+
+    return text_of(f"{name}.cu") + "\n"
+
+
+def options(dtype: str) -> tuple[str, ...]:
+    """The compiler's options for one number type."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}")
+
+
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
+_STRUCT = re.compile(r"struct (\w+) \{(.*?)\n\};", re.S)
+_FIELDS = re.compile(r"^\s*(int|unsigned|float|T) ([\w, ]+);", re.M)
+_PARAMETER = re.compile(r"(const )?(\w+)(\*)?\s*(\w+)")
+
+
+@cache
+def kernels(name: str) -> dict[str, list[Parameter]]:
+    """Kernel -> its parameters, for one file. Raises DeviceError for a type that TYPES does not know."""
+    text = re.sub(r"//.*", "", source(name))
+    structs = {struct: tuple((field.strip(), kind) for kind, names in _FIELDS.findall(body)
+                             for field in names.split(","))
+               for struct, body in _STRUCT.findall(text)}
+    found = {}
+    for kernel, listed in _KERNEL.findall(text):
+        found[kernel] = []
+        for part in listed.split(","):
+            match = _PARAMETER.fullmatch(part.strip())
+            if not match or match[2] not in {"T", *TYPES, *structs}:
+                raise DeviceError(f"kernels/cuda/{name}.cu: {kernel} takes {part.strip()!r}; a parameter must be a "
+                                  f"struct of the file, or one of T, {', '.join(TYPES)}, or a pointer to one")
+            found[kernel].append(Parameter(match[4], match[2], bool(match[3]), bool(match[1]),
+                                           structs.get(match[2], ())))
+    return found
+
+
+@cache
+def why_not() -> str | None:
+    """None where CuPy can compile and run a kernel here; else the reason and what to do, in one line. Asked once."""
+    try:
+        cupy = import_module("cupy")
+    except ImportError as error:
+        return f"CuPy is not installed or cannot be loaded ({_line(error)}); {INSTALL}"
+    except Exception as error:                              # it makes its cache folder when imported, for one
+        return f"CuPy cannot be loaded: {_line(error)}"
+    try:
+        if not cupy.cuda.runtime.getDeviceCount():
+            return "there is no NVIDIA GPU in this machine, or this process may not see it (CUDA_VISIBLE_DEVICES)"
+    except Exception as error:
+        return (f"CuPy {cupy.__version__} finds no NVIDIA driver that it can use ({_line(error)}); install or update "
+                "the driver, or use the CuPy that fits it: " + INSTALL)
+    try:
+        probe = cupy.RawKernel('extern "C" __global__ void probe(int* x) { *x = 42; }', "probe", options=OPTIONS)
+        x = cupy.zeros(1, np.int32)
+        probe((1,), (1,), (x,))
+        return None if int(x[0]) == 42 else "a kernel ran on the GPU and gave a wrong result"
+    except Exception as error:
+        return f"the GPU is there, but a kernel cannot be compiled and run ({_line(error)}); {INSTALL}"
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message that may have many."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+class CupyDevice:
+    """The current GPU, by CuPy: what minicnn/backend/cuda.py asks of a device.
+
+    Kernels run on CuPy's current stream, where its own copies and sums run too: what is launched in order happens in
+    order. To capture a step in a graph, enter a stream of one's own around all of it.
+    """
+
+    def __init__(self):
+        reason = why_not()
+        if reason:
+            raise DeviceError(f"device 'cuda' cannot be used: {reason}; or use --device cpu")
+        self.cupy = import_module("cupy")
+        self.index = int(self.cupy.cuda.runtime.getDevice())
+        self.empty, self.zeros = self.cupy.empty, self.cupy.zeros
+
+    def from_host(self, array: np.ndarray):
+        """A copy on the GPU."""
+        return self.cupy.asarray(np.ascontiguousarray(array))
+
+    def to_host(self, array) -> np.ndarray:
+        """A copy as NumPy's; waits until the kernels before it are done."""
+        return self.cupy.asnumpy(array)
+
+    def owns(self, array) -> bool:
+        """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""
+        return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
+
+    def compile(self, name: str, text: str, options: tuple[str, ...]):
+        """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""
+        return self.cupy.RawModule(code=text, options=options)
+
+    def function(self, module, kernel: str):
+        """The kernel of a compiled file. Looked up once: CuPy hashes the whole text each time."""
+        return module.get_function(kernel)
+
+    def launch(self, function, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
+        """Run a kernel on the current stream."""
+        function(grid, block, arguments, shared_mem=shared)
+
+    def describe(self) -> str:
+        """Name, driver and compiler, for `minicnn doctor`."""
+        runtime = self.cupy.cuda.runtime
+        properties = runtime.getDeviceProperties(self.index)
+        version = runtime.driverGetVersion()
+        return (f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
+                f"{properties['major']}.{properties['minor']}, driver for CUDA {version // 1000}.{version % 1000 // 10}"
+                f", CuPy {self.cupy.__version__}, NVRTC {'.'.join(map(str, self.cupy.cuda.nvrtc.getVersion()))}")
