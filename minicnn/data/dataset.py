@@ -43,6 +43,7 @@ class Dataset:
 
     statistics = None          # of the images, where they are known without a pass over the set: see measure
     checked = False            # whether what cannot be read has been left out already: see scan
+    in_memory = False          # whether images are memory already and are not to be kept a second time
 
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
                  size: tuple[int, int], ids=None, caption: Callable = str):
@@ -119,7 +120,7 @@ class Dataset:
     def keep_decoded(self, max_bytes: int) -> int:
         """Keep as many decoded images in memory as fit into max_bytes; returns the bytes this will take."""
         each = int(np.prod(self.image_shape))
-        count = min(len(self._items), max(0, max_bytes) // each)
+        count = 0 if self.in_memory else min(len(self._items), max(0, max_bytes) // each)
         if count != len(self._filled):
             self._kept = np.empty((count, *self.image_shape), np.uint8)
             self._filled = np.zeros(count, bool)
@@ -144,7 +145,7 @@ class Dataset:
         items = self._items[at] if isinstance(self._items, np.ndarray) else [self._items[p] for p in at]
         chosen = Dataset(name or self.name, self.classes, self._labels[at], items, self.decode,
                          size=self.image_shape[:2], ids=self._ids[at], caption=self.caption)
-        chosen.checked = self.checked
+        chosen.checked, chosen.in_memory = self.checked, self.in_memory
         return chosen
 
     def report_skipped(self, most: int = 5) -> str:

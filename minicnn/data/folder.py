@@ -14,12 +14,11 @@ from functools import partial
 
 from minicnn.data.dataset import Dataset, Splits
 from minicnn.data.images import is_image_file, load_under
-from minicnn.data.split import stratified_split
+from minicnn.data.split import cut_in_three, set_val_apart
 from minicnn.errors import DataError
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 LAYOUT = "expected DIR/train/<class>/*.jpg and DIR/val/<class>/*.jpg, or DIR/<class>/*.jpg"
-SET_APART = 0.1                # share of a set without a split that becomes val, and the same again test
 
 Listing = dict[str, list[str]]                     # class -> paths of its images, relative to the root
 
@@ -44,10 +43,7 @@ def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256) -> Spli
 def _split_flat(root: str, name: str, listing: Listing, seed: int, size: int) -> Splits:
     """A tree without a split, cut into train, val and test."""
     whole = _dataset(root, name, listing, size)
-    few = max(1, round(SET_APART * len(whole)))
-    parts = stratified_split(whole.labels, (few, few), seed, name)
-    train, val, test = (whole.select(at, f"{name}/{part}") for at, part in zip(parts, PARTS, strict=True))
-    how = f"no split of its own: cut by class into {len(train)} train, {len(val)} val, {len(test)} test"
+    train, val, test, how = cut_in_three(whole, seed)
     return Splits(train, val, test, name, _describe(root, listing, how), "the folder's own")
 
 
@@ -67,10 +63,8 @@ def _open_parts(root: str, name: str, parts: dict[str, str | None], seed: int, s
         sets[part] = _dataset(root, f"{name}/{part}", other, size, first_id)
         first_id += len(sets[part])
     if sets["val"] is None:
-        few = max(1, round(SET_APART * len(train)))
-        keep, apart = stratified_split(train.labels, (few,), seed, train.name)
-        train, sets["val"] = train.select(keep, f"{name}/train"), train.select(apart, f"{name}/val")
-        notes.append("no val/: a tenth of train/ was set apart for it")
+        train, sets["val"], how = set_val_apart(train, name, seed)
+        notes.append(how)
     counts = ", ".join(f"{len(part)} {kind}" for kind, part in (("train", train), *sets.items()) if part is not None)
     return Splits(train, sets["val"], sets["test"], name, _describe(root, listing, "; ".join([counts, *notes])),
                   "the folder's own")

@@ -40,10 +40,14 @@ def is_image_file(path: str) -> bool:
         return True
     try:
         with open(path, "rb") as file:
-            head = file.read(12)
+            return begins_an_image(file.read(12))
     except OSError:
         return False
-    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def begins_an_image(head: bytes) -> bool:
+    """Whether a file that begins with these (at least 12) bytes is an image of a common format."""
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def load(path: str, size: int = 256) -> np.ndarray:

@@ -7,34 +7,38 @@ import os
 from minicnn.data.dataset import Splits
 from minicnn.data.elpv import open_elpv
 from minicnn.data.folder import open_folder
+from minicnn.data.prepared import is_prepared, open_prepared
 from minicnn.data.procedural import CLASSES, COUNTS, procedural_sets
 from minicnn.errors import DataError
 
 CACHE_BYTES = 2**30
+SIZE = 256
 
 
-def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int = 256, cache_bytes: int = CACHE_BYTES,
+def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None, cache_bytes: int = CACHE_BYTES,
               counts: tuple[int, int, int] = COUNTS) -> Splits:
     """A set cut into train, val and test. Files are listed, none is decoded: see scan and measure for that.
 
-    spec         "elpv" (the packaged photographs of solar cells), "synthetic" (procedural), or a folder; a folder of
-                 one of these names is reached as ./elpv
+    spec         "elpv" (the packaged photographs of solar cells), "synthetic" (procedural), or a folder: of images, or
+                 one that `minicnn prepare` has written; a folder of one of these names is reached as ./elpv
     seed         of the procedural images, and of the cut of a folder that comes without one. This is not the seed of
                  training: keep it while that varies, and the runs are tested on the same images
-    size         images become size x size
+    size         images become size x size; default 256, or what a prepared set was prepared at
     cache_bytes  memory for decoded images, at most
     counts       procedural images to train, validate and test
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
     """
     if spec == "elpv":
-        splits = open_elpv(size)
+        splits = open_elpv(size or SIZE)
     elif spec == "synthetic":
-        train, val, test = procedural_sets(counts, seed, size)
+        train, val, test = procedural_sets(counts, seed, size or SIZE)
         splits = Splits(train, val, test, "synthetic", f"procedural images of {', '.join(CLASSES)} (no photographs): "
                         f"{len(train)} train, {len(val)} val, {len(test)} test", "none needed")
     elif not os.fspath(spec):
         raise DataError("no data set was named; expected elpv, synthetic or a folder")
+    elif is_prepared(spec):
+        splits = open_prepared(spec, seed, size)
     else:
-        splits = open_folder(spec, seed, size)
+        splits = open_folder(spec, seed, size or SIZE)
     splits.keep_decoded(cache_bytes)
     return splits

@@ -8,8 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.data.dataset import Dataset
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
+
+SET_APART = 0.1                # share of a set without a split that becomes val, and the same again test
+
+
+def cut_in_three(whole: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
+    """A set without a split as train, val and test; and how it was cut, in words."""
+    few = max(1, round(SET_APART * len(whole)))
+    parts = stratified_split(whole.labels, (few, few), seed, whole.name)
+    train, val, test = (whole.select(at, f"{whole.name}/{part}")
+                        for at, part in zip(parts, ("train", "val", "test"), strict=True))
+    return train, val, test, (f"no split of its own: cut by class into {len(train)} train, {len(val)} val, "
+                              f"{len(test)} test")
+
+
+def set_val_apart(train: Dataset, name: str, seed: int) -> tuple[Dataset, Dataset, str]:
+    """A training set as training and validation set; and how it was cut, in words."""
+    few = max(1, round(SET_APART * len(train)))
+    keep, apart = stratified_split(train.labels, (few,), seed, train.name)
+    return (train.select(keep, f"{name}/train"), train.select(apart, f"{name}/val"),
+            "no val/: a tenth of train/ was set apart for it")
 
 
 def stratified_split(strata, counts, seed: int = 0, name: str = "the set") -> list[np.ndarray]:

@@ -1,0 +1,58 @@
+"""What there is to say about the files of a set: a line for each in report.tsv, and a count of each kind.
+
+    left out     truncated, unreadable                 their rows stay empty
+    used         CMYK, grey, misnamed                  converted to RGB as always; the name says another format
+    not used     unused                                no image, or an image without a class
+                 empty                                 a class folder without images
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable
+
+from PIL import Image
+
+from minicnn.data.images import Picture
+
+LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"), ("unused", "empty")
+SAME = {"MPO": "JPEG", "DIB": "BMP"}               # containers of the same pixels
+
+Row = tuple[str, str, str]                         # kind, part/class/name, in words
+
+
+def oddities(picture: Picture, name: str) -> list[tuple[str, str]]:
+    """(kind, in words) of what is unusual about an image that can be used."""
+    found = []
+    if picture.mode in ("CMYK", "YCCK"):
+        found.append(("CMYK", "four inks, converted to RGB"))
+    if picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I"):
+        found.append(("grey", "one channel, repeated"))
+    said = Image.registered_extensions().get(posixpath.splitext(name)[1].lower())
+    if said is not None and SAME.get(said, said) != SAME.get(picture.format, picture.format):
+        found.append(("misnamed", f"is {picture.format}"))
+    return found
+
+
+def damage(reason: str, data: bytes) -> str:
+    """The kind of an image that cannot be read. A JPEG without its end was cut short, whatever the decoder says."""
+    cut = "truncated" in reason.lower() or (data.startswith(b"\xff\xd8\xff") and b"\xff\xd9" not in data[-1024:])
+    return "truncated" if cut else "unreadable"
+
+
+def write_report(path: str, rows: Iterable[Row]) -> None:
+    """One line a file: kind, file, in words; separated by tabs."""
+    with open(f"{path}.part", "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write("kind\tfile\twhat\n")
+        file.writelines("\t".join(" ".join(text.split("\t")) for text in row) + "\n" for row in rows)
+    os.replace(f"{path}.part", path)
+
+
+def in_words(rows: Iterable[Row]) -> str:
+    """Such as "left out: 1 truncated; used as they are: 22 CMYK, 1 misnamed"; "" when there is nothing to say."""
+    counts = Counter(kind for kind, _, _ in rows)
+    groups = (("left out", LEFT_OUT), ("used, converted where needed", ODD), ("not used", UNUSED))
+    said = [(title, ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])) for title, kinds in groups]
+    return "; ".join(f"{title}: {text}" for title, text in said if text)

@@ -1,0 +1,220 @@
+"""Decoding into shards, by threads (decoders release Python's lock), so that each is whole or absent.
+
+A shard is written in OUT/unfinished and renamed; then a record of it (checksums, what was odd, sums over its pixels) is
+put beside, and with that the shard is finished. Who is killed at any moment loses the shards he was in, and finds the
+others. A record also holds a fingerprint of what went into the shard: where the source has changed since, it is done
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from minicnn.data.dataset import ImageError
+from minicnn.data.images import examine
+from minicnn.data.prefetch import prefetched
+from minicnn.data.prepare.layout import Photo
+from minicnn.data.prepare.report import damage, oddities
+from minicnn.data.prepared import UNFINISHED, shard_name
+from minicnn.data.sums import PixelSums
+
+BLOCK = 16                     # images that a thread decodes before it takes the next ones
+AHEAD = 8                      # blocks per thread that may wait for an earlier one
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of a shard, besides the images."""
+
+    size: int
+    encoding: str              # "rgb" or "jpeg"
+    per_shard: int
+
+    @property
+    def image_bytes(self) -> int:
+        return 3 * self.size**2
+
+
+class Record(NamedTuple):
+    """What is known of a finished shard."""
+
+    bytes: int
+    crc32: np.ndarray          # uint32 (n,)
+    ends: np.ndarray           # int64 (n,), where each JPEG ends
+    left_out: dict[int, str]   # row in the shard -> reason
+    odd: list[tuple[str, int, str]]                    # (kind, row in the shard, in words), the left out as well
+    total: np.ndarray          # of PixelSums; empty for parts whose statistics are not wanted
+    products: np.ndarray
+    count: int
+
+
+class Shard:
+    """One shard on its way: rows `first` to `first + len(photos)` of a part."""
+
+    def __init__(self, out: str, part: str, number: int, photos: list[Photo], settings: Settings, measured: bool):
+        self.part, self.number, self.photos, self.settings = part, number, photos, settings
+        name = shard_name(part, number, settings.encoding)
+        self.name, self.path = name, os.path.join(out, name)
+        self._beside = os.path.join(out, UNFINISHED, f"{name}.part")
+        self._record = os.path.join(out, UNFINISHED, f"{name}.record")
+        self._crc32, self._ends = np.zeros(len(photos), np.uint32), np.zeros(len(photos), np.int64)
+        self._left_out: dict[int, str] = {}
+        self._odd: list[tuple[str, int, str]] = []
+        self._measured, self._sums = measured, None
+        self._lock, self._file = threading.Lock(), None
+        self._nothing = zlib.crc32(bytes(settings.image_bytes) if settings.encoding == "rgb" else b"")
+
+    # ---- is it there
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.settings, self._measured)).encode())
+        for label, name, file in self.photos:
+            digest.update(f"{label}\0{name}\0{file.size}\0{file.modified}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def record(self) -> Record | None:
+        """The record of this very shard, where it is finished."""
+        from safetensors import SafetensorError, safe_open
+
+        if not (os.path.exists(self._record) and os.path.exists(self.path)):
+            return None
+        try:
+            with safe_open(self._record, "numpy") as file:
+                notes = json.loads(file.metadata()["minicnn"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError):    # not whole: the shard is done again
+            return None
+        if notes["fingerprint"] != self.fingerprint() or os.path.getsize(self.path) != notes["bytes"]:
+            return None
+        return Record(notes["bytes"], arrays["crc32"], arrays["ends"],
+                      {int(row): reason for row, reason in notes["left_out"].items()},
+                      [tuple(row) for row in notes["odd"]], arrays["total"], arrays["products"], notes["count"])
+
+    # ---- making it
+    def begin(self) -> None:
+        self._file = open(self._beside, "wb", buffering=0)
+        self._sums = PixelSums((self.settings.size, self.settings.size, 3)) if self._measured else None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def work(self, first: int, last: int) -> list[bytes]:
+        """Rows first to last, decoded: written where they belong (rgb), or as JPEGs for `take`. In any thread."""
+        size, rgb = self.settings.size, self.settings.encoding == "rgb"
+        sums = PixelSums((size, size, 3)) if self._measured else None
+        jpegs = []
+        for row in range(first, last):
+            label, name, file = self.photos[row]
+            jpeg, data = b"", file.read()
+            try:
+                picture = examine(data, size, f"{label}/{name}")
+            except ImageError as error:
+                self._crc32[row] = self._nothing
+                with self._lock:
+                    self._left_out[row] = error.reason
+                    self._odd.append((damage(error.reason, data), row, error.reason))
+            else:
+                if rgb:
+                    _write_at(self._file, memoryview(picture.pixels).cast("B"), row * self.settings.image_bytes)
+                    self._crc32[row] = zlib.crc32(picture.pixels)
+                else:
+                    jpeg = _encode(picture.pixels)
+                    self._crc32[row] = zlib.crc32(jpeg)
+                if sums is not None:
+                    sums.add(picture.pixels)
+                for kind, words in oddities(picture, name):
+                    with self._lock:
+                        self._odd.append((kind, row, words))
+            jpegs.append(jpeg)
+        if sums is not None:
+            with self._lock:
+                self._sums.merge(sums.total, sums.products, sums.count)
+        return [] if rgb else jpegs
+
+    def take(self, first: int, jpegs: list[bytes]) -> None:
+        """The JPEGs of the next rows, in order."""
+        end = self._ends[first - 1] if first else 0
+        for row, jpeg in enumerate(jpegs, first):
+            end += len(jpeg)
+            self._ends[row] = end
+        if jpegs:
+            _write_at(self._file, memoryview(b"".join(jpegs)), int(self._ends[first - 1]) if first else 0)
+
+    def finish(self) -> None:
+        """To disk, to its name, and recorded."""
+        rgb = self.settings.encoding == "rgb"
+        size = len(self.photos) * self.settings.image_bytes if rgb else int(self._ends[-1])
+        self._file.truncate(size)                      # unreadable images at the end were not written
+        os.fsync(self._file.fileno())
+        self.close()
+        os.replace(self._beside, self.path)
+        sums = self._sums
+        notes = {"fingerprint": self.fingerprint(), "bytes": size, "odd": sorted(self._odd, key=lambda row: row[1]),
+                 "left_out": dict(sorted(self._left_out.items())), "count": sums.count if sums else 0}
+        write_tensors(self._record, {
+            "crc32": self._crc32, "ends": self._ends, "total": sums.total if sums else np.zeros((0, 0, 3), np.uint32),
+            "products": sums.products if sums else np.zeros(6, np.int64)}, json.dumps(notes))
+        self._sums = None
+
+
+def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) -> None:
+    """Make these shards, in order, `workers` images at a time; `done(n)` is told of every n. OSError: no room."""
+    def blocks() -> Iterator[tuple[Shard, int, int]]:
+        for shard in shards:
+            shard.begin()
+            for first in range(0, len(shard.photos), BLOCK):
+                yield shard, first, min(first + BLOCK, len(shard.photos))
+
+    results = prefetched(lambda block: (block, block[0].work(*block[1:])), blocks(), workers, workers * AHEAD)
+    try:
+        for (shard, first, last), jpegs in results:
+            shard.take(first, jpegs)
+            if last == len(shard.photos):
+                shard.finish()
+            done(last - first)
+    finally:
+        results.close()
+        for shard in shards:
+            shard.close()
+
+
+def write_tensors(path: str, tensors: dict[str, np.ndarray], notes: str | None = None) -> None:
+    """A safetensors file, on disk before it has its name. One note only: several would come in any order."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()},
+                None if notes is None else {"minicnn": notes})
+    with open(f"{path}.part", "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.part", path)
+
+
+def _write_at(file, data: memoryview, offset: int) -> None:
+    """All of it: a write may take less, as the last one before a disk is full does."""
+    while len(data):
+        try:
+            written = os.pwrite(file.fileno(), data, offset)
+        except OSError as error:
+            error.filename = file.name
+            raise
+        data, offset = data[written:], offset + written
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,201 @@
+"""A prepared set: photographs decoded once into shards, which training reads without decoding (`minicnn prepare`).
+
+    prepared.json             size, encoding, classes, and for each part its shards; written last: the set is whole
+    train-00000.rgb ...       uint8 (images, size, size, 3), row after row; or .jpegs, one JPEG after another
+    train.index               labels, names, a CRC-32 of each image, where each JPEG ends, and which rows were left out
+    statistics.safetensors    mean image, and principal components of the colours, of the training part
+    words.json                for ImageNet: what each wnid means, where the source says it
+    report.tsv                every file that is damaged, odd or not used
+
+Images stand in the order of class and name. One that cannot be read keeps its row (zeros) and is left out, so that the
+others keep their numbers: training on a prepared set draws the same crops as on the set it was made from.
+
+Shards are memory-mapped: what they take is the system's cache, which gives way, and not memory of the process. Their
+sizes are compared when a set is opened, and each image with its checksum when it is first read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+
+import numpy as np
+
+from minicnn.data.dataset import Dataset, ImageError, Splits
+from minicnn.data.images import decode
+from minicnn.data.split import cut_in_three, set_val_apart
+from minicnn.data.statistics import Statistics
+from minicnn.errors import DataError
+
+FORMAT = "minicnn prepared 1"
+PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",
+                                                   "words.json", "unfinished")
+LOCK = "lock"                  # in the folder of what is unfinished
+ENDINGS = {"rgb": ".rgb", "jpeg": ".jpegs"}
+AGAIN = "prepare the set again, or restore the file"
+
+
+def shard_name(part: str, number: int, encoding: str) -> str:
+    return f"{part}-{number:05d}{ENDINGS[encoding]}"
+
+
+def index_name(part: str) -> str:
+    return f"{part}.index"
+
+
+def is_prepared(root: str | os.PathLike) -> bool:
+    """Whether a folder holds a prepared set, finished or not."""
+    return any(os.path.exists(os.path.join(root, name)) for name in (PREPARED, os.path.join(UNFINISHED, LOCK)))
+
+
+def write_summary(path: str, summary: dict) -> None:
+    """prepared.json, with a checksum of itself; whole or absent."""
+    body = {"format": FORMAT, **summary}
+    whole = {"crc32": zlib.crc32(json.dumps(body, sort_keys=True).encode()), **body}
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+        file.write(json.dumps(whole, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.part", path)
+
+
+def read_summary(root: str | os.PathLike) -> dict:
+    """prepared.json. DataError when it is missing or not what was written."""
+    path = os.path.join(root, PREPARED)
+    if not os.path.exists(path):
+        raise DataError(f"{os.fspath(root)} is not fully prepared; run the same `minicnn prepare` again, which goes on "
+                        "where it was stopped")
+    try:
+        with open(path, encoding="utf-8") as file:
+            summary = json.load(file)
+        found, form = summary.pop("crc32"), summary["format"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    if form != FORMAT:
+        raise DataError(f"{path} is in the format {form!r}, this minicnn reads {FORMAT!r}; prepare the set again")
+    if found != zlib.crc32(json.dumps(summary, sort_keys=True).encode()):
+        raise DataError(f"{path} has changed since it was written; {AGAIN}")
+    return summary
+
+
+class Shards:
+    """The images of one part, by their row in it. From uint8 shards they come as views that cannot be written to."""
+
+    def __init__(self, root: str, part: str, summary: dict):
+        self.root, self.size, self.encoding = root, summary["size"], summary["encoding"]
+        self.per_shard, self.files = summary["per_shard"], summary["parts"][part]["shards"]
+        index = _read_whole(os.path.join(root, index_name(part)), summary["parts"][part]["index_crc32"])
+        self.labels, self.crc32 = index["labels"], index["crc32"]
+        self.ends = index.get("ends")                          # of JPEGs, within their shard
+        self._names, self._name_ends = index["names"], index["name_ends"]
+        self.left_out = {int(row): reason for row, reason in json.loads(bytes(index["left_out"])).items()}
+        self.part, self.classes = part, summary["classes"]
+        self._maps: list[np.ndarray | None] = [None] * len(self.files)
+        self._checked = np.zeros(len(self.labels), bool)
+        for file in self.files:
+            self._check_size(file)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """part/class/name, as the image was called in the source."""
+        start = self._name_ends[row - 1] if row else 0
+        name = bytes(self._names[start:self._name_ends[row]]).decode("utf-8", "surrogateescape")
+        return f"{self.part}/{self.classes[self.labels[row]]}/{name}"
+
+    def read(self, row: int) -> np.ndarray:
+        """Image of a row, uint8 (size, size, 3). ImageError when its bytes are not those that were written."""
+        shard, inside = divmod(int(row), self.per_shard)
+        memory = self._map(shard)
+        if self.encoding == "rgb":
+            data = memory[inside]
+        else:
+            data = memory[self.ends[row - 1] if inside else 0:self.ends[row]]
+        if not self._checked[row]:
+            if zlib.crc32(data) != self.crc32[row]:
+                raise ImageError(os.path.join(self.root, self.files[shard]["file"]),
+                                 f"the bytes of image {inside} ({self.name(row)}) have changed since they were written "
+                                 "(checksum); prepare the set again: delete this shard and prepared.json first")
+            self._checked[row] = True
+        return data if self.encoding == "rgb" else decode(bytes(data), self.size, self.name(row))
+
+    def _map(self, shard: int) -> np.ndarray:
+        """A shard's memory, mapped when it is first needed."""
+        if self._maps[shard] is None:
+            file = self.files[shard]
+            shape = (file["bytes"],) if self.encoding == "jpeg" else (-1, self.size, self.size, 3)
+            try:
+                memory = np.memmap(os.path.join(self.root, file["file"]), np.uint8, "r")
+            except (OSError, ValueError) as error:             # ValueError: empty
+                raise DataError(f"{self.root}/{file['file']} cannot be read ({error}); {AGAIN}") from error
+            self._check_size(file)
+            self._maps[shard] = np.asarray(memory).reshape(shape)
+        return self._maps[shard]
+
+    def _check_size(self, file: dict) -> None:
+        path = os.path.join(self.root, file["file"])
+        try:
+            size = os.path.getsize(path)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}; the set is incomplete: {AGAIN}") from error
+        if size != file["bytes"]:
+            raise DataError(f"{path} has {size:,} bytes, expected {file['bytes']:,}; it was cut short or overwritten: "
+                            f"{AGAIN}")
+
+
+def open_prepared(root: str | os.PathLike, seed: int = 0, size: int | None = None) -> Splits:
+    """The parts of a prepared set; one without parts, or without val, is cut as the folder would have been."""
+    root = os.fspath(root)
+    summary = read_summary(root)
+    if size not in (None, summary["size"]):
+        raise DataError(f"{root} was prepared at size {summary['size']}, and {size} was asked for; prepare it with "
+                        f"--size {size}, or ask for {summary['size']}")
+    name = os.path.basename(os.path.abspath(root))
+    sets, first_id = {}, 0
+    for part in summary["parts"]:
+        shards = Shards(root, part, summary)
+        sets[part] = _dataset(shards, name if part == "all" else f"{name}/{part}", summary, first_id)
+        first_id += len(shards)
+    counts = ", ".join(f"{len(found)} {part}" for part, found in sets.items())
+    how = f"prepared at {summary['size']} x {summary['size']}, {counts}"
+    if "all" in sets:
+        train, val, test, cut = cut_in_three(sets["all"], seed)
+        how += f"; {cut}"
+    else:
+        train, val, test = (sets.get(part) for part in ("train", "val", "test"))
+        arrays = _read_whole(os.path.join(root, STATISTICS), summary["statistics_crc32"])
+        train.statistics = Statistics(arrays["mean"], arrays["eigenvalues"], arrays["eigenvectors"],
+                                      int(arrays["count"][0]))
+        if val is None:                                        # what is left of train is measured anew
+            train, val, cut = set_val_apart(train, name, seed)
+            how += f"; {cut}"
+    return Splits(train, val, test, name, f"images of {len(summary['classes'])} classes in {root}: {how}",
+                  "the folder's own")
+
+
+def _dataset(shards: Shards, name: str, summary: dict, first_id: int) -> Dataset:
+    """A part as a set whose items are rows."""
+    rows = np.arange(len(shards))
+    found = Dataset(name, summary["classes"], shards.labels, rows, shards.read, size=(shards.size, shards.size),
+                    ids=first_id + rows, caption=shards.name)
+    found.checked, found.in_memory = True, shards.encoding == "rgb"
+    found.fingerprint = f"{zlib.crc32(json.dumps(summary).encode()):08x}{zlib.crc32(shards.part.encode()):08x}"
+    if shards.left_out:
+        found.leave_out(shards.left_out)
+    return found
+
+
+def _read_whole(path: str, expected: int) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file with this checksum."""
+    from safetensors.numpy import load
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; the set is incomplete: {AGAIN}") from error
+    if zlib.crc32(data) != expected:
+        raise DataError(f"{path} is not as it was written (checksum): cut short or changed; {AGAIN}")
+    return load(data)
