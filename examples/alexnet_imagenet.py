@@ -3,7 +3,8 @@
 With no arguments it trains on 1,670 photographs of solar cells (package elpv-dataset) for three epochs, which takes
 about five minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
 runs/ then holds checkpoints, metrics, the curves, conv1's kernels as in Figure 3 of the paper, and a sheet of held-out
-photographs with predictions as in Figure 4.
+photographs with predictions as in Figure 4. `--parallel columns` splits the network in two as the paper does, on two
+threads, or on the processes that `mpiexec -n 2` starts.
 
 The validation images choose the rate and the best checkpoint; the test images are looked at once, at the very end.
 """
@@ -23,10 +24,13 @@ from minicnn.data.elpv import MissingPackageError
 from minicnn.data.prefetch import usable_cpus
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
-from minicnn.errors import MinicnnError
+from minicnn.errors import ConfigError, MinicnnError
 from minicnn.models.alexnet import alexnet
 from minicnn.models.alexnet_variants import VARIANTS, knobs_of
 from minicnn.models.alexnet_variants import differences as variant_differences
+from minicnn.parallel.comm import TIMEOUT
+from minicnn.parallel.launch import launch, started_ranks
+from minicnn.parallel.net import SCHEMES
 from minicnn.train.evaluate import evaluate
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
 from minicnn.train.metrics import majority, read_metrics
@@ -35,7 +39,8 @@ from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, resto
 from minicnn.train.schedule import Cosine, Plateau
 from minicnn.visualize.report import draw_run
 
-DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None}
+DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None, "parallel": "none",
+            "ranks": None}
 ASKED = ("epochs", "batch", "lr")                   # what of a recipe can be asked for
 # Folders are trained as in section 5 of the paper; a few thousand images want a higher rate, falling to 0, and
 # smaller batches. A solar cell may also be mirrored up-down; most photographs may not.
@@ -58,23 +63,51 @@ def train_run(options: argparse.Namespace) -> int:
     """Train, or go on training; then judge the best checkpoint once on the test images, and draw."""
     checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
     settings = settle(options, checkpoint)
-    splits, net = prepare(settings, may_fall_back=options.data is None and checkpoint is None)
+    may_fall_back = options.data is None and checkpoint is None
+    if settings["parallel"] == "none":
+        if started_ranks():
+            raise ConfigError("mpiexec has started several processes, each of which would train a network of its own; "
+                              f"add --parallel {', or '.join(SCHEMES)}, or leave mpiexec out")
+        splits, net = prepare(settings, may_fall_back)
+        run_dir, outcome = train(options, settings, checkpoint, splits, net)
+    else:
+        if settings["parallel"] not in SCHEMES:
+            raise ConfigError(f"unknown --parallel {settings['parallel']!r}: expected none, {', '.join(SCHEMES)}")
+        run_dir, outcome, splits, net = launch(
+            settings["ranks"], lambda neighbours: prepare(settings, may_fall_back, neighbours),
+            lambda comm, ready: (*train(options, settings, checkpoint, *ready, comm), *ready), options.comm_timeout)
+    if outcome is None:                         # a rank that is not the lead
+        return 0
+    if outcome.interrupted:
+        print(f"stopped; everything is in {run_dir / LAST}\nto go on: python {sys.argv[0]} --resume {run_dir}")
+        return 130
+    set_threads(settings["threads"])
+    judge(net, splits, run_dir / BEST, settings["batch"], options.ten_crop, draw_into=run_dir)
+    return 0
+
+
+def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, splits, net, comm=None):
+    """The training itself, on one rank or as one of several: run folder, and how it ended (None: not the lead)."""
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
     stem = f"{splits.name}-{settings['variant']}"
     run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name, stem)
+    if comm is not None:
+        settings = {**settings, "ranks": comm.size}
+        net = SCHEMES[settings["parallel"]](net, comm)
+        run_dir = Path(comm.tell(str(run_dir))[0])
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings)
     if checkpoint:
         trainer.resume(checkpoint)
-    introduce(settings, splits, net, recipe)
-    say("run", f"{run_dir}" + (f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""))
-
+    if net.lead:
+        introduce(settings, splits, net, recipe)
+        from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""
+        say("run", f"{run_dir}{from_there}")
     outcome = trainer.fit(settings["epochs"])
-    if outcome.interrupted:
-        print(f"stopped in epoch {trainer.epoch + 1} after step {trainer.step}; everything is in {trainer.last_path}\n"
-              f"to go on: python {sys.argv[0]} --resume {run_dir}")
-        return 130
-    judge(net, splits, trainer.best_path, settings["batch"], options.ten_crop, draw_into=run_dir)
-    return 0
+    if not net.lead:
+        return run_dir, None
+    if comm is not None:
+        print(comm.ledger.table())
+    return run_dir, outcome
 
 
 def evaluate_run(options: argparse.Namespace) -> int:
@@ -98,12 +131,15 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
     return {**DEFAULTS, **recipe, **begun_with, **given}
 
 
-def prepare(settings: dict, may_fall_back: bool):
-    """The data and the net; nothing is written, so that a mistake in the arguments leaves nothing behind."""
+def prepare(settings: dict, may_fall_back: bool, neighbours: int = 1):
+    """The data and the net; nothing is written, so that a mistake in the arguments leaves nothing behind.
+
+    neighbours: so many ranks share this machine and its threads.
+    """
     knobs_of(settings["variant"])
     if settings["threads"] is None:             # noted in the checkpoint: other threads, other rounding
         settings["threads"] = usable_cpus()
-    set_threads(settings["threads"])
+    set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
     try:
         splits = open_data(settings["data"])
     except MissingPackageError as error:
@@ -122,8 +158,13 @@ def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
     say("licence", splits.licence)
     say("net", f"AlexNet, variant {settings['variant']}: {net.num_params:,} parameters, {len(splits.classes)} classes")
     say("device", f"{net.ops.name}, {thread_report()}")
+    if settings["parallel"] != "none":
+        say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.name} each; batch and rate are "
+                        "those of all ranks together")
+    as_printed = settings["parallel"] == "columns" and settings["ranks"] == 2
     changes = [f"epochs {settings['epochs']} (paper: about 90)", *differences_in_words(recipe),
-               *variant_differences(settings["variant"]), "one machine instead of two GPUs, the same arithmetic"]
+               *variant_differences(settings["variant"]),
+               "two processors instead of two GPUs" if as_printed else "no two GPUs, the same arithmetic"]
     say("differences", "; ".join(changes))
 
 
@@ -174,6 +215,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
     how.add_argument("--threads", metavar="N", type=int, help="of BLAS and Numba together (default: all cores)")
+    ranks = parser.add_argument_group("several ranks")
+    ranks.add_argument("--parallel", metavar="HOW", help="columns (the paper's two GPUs), data (each rank some of the "
+                       "images), hybrid (convolutions by images, fully connected layers by units), or none")
+    ranks.add_argument("--ranks", metavar="N", type=int, help="threads (default: 2; with mpiexec, its processes); the "
+                       "batch is shared among them, and the rate stays that of the whole batch")
+    ranks.add_argument("--comm-timeout", metavar="SECONDS", type=float, default=TIMEOUT,
+                       help="a rank that is not heard of for so long hangs (default: 60)")
     runs = parser.add_argument_group("runs")
     runs.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
     runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, variant and a number)")

@@ -291,6 +291,10 @@ class Net:
     def must_agree(self, values: dict) -> None:
         """Raises where ranks do not hold the same values."""
 
+    def tell(self, what, arrays: dict[str, np.ndarray]) -> tuple:
+        """What the lead says, on every rank."""
+        return what, arrays
+
     def agree(self, wish: bool) -> bool:
         """Whether any rank wishes it."""
         return wish

@@ -25,6 +25,7 @@ from minicnn.parallel.ledger import Ledger
 
 TIMEOUT = 60.0          # seconds a rank waits for another
 FIRST_STEP = 600.0      # at least so many before the first step is through: kernels may have to be compiled
+LONG = 7 * 86400.0      # for rank 0 while it looks through a data set
 PIECE = 4 << 20         # elements that are summed at once, so that buffers stay small
 
 
@@ -46,12 +47,15 @@ class Comm:
         self.ledger = ledger or Ledger(rank, size)
         self.neighbours = size
         self.steady = False                                 # True once a step is through
+        self._waits_long = False
         self._side: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     @property
     def patience(self) -> float:
         """Seconds to wait for another rank now."""
+        if self._waits_long:
+            return LONG
         return self.timeout if self.steady else max(self.timeout, FIRST_STEP)
 
     # ---- to be provided by an engine
@@ -131,13 +135,25 @@ class Comm:
         self.all_gather(x, y, point, "")
         return y
 
-    def tell(self, what=None, point: str = "tell"):
-        """What rank 0 says (anything that JSON can hold), on every rank."""
-        text = json.dumps(what).encode() if self.rank == 0 else b""
-        length = int(self.numbers([len(text)], point)[0, 0])
+    def tell(self, what=None, arrays: dict[str, np.ndarray] | None = None) -> tuple:
+        """What rank 0 says, on every rank: anything that JSON can hold, and arrays by name.
+
+        The others wait as long as it takes, since it may have to look at a million images first.
+        """
+        arrays = arrays or {}
+        forms = [[name, str(array.dtype), array.shape] for name, array in arrays.items()]
+        text = json.dumps([what, forms]).encode() if self.rank == 0 else b""
+        self._waits_long = True
+        length = int(self.numbers([len(text)], "tell")[0, 0])
+        self._waits_long = False
         letters = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
-        self.broadcast(letters, 0, point, "")
-        return json.loads(letters.tobytes())
+        self.broadcast(letters, 0, "tell", "")
+        what, forms = json.loads(letters.tobytes())
+        told = {}
+        for name, dtype, shape in forms:
+            told[name] = np.ascontiguousarray(arrays[name]) if self.rank == 0 else np.empty(shape, dtype)
+            self.broadcast(told[name], 0, "tell", "")
+        return what, told
 
     def must_agree(self, values: dict) -> None:
         """RankError naming the odd one out where the ranks do not hold the same values (numbers, texts, arrays)."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minicnn.errors import ConfigError, DeviceError, MinicnnError
+from minicnn.errors import DeviceError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
 SPINS = 2000            # looks at a message before the processor is left to others in between
@@ -122,14 +122,6 @@ def _unpacked(memory: np.ndarray, like: list) -> list[np.ndarray]:
     return views
 
 
-def mpi_size() -> int | None:
-    """How many processes mpiexec has started, this one included; None where it was not mpiexec that started it."""
-    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
-
-
 def run_mpi(body: Callable, timeout: float = TIMEOUT):
     """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them."""
     comm = MPIComm(timeout=timeout)
@@ -137,12 +129,13 @@ def run_mpi(body: Callable, timeout: float = TIMEOUT):
         names = comm.mpi.gather(f"rank {comm.rank} is process {os.getpid()} on {socket.gethostname()}")
         if comm.rank == 0:                                  # mpiexec names a process that was killed by its number
             print(f"{'ranks':13s}{'; '.join(names)}", file=sys.stderr, flush=True)
-        return body(comm)
+        result = body(comm)
+        comm.close()
+        comm.MPI.Finalize()                                 # whoever has more to do is alone from here on
+        return result
     except BaseException as error:
         _stop(comm, error)
         raise
-    finally:
-        comm.close()
 
 
 def _stop(comm: MPIComm, error: BaseException) -> None:
@@ -161,18 +154,3 @@ def _stop(comm: MPIComm, error: BaseException) -> None:
     sys.stdout.flush()
     comm.mpi.Abort(code)
     os._exit(code)                                          # Abort may return before this process is ended
-
-
-def launch(ranks: int | None, body: Callable, timeout: float = TIMEOUT):
-    """body(comm) on every rank: the processes of mpiexec where it started this one, else `ranks` threads (default 2).
-
-    Returns what the rank of this process (with threads: rank 0) returned.
-    """
-    from minicnn.parallel.local import run_local
-
-    started = mpi_size()
-    if started is None:
-        return run_local(2 if ranks is None else ranks, body, timeout)[0]
-    if ranks not in (None, started):
-        raise ConfigError(f"mpiexec has started {started} ranks, but {ranks} were asked for; leave one of the two out")
-    return run_mpi(body, timeout)

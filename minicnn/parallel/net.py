@@ -215,6 +215,9 @@ class ParallelNet(Net):
     def must_agree(self, values: dict) -> None:
         self.comm.must_agree(values)
 
+    def tell(self, what, arrays):
+        return self.comm.tell(what, arrays)
+
     def agree(self, wish: bool) -> bool:
         return bool(self.comm.numbers([float(wish)], "agreement").any())
 

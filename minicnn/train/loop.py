@@ -138,14 +138,27 @@ class Trainer:
         room = check_memory(self.net, self.recipe.sgd.batch)
         if self.statistics is None:
             show = self.progress and sys.stderr.isatty()
-            self.statistics = measure(self.train, progress=show)
-            scan(self.val, progress=show)
+            self._measure(show)
             self.loader = self._loader()
         for dataset in (self.train, self.val):
             if text := dataset.report_skipped():
                 self.say(text)
         self.say(f"{'memory':13s}{room}")
         return Feed(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
+
+    def _measure(self, show: bool) -> None:
+        """Mean image and unreadable images, found by the lead and told to all."""
+        found, arrays = None, {}
+        if self.net.lead:
+            self.statistics = measure(self.train, progress=show)
+            scan(self.val, progress=show)
+            found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}
+            arrays = _arrays(self.statistics)
+        found, arrays = self.net.tell(found, arrays)
+        if not self.net.lead:
+            self.statistics = Statistics(**arrays, count=found["count"])
+            for dataset, left_out in zip((self.train, self.val), found["left_out"], strict=True):
+                dataset.leave_out({int(position): reason for position, reason in left_out.items()})
 
     def fit(self, epochs: int) -> Outcome:
         """Train until `epochs` epochs are done. Ctrl-C and SIGTERM let the step finish, save, and return."""
@@ -256,6 +269,10 @@ class Trainer:
                 "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                 "classes": self.train.classes, "statistics_count": statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
-        save_checkpoint(self.last_path, params, velocities,
-                        {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues,
-                         "eigenvectors": statistics.eigenvectors}, meta, also=self.best_path if best else None)
+        save_checkpoint(self.last_path, params, velocities, _arrays(statistics), meta,
+                        also=self.best_path if best else None)
+
+
+def _arrays(statistics: Statistics) -> dict:
+    """What of the statistics a checkpoint holds as arrays."""
+    return {name: getattr(statistics, name) for name in ("mean", "eigenvalues", "eigenvectors")}

@@ -34,7 +34,8 @@ def test_collectives(monkeypatch, size):
         sent = np.full(3, float(comm.rank))
         comm.broadcast(sent, size - 1)
         comm.barrier()
-        return gathered, summed, reduced, later, sent, comm.tell({"from": comm.rank, "é": [1]})
+        told = comm.tell({"from": comm.rank, "é": [1]}, {"a": np.arange(3) + comm.rank})
+        return gathered, summed, reduced, later, sent, told
 
     results = run_local(size, body)
     for rank, (gathered, summed, reduced, later, sent, told) in enumerate(results):
@@ -48,7 +49,7 @@ def test_collectives(monkeypatch, size):
             np.testing.assert_array_equal(reduced[i], results[0][2][i])
             np.testing.assert_array_equal(later[i], reduced[i])
         np.testing.assert_array_equal(sent, float(size - 1))
-        assert told == {"from": 0, "é": [1]}
+        assert told[0] == {"from": 0, "é": [1]} and told[1]["a"].tolist() == [0, 1, 2]
 
 
 def test_a_rank_that_fails_is_named_on_all_others():

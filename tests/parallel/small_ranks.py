@@ -1,0 +1,51 @@
+"""A small training run under mpiexec, for tests that disturb it: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
+
+settings: scheme, epochs, timeout, save_every; die, hang: [rank, steps], the step after which a rank kills itself or
+falls asleep.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from minicnn.backend.cpu import set_threads
+from minicnn.errors import MinicnnError
+from minicnn.parallel.launch import launch
+from minicnn.parallel.net import SCHEMES
+from tests.train.small_run import small_net, small_trainer
+
+
+def train(comm, run_dir: str, settings: dict):
+    net = SCHEMES[settings.get("scheme", "columns")](small_net(), comm)
+    trainer = small_trainer(run_dir, net=net, save_every=settings.get("save_every", 0), say=print)
+    if trainer.last_path.exists():
+        trainer.resume()
+    backward = net.backward
+
+    def disturbed():
+        backward()
+        here = [comm.rank, trainer.epoch * len(trainer.loader) + trainer.step]
+        if here == settings.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if here == settings.get("hang"):
+            time.sleep(600)
+    net.backward = disturbed
+    return trainer.fit(settings.get("epochs", 2)).interrupted
+
+
+def main() -> int:
+    settings = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    set_threads(1)
+    try:
+        interrupted = launch(None, lambda neighbours: None, lambda comm, _: train(comm, sys.argv[1], settings),
+                             settings.get("timeout", 60.0))
+    except MinicnnError as error:                           # with threads; under mpiexec it has been said
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 130 if interrupted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
