@@ -4,6 +4,7 @@
     minicnn summary [variant]        the table of an AlexNet: shapes, parameters, multiply-adds, bytes
     minicnn variants                 the AlexNets this package knows, and where each departs from the paper
     minicnn prepare SOURCE OUT       decode photographs once, ImageNet's tars for instance, into shards for training
+    minicnn predict CHECKPOINT FILE ...    what a trained net makes of photographs
     minicnn doctor                   versions, threads and devices, for a bug report
 
 Exit code 0: all is well; 1: a gradient is wrong; 2: the command cannot be carried out, with one line that says why.
@@ -94,6 +95,24 @@ def prepare(options: argparse.Namespace) -> int:
         return 130
     print(f"to train:    python examples/alexnet_imagenet.py --data {options.out}")
     return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Print the five most probable classes of each photograph."""
+    from minicnn.data.dataset import ImageError
+    from minicnn.train.predict import predict as guesses_of
+    from minicnn.train.run import BEST, find_checkpoint
+
+    checkpoint, unread = find_checkpoint(".", options.checkpoint, BEST), 0
+    for file, guesses in guesses_of(checkpoint, options.files, device=options.device, ten_crop=options.ten_crop):
+        if isinstance(guesses, ImageError):
+            print(f"error: {guesses}", file=sys.stderr)
+            unread += 1
+            continue
+        print(file)
+        for name, share in guesses:
+            print(f"  {100 * share:5.1f} %  {name}")
+    return 2 if unread else 0
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -196,6 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--workers", type=int, metavar="N", help="decoding threads (default: all processors)")
     sub.add_argument("--labels", metavar="PATH", help="the devkit, or the list of classes of a flat val/")
     sub.add_argument("--per-shard", type=int, default=2048, metavar="N", help="images in a shard (default: 2048)")
+
+    sub = command(predict, "Show photographs to a trained net: its five most probable classes, and how sure it is.")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run's folder (then its best one)")
+    sub.add_argument("files", metavar="FILE", nargs="+", help="photographs")
+    sub.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
+    sub.add_argument("--device", default="auto", help="reference, cpu, or auto (default)")
 
     command(doctor, "Print versions, threads and devices: what a bug report needs.")
     return parser
