@@ -83,6 +83,13 @@ def softmax(ops, rng):
     return [y]
 
 
+def written_weights(ops, rng):
+    """A gradient that is written over what was there."""
+    dw = rng.standard_normal((5, 4))
+    ops.linear_backward_weights(rng.standard_normal((3, 5)), rng.standard_normal((3, 4)), dw, add=False)
+    return [dw]
+
+
 def sgd(ops, rng):
     """Three steps, the rate lowered in between, and all three terms of one size."""
     w, v = rng.standard_normal(20), rng.standard_normal(20)
@@ -111,6 +118,7 @@ CASES = {
     "linear": Layer(lambda: Linear(5, 4), [(3, 5)]),
     "linear_square": Layer(lambda: Linear(4, 4), [(4, 4)]),
     "linear_relu": Layer(lambda: Linear(5, 4), [(3, 5)], {"relu": True}),
+    "linear_written": Values(written_weights),
     "relu": Layer(ReLU, [(3, 10)]),
     "tanh": Layer(Tanh, [(3, 10)]),
     "maxpool": Layer(lambda: MaxPool2d(3, stride=2), [(2, 7, 7, 2)]),

@@ -1,77 +1,199 @@
 """Fully connected layer: matrix products whose cost is reading the weights.
 
-With 32 images the 9216 x 4096 weights of AlexNet's fc6 are 150 MB, read once in each of the three passes; so the
-weights are what is cut into blocks, and every byte of them is touched by one thread only:
+With 32 images the 9216 x 4096 weights of AlexNet's fc6 are 150 MB, read (or, as dw, written) once in each of the three
+passes; each thread has parts of them that no other touches. A tile of sums in the registers (product.py) takes w and dw
+where they are; what is small, x and dy, is copied into the order in which the tile reads it.
 
-    forward            blocks of columns of w, each giving some columns of y
-    backward, data     blocks of rows of w, each giving some columns of dx
-    backward, weights  blocks of rows of dw: the product of a block stays in the cache and is added to dw from there
+    forward            a block of columns of w (4 KB of each row), 32 rows at a time: the 128 KB are met by all images
+                       while they are in the second-level cache. The block's sums stay there until w is through:
+
+                               1024 columns
+                             +--------------+
+                       32 -> |              |    x[:, 32] x 32 rows of w   is added to  sums (images, 1024)
+                       rows  +--------------+
+                             |              |    ... and at the end bias and ReLU on the way into y
+                             :              :
+
+    backward, data     32 rows of w, 128 columns at a time, times that part of dy'. The 32 x images sums go into dx
+                       when the rows are through
+    backward, weights  48 rows of dw: x' of these rows (a few KB) times 32 columns of dy at a time, straight into dw.
+                       With `add`, dw is read as well
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import ALIGN, aligned, bias_relu, carve, kernel, view
-from minicnn.kernels.cpu.threads import blocks, run, threads
+from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, flat, index, kernel
+from minicnn.kernels.cpu.product import product_shape, product_tile
+from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 
-BLOCK_BYTES = 2 << 20            # of weights
+COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the processor fetches ahead by itself
+DEPTH = 32                       # rows of w, forward: as many streams as it can follow
+ROWS, RUN = 32, 128              # of w, backward: 32 rows share 128 x 32 numbers of dy', 16 KB of the first-level cache
+WEIGHT_ROWS = 48                 # of dw: their part of x fits the first-level cache beside 32 columns of dy
 
 
-def _block(total: int, other: int, itemsize: int) -> int:
-    """How many rows (or columns) of `other` numbers make a block of weights."""
-    return min(max(64, BLOCK_BYTES // (other * itemsize)), -(-total // threads()))
+def _column_blocks(columns: int, width: int) -> list[tuple[int, int]]:
+    """The blocks of columns of the forward pass: whole panels, and one for each thread if there are so many."""
+    share = -(-columns // (threads() * width)) * width
+    return blocks(columns, min(COLUMNS, share))
+
+
+@kernel
+def _turn(first, last, x, turned):
+    """turned[c] = x[:, c], columns first..last, 16 of them (a cache line) at a time."""
+    for c0 in range(first, last, 16):
+        for n in range(len(x)):
+            for c in range(min(16, last - c0)):
+                turned[c0 + c, n] = x[n, index(c0 + c)]
+
+
+@kernel
+def _forward(k0, k1, turned, w, y, sums, bias, relu, rows, vectors, lanes):
+    """Columns k0..k1 of y. sums: (panels, images, width)."""
+    width, size, number = len(vectors) * len(lanes), w.itemsize, w.dtype.type(0)
+    N, (C, K) = len(y), w.shape
+    panels, has_bias = (k1 - k0 + width - 1) // width, bias.size > 0
+    for c0 in range(0, C, DEPTH):
+        for panel in range(panels):
+            b = w.ctypes.data + (c0 * K + k0 + panel * width) * size
+            for n in range(0, N, len(rows)):
+                product_tile(rows, vectors, lanes, number, turned.ctypes.data + (c0 * N + n) * size, size, N * size,
+                             b, K * size, min(DEPTH, C - c0),
+                             sums.ctypes.data + (panel * N + n) * width * size, width * size, c0, N - n,
+                             k1 - k0 - panel * width)
+    for n in range(N):
+        for panel in range(panels):
+            start = k0 + panel * width
+            for k in range(min(width, k1 - start)):
+                value = sums[panel, n, index(k)]
+                if has_bias:
+                    value += bias[index(start + k)]
+                if relu and value < number:                                    # NaN stays NaN
+                    value = number
+                y[n, index(start + k)] = value
 
 
 def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
     """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
-    bias, relu = epilogue
-    if bias is None and relu:
-        bias = np.zeros(y.shape[1], y.dtype)
+    (bias, relu), tile = epilogue, product_shape(x.itemsize)
+    turned, sums = arrays_in(work, _forward_arrays(x.shape, w.shape, x.dtype, tile))
+    if bias is None:
+        bias = flat(y)[:0]
+    parallel_for(len(w), len(x), _turn, x, turned)
 
-    def columns_forward(k0, k1):
-        np.matmul(x, w[:, k0:k1], out=y[:, k0:k1])
-        if bias is not None:
-            bias_relu(0, len(y), k0, k1, y, bias, relu)
+    def columns(lane, k0, k1):
+        _forward(k0, k1, turned, w, y, lane, bias, relu, *tile)
 
-    run(blocks(w.shape[1], max(256, _block(w.shape[1], w.shape[0], w.itemsize))), columns_forward)
+    run(_column_blocks(w.shape[1], len(tile[1]) * len(tile[2])), columns, list(sums))
+
+
+@kernel
+def _panels_of(first, last, dy, panels):
+    """panels[panel, k] = dy[images of the panel, k], then zeros; k from first to last."""
+    count, _, width = panels.shape
+    for panel in range(count):
+        filled = min(width, len(dy) - panel * width)
+        for k in range(first, last):
+            for n in range(filled):
+                panels[panel, k, n] = dy[panel * width + n, k]
+            for n in range(filled, width):
+                panels[panel, k, n] = 0
+
+
+@kernel
+def _backward_data(first, last, panels, w, dx, sums, rows, vectors, lanes):
+    """Columns first..last of dx. sums: (panels of images, ROWS, width)."""
+    width, size, number = len(vectors) * len(lanes), w.itemsize, w.dtype.type(0)
+    N, K, count = len(dx), w.shape[1], len(panels)
+    for c0 in range(first, last, ROWS):
+        height = min(ROWS, last - c0)
+        for k0 in range(0, K, RUN):
+            for panel in range(count):
+                b = panels.ctypes.data + (panel * K + k0) * width * size
+                for c in range(0, height, len(rows)):
+                    product_tile(rows, vectors, lanes, number, w.ctypes.data + ((c0 + c) * K + k0) * size, K * size,
+                                 size, b, width * size, min(RUN, K - k0),
+                                 sums.ctypes.data + (panel * ROWS + c) * width * size, width * size, k0, height - c,
+                                 width)
+        for n in range(N):
+            for c in range(height):
+                dx[n, c0 + c] = sums[n // width, c, n % width]
 
 
 def linear_backward_data(dy, w, dx, *, work=None):
     """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
-    size = _block(*w.shape, w.itemsize)
+    tile = product_shape(dy.itemsize)
+    panels, sums = arrays_in(work, _data_arrays(dx.shape, w.shape, dy.dtype, tile))
+    parallel_for(dy.shape[1], len(dy), _panels_of, dy, panels)
 
-    def columns_backward(memory, i0, i1):
-        product = view(memory, 0, (i1 - i0, len(dy)), dx.dtype)                # transposed: BLAS reads w once that way
-        np.matmul(w[i0:i1], dy.T, out=product)
-        dx[:, i0:i1] = product.T
+    def rows(lane, first, last):
+        _backward_data(first, last, panels, w, dx, lane, *tile)
 
-    lanes = carve(work, aligned(size * len(dy) * dx.itemsize), threads())
-    run(blocks(w.shape[0], size), columns_backward, lanes)
+    groups = split(-(-len(w) // ROWS), threads() * RANGES_PER_THREAD)
+    run([(first * ROWS, min(last * ROWS, len(w))) for first, last in groups], rows, list(sums))
 
 
 @kernel
-def _add_rows(first, last, total, product):
-    """total[first..last] += product."""
-    for i in range(first, last):
-        for j in range(product.shape[1]):
-            total[i, j] += product[i - first, j]
+def _columns_of(first, last, dy, panels):
+    """panels[panel, n] = dy[n, columns of the panel], panels first..last."""
+    _, N, width = panels.shape
+    for panel in range(first, last):
+        for n in range(N):
+            for k in range(min(width, dy.shape[1] - panel * width)):
+                panels[panel, n, k] = dy[n, index(panel * width + k)]
 
 
-def linear_backward_weights(x, dy, dw, *, work=None):
-    """dw (in, out) += from x (N, in) and dy (N, out)."""
-    size = _block(*dw.shape, dw.itemsize)
+@kernel
+def _backward_weights(first, last, x, panels, dw, part, add, rows, vectors, lanes):
+    """Rows first..last of dw. part (images, WEIGHT_ROWS): their columns of x."""
+    width, size, number = len(vectors) * len(lanes), dw.itemsize, dw.dtype.type(0)
+    N, K = len(x), dw.shape[1]
+    for c0 in range(first, last, WEIGHT_ROWS):
+        height = min(WEIGHT_ROWS, last - c0)
+        for n in range(N):
+            for c in range(height):
+                part[n, c] = x[n, index(c0 + c)]
+        for panel in range(len(panels)):
+            for c in range(0, height, len(rows)):
+                product_tile(rows, vectors, lanes, number, part.ctypes.data + c * size, size, WEIGHT_ROWS * size,
+                             panels.ctypes.data + panel * N * width * size, width * size, N,
+                             dw.ctypes.data + ((c0 + c) * K + panel * width) * size, K * size, add, height - c,
+                             K - panel * width)
 
-    def rows_backward(memory, i0, i1):
-        product = view(memory, 0, (i1 - i0, dw.shape[1]), dw.dtype)
-        np.matmul(x[:, i0:i1].T, dy, out=product)
-        _add_rows(i0, i1, dw, product)
 
-    lanes = carve(work, aligned(size * dw.shape[1] * dw.itemsize), threads())
-    run(blocks(dw.shape[0], size), rows_backward, lanes)
+def linear_backward_weights(x, dy, dw, *, add=True, work=None):
+    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
+    tile = product_shape(dw.itemsize)
+    panels, parts = arrays_in(work, _weights_arrays(x.shape, dw.shape, dw.dtype, tile))
+    parallel_for(len(panels), panels[0].size, _columns_of, dy, panels)
+
+    def rows(lane, first, last):
+        _backward_weights(first, last, x, panels, dw, lane, add, *tile)
+
+    groups = split(-(-len(dw) // WEIGHT_ROWS), threads() * RANGES_PER_THREAD)
+    run([(first * WEIGHT_ROWS, min(last * WEIGHT_ROWS, len(dw))) for first, last in groups], rows, list(parts))
+
+
+def _forward_arrays(x_shape, w_shape, dtype, tile):
+    width = len(tile[1]) * len(tile[2])
+    widest = max(k1 - k0 for k0, k1 in _column_blocks(w_shape[1], width))
+    return [((w_shape[0], x_shape[0]), dtype), ((threads(), -(-widest // width), x_shape[0], width), dtype)]
+
+
+def _data_arrays(x_shape, w_shape, dtype, tile):
+    width = len(tile[1]) * len(tile[2])
+    panels = -(-x_shape[0] // width)
+    return [((panels, w_shape[1], width), dtype), ((threads(), panels, ROWS, width), dtype)]
+
+
+def _weights_arrays(x_shape, w_shape, dtype, tile):
+    width = len(tile[1]) * len(tile[2])
+    return [((-(-w_shape[1] // width), x_shape[0], width), dtype), ((threads(), x_shape[0], WEIGHT_ROWS), dtype)]
 
 
 def linear_work(x_shape, w_shape, dtype):
-    """Bytes of work space: for each thread the product of one block of weights, in either backward pass."""
-    itemsize = np.dtype(dtype).itemsize
-    return threads() * aligned(_block(*w_shape, itemsize) * max(w_shape[1], x_shape[0]) * itemsize) + ALIGN
+    """Bytes of work space for the largest of the three passes."""
+    shapes = x_shape, w_shape, dtype, product_shape(np.dtype(dtype).itemsize)
+    return max(bytes_of(arrays(*shapes)) for arrays in (_forward_arrays, _data_arrays, _weights_arrays))

@@ -28,9 +28,12 @@ def linear_backward_data(dy, w, dx, *, work=None):
     np.matmul(dy, w.T, out=dx)
 
 
-def linear_backward_weights(x, dy, dw, *, work=None):
-    """dw (in, out) += from x (N, in) and dy (N, out)."""
-    dw += x.T @ dy
+def linear_backward_weights(x, dy, dw, *, add=True, work=None):
+    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
+    if add:
+        dw += x.T @ dy
+    else:
+        np.matmul(x.T, dy, out=dw)
 
 
 def linear_work(x_shape, w_shape, dtype):

@@ -41,7 +41,8 @@ class Linear(Layer):
         w = self.params["w"]
         db = self.params["b"].grad if self.bias else None
         ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None)
-        ctx.ops.linear_backward_weights(saved["x"], dy, w.grad, work=ctx.work)
+        dw, add = w.grad_to_fill()
+        ctx.ops.linear_backward_weights(saved["x"], dy, dw, add=add, work=ctx.work)
         if dxs[0] is not None:
             ctx.ops.linear_backward_data(dy, w.data, dxs[0], work=ctx.work)
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from minicnn.backend.ops import get_ops
+from minicnn.kernels.cpu import product, threads
 from tests.kernels import naive
 from tests.kernels.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
@@ -35,14 +39,66 @@ def test_backward_equals_differences(reference, rng):
     assert_close(dw - 1, numeric_gradient(forward, w, dy), "numeric")                          # added to the ones
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["own work space", "given work space"])
+@pytest.mark.parametrize("own_work", [True, False], ids=["own work space", "given work space"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_equals_reference(ops, dtype, rng, shape, given):
+def test_equals_reference(ops, dtype, rng, shape, own_work):
+    N, C, K = shape
+    check(ops, dtype, rng, shape, None if own_work else np.full(ops.linear_work((N, C), (C, K), dtype), 255, np.uint8))
+
+
+def check(ops, dtype, rng, shape, work=None):
+    """All three passes on this shape against the reference."""
     (N, C, K), (x, w, b, dy) = shape, arrays(rng, dtype, *shape)
-    work = np.full(ops.linear_work(x.shape, w.shape, dtype), 255, np.uint8) if given else None
     for epilogue in ((None, False), (None, True), (b, False), (b, True)):
         y = compare(ops, "linear_forward", x, w, garbage(dy.shape, dtype), writes=(2,), kind="sum", terms=C, work=work,
                     epilogue=epilogue)
         assert not epilogue[1] or y.min() >= 0
     compare(ops, "linear_backward_data", dy, w, garbage(x.shape, dtype), writes=(2,), kind="sum", terms=K, work=work)
     compare(ops, "linear_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=N, work=work)
+    compare(ops, "linear_backward_weights", x, dy, garbage(w.shape, dtype), writes=(2,), kind="sum", terms=N, work=work,
+            add=False)
+
+
+@pytest.fixture(params=[2, 5])
+def count(request):
+    """So many threads, then as many as before."""
+    before = threads.threads()
+    threads.set_threads(request.param)
+    yield request.param
+    threads.set_threads(before)
+
+
+@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 110), st.integers(1, 110)), seed=st.integers(0, 2**32 - 1))
+def test_tiles_that_are_not_whole(dtype, shape, seed):
+    """Any number of images, inputs and outputs, of which tiles, panels and ranges leave rests."""
+    check(get_ops("cpu"), dtype, np.random.default_rng(seed), shape)
+
+
+@pytest.mark.parametrize("vector", product.ROWS)
+def test_vectors_of_every_width(monkeypatch, rng, vector):
+    """Also those of another machine: LLVM makes of them what it has."""
+    monkeypatch.setattr(product, "vector_bytes", lambda: vector)
+    for shape in ((5, 19, 37), (35, 70, 1100)):                          # the second in several blocks of columns
+        check(get_ops("cpu"), "float32", rng, shape)
+
+
+def test_the_number_of_threads_does_not_show(count, rng):
+    x, w, b, dy = arrays(rng, "float32", 13, 300, 1500)
+    ops, before = get_ops("cpu"), threads.threads()
+    got = []
+    for threads_now in (1, before):
+        threads.set_threads(threads_now)
+        y, dx, dw = np.empty_like(dy), np.empty_like(x), np.empty_like(w)
+        ops.linear_forward(x, w, y, epilogue=(b, True))
+        ops.linear_backward_data(dy, w, dx)
+        ops.linear_backward_weights(x, dy, dw, add=False)
+        got.append((y, dx, dw))
+    for one, many in zip(*got, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_what_is_not_a_number_stays_so(dtype, rng):
+    x, w, b, _ = arrays(rng, dtype, 9, 40, 70)
+    x[4, 7] = np.nan
+    y = call(get_ops("cpu"), "linear_forward", x, w, np.zeros((9, 70), dtype), writes=(2,), epilogue=(b, True))
+    assert np.isnan(y[4]).all() and not np.isnan(np.delete(y, 4, 0)).any()

@@ -13,6 +13,8 @@ MUTATIONS = [
     Mutation("linear: dw transposed", "linear_square", {
         "linear_backward_weights": arguments(lambda x, dy, dw: (dy, x, dw))}),
     Mutation("linear: dw written", "linear", {"linear_backward_weights": written}),
+    Mutation("linear: dw added where it is to be written", "linear_written", {
+        "linear_backward_weights": option("add", lambda add: True)}, True),
     Mutation("linear: last image forgotten in dw", "linear", {
         "linear_backward_weights": arguments(lambda x, dy, dw: (without_last(0)(x), dy, dw))}),
     Mutation("linear: bias forgotten in forward", "linear", {

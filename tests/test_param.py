@@ -1,0 +1,83 @@
+"""The gradient of a parameter: made when first asked for, zero when it should be, and where it may be written over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicnn.builder import Builder
+from minicnn.param import Param
+from tests.graphs import gradients, images, same
+
+
+@pytest.fixture
+def param():
+    return Param("w", np.ones((2, 3), np.float32))
+
+
+def test_zeroed_gradient_reads_as_zero_in_the_same_array(param):
+    grad = param.grad
+    grad += 1
+    param.zero_grad()
+    assert param.grad is grad and not grad.any()
+    param.grad += 2
+    assert (param.grad == 2).all()
+
+
+def test_to_fill(param):
+    """Added to, unless it was zeroed and not asked for since."""
+    array, add = param.grad_to_fill()
+    assert add and not array.any()                       # new
+    array += 1
+    param.zero_grad()
+    assert param.grad_to_fill() == (array, False)
+    array[...] = 5
+    assert param.grad_to_fill() == (array, True)         # a second use of the parameter adds
+    assert (param.grad == 5).all()
+    param.zero_grad()
+    assert not param.grad.any() and param.grad_to_fill()[1]
+
+
+def test_assignment_keeps_the_array(param):
+    grad = param.grad
+    param.zero_grad()
+    param.grad = np.full((2, 3), 4, np.float32)
+    assert param.grad is grad and (grad == 4).all()
+
+
+def net():
+    """Two heads on one input, the side one for training only."""
+    b = Builder((2, 2, 1), name="two heads")
+    flat = b.flatten("flat")
+    b.linear("side", 3)
+    b.loss("side_loss", weight=0.3, train_only=True)
+    main = b.linear("main", 3, input=flat)
+    b.loss("loss")
+    return b.net(device="cpu", dtype="float64", output=main)
+
+
+def test_layer_that_did_not_run_has_no_gradient():
+    """What an earlier pass left is gone, though nothing was written over it."""
+    two_heads = net()
+    x, labels = images(two_heads, 5)
+    two_heads.loss(x, labels)
+    two_heads.backward()
+    assert two_heads.params["side.w"].grad.any()
+    two_heads.loss(x, labels, train=False, grad=True)
+    two_heads.backward()
+    assert not two_heads.params["side.w"].grad.any() and two_heads.params["main.w"].grad.any()
+
+
+def test_second_step_does_not_see_the_first():
+    one, other = net(), net()
+    x, labels = images(one, 5)
+    one.loss(-x, labels)
+    one.backward()
+    for two_heads in (one, other):
+        two_heads.loss(x, labels)
+        two_heads.backward()
+    same(gradients(one), gradients(other))
+    one.loss(x, labels)
+    one.backward(accumulate=True)
+    for name, grad in gradients(other).items():
+        np.testing.assert_allclose(one.params[name].grad, 2 * grad, rtol=1e-12)
