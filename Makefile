@@ -1,4 +1,5 @@
 # make demo   train AlexNet on real photographs and draw what it learned     make test   every check that needs no GPU
+# make bench  ours beside PyTorch, into benchmarks/results/     make bench ONLY=bench_conv   one of them
 # Each target makes .venv and installs what it needs. PYTHON chooses the interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV   ?= .venv
@@ -23,7 +24,7 @@ lint: $(VENV)/dev
 	$(RUN)/ruff check .
 
 bench: $(VENV)/judge
-	$(RUN)/python benchmarks/bench_alexnet.py
+	$(RUN)/python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

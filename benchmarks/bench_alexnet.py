@@ -1,142 +1,85 @@
-"""A training step of the AlexNet paper's network, ours beside PyTorch's, in turns on the same machine and threads.
+"""The AlexNet paper's network, ours beside PyTorch's: training steps and inference.
 
-    python benchmarks/bench_alexnet.py [--threads 2] [--batch 32] [--pairs 15] [--peer eager] [--json FILE]
-
-A step is forward, loss, backward and SGD with momentum and decay; the images lie in memory. The peer is the same
-network with the same weights (their logits are compared before anything is timed): two groups, LRN on the halves, the
-paper's sizes, dropout without rescaling. `--peer channels_last` and `--peer compile` are PyTorch's other settings.
+By default on all cores: training with LRN at batch 32 and 128, without LRN at batch 32, inference at batch 32; and
+training at batch 32 on one thread. --all adds the rest; --only TEXT runs what it names, of all. PyTorch's networks have
+the same weights as ours; their logits are compared before anything is timed.
 """
 
 from __future__ import annotations
 
-import argparse
+import gc
 
 import numpy as np
-from side_by_side import compare, import_torch, in_turns, machine, sgemm_rate, write_json
+from alexnet_twins import batch_of, our_network, our_training, their_inference, their_training, torch_alexnet
+from benchmark import Benchmark, command_line
 
-from minicnn.backend.cpu import set_threads, thread_report
-from minicnn.kernels.cpu.threads import threads
-from minicnn.models.alexnet import alexnet
-from minicnn.train.sgd import SGD
+from minicnn.kernels.cpu.threads import available_cores
 
-RECIPE = {"lr": 0.001, "momentum": 0.9}
-DECAY = 0.0005
-
-
-def torch_alexnet(torch, net):
-    """The paper's network in PyTorch, with the weights of ours."""
-    from torch import nn
-
-    class HalvesLRN(nn.Module):
-        """LRN that does not look across the halves of the channels. PyTorch divides alpha by n, the paper does not."""
-
-        def forward(self, x):
-            return torch.cat([nn.functional.local_response_norm(half, 5, 5 * 1e-4, 0.75, 2.0)
-                              for half in x.chunk(2, 1)], 1)
-
-    class PaperDropout(nn.Module):
-        """Dropout that halves at test time instead of doubling in training."""
-
-        def forward(self, x):
-            return nn.functional.dropout(x, 0.5, self.training) * 0.5
-
-    def relu():
-        return nn.ReLU(inplace=True)
-
-    twin = nn.Sequential(
-        nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), relu(), HalvesLRN(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(96, 256, 5, padding=2, groups=2), relu(), HalvesLRN(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(256, 384, 3, padding=1), relu(), nn.Conv2d(384, 384, 3, padding=1, groups=2), relu(),
-        nn.Conv2d(384, 256, 3, padding=1, groups=2), relu(), nn.MaxPool2d(3, 2), nn.Flatten(),
-        nn.Linear(9216, 4096), relu(), PaperDropout(), nn.Linear(4096, 4096), relu(), PaperDropout(),
-        nn.Linear(4096, 1000))
-    layers = [layer for layer in twin if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    names = [name[:-2] for name in net.params if name.endswith(".w")]
-    with torch.no_grad():
-        for name, layer in zip(names, layers, strict=True):
-            w = np.asarray(net.params[f"{name}.w"].data)
-            if w.ndim == 4:
-                w = w.transpose(3, 2, 0, 1)                                    # (R, S, C/G, K) -> (K, C/G, R, S)
-            else:
-                if w.shape[0] == 9216:                                         # ours is (H, W, C), theirs (C, H, W)
-                    w = w.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(9216, -1)
-                w = w.T                                                        # (in, out) -> (out, in)
-            layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(w)))
-            layer.bias.copy_(torch.from_numpy(np.asarray(net.params[f"{name}.b"].data)))
-    return twin
+# name -> (training, LRN, batch, goals on two threads and more)
+CASES = {
+    "training, batch 32": (True, True, 32, [("best", 1.4, 2.0), ("eager", 2.0, 2.5)]),
+    "training, batch 128": (True, True, 128, [("best", 1.4, 2.0), ("eager", 2.0, 2.5)]),
+    "training without LRN, batch 32": (True, False, 32, [("best", 1.0, 1.15)]),
+    "training without LRN, batch 128": (True, False, 128, [("best", 1.0, 1.15)]),
+    "inference, batch 32": (False, True, 32, []),
+    "inference, batch 128": (False, True, 128, []),
+}
+BY_DEFAULT = ("training, batch 32", "training, batch 128", "training without LRN, batch 32", "inference, batch 32")
+ON_ONE_THREAD = ("training, batch 32",)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=None, help="default: all cores")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--peer", choices=("eager", "channels_last", "compile"), default="eager",
-                        help="PyTorch's setting; compile is channels_last as well")
-    parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args()
-    torch = import_torch()
-    set_threads(options.threads)
-    torch.set_num_threads(threads())
+    options = command_line(__doc__, peers=("eager", "channels_last", "compile"), threads=(available_cores(), 1),
+                           extra=lambda parser: parser.add_argument("--all", action="store_true",
+                                                                    help="every case on every number of threads"))
+    bench = Benchmark("bench_alexnet", "AlexNet, the paper's network", options, note=(
+        "A training step is forward, loss, backward and SGD with momentum and decay; PyTorch's SGD is the fused one in "
+        "every setting. GFLOP are those of the layers with weights, two for a multiply-add."))
+    for threads in bench.each_threads():
+        usual = ON_ONE_THREAD if threads == 1 and len(options.threads) > 1 else BY_DEFAULT
+        for name, (train, lrn, batch, goals) in CASES.items():
+            if bench.wants(name) and (options.all or options.only or name in usual):
+                run_case(bench, name, train, lrn, batch, goals if threads > 1 else [])
+    bench.finish()
+
+
+def run_case(bench: Benchmark, name: str, train: bool, lrn: bool, batch: int, goals: list) -> None:
+    """Build the networks, see that they compute the same, time them; then let them go."""
+    torch = bench.torch
     torch.manual_seed(0)
-
-    print(f"machine   {machine()}; {thread_report()}; PyTorch {torch.__version__}, {options.peer}")
-    limit = sgemm_rate(threads())
-    net = alexnet("paper", device="cpu")
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (options.batch, *net.input_shape)).astype(np.float32) - 128
-    labels = rng.integers(0, 1000, options.batch).astype(np.int32)
-    twin = torch_alexnet(torch, net)
-    twin_images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    twin_labels = torch.from_numpy(labels.astype(np.int64))
-    with torch.no_grad():
-        wanted = twin.eval()(twin_images).numpy()
-    difference = np.abs(net.forward(images) - wanted).max() / np.abs(wanted).max()
-    print(f"the same  logits of {options.batch} images differ by {difference:.1e} of the largest")
-    if not difference < 1e-3:
-        raise SystemExit("error: the two networks do not compute the same; their times cannot be compared")
-
-    optimiser = SGD(net.params, decay=DECAY, **RECIPE)
-    twin.train()
-    if options.peer != "eager":
-        twin = twin.to(memory_format=torch.channels_last)
-        twin_images = twin_images.to(memory_format=torch.channels_last)
-    twin_optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
-    model = torch.compile(twin) if options.peer == "compile" else twin
-
-    def our_step():
-        net.loss(images, labels)
-        net.backward()
-        optimiser.step(net.ops)
-
-    def their_step():
-        twin_optimiser.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(twin_images), twin_labels).backward()
-        twin_optimiser.step()
-
-    result = compare(*in_turns(our_step, their_step, options.pairs))
-    gflop = 2e-9 * step_macs(net, options.batch)
-    print(f"\nAlexNet 'paper', batch {options.batch}, {threads()} threads: a training step of {gflop:.0f} GFLOP "
-          f"(NumPy's SGEMM here: {limit:.0f} GFLOP/s)\n")
-    print(f"{'':10s}{'ms a step':>12s}{'images/s':>12s}{'GFLOP/s':>12s}")
-    for name, key in (("minicnn", "ours_ms"), ("PyTorch", "theirs_ms")):
-        seconds = result[key] / 1e3
-        print(f"{name:10s}{result[key]:12.0f}{options.batch / seconds:12.1f}{gflop / seconds:12.0f}")
-    print(f"\nratio of times, minicnn / PyTorch: {result['ratio']:.3f}  "
-          f"(90 % interval {result['ratio_low']:.3f} to {result['ratio_high']:.3f}, {result['pairs']} pairs)")
-    write_json(options.json, result | {"benchmark": "alexnet paper, training step", "batch": options.batch,
-                                       "threads": threads(), "peer": f"PyTorch {torch.__version__} {options.peer}",
-                                       "gflop": gflop, "sgemm_gflops": limit, "logits_difference": float(difference)})
+    torch.compiler.reset()
+    net = our_network(lrn)
+    images, labels = batch_of(batch)
+    wanted = net.forward(images)
+    functions = {"ours": our_training(net, images, labels) if train else lambda: net.forward(images)}
+    for setting in bench.options.peers:
+        twin = torch_alexnet(torch, net, lrn)
+        if not train:
+            functions[setting] = their_inference(torch, setting, twin, images)
+        logits = (their_inference(torch, "eager", twin, images) if train else functions[setting])()
+        difference = np.abs(logits - wanted).max() / np.abs(wanted).max()
+        if not difference < 1e-3:
+            raise SystemExit(f"error: {name}: the logits of PyTorch, {setting}, differ from ours by {difference:.1e} "
+                             "of the largest, where 1e-3 is allowed; these times cannot be compared")
+        if train:
+            functions[setting] = their_training(torch, setting, twin, images, labels)
+    bench.measure(name, functions, gflop=2e-9 * multiply_adds(net, batch, train), batch=batch, goals=goals)
+    if train:
+        for setting, step in functions.items():
+            if not np.isfinite(step()):
+                raise SystemExit(f"error: {name}: the loss of {setting} is not finite; the times mean nothing")
+    functions.clear()
+    gc.collect()
 
 
-def step_macs(net, batch: int) -> int:
-    """Multiply-adds of a step: forward and two gradients for each layer with weights, one for the first."""
+def multiply_adds(net, batch: int, train: bool) -> int:
+    """Of a step: the forward, and in training two gradients of each layer with weights (one of the first)."""
     total, shape = 0, {}
     for node in net.nodes:
         inputs = [shape.get(name, (batch, *net.inputs.get(name, ()))) for name in node.inputs]
         plan = node.layer.plan(inputs, net.dtype, net.ops)
         shape[node.name] = plan.out_shape
-        total += plan.macs * (2 if node.inputs[0] in net.inputs else 3)
+        total += plan.macs * (1 if not train else 2 if node.inputs[0] in net.inputs else 3)
     return total
 
 

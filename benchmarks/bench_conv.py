@@ -1,99 +1,139 @@
-"""Every layer of AlexNet with weights: forward, data gradient and weight gradient, ours beside PyTorch's, in turns.
+"""Single convolutions, ours beside PyTorch's: every one of AlexNet, one of VGG-16 and two of ResNet-50.
 
-    python benchmarks/bench_conv.py [--threads 2] [--batch 32] [--pairs 15] [--only conv2] [--json FILE]
+Forward (with bias and ReLU), the gradient by the data (dx) and by the weights (dw). PyTorch has its arrays in the
+layout it is timed with, made before the clock runs; each of its backward passes computes one gradient, as ours does.
 """
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
 import numpy as np
-from side_by_side import compare, import_torch, in_turns, machine, sgemm_rate, write_json
+from benchmark import Benchmark, command_line
 
-from minicnn.backend.cpu import make_ops, set_threads, thread_report
-from minicnn.kernels.cpu.threads import threads
+from minicnn.backend.cpu import make_ops
 from minicnn.shapes import window_output
 
-# name, image size, channels, kernels, kernel size, stride, padding, groups
-CONVOLUTIONS = (("conv1", 224, 3, 96, 11, 4, 0, 1), ("conv2", 27, 96, 256, 5, 1, 2, 2),
-                ("conv3", 13, 256, 384, 3, 1, 1, 1), ("conv4", 13, 384, 384, 3, 1, 1, 2),
-                ("conv5", 13, 384, 256, 3, 1, 1, 2))
-LINEARS = (("fc6", 9216, 4096), ("fc7", 4096, 4096), ("fc8", 4096, 1000))
+
+@dataclass(frozen=True)
+class Convolution:
+    """One layer."""
+
+    name: str
+    batch: int
+    size: int                                               # of the image, square
+    channels: int
+    kernels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    ceil: bool = False
+    first: bool = False                                     # reads the image: nobody needs its dx
 
 
-def conv_cases(torch, ops, batch, name, size, C, K, R, stride, padding, groups):
-    """(name, GFLOP, ours, theirs) for each pass of one convolution; the forward includes bias and ReLU."""
-    rng = np.random.default_rng(0)
-    (P, Q), pads = window_output((size, size), R, stride, padding, ceil=name == "conv1")
-    x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
-                   ((batch, size, size, C), (R, R, C // groups, K), (K,), (batch, P, Q, K)))
-    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
-    options = {"stride": (stride, stride), "pads": pads, "groups": groups}
-    options["work"] = np.empty(ops.conv_work(x.shape, w.shape, x.dtype, **options), np.uint8)
-
-    top, left, bottom, right = pads
-    tx, tw, tb, tdy = (torch.from_numpy(np.ascontiguousarray(a)) for a in
-                       (x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1), b, dy.transpose(0, 3, 1, 2)))
-    tx = torch.nn.functional.pad(tx, (left - padding, right - padding, top - padding, bottom - padding))
-
-    def their_backward(data, weights):
-        return torch.ops.aten.convolution_backward(tdy, tx, tw, None, [stride] * 2, [padding] * 2, [1, 1], False,
-                                                   [0, 0], groups, [data, weights, False])
-
-    gflop = 2e-9 * batch * P * Q * K * R * R * (C // groups)
-    forward = (f"{name} forward", gflop, lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
-               lambda: torch.relu_(torch.conv2d(tx, tw, tb, stride, padding, 1, groups)))
-    data = (f"{name} data", gflop, lambda: ops.conv_backward_data(dy, w, dx, **options),
-            lambda: their_backward(True, False))
-    weights = (f"{name} weights", gflop, lambda: ops.conv_backward_weights(x, dy, dw, **options),
-               lambda: their_backward(False, True))
-    return [forward, weights] if name == "conv1" else [forward, data, weights]     # nobody needs the image's gradient
-
-
-def linear_cases(torch, ops, batch, name, n_in, n_out):
-    """The same for a fully connected layer."""
-    rng = np.random.default_rng(0)
-    x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
-                   ((batch, n_in), (n_in, n_out), (n_out,), (batch, n_out)))
-    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
-    work = np.empty(ops.linear_work(x.shape, w.shape, x.dtype), np.uint8)
-    tx, tw, tb, tdy = (torch.from_numpy(np.ascontiguousarray(a)) for a in (x, w.T, b, dy))
-    gflop = 2e-9 * batch * n_in * n_out
-    return [(f"{name} forward", gflop, lambda: ops.linear_forward(x, w, y, epilogue=(b, True), work=work),
-             lambda: torch.relu_(torch.nn.functional.linear(tx, tw, tb))),
-            (f"{name} data", gflop, lambda: ops.linear_backward_data(dy, w, dx, work=work), lambda: tdy @ tw),
-            (f"{name} weights", gflop, lambda: ops.linear_backward_weights(x, dy, dw, work=work),
-             lambda: tdy.t() @ tx)]
+ALEXNET = (
+    Convolution("conv1", 32, 224, 3, 96, 11, stride=4, ceil=True, first=True),
+    Convolution("conv2", 32, 27, 96, 256, 5, padding=2, groups=2),
+    Convolution("conv3", 32, 13, 256, 384, 3, padding=1),
+    Convolution("conv4", 32, 13, 384, 384, 3, padding=1, groups=2),
+    Convolution("conv5", 32, 13, 384, 256, 3, padding=1, groups=2),
+)
+OTHERS = (
+    Convolution("VGG 3x3", 8, 28, 512, 512, 3, padding=1),                     # VGG-16, conv4_2
+    Convolution("ResNet 1x1", 32, 28, 512, 128, 1),                            # ResNet-50, within conv3_x
+    Convolution("ResNet 3x3 /2", 32, 28, 256, 256, 3, stride=2, padding=1),    # ResNet-50, first of conv4_x
+)
+PASSES = {"forward": (0.95, 1.0), "dx": (0.95, 1.0), "dw": (0.9, 1.0)}       # with gate and aim, for AlexNet's
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=None, help="default: all cores")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--only", default="", help="part of a name, such as conv2 or weights")
-    parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args()
-    torch = import_torch()
-    set_threads(options.threads)
-    torch.set_num_threads(threads())
-    limit = sgemm_rate(threads())
-    print(f"machine   {machine()}; {thread_report()}; PyTorch {torch.__version__}; SGEMM {limit:.0f} GFLOP/s\n")
-    print(f"batch {options.batch:<10d}{'ours':>10s}{'PyTorch':>10s} ms{'ours':>9s}{'PyTorch':>9s} GFLOP/s"
-          f"{'ratio':>8s}  90 % interval")
-    rows, ops = [], make_ops()
-    layers = [(conv_cases, layer) for layer in CONVOLUTIONS] + [(linear_cases, layer) for layer in LINEARS]
-    for cases, layer in layers:
-        for name, gflop, ours, theirs in cases(torch, ops, options.batch, *layer):
-            if options.only not in name:
+    options = command_line(__doc__, peers=("eager", "channels_last"))
+    bench = Benchmark("bench_conv", "Convolutions", options, note=(
+        "The forward adds the bias and applies ReLU. AlexNet's convolutions at batch 32; VGG-16's conv4_2, 512 to 512 "
+        "channels at 28 x 28, batch 8; of ResNet-50, 1 x 1 from 512 to 128 channels at 28 x 28 and 3 x 3 in steps of "
+        "two, 256 to 256 channels from 28 x 28, both at batch 32."))
+    ops = make_ops()
+    for threads in bench.each_threads():
+        for conv in ALEXNET + OTHERS:
+            names = {f"{conv.name} {what}": what for what in PASSES if not (conv.first and what == "dx")}
+            if not any(map(bench.wants, names)):
                 continue
-            row = compare(*in_turns(ours, theirs, options.pairs))
-            a, b = row["ours_ms"], row["theirs_ms"]
-            print(f"{name:16s}{a:10.1f}{b:10.1f}   {1e3 * gflop / a:9.0f}{1e3 * gflop / b:9.0f}        "
-                  f"{row['ratio']:8.2f}  {row['ratio_low']:.2f} to {row['ratio_high']:.2f}", flush=True)
-            rows.append({"name": name, "gflop": gflop} | row)
-    write_json(options.json, {"benchmark": "AlexNet's layers", "batch": options.batch, "threads": threads(),
-                              "sgemm_gflops": limit, "peer": f"PyTorch {torch.__version__}", "rows": rows})
+            for what, functions, gflop, gbyte in cases_of(bench.torch, ops, conv):
+                name = f"{conv.name} {what}"
+                if bench.wants(name):
+                    goals = [("best", *PASSES[what])] if conv in ALEXNET and threads > 1 else []
+                    bench.measure(name, functions, gflop=gflop, gbyte=gbyte, batch=conv.batch, goals=goals,
+                                  dot=(conv.name, what))
+        totals(bench, threads)
+    bench.finish()
+
+
+def totals(bench: Benchmark, threads: int) -> None:
+    """What the whole of AlexNet's convolutions comes to."""
+    names = [f"{conv.name} {what}" for conv in ALEXNET for what in PASSES if not (conv.first and what == "dx")]
+    wanted = threads > 1
+    bench.total("conv2 to conv5, all passes", "sum", [name for name in names if not name.startswith("conv1")],
+                [("share", 0.75, 0.9)] if wanted else [])
+    bench.total("AlexNet's, geometric mean", "geomean", names, [("best", 1.0, 1.15)] if wanted else [])
+
+
+def cases_of(torch, ops, conv: Convolution):
+    """(pass, functions, GFLOP, GB) of each pass of a convolution."""
+    rng = np.random.default_rng(0)
+    N, C, K, R, groups, stride = conv.batch, conv.channels, conv.kernels, conv.kernel, conv.groups, conv.stride
+    (P, Q), pads = window_output((conv.size, conv.size), R, stride, conv.padding, ceil=conv.ceil)
+    x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
+                   ((N, conv.size, conv.size, C), (R, R, C // groups, K), (K,), (N, P, Q, K)))
+    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
+    options = {"stride": (stride, stride), "pads": pads, "groups": groups}
+    options["work"] = np.empty(ops.conv_work(x.shape, w.shape, x.dtype, **options), np.uint8)
+    ours = {"forward": lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
+            "dx": lambda: ops.conv_backward_data(dy, w, dx, **options),
+            "dw": lambda: ops.conv_backward_weights(x, dy, dw, **options)}
+    peers = {setting: peer_of(torch, setting, conv, x, w, b, dy, pads) for setting in ("eager", "channels_last")}
+    same_results(torch, conv, ours, peers, {"forward": y, "dx": dx, "dw": dw})
+
+    gflop = 2e-9 * N * P * Q * K * R * R * (C // groups)
+    gbyte = {"forward": 1e-9 * (x.nbytes + w.nbytes + y.nbytes), "dx": 1e-9 * (x.nbytes + w.nbytes + y.nbytes),
+             "dw": 1e-9 * (x.nbytes + 2 * w.nbytes + y.nbytes)}                        # dw is added to
+    for what in PASSES:
+        if not (conv.first and what == "dx"):
+            yield what, {"ours": ours[what]} | {name: peer[what] for name, peer in peers.items()}, gflop, gbyte[what]
+
+
+def peer_of(torch, setting: str, conv: Convolution, x, w, b, dy, pads) -> dict:
+    """PyTorch's three passes on the same numbers, in the layout of a setting."""
+    form = torch.channels_last if setting == "channels_last" else torch.contiguous_format
+    top, left, bottom, right = (max(0, pad - conv.padding) for pad in pads)    # what ceil hangs over the edge
+    tx, tw, tdy = (torch.from_numpy(np.ascontiguousarray(a.transpose(axes))) for a, axes in
+                   ((x, (0, 3, 1, 2)), (w, (3, 2, 0, 1)), (dy, (0, 3, 1, 2))))
+    tx = torch.nn.functional.pad(tx, (left, right, top, bottom))
+    tx, tw, tdy = (a.contiguous(memory_format=form) for a in (tx, tw, tdy))
+    tb = torch.from_numpy(b)
+    stride, padding = [conv.stride] * 2, [conv.padding] * 2
+
+    def backward(data: bool, weights: bool):
+        return torch.ops.aten.convolution_backward(tdy, tx, tw, None, stride, padding, [1, 1], False, [0, 0],
+                                                   conv.groups, [data, weights, False])
+
+    return {"forward": lambda: torch.relu_(torch.conv2d(tx, tw, tb, stride, padding, 1, conv.groups)),
+            "dx": lambda: backward(True, False)[0], "dw": lambda: backward(False, True)[1]}
+
+
+def same_results(torch, conv: Convolution, ours: dict, peers: dict, results: dict) -> None:
+    """End with an error where the two sides do not compute the same."""
+    back = {"forward": (0, 2, 3, 1), "dx": (0, 2, 3, 1), "dw": (2, 3, 1, 0)}
+    for what, result in results.items():
+        ours[what]()
+        for setting, passes in peers.items():
+            theirs = passes[what]().numpy().transpose(back[what])
+            theirs = theirs[tuple(slice(length) for length in result.shape)]           # without ceil's padding
+            difference = np.abs(result - theirs).max() / np.abs(theirs).max()
+            if not difference < 1e-3:
+                raise SystemExit(f"error: {conv.name} {what}: PyTorch, {setting}, differs from ours by "
+                                 f"{difference:.1e} of the largest, where 1e-3 is allowed; these times cannot be "
+                                 "compared")
 
 
 if __name__ == "__main__":

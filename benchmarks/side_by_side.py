@@ -1,7 +1,7 @@
-"""What the benchmarks share: timing two programs in turns, the interval of a median ratio, the machine and its limits.
+"""Timing programs in turns, and the interval of a median ratio.
 
-Machines are noisy, and the noise of one second is the same for both: so the two are run in turns, the order of each
-pair swapped every time, and what counts is the ratio within a pair. The median of the ratios comes with an interval
+Machines are noisy, and the noise of one second is the same for all: so the programs are run in turns, the order of each
+round changed every time, and what counts is the ratio within a round. The median of the ratios comes with an interval
 from the binomial distribution (order statistics; nothing is assumed about the shape of the noise).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import statistics
 import sys
@@ -18,6 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from limits import machine
+
+TURN = 0.02                     # seconds: a shorter call is repeated until its turn takes as long
+PAUSE = 0.005                   # seconds between turns, in which the idle threads of the last one stop spinning
 
 
 def import_torch():
@@ -30,18 +33,45 @@ def import_torch():
 
 
 def in_turns(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float], list[float]]:
-    """Seconds of each run of both. The first run of each (compiling, first touch of memory) is not counted."""
-    functions, seconds = (ours, theirs), ([], [])
-    for i in range(pairs + 1):
-        for which in ((0, 1) if i % 2 else (1, 0)):
-            start = time.perf_counter()
-            functions[which]()
-            seconds[which].append(time.perf_counter() - start)
-    return seconds[0][1:], seconds[1][1:]
+    """Seconds of each run of both. The first runs of each (compiling, first touch of memory) are not counted."""
+    seconds = rounds({"ours": ours, "theirs": theirs}, pairs)
+    return seconds["ours"], seconds["theirs"]
+
+
+def rounds(functions: dict[str, Callable], count: int) -> dict[str, list[float]]:
+    """Seconds of one call of each function in each of `count` rounds, after two calls that are not counted."""
+    repeats = {}
+    for name, function in functions.items():
+        function()
+        repeats[name] = max(1, math.ceil(TURN / seconds_of(function)))
+    seconds = {name: [] for name in functions}
+    for i in range(count):
+        for name in order_of(list(functions), i):
+            time.sleep(PAUSE)
+            seconds[name].append(seconds_of(functions[name], repeats[name]))
+    return seconds
+
+
+def order_of(names: list[str], i: int) -> list[str]:
+    """Names in the order of round i: each comes first equally often, and after each of its neighbours."""
+    start = i // 2 % len(names)
+    turned = names[start:] + names[:start]
+    return turned[::-1] if i % 2 else turned
+
+
+def seconds_of(function: Callable, repeats: int = 1) -> float:
+    """Seconds of one call, the mean over some."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - start) / repeats
 
 
 def median_interval(values: list[float], confidence: float = 0.9) -> tuple[float, float, float]:
-    """The median, and the narrowest pair of order statistics that holds it with at least this confidence."""
+    """The median, and the narrowest pair of order statistics that holds it with at least this confidence.
+
+    Fewer than five values cannot give 90 %; then the interval is from the least to the largest of them.
+    """
     ordered, n = sorted(values), len(values)
     below, k = 0.0, 0                                       # chance that at most k values lie below the median
     while k < n // 2 and below + math.comb(n, k) / 2**n <= (1 - confidence) / 2:
@@ -55,31 +85,6 @@ def compare(ours: list[float], theirs: list[float]) -> dict[str, float]:
     ratio, low, high = median_interval([a / b for a, b in zip(ours, theirs, strict=True)])
     return {"ours_ms": 1e3 * statistics.median(ours), "theirs_ms": 1e3 * statistics.median(theirs),
             "ratio": ratio, "ratio_low": low, "ratio_high": high, "pairs": len(ours)}
-
-
-def sgemm_rate(threads: int, size: int = 1536, runs: int = 7) -> float:
-    """GFLOP/s of NumPy's matrix product on all threads: what convolutions and fully connected layers are limited by."""
-    from threadpoolctl import threadpool_limits
-
-    a, b = (np.random.default_rng(i).standard_normal((size, size), dtype=np.float32) for i in range(2))
-    out, best = np.empty_like(a), math.inf
-    with threadpool_limits(threads, user_api="blas"):
-        for _ in range(runs):
-            start = time.perf_counter()
-            np.matmul(a, b, out=out)
-            best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e9
-
-
-def machine() -> str:
-    """The processor's name as the system gives it, and its cores."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass                                                # not Linux, or a processor that Linux does not name
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def write_json(path: str | None, result: dict) -> None:

@@ -1,0 +1,136 @@
+"""The paper's network twice, with the same weights: ours, and PyTorch's in each of its settings.
+
+A step of training is forward, loss, backward and SGD with momentum and decay; the images lie in memory. PyTorch's
+SGD is the fused one in every setting: faster than the default, and so the harder peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minicnn.graph import Net
+from minicnn.models.alexnet import alexnet
+from minicnn.train.sgd import SGD
+
+RECIPE = {"lr": 0.001, "momentum": 0.9}
+DECAY = 0.0005
+WITHOUT_LRN = {"after_conv": ("relu pool", "relu pool", "relu", "relu", "relu pool")}
+CHANNELS_LAST = ("channels_last", "compile")
+
+
+def our_network(lrn: bool = True) -> Net:
+    """The paper's network on the CPU backend, without LRN where so asked."""
+    return alexnet("paper", device="cpu", **({} if lrn else WITHOUT_LRN))
+
+
+def batch_of(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images (N, H, W, 3), labels (N,)), drawn at random: times do not depend on what they show."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, 224, 224, 3), np.uint8).astype(np.float32) - 128
+    return images, rng.integers(0, 1000, batch).astype(np.int32)
+
+
+def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
+    """A step of ours; it returns the loss."""
+    optimiser = SGD(net.params, decay=DECAY, **RECIPE)
+
+    def step() -> float:
+        loss = net.loss(images, labels)
+        net.backward()
+        optimiser.step(net.ops)
+        return loss
+
+    return step
+
+
+def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray) -> Callable:
+    """A step of PyTorch's in one of its settings; it returns the loss."""
+    x, y = torch_images(torch, setting, images), torch.from_numpy(labels.astype(np.int64))
+    model = in_setting(torch, setting, twin.train())
+    optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
+
+    def step() -> float:
+        optimiser.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return step
+
+
+def their_inference(torch, setting: str, twin, images: np.ndarray) -> Callable:
+    """PyTorch's logits (N, 1000) of the images, as an array."""
+    x = torch_images(torch, setting, images)
+    model = in_setting(torch, setting, twin.eval())
+
+    def step() -> np.ndarray:
+        with torch.inference_mode():
+            return model(x).numpy()
+
+    return step
+
+
+def in_setting(torch, setting: str, twin):
+    """The twin as a setting runs it."""
+    if setting in CHANNELS_LAST:
+        twin.to(memory_format=torch.channels_last)
+    return torch.compile(twin) if setting == "compile" else twin
+
+
+def torch_images(torch, setting: str, images: np.ndarray):
+    """The images (N, 3, H, W), in memory as the setting wants them."""
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return x.to(memory_format=torch.channels_last) if setting in CHANNELS_LAST else x
+
+
+def torch_alexnet(torch, net: Net | None = None, lrn: bool = True):
+    """The paper's network in PyTorch, with the weights of ours where given."""
+    from torch import nn
+
+    class HalvesLRN(nn.Module):
+        """LRN that does not look across the halves of the channels. PyTorch divides alpha by n, the paper does not."""
+
+        def forward(self, x):
+            return torch.cat([nn.functional.local_response_norm(half, 5, 5 * 1e-4, 0.75, 2.0)
+                              for half in x.chunk(2, 1)], 1)
+
+    class PaperDropout(nn.Module):
+        """Dropout that halves at test time instead of doubling in training."""
+
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.5, self.training) * 0.5
+
+    def relu():
+        return nn.ReLU(inplace=True)
+
+    def norm():
+        return HalvesLRN() if lrn else nn.Identity()
+
+    twin = nn.Sequential(
+        nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), relu(), norm(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(96, 256, 5, padding=2, groups=2), relu(), norm(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(256, 384, 3, padding=1), relu(), nn.Conv2d(384, 384, 3, padding=1, groups=2), relu(),
+        nn.Conv2d(384, 256, 3, padding=1, groups=2), relu(), nn.MaxPool2d(3, 2), nn.Flatten(),
+        nn.Linear(9216, 4096), relu(), PaperDropout(), nn.Linear(4096, 4096), relu(), PaperDropout(),
+        nn.Linear(4096, 1000))
+    if net is not None:
+        _copy_weights(torch, net, [layer for layer in twin if isinstance(layer, (nn.Conv2d, nn.Linear))])
+    return twin
+
+
+def _copy_weights(torch, net: Net, layers: list) -> None:
+    names = [name[:-2] for name in net.params if name.endswith(".w")]
+    with torch.no_grad():
+        for name, layer in zip(names, layers, strict=True):
+            w = np.asarray(net.params[f"{name}.w"].data)
+            if w.ndim == 4:
+                w = w.transpose(3, 2, 0, 1)                                    # (R, S, C/G, K) -> (K, C/G, R, S)
+            else:
+                if w.shape[0] == 9216:                                         # ours is (H, W, C), theirs (C, H, W)
+                    w = w.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(9216, -1)
+                w = w.T                                                        # (in, out) -> (out, in)
+            layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(w)))
+            layer.bias.copy_(torch.from_numpy(np.asarray(net.params[f"{name}.b"].data)))

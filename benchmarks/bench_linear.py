@@ -1,0 +1,52 @@
+"""The fully connected layers of AlexNet, ours beside PyTorch's: forward, dx and dw at batch 32 and 128.
+
+At these batches the 58 million weights are what costs: they are read (and dw written) once for a few images. The
+forward adds the bias and applies ReLU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from benchmark import Benchmark, command_line
+
+from minicnn.backend.cpu import make_ops
+
+LAYERS = {"fc6": (9216, 4096), "fc7": (4096, 4096), "fc8": (4096, 1000)}
+BATCHES = (32, 128)
+PASSES = ("forward", "dx", "dw")
+
+
+def main() -> None:
+    bench = Benchmark("bench_linear", "Fully connected layers of AlexNet", command_line(__doc__, peers=("eager",)))
+    ops = make_ops()
+    for _ in bench.each_threads():
+        for batch in BATCHES:
+            for layer, sizes in LAYERS.items():
+                names = {what: f"{layer} {what}, batch {batch}" for what in PASSES}
+                if any(map(bench.wants, names.values())):
+                    for what, functions, gbyte in cases_of(bench.torch, ops, batch, *sizes):
+                        if bench.wants(names[what]):
+                            bench.measure(names[what], functions, gflop=2e-9 * batch * sizes[0] * sizes[1],
+                                          gbyte=gbyte, batch=batch, dot=(f"{layer} ({batch})", what))
+    bench.finish()
+
+
+def cases_of(torch, ops, batch: int, n_in: int, n_out: int):
+    """(pass, functions, GB) of each pass of a layer."""
+    rng = np.random.default_rng(0)
+    x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
+                   ((batch, n_in), (n_in, n_out), (n_out,), (batch, n_out)))
+    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
+    work = np.empty(ops.linear_work(x.shape, w.shape, x.dtype), np.uint8)
+    tx, tw, tb, tdy = (torch.from_numpy(np.ascontiguousarray(a)) for a in (x, w.T, b, dy))
+    ends = x.nbytes + y.nbytes
+    yield ("forward", {"ours": lambda: ops.linear_forward(x, w, y, epilogue=(b, True), work=work),
+                       "eager": lambda: torch.relu_(torch.nn.functional.linear(tx, tw, tb))}, 1e-9 * (ends + w.nbytes))
+    yield ("dx", {"ours": lambda: ops.linear_backward_data(dy, w, dx, work=work),
+                  "eager": lambda: tdy @ tw}, 1e-9 * (ends + w.nbytes))
+    yield ("dw", {"ours": lambda: ops.linear_backward_weights(x, dy, dw, work=work),
+                  "eager": lambda: tdy.t() @ tx}, 1e-9 * (ends + 2 * w.nbytes))        # ours is added to
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Run the benchmarks, each in a process of its own, and write the page of results: what `make bench` does.
+
+    python benchmarks/run_all.py                        all of them
+    python benchmarks/run_all.py --only bench_conv      one; the sections of the others stay as they are
+    python benchmarks/run_all.py --render               none: the page and the picture again, from the kept seconds
+
+The seconds of every round lie in results/<machine>/NAME.json; results/<machine>.md and results/<machine>/roofline.png
+are made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from limits import machine, slug
+from roofline import draw_roofline
+from side_by_side import import_torch
+from tables import results_page
+
+HERE = Path(__file__).parent
+ORDER = ("bench_alexnet", "bench_memory", "bench_conv", "bench_linear", "bench_lrn", "bench_pool", "bench_sgd")
+
+
+def main() -> None:
+    title, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(description=title, epilog=rest.strip(),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = benchmarks()
+    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("--render", action="store_true", help="run nothing")
+    parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each case, handed on")
+    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="numbers of threads, handed on")
+    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR",
+                        help="where results go (default: benchmarks/results)")
+    options = parser.parse_args()
+
+    folder = options.results / slug(machine())
+    failed = []
+    if not options.render:
+        import_torch()
+        folder.mkdir(parents=True, exist_ok=True)
+        extra = [] if options.pairs is None else ["--pairs", str(options.pairs)]
+        extra += [] if options.threads is None else ["--threads", *map(str, options.threads)]
+        start = time.monotonic()
+        for name in options.only or known:
+            failed += [] if run(name, folder, extra) else [name]
+        print(f"all took  {_minutes(time.monotonic() - start)}")
+    page = render(folder, known)
+    print(f"results   {page}")
+    if failed:
+        sys.exit(f"error: {', '.join(failed)} failed; what the page says of them is from an earlier run, if anything")
+
+
+def benchmarks() -> list[str]:
+    """Names of the scripts, in the order in which the page has them."""
+    names = {path.stem for path in HERE.glob("bench_*.py")}
+    return [name for name in ORDER if name in names] + sorted(names - set(ORDER))
+
+
+def run(name: str, folder: Path, extra: list[str]) -> bool:
+    """Run one; its JSON replaces the former one only when it came to its end."""
+    kept, fresh, start = folder / f"{name}.json", folder / f".{name}.json.part", time.monotonic()
+    command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(fresh), *extra]
+    done = subprocess.run(command).returncode == 0 and fresh.exists()
+    if done:
+        fresh.replace(kept)
+    fresh.unlink(missing_ok=True)
+    print(f"{name} {'took' if done else 'FAILED after'} {_minutes(time.monotonic() - start)}\n", flush=True)
+    return done
+
+
+def render(folder: Path, names: list[str]) -> Path:
+    """The page and the picture, from all JSON files of a machine."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for name in names
+               if (path := folder / f"{name}.json").exists()]
+    if not reports:
+        sys.exit(f"error: there are no results in {folder} yet; run without --render")
+    picture = folder / "roofline.png"
+    page = folder.with_suffix(".md") if not folder.suffix else folder.parent / f"{folder.name}.md"
+    drawn = draw_roofline(reports, picture)
+    page.write_text(results_page(reports, f"{folder.name}/{picture.name}" if drawn else None), encoding="utf-8")
+    return page
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+if __name__ == "__main__":
+    main()
