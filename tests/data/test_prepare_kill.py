@@ -1,0 +1,102 @@
+"""kill -9 at any moment while a set is prepared, then the same command again: the same bytes as undisturbed.
+
+A few kills in the normal suite, thirty marked slow. What was finished is not made again.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from tests.data import ilsvrc
+from tests.data.trees import picture
+
+KILLS = 30
+IMAGES, SHARDS = 96, 17                            # 16 shards of train, one of val
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A tar with 96 photographs of 500 x 375 and some odd ones."""
+    files = {}
+    for k in range(IMAGES):
+        image = Image.fromarray(picture(k, 94, 125)).resize((500, 375))
+        kind = {7: "grey", 31: "truncated", 64: "cmyk"}.get(k, "jpeg")
+        files[f"train/{'ab'[k % 2]}/{k:03d}.jpg"] = ilsvrc.encode(image, kind)
+    files |= {f"val/{c}/{c}.jpg": ilsvrc.encode(ilsvrc.generated(ord(c))) for c in "ab"}
+    path = tmp_path_factory.mktemp("source") / "photographs.tar"
+    path.write_bytes(ilsvrc.tar_bytes(files))
+    return path
+
+
+def start(source, out):
+    """A process that is about to decode."""
+    process = subprocess.Popen([sys.executable, "-m", "minicnn.cli", "prepare", source, out, "--per-shard", "6",
+                                "--size", "96"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("space"):
+            return process
+    raise AssertionError(f"prepare ended with {process.wait()} before it began")
+
+
+def finish(process):
+    process.stdout.read()
+    process.stdout.close()
+    return process.wait(timeout=300)
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+
+
+def kill_and_go_on(source, root, kills, seed):
+    """Kill at random moments, in one folder after the other; each must end as the undisturbed one."""
+    process = start(source, root / "undisturbed")
+    began = time.perf_counter()
+    assert finish(process) == 0
+    length, expected = time.perf_counter() - began, contents(root / "undisturbed")
+    assert len(expected) == SHARDS + 5             # two indices, statistics, report, prepared.json
+    moments, number, unfinished = random.Random(seed), 0, 0
+    for _ in range(kills):
+        out = root / str(number)
+        before = finished(out)
+        process = start(source, out)
+        time.sleep(moments.uniform(0, 0.7 * length))
+        process.kill()
+        ended = finish(process)
+        assert {name: then for name, then in finished(out).items() if name in before} == before
+        if ended == 0 or (out / "prepared.json").exists():
+            number += 1
+        elif ended == -signal.SIGKILL:
+            unfinished += bool(finished(out))
+    finish(start_or_done(source, root / str(number)))
+    for k in range(number + 1):
+        assert not (root / str(k) / "unfinished").exists() or finish(start_or_done(source, root / str(k))) == 0
+        assert contents(root / str(k)) == expected
+    return unfinished
+
+
+def start_or_done(source, out):
+    """The command again, whether or not there is something left to do."""
+    return subprocess.Popen([sys.executable, "-m", "minicnn.cli", "prepare", source, out, "--per-shard", "6",
+                             "--size", "96"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def finished(out):
+    """Shards with a record, and when they were written."""
+    records = (out / "unfinished").glob("*.record") if out.exists() else ()
+    return {record.stem: (out / record.stem).stat().st_mtime_ns for record in records}
+
+
+def test_killed_a_few_times(source, tmp_path):
+    kill_and_go_on(source, tmp_path, 3, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_thirty_times(source, tmp_path):
+    assert kill_and_go_on(source, tmp_path, KILLS, seed=2) >= KILLS // 3, "too few kills fell between two shards"
