@@ -13,6 +13,7 @@ partial sums belong to fixed ranges and are added in their order: same thread co
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
 _pool: ThreadPoolExecutor | None = None
+_setting = threading.RLock()    # ranks that are threads of one process may come here at the same time
 
 
 def available_cores() -> int:
@@ -33,24 +35,28 @@ def available_cores() -> int:
 def set_threads(count: int | None = None) -> None:
     """Use `count` threads (None: every core this process may run on), and hold BLAS to one thread in each."""
     global _threads, _pool
-    if _pool is not None:
-        _pool.shutdown()
-    _threads = count or available_cores()
-    _pool = ThreadPoolExecutor(_threads - 1, "minicnn") if _threads > 1 else None
-    threadpool_limits(1, user_api="blas")
+    with _setting:
+        if _pool is not None:
+            _pool.shutdown()
+        chosen = count or available_cores()
+        _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
+        threadpool_limits(1, user_api="blas")
+        _threads = chosen                                   # last: whoever sees it may use the pool
 
 
 def threads() -> int:
     """How many threads take part."""
     if not _threads:
-        set_threads()
+        with _setting:
+            if not _threads:
+                set_threads()
     return _threads
 
 
 def _after_fork() -> None:
     """The child of a fork has none of the parent's threads; the next operation makes a new pool."""
-    global _threads, _pool
-    _threads, _pool = 0, None
+    global _threads, _pool, _setting
+    _threads, _pool, _setting = 0, None, threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

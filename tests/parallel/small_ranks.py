@@ -1,7 +1,7 @@
 """A small training run under mpiexec, for tests that disturb it: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
 
-settings: scheme, epochs, timeout, save_every; die, hang: [rank, steps], the step after which a rank kills itself or
-falls asleep.
+settings: scheme, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps], after how many steps a rank
+kills itself, or falls asleep.
 """
 
 import json
@@ -19,7 +19,9 @@ from tests.train.small_run import small_net, small_trainer
 
 def train(comm, run_dir: str, settings: dict):
     net = SCHEMES[settings.get("scheme", "columns")](small_net(), comm)
-    trainer = small_trainer(run_dir, net=net, save_every=settings.get("save_every", 0), say=print)
+    say = None if settings.get("quiet") else print
+    trainer = small_trainer(run_dir, images=settings.get("images", 96), net=net, say=say,
+                            save_every=settings.get("save_every", 0))
     if trainer.last_path.exists():
         trainer.resume()
     backward = net.backward
@@ -28,6 +30,7 @@ def train(comm, run_dir: str, settings: dict):
         backward()
         here = [comm.rank, trainer.epoch * len(trainer.loader) + trainer.step]
         if here == settings.get("die"):
+            print(f"rank {comm.rank} dies at {time.time()}", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         if here == settings.get("hang"):
             time.sleep(600)

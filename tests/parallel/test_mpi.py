@@ -1,0 +1,112 @@
+"""Ranks as processes under mpiexec: the same bits as threads, and what is said when one of them dies or hangs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicnn.errors import ConfigError
+from minicnn.parallel.launch import launch, started_ranks
+from minicnn.parallel.local import run_local
+from minicnn.train.checkpoint import load_checkpoint
+from tests.parallel import small_ranks
+
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+if not MPIEXEC.exists():
+    MPIEXEC = shutil.which("mpiexec")
+needs_mpi = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or not MPIEXEC,
+                               reason="needs mpi4py and an MPI: pip install 'minicnn[mpi]'")
+ROOT = Path(__file__).parents[2]
+
+
+def mpiexec(run_dir, ranks=2, **settings) -> tuple[int, str, float]:
+    """Exit code, what was printed, and seconds."""
+    began = time.monotonic()
+    done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.small_ranks", run_dir,
+                           json.dumps({"images": 48, **settings})], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
+    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+
+def locally(run_dir, ranks=2, **settings):
+    run_local(ranks, lambda comm: small_ranks.train(comm, run_dir, {"images": 48, "quiet": True, **settings}))
+
+
+def same_checkpoints(one, other):
+    one, other = (load_checkpoint(run_dir / "last.safetensors") for run_dir in (one, other))
+    assert (one.meta["epoch"], one.meta["step"]) == (other.meta["epoch"], other.meta["step"])
+    for name, array in {**one.params, **one.velocities}.items():
+        np.testing.assert_array_equal({**other.params, **other.velocities}[name], array, err_msg=name)
+
+
+@needs_mpi
+@pytest.mark.parametrize("scheme", ["columns", "data"])
+def test_processes_compute_the_bits_of_threads(tmp_path, scheme):
+    code, text, _ = mpiexec(tmp_path / "mpi", scheme=scheme)
+    assert code == 0, text
+    locally(tmp_path / "local", scheme=scheme)
+    same_checkpoints(tmp_path / "mpi", tmp_path / "local")
+
+
+@needs_mpi
+def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
+    code, text, _ = mpiexec(tmp_path / "killed", die=[1, 8], save_every=3)
+    assert code != 0
+    named = re.search(r"rank 1 is process (\d+)", text)
+    assert named and f"PID {named[1]}" in text, text        # mpiexec says which process was killed
+    died = float(re.search(r"dies at ([\d.]+)", text)[1])
+    assert time.time() - died < 10
+    assert load_checkpoint(tmp_path / "killed" / "last.safetensors").meta["step"] in (0, 3)     # of 6, after the 6th
+    code, text, _ = mpiexec(tmp_path / "killed", save_every=3)
+    assert code == 0, text
+    locally(tmp_path / "whole")
+    same_checkpoints(tmp_path / "killed", tmp_path / "whole")
+
+
+@needs_mpi
+def test_a_hanging_rank_is_named_and_ends_all(tmp_path):
+    code, text, _ = mpiexec(tmp_path, hang=[1, 8], timeout=2.0)
+    assert code == 2 and "error: rank 1 hangs: rank 0 has waited 2 s" in text, text
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@needs_mpi
+def test_twenty_kills(tmp_path):
+    """Kill -9 at twenty places of one run, on either rank; it ends with the bits of an undisturbed one."""
+    rng = np.random.default_rng(2)
+    for kill in range(20):
+        step = kill * 24 // 20 + int(rng.integers(0, 2))
+        code, text, seconds = mpiexec(tmp_path / "killed", die=[kill % 2, step], save_every=1, epochs=4, scheme="data")
+        assert code != 0 and seconds < 60, text
+    code, text, _ = mpiexec(tmp_path / "killed", save_every=1, epochs=4, scheme="data")
+    assert code == 0, text
+    locally(tmp_path / "whole", epochs=4, scheme="data")
+    same_checkpoints(tmp_path / "killed", tmp_path / "whole")
+
+
+@needs_mpi
+def test_an_error_of_all_ranks_is_said_once(tmp_path):
+    code, text, _ = mpiexec(tmp_path, ranks=3, scheme="columns")
+    assert code == 2 and text.count("error: ") == 1 and "3 ranks do not divide" in text, text
+
+
+def test_who_started_the_ranks(monkeypatch):
+    for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert started_ranks() is None
+    assert launch(3, lambda neighbours: neighbours, lambda comm, ready: (comm.size, ready)) == (3, 3)
+    assert launch(None, lambda neighbours: 0, lambda comm, ready: comm.size) == 2
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert started_ranks() == 2
+    with pytest.raises(ConfigError, match="mpiexec has started 2 ranks, but 4 were asked for"):
+        launch(4, print, print)
