@@ -67,6 +67,5 @@ def augment_forward(images, y, *, mean, top, left, flip, shift):
     """y (N, H, W, C). mean (A, B, C) or (H, W, C); top, left int32 (N,); flip uint8 (N,), bits 1, 2, 4 = left-right,
     up-down, transpose first (needs H = W); shift (N, C) is added to every pixel of an image."""
     N, H, W, C = y.shape
-    shift = np.asarray(shift, y.dtype)
     parallel_for(N * H, W * C * 2, _augment, np.ascontiguousarray(images), y, np.ascontiguousarray(mean, y.dtype),
-                 mean.shape == images.shape[1:], top, left, flip, shift, np.tile(shift, (1, W)))
+                 mean.shape == images.shape[1:], top, left, flip, np.asarray(shift, y.dtype))
