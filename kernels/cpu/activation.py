@@ -19,7 +19,8 @@ def _relu(first, last, x, y):
 def _relu_backward(first, last, y, dy, dx):
     y, dy, dx, zero = y[first:last], dy[first:last], dx[first:last], dx.dtype.type(0)
     for i in range(y.size):
-        dx[i] = dy[i] if y[i] > zero else zero
+        gradient = dy[i]                                                       # read in any case: no branch
+        dx[i] = gradient if y[i] > zero else zero
 
 
 @kernel

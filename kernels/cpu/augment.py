@@ -47,7 +47,13 @@ def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift
                 for k in range(W * C):
                     cells[k] = pixels[index(start + k)]
         to = y[n, p].reshape(-1)
-        if flip[n] & LEFT_RIGHT:
+        if flip[n] & LEFT_RIGHT and C == 3:                                    # written out, this becomes vectors
+            for q in range(W):
+                here, there = index(3 * q), index(3 * (W - 1 - q))
+                to[here] = cells[there]
+                to[here + index(1)] = cells[there + index(1)]
+                to[here + index(2)] = cells[there + index(2)]
+        elif flip[n] & LEFT_RIGHT:
             for q in range(W):
                 for c in range(C):
                     to[q * C + c] = cells[(W - 1 - q) * C + c]

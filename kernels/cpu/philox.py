@@ -22,9 +22,3 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
         c1, c3 = product1 & MASK, product0 & MASK
         k0, k1 = (k0 + np.uint64(W0)) & MASK, (k1 + np.uint64(W1)) & MASK
     return c0, c1, c2, c3
-
-
-@njit(inline="always")
-def uniform(word):
-    """float32 in [0, 1), on the grid of 2**-24: as minicnn.rng.uniforms."""
-    return np.float32(word >> np.uint64(8)) * np.float32(2.0**-24)
