@@ -13,7 +13,8 @@ does 24 multiply-adds for 14 loads, so the processor waits for its multipliers a
 Numba turns its own loops into vectors as it sees fit, but never keeps such a tile in registers; so these two loops are
 written as LLVM's intermediate code, with vectors of LANES numbers that LLVM maps to what the machine has. The shape of
 the tile travels in the types of three tuples (rows, vectors, lanes: their lengths count), so that one source serves
-every width and each shape is compiled once. Addresses are integers, in bytes.
+every width. Each shape becomes one small compiled function, which kernels call by its address: compiling a tile takes
+0.3 s, and a kernel around it is compiled once for all shapes. Addresses are integers, in bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import os
 from functools import cache
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -48,7 +50,7 @@ def vector_bytes() -> int:
 
 
 def tile_for(columns: int, itemsize: int) -> tuple[tuple, tuple, tuple]:
-    """The tile (rows, vectors, lanes) that wastes least of its vectors on `columns` numbers; on a tie the first of ROWS."""
+    """The tile (rows, vectors, lanes) that wastes least on `columns` numbers; on a tie the first of ROWS."""
     lanes = vector_bytes() // itemsize
     rows = ROWS[vector_bytes()]
     vectors = min(rows, key=lambda count: -(-columns // (count * lanes)) * count)
@@ -90,7 +92,8 @@ class _Tile:
         step = self.lanes * self.size
         for v in range(self.vectors):
             where = self.builder.add(address, self.integer((AHEAD * self.vectors + v) * step))
-            self.builder.call(prefetch, [self.builder.inttoptr(where, byte), *(ir.Constant(flag, n) for n in (0, 3, 1))])
+            how = [ir.Constant(flag, n) for n in (0, 3, 1)]                    # to read, keep close, data
+            self.builder.call(prefetch, [self.builder.inttoptr(where, byte), *how])
 
     def broadcast(self, value):
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -132,7 +135,8 @@ class _Tile:
         pointer = self.vector.as_pointer()
         store = cgutils.get_or_insert_function(
             self.builder.module,
-            ir.FunctionType(ir.VoidType(), [self.vector, pointer, ir.IntType(32), ir.VectorType(ir.IntType(1), self.lanes)]),
+            ir.FunctionType(ir.VoidType(), [self.vector, pointer, ir.IntType(32),
+                                            ir.VectorType(ir.IntType(1), self.lanes)]),
             f"llvm.masked.store.v{self.lanes}f{8 * self.size}.p0")
         for v, value in enumerate(values):
             left = self.builder.sub(columns, self.integer(v * self.lanes))
@@ -151,12 +155,13 @@ def _tile_of(builder, signature) -> _Tile:
 
 
 @intrinsic
-def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, taps, run, start, sums, begin,
-                   end, y, y_offset, count, columns):
+def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, taps, run, start, sums,
+                   begin, end, y, y_offset, count, columns):
     """A tile of pixels:  y[r, :] = max(floor, start[:] + sum over taps t and i < run of  a[r][t, i] * b[t, i, :]).
 
     a, y: address of a list with an address for each row (the pixel's first tap; its first output), to which the
-    offset is added.   a_steps, b_steps: address of a list with the distance of each tap from there.   start: address of one row of sums.
+    offset is added.   a_steps, b_steps: address of a list with the distance of each tap from there.
+    start: address of one row of sums.
     begin, end: where a sum is made in pieces, only the first begins with `start` and only the last writes y; between
     them the tile is kept at the address `sums`.
     count, columns: how many rows and columns of the tile are written; a must have an address for all rows.
@@ -293,3 +298,84 @@ def outer_tile(typingctx, rows, vectors, lanes, number, a, a_line, a_step, b, b_
         return context.get_dummy_value()
 
     return signature, code
+
+
+@intrinsic
+def call(typingctx, address, arguments):
+    """Call the function of integers at this address, which returns nothing."""
+    def code(context, builder, signature, values):
+        whole = ir.IntType(64)
+        arguments = [context.cast(builder, value, kind, types.int64) for value, kind in
+                     zip(cgutils.unpack_tuple(builder, values[1]), signature.args[1].types, strict=True)]
+        function = ir.FunctionType(ir.VoidType(), [whole] * len(arguments))
+        builder.call(builder.inttoptr(values[0], function.as_pointer()), arguments)
+        return context.get_dummy_value()
+
+    return types.void(address, arguments), code
+
+
+@cache
+def correlate_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
+    """The compiled loop of correlate_tile over `pixels` rows; `.address` is what `call` wants. relu: 0 or 1."""
+    rows, vectors, lanes = tile
+    zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
+    count, width = len(rows), len(vectors) * len(lanes) * np.dtype(dtype).itemsize
+
+    @cfunc(types.void(*[types.int64] * 16), cache=True)
+    def tiles(a, a_offset, a_steps, b, b_steps, taps, run, start, sums, begin, end, y, y_offset, pixels, columns, relu):
+        floor = zero if relu else low
+        for m in range(0, pixels, count):
+            correlate_tile(rows, vectors, lanes, floor, a + m * 8, a_offset, a_steps, b, b_steps, taps, run, start,
+                           sums + m * width, begin, end, y + m * 8, y_offset, pixels - m, columns)
+
+    return tiles
+
+
+@cache
+def outer_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
+    """The compiled loop of outer_tile over `channels` rows, at least a tile of them; the last tile may overlap."""
+    rows, vectors, lanes = tile
+    number, size = np.dtype(dtype).type(0), np.dtype(dtype).itemsize
+    count, width = len(rows), len(vectors) * len(lanes) * size
+
+    @cfunc(types.void(*[types.int64] * 9), cache=True)
+    def tiles(a, a_line, a_step, b, b_line, lines, steps, total, channels):
+        for d in range(0, channels, count):
+            d0 = min(d, channels - count)
+            outer_tile(rows, vectors, lanes, number, a + d0 * size, a_line, a_step, b, b_line, lines, steps,
+                       total + d0 * width, d - d0)
+
+    return tiles
+
+
+def combination(matrix: list[list[float]]):
+    """An intrinsic for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` numbers long.
+
+    Its arguments: lanes, a number of the type, the address of a list with the address of each source row, the target's
+    address, the distance of its rows, and count, a multiple of the lanes. Source and target must not overlap.
+    """
+    @intrinsic
+    def combine(typingctx, lanes, number, sources, target, step, count):
+        signature = types.void(lanes, number, *[types.int64] * 4)
+
+        def code(context, builder, signature, arguments):
+            tile = _Tile(builder, signature.args[1], 0, 1, signature.args[0].count)
+            sources, target, step, count = arguments[2:]
+            at = [tile.load_integer(builder.add(sources, tile.integer(8 * j))) for j in range(len(matrix[0]))]
+            to = [builder.add(target, tile.times(step, i)) for i in range(len(matrix))]
+            with cgutils.for_range_slice(builder, tile.integer(0), tile.times(count, tile.size),
+                                         tile.integer(tile.lanes * tile.size)) as (offset, _):
+                x = [tile.load(builder.add(address, offset), tile.vector) for address in at]
+                for row, address in zip(matrix, to, strict=True):
+                    total = None
+                    for factor, value in zip(row, x, strict=True):
+                        if factor:
+                            scaled = value if factor == 1 else builder.fmul(
+                                value, ir.Constant(tile.vector, [float(factor)] * tile.lanes), flags=("contract",))
+                            total = scaled if total is None else builder.fadd(total, scaled, flags=("contract",))
+                    tile.store_row([total], builder.add(address, offset))
+            return context.get_dummy_value()
+
+        return signature, code
+
+    return combine

@@ -7,7 +7,7 @@ import pytest
 
 from minicnn.backend.ops import get_ops
 from minicnn.kernels.cpu import conv as cpu_conv
-from minicnn.kernels.cpu import threads
+from minicnn.kernels.cpu import correlate, threads
 from tests.kernels.harness import compare, garbage
 from tests.kernels.test_conv import LARGE, SMALL, Case
 
@@ -21,13 +21,18 @@ def count(request):
     threads.set_threads(before)
 
 
+@pytest.mark.parametrize("private", [0, 1 << 30])
 @pytest.mark.parametrize("case", [*SMALL, *LARGE])
-def test_convolution_in_tiny_tiles(monkeypatch, rng, count, case):
-    """Tiles of a few rows end in the middle of lines and images, and their halos overlap."""
-    monkeypatch.setattr(cpu_conv, "TILE_BYTES", 1024)
+def test_convolution_in_tiny_tiles(monkeypatch, rng, count, case, private):
+    """Chunks of one tile end in the middle of lines and images; dw is shared out by panels, or by pixels."""
+    monkeypatch.setattr(correlate, "CHUNK_TILES", 1)
+    monkeypatch.setattr(cpu_conv, "CHUNK_PIXELS", 5)
+    monkeypatch.setattr(cpu_conv, "PRIVATE_BYTES", private)
+    cpu_conv._weights_plan.cache_clear()
     c, ops = Case(rng, "float32", *(SMALL | LARGE)[case]), get_ops("cpu")
     c.compare(ops, work=None)
     c.compare(ops, work=c.work(ops))
+    cpu_conv._weights_plan.cache_clear()
 
 
 def test_ranges(rng, count):

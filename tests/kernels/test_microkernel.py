@@ -1,0 +1,53 @@
+"""The register tile for vectors of 16, 32 and 64 bytes: LLVM maps each to what this machine has, all run anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from minicnn.backend.ops import get_ops
+from minicnn.errors import ConfigError
+from minicnn.kernels.cpu import conv, microkernel
+from tests.kernels.test_conv import LARGE, SMALL, Case
+
+TAILS = {name: {**SMALL, **LARGE}[name] for name in ("uneven pads", "groups = C", "odd channels", "conv2 of AlexNet",
+                                                     "conv1 of AlexNet", "stride past the kernel")}
+
+
+@pytest.fixture(params=(16, 32, 64))
+def width(request, monkeypatch):
+    """Vectors of so many bytes, whatever the machine has."""
+    monkeypatch.setattr(microkernel, "vector_bytes", lambda: request.param)
+    conv._weights_plan.cache_clear()
+    yield request.param
+    conv._weights_plan.cache_clear()
+
+
+@pytest.mark.parametrize("case", TAILS)
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_every_width_equals_the_reference(width, case, dtype, rng):
+    Case(rng, dtype, *TAILS[case]).compare(get_ops("cpu"))
+
+
+def test_the_width_follows_the_machine_and_can_be_asked_for(monkeypatch):
+    microkernel.vector_bytes.cache_clear()
+    try:
+        monkeypatch.delenv(microkernel.VECTOR_VARIABLE, raising=False)
+        assert microkernel.vector_bytes() in microkernel.ROWS
+        for asked in ("16", "32", "64"):
+            microkernel.vector_bytes.cache_clear()
+            monkeypatch.setenv(microkernel.VECTOR_VARIABLE, asked)
+            assert microkernel.vector_bytes() == int(asked)
+        microkernel.vector_bytes.cache_clear()
+        monkeypatch.setenv(microkernel.VECTOR_VARIABLE, "24")
+        with pytest.raises(ConfigError, match="MINICNN_VECTOR_BYTES must be one of 64, 32, 16, not '24'"):
+            microkernel.vector_bytes()
+    finally:
+        microkernel.vector_bytes.cache_clear()
+
+
+@pytest.mark.parametrize("columns, wanted", [(384, (6, 4)), (128, (6, 4)), (96, (8, 3)), (48, (8, 3)), (32, (12, 2)),
+                                             (16, (14, 1)), (5, (14, 1))])
+def test_a_tile_wastes_little(monkeypatch, columns, wanted):
+    monkeypatch.setattr(microkernel, "vector_bytes", lambda: 64)
+    rows, vectors, lanes = microkernel.tile_for(columns, 4)
+    assert (len(rows), len(vectors), len(lanes)) == (*wanted, 16)
