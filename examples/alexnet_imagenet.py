@@ -37,6 +37,7 @@ from minicnn.train.metrics import majority, read_metrics
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine, Plateau
+from minicnn.visualize.columns import draw_columns
 from minicnn.visualize.report import draw_run
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None, "parallel": "none",
@@ -107,6 +108,13 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
         return run_dir, None
     if comm is not None:
         print(comm.ledger.table())
+        if settings["parallel"] == "columns" and comm.size == 2:
+            batch = settings["batch"]
+            picture = draw_columns(
+                *net.drawing(batch), run_dir / "columns.png", f"AlexNet ({settings['variant']}) on two ranks",
+                f"bytes that cross in a forward pass of {batch} images ({net.dtype}), and again in the backward pass; "
+                "milliseconds of both")
+            say("columns", f"{picture}")
     return run_dir, outcome
 
 

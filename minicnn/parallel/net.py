@@ -107,6 +107,28 @@ class ParallelNet(Net):
         """The nodes in which the ranks meet."""
         return [node for node in self.nodes if isinstance(node.layer, Transfer)]
 
+    def drawing(self, batch: int) -> tuple[list[dict], dict[str, dict]]:
+        """The layers with parameters and what crosses before them, as visualize.columns.draw_columns takes them.
+
+        Rank 0 knows all of it. Milliseconds are those of the ledger, without the time spent waiting.
+        """
+        plan = self._compile(batch, [*self.losses, self.output], (), grad=True)
+        steps = {step.node.name: step for step in plan.steps}
+        layers = [{"name": "image", "shape": self.input_shape, "ranks": tuple(range(self.comm.size)), "shared": True}]
+        for node in self.nodes:
+            if node.layer.params:
+                both = self.split.channels[next(iter(node.layer.params.values())).name] is not None
+                layers.append({"name": node.name, "shape": plan.values[steps[node.name].y].shape[1:],
+                               "ranks": tuple(range(self.comm.size)) if both else (0,), "shared": False})
+        times = {(row["point"], row["direction"]): row["moving_ms"] for row in self.comm.ledger.rows()}
+        meetings = {}
+        for node in self.transfers:
+            point, shape = node.layer.point, plan.values[steps[node.name].xs[0]].shape
+            ms = tuple(times.get((point, direction)) for direction in ("forward", "backward"))
+            meetings[point] = {"bytes": node.layer.traffic(shape, np.dtype(self.dtype).itemsize),
+                               "ms": None if None in ms else ms}
+        return layers, meetings
+
     def memory(self, batch: int, train: bool = True) -> int:
         """Bytes that a step needs, of all ranks on this machine."""
         plan = self._compile(self.own_batch(batch), [self.output, *self.losses] if train else [self.output], (), train)

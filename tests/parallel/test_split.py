@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from minicnn.builder import Builder
+from minicnn.data.procedural import procedural_sets
 from minicnn.layers.activation import ReLU
 from minicnn.layers.lrn import LRN
 from minicnn.models.alexnet import alexnet, reduced_alexnet
@@ -16,7 +18,9 @@ from minicnn.parallel.comm import RankError
 from minicnn.parallel.local import run_local
 from minicnn.parallel.net import SCHEMES, columns, shard_channels
 from minicnn.parallel.transfer import Transfer
+from minicnn.visualize.columns import draw_columns
 from tests.graphs import images, louder, random_net, recipes, small
+from tests.parallel.in_parts import in_columns
 from tests.parallel.training import displacement, train, train_on_ranks, weights
 
 LIMIT = {"float64": 1e-9, "float32": 1e-3}
@@ -108,6 +112,35 @@ def test_random_graphs(recipe, size, scheme):
     compare(make, scheme, size, x, labels, 2)
 
 
+@pytest.mark.parametrize(("device", "dtype"), [("reference", "float64"), ("cpu", "float64"), ("cpu", "float32")])
+def test_columns_to_the_bit(device, dtype):
+    """Told to sum dx per column where the columns meet, the single network computes the same bits."""
+    def make():
+        return tiny_alexnet(device=device, dtype=dtype)
+
+    x, labels = images(make(), 4)
+    x *= 10
+    alone = in_columns(make())
+    losses = train(alone, x, labels, 4)
+    (own, two, logits), _ = train_on_ranks(make, "columns", 2, x, labels, 4)
+    assert own == losses
+    np.testing.assert_array_equal(logits, alone.forward(x))
+    for name, array in weights(alone).items():
+        np.testing.assert_array_equal(two[name], array, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("scheme", "size"), [("columns", 2), ("data", 2), ("data", 4), ("hybrid", 2)])
+def test_two_hundred_steps_of_the_reduced_net(scheme, size, dtype):
+    def make():
+        return reduced_alexnet(num_classes=6, dtype=dtype)
+
+    train_set = procedural_sets((64, 4, 4), seed=3, size=67)[0]
+    x = np.stack([train_set.read(i) for i in range(64)]).astype(dtype)
+    compare(make, scheme, size, x - x.mean(axis=0), train_set.labels, 200, lr=0.001)
+
+
 def test_columns_meet_where_the_paper_has_them_and_nowhere_else():
     def body(comm):
         net = columns(tiny_alexnet(), comm)
@@ -161,6 +194,28 @@ def test_the_ledger_counts_what_the_plan_says():
     for expected, noted, table in run_local(2, body):
         assert noted == expected and len(noted) == 8
         assert "conv3" in table and "moving ms" in table
+
+
+def test_the_drawing_has_what_the_plan_says(tmp_path):
+    def body(comm):
+        net = columns(tiny_alexnet(), comm)
+        train(net, x, labels, 2)
+        return net.drawing(4) if net.lead else None
+
+    x, labels = images(tiny_alexnet(), 4)
+    layers, meetings = run_local(2, body)[0]
+    assert [(layer["name"], layer["shape"]) for layer in layers] == [
+        ("image", (67, 67, 3)), ("conv1", (15, 15, 4)), ("conv2", (7, 7, 4)), ("conv3", (3, 3, 4)),
+        ("conv4", (3, 3, 4)), ("conv5", (3, 3, 4)), ("fc6", (8,)), ("fc7", (8,)), ("fc8", (6,))]
+    assert [layer["ranks"] for layer in layers][-2:] == [(0, 1), (0,)]
+    assert meetings["conv3"]["bytes"] == {(0, 1): 4 * 9 * 4 * 8, (1, 0): 4 * 9 * 4 * 8}
+    assert meetings["fc8"]["bytes"] == {(1, 0): 4 * 8 * 8}
+    assert len(meetings) == 4 and all(len(meeting["ms"]) == 2 for meeting in meetings.values())
+    path = draw_columns(layers, meetings, tmp_path / "columns.png", "title", "subtitle")
+    with Image.open(path) as picture:
+        assert picture.size[0] >= 1200
+    del meetings["fc7"]["ms"]
+    draw_columns(layers, meetings, tmp_path / "columns.png")
 
 
 def test_wrong_columns_are_found():

@@ -1,0 +1,75 @@
+"""The single network told to sum dx per column: a layer computed as two halves of its output channels.
+
+What distinguishes a network in columns from the single one is the order of one sum: dx of conv3, fc6 and fc7 is the sum
+over all output channels, in columns one sum for each column and then their sum. With these layers in halves, the single
+network computes the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from minicnn.graph import Net
+from minicnn.layers.base import Layer
+from minicnn.param import Param
+from minicnn.plan import Node
+
+MEETING = ("conv3", "fc6", "fc7")
+
+
+class InParts(Layer):
+    """`layer` (a convolution without groups, or fully connected) as `parts` layers with a part of the output each."""
+
+    def __init__(self, layer, parts: int):
+        super().__init__()
+        self.layer, self.parts, self.params = layer, parts, layer.params
+        self.initial_values = layer.initial_values
+
+    def init_params(self, name, seed=0, dtype="float32"):
+        pass                                                # it has those of the layer
+
+    def plan(self, in_shapes, dtype, ops):
+        return self.layer.plan(in_shapes, dtype, ops)
+
+    def _each(self):
+        for part in range(self.parts):
+            layer, width = copy.copy(self.layer), self.params["b"].data.size // self.parts
+            if hasattr(layer, "out_channels"):
+                layer.out_channels = width
+            else:
+                layer.out_features = width
+            own = slice(part * width, (part + 1) * width)
+            layer.params = {local: Param(local, np.ascontiguousarray(param.data[..., own]))
+                            for local, param in self.params.items()}
+            yield layer, own
+
+    def forward(self, ctx, xs, y, saved):
+        for layer, own in self._each():
+            part = np.ascontiguousarray(y[..., own])
+            layer.forward(ctx, xs, part, saved)
+            y[..., own] = part
+
+    def backward(self, ctx, dy, saved, dxs):
+        for number, (layer, own) in enumerate(self._each()):
+            parts = [None if dx is None else np.empty_like(dx) for dx in dxs]
+            layer.backward(ctx, np.ascontiguousarray(dy[..., own]), saved, parts)
+            for dx, part in zip(dxs, parts, strict=True):
+                if dx is not None:
+                    dx[...] = part if number == 0 else dx + part
+            for local, param in self.params.items():
+                param.grad[..., own] += layer.params[local].grad
+
+
+def in_columns(net: Net, parts: int = 2) -> Net:
+    """The same network, with the layers before which columns meet in parts."""
+    nodes = [Node(node.name, InParts(node.layer, parts) if node.name in MEETING else copy.copy(node.layer), node.inputs)
+             for node in net.nodes]
+    start = {name: param.data.copy() for name, param in net.params.items()}
+    told = Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.name,
+               fuse=net.fuse, name=net.name)
+    for name, param in net.params.items():
+        told.params.setdefault(name, param)
+    told.load_arrays(start)
+    return told
