@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minicnn.kernels.cpu.gemm import flat, kernel, rows
+from minicnn.kernels.cpu.gemm import flat, index, kernel, rows
 from minicnn.kernels.cpu.threads import parallel_for
 
 
@@ -10,9 +10,8 @@ from minicnn.kernels.cpu.threads import parallel_for
 def _copy(first, last, x, x0, y, y0, width):
     """y[m, y0 : y0+width] = x[m, x0 : x0+width]."""
     for m in range(first, last):
-        source, target = x[m, x0 : x0 + width], y[m, y0 : y0 + width]
         for c in range(width):
-            target[c] = source[c]
+            y[m, index(y0 + c)] = x[m, index(x0 + c)]
 
 
 @kernel

@@ -1,26 +1,59 @@
 """The way back through bias and ReLU, in one pass over dy: mask a row, and add it to a running sum of its range.
 
-The rows are cut into 4 ranges for each thread, each with its own row of sums; the sums are added in order at the end.
+    rows of dy and y     range 0 | range 1 | range 2 | ...       4 ranges for each thread, taken by whoever is free
+                            |         |         |
+    sums (range, K)       sum 0     sum 1     sum 2              added in this order at the end
+                            +---------+---------+--> db
+
+A row is masked and added while it is in the first-level cache. The sums lie in memory that each calling thread keeps.
 """
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel, rows
+from minicnn.kernels.cpu.gemm import kernel, rows, view
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
+
+
+class _Kept(threading.local):
+    """Memory for sums: the calls of one thread follow each other, several ranks may be several threads."""
+
+    memory = np.empty(0, np.uint8)
+
+    def sums(self, count: int, K: int, dtype) -> np.ndarray:
+        """(count, K), not yet set to anything."""
+        if self.memory.size < count * K * dtype.itemsize:
+            self.memory = np.empty(count * K * dtype.itemsize, np.uint8)
+        return view(self.memory, 0, (count, K), dtype)
+
+
+_kept = _Kept()
 
 
 @kernel
 def _mask_and_sum(first, last, dy, y, masked, sums, summed):
     zero = dy.dtype.type(0)
+    if summed:
+        for k in range(sums.size):
+            sums[k] = zero
     for m in range(first, last):
         if masked:
             for k in range(dy.shape[1]):
-                dy[m, k] = dy[m, k] if y[m, k] > zero else zero
+                gradient = dy[m, k]                                            # read in any case: no branch
+                dy[m, k] = gradient if y[m, k] > zero else zero
         if summed:
             for k in range(dy.shape[1]):
                 sums[k] += dy[m, k]
+
+
+@kernel
+def _add(db, sums):
+    for part in range(len(sums)):
+        for k in range(db.size):
+            db[k] += sums[part, k]
 
 
 def epilogue_backward(dy, db, *, y=None):
@@ -29,8 +62,8 @@ def epilogue_backward(dy, db, *, y=None):
     dY = rows(dy, K)                                                           # (M, K)
     Y = dY if y is None else rows(y, K)
     parts = split(len(dY), min(threads() * RANGES_PER_THREAD, max(1, dy.size // 16384)))
-    sums = np.zeros((len(parts), K), dy.dtype)
+    sums = _kept.sums(len(parts), K, dy.dtype)
     masked, summed = y is not None, db is not None
     run([(*part, dY, Y, masked, row, summed) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
     if db is not None:
-        db += sums.sum(axis=0)                                                 # (parts, K) -> (K,)
+        _add(db, sums)
