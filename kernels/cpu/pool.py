@@ -1,145 +1,191 @@
-"""Pooling: the loops run over lines of the output (forward) or of the input (backward), innermost over the channels.
+"""Pooling: one pass over memory, 16 channels of an output or of a pixel at a time, which are summed up in registers.
 
-Channels are contiguous, so the cells of a window are compared or added C at a time with vector instructions. The
-backward passes gather: a pixel of dx looks at the windows that hold it, so each pixel has one writer and one order of
-summation.
+Forward, an output line reads R input lines; those that it shares with the line before are still in the cache:
+
+    line 0   .  .  .  .  .       for channels 0-15, then 16-31, ...:
+    line 1   . [0  1  2] .           best = cell 0, then cell 1 where that is larger, ... cell 8        (3 x 3 window)
+    line 2   . [3  4  5] .           winner = 0, then 1 where that was larger, ...                   one byte for each
+    line 3   . [6  7  8] .
+
+Backward, a pixel gathers from the windows that hold it, two by two. So it is written once, by one thread, in one order:
+
+                 q   q+1
+    window p     a    b          dx = dy(a) where a's winner is this pixel's cell in a, + the same for b, c and d;
+    window p+1   c    d          3 x 3 every 2 pixels: there are no more. Where there are fewer, 255 stands for the
+                                 cell, which no winner equals: the instructions are the same for every pixel
+
+The average has sums in place of maxima, and 1 / divisor in place of the cell. Numba makes both from one source: what
+`average` is in a kernel is known when it is compiled.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel
+from minicnn.kernels.cpu.gemm import flat, kernel
 from minicnn.kernels.cpu.threads import parallel_for
+from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, select, splat, store
 
-_NO_ARGMAX = np.empty((0, 0, 0, 0), np.uint8)
-
-
-@kernel
-def _maxpool(first, last, x, y, argmax, keep, R, S, u, v, top, left):
-    H, W, C = x.shape[1], x.shape[2], x.shape[3]
-    P, Q = y.shape[1], y.shape[2]
-    for line in range(first, last):
-        n, p = line // P, line % P
-        for q in range(Q):
-            best = y[n, p, q]
-            for c in range(C):
-                best[c] = -np.inf
-            if keep:
-                winner = argmax[n, p, q]
-                for c in range(C):
-                    winner[c] = 0
-            for r in range(max(0, top - p * u), min(R, H + top - p * u)):
-                for s in range(max(0, left - q * v), min(S, W + left - q * v)):
-                    cell = x[n, p * u + r - top, q * v + s - left]
-                    if keep:
-                        index = np.uint8(r * S + s)
-                        for c in range(C):
-                            larger = cell[c] > best[c] or cell[c] != cell[c]   # NaN wins, and stays
-                            winner[c] = index if larger else winner[c]
-                            best[c] = cell[c] if larger else best[c]
-                    else:
-                        for c in range(C):
-                            larger = cell[c] > best[c] or cell[c] != cell[c]
-                            best[c] = cell[c] if larger else best[c]
+_NO_ARGMAX = np.empty(0, np.uint8)
+_NOBODY = np.uint8(255)          # no cell: windows have at most 255
 
 
-@kernel
-def _maxpool_backward(first, last, dy, argmax, dx, R, S, u, v, top, left):
-    H, W, C = dx.shape[1], dx.shape[2], dx.shape[3]
-    P, Q = dy.shape[1], dy.shape[2]
-    zero = dx.dtype.type(0)
-    for line in range(first, last):
-        n, h = line // H, line % H
-        for w in range(W):
-            pixel = dx[n, h, w]
-            for c in range(C):
-                pixel[c] = zero
-            for r in range(R):
-                p = (h + top - r) // u
-                if (h + top - r) % u != 0 or p < 0 or p >= P:
-                    continue
-                for s in range(S):
-                    q = (w + left - s) // v
-                    if (w + left - s) % v != 0 or q < 0 or q >= Q:
-                        continue
-                    index, winner, gradient = np.uint8(r * S + s), argmax[n, p, q], dy[n, p, q]
+@part
+def _cells(p, stride, pad, taps, size):
+    """range(first, last) of the taps of window p that lie in the image."""
+    return max(0, pad - p * stride), min(taps, size + pad - p * stride)
+
+
+@part
+def _windows(h, stride, pad, taps, count):
+    """range(first, last) of those windows, of `count`, that hold pixel h."""
+    return max(0, (h + pad - taps + stride) // stride), min(count, (h + pad) // stride + 1)
+
+
+@part
+def _share(a, cells, inside, count_pad):
+    """1 / divisor, as numbers of a's type, of a window with `inside` of its cells in the image."""
+    return splat(a.dtype.type(1 / (cells if count_pad else max(1, inside))))
+
+
+@part
+def _output(average, x, i, count, y, argmax, o, keep, line, C, r0, r1, s0, s1, S, share):
+    """Output o from the taps r0..r1, s0..s1 of the window whose cell (0, 0) is x[i]."""
+    result, winner = splat(x.dtype.type(0 if average else -np.inf)), splat(np.uint8(0))
+    for r in range(r0, r1):
+        for s in range(s0, s1):
+            cell = load(x, i + r * line + s * C, count)
+            if average:
+                result = result + cell
+            else:
+                larger = (cell > result) | (cell != cell)                      # NaN wins, and stays
+                result = select(larger, cell, result)
+                winner = select(larger, splat(np.uint8(r * S + s)), winner)
+    store(y, o, count, result * share if average else result)
+    if keep:
+        store(argmax, o, count, winner)
+
+
+def _forward(average: bool):
+    """The kernel over output lines first..last of the whole batch."""
+
+    @kernel
+    def forward(first, last, x, y, argmax, keep, count_pad, H, W, P, Q, C, R, S, u, v, top, left):
+        line, tail = W * C, C - C % LANES
+        for m in range(first, last):
+            n, p = m // P, m % P
+            r0, r1 = _cells(p, u, top, R, H)
+            for q in range(Q):
+                s0, s1 = _cells(q, v, left, S, W)
+                share = _share(x, R * S, (r1 - r0) * (s1 - s0), count_pad)
+                i, o = ((n * H + p * u - top) * W + q * v - left) * C, (m * Q + q) * C
+                if R == 3 and S == 3 and r1 - r0 == 3 and s1 - s0 == 3:         # constants: no loops over the taps
+                    for c in range(0, tail, LANES):
+                        fetch_to_write(y, o + c + AHEAD)
+                        for r in range(1, 3):                                  # line 0 was line 2 of the outputs above
+                            for s in range(2):
+                                fetch(x, i + c + r * line + s * C + AHEAD)
+                        _output(average, x, i + c, LANES, y, argmax, o + c, keep, line, C, 0, 3, 0, 3, 3, share)
+                else:
+                    for c in range(0, tail, LANES):
+                        _output(average, x, i + c, LANES, y, argmax, o + c, keep, line, C, r0, r1, s0, s1, S, share)
+                if tail < C:
+                    _output(average, x, i + tail, C - tail, y, argmax, o + tail, keep, line, C, r0, r1, s0, s1, S,
+                            share)
+
+    return forward
+
+
+@part
+def _term(average, dy, argmax, o, count, cell, share):
+    """What a pixel gets from a window of which it is this cell."""
+    zero = splat(dy.dtype.type(0))
+    if average:
+        return select(cell == splat(_NOBODY), zero, load(dy, o, count) * share)
+    return select(load(argmax, o, count) == cell, load(dy, o, count), zero)
+
+
+@part
+def _gather(average, dy, argmax, i, right, below, count, dx, o, add, cells, shares):
+    """dx = or += what the windows that lie at i, `right` of it, `below` it and both have for it."""
+    fetch_to_write(dx, o + AHEAD)
+    total = _term(average, dy, argmax, i, count, cells[0], shares[0])
+    total = total + _term(average, dy, argmax, i + right, count, cells[1], shares[1])
+    total = total + _term(average, dy, argmax, i + below, count, cells[2], shares[2])
+    total = total + _term(average, dy, argmax, i + below + right, count, cells[3], shares[3])
+    store(dx, o, count, total + load(dx, o, count) if add else total)
+
+
+def _backward(average: bool):
+    """The kernel over input lines first..last of the whole batch."""
+
+    @kernel
+    def backward(first, last, dy, argmax, dx, count_pad, H, W, P, Q, C, R, S, u, v, top, left):
+        tail = C - C % LANES
+        for m in range(first, last):
+            n, h = m // H, m % H
+            p0, p1 = _windows(h, u, top, R, P)
+            for w in range(W):
+                q0, q1 = _windows(w, v, left, S, Q)
+                o = (m * W + w) * C
+                if p0 >= p1 or q0 >= q1:
                     for c in range(C):
-                        pixel[c] += gradient[c] if winner[c] == index else zero
+                        dx[o + c] = 0
+                for p in range(p0, p1, 2):
+                    for q in range(q0, q1, 2):
+                        two_rows, two_columns, add = p + 1 < p1, q + 1 < q1, p > p0 or q > q0
+                        i, cell = ((n * P + p) * Q + q) * C, (h + top - p * u) * S + w + left - q * v
+                        right, below = C if two_columns else 0, Q * C if two_rows else 0
+                        cells = (splat(np.uint8(cell)),
+                                 splat(np.uint8(cell - v) if two_columns else _NOBODY),
+                                 splat(np.uint8(cell - u * S) if two_rows else _NOBODY),
+                                 splat(np.uint8(cell - u * S - v) if two_rows and two_columns else _NOBODY))
+                        (r0, r1), (r2, r3) = _cells(p, u, top, R, H), _cells(p + 1, u, top, R, H)
+                        (s0, s1), (s2, s3) = _cells(q, v, left, S, W), _cells(q + 1, v, left, S, W)
+                        shares = (_share(dy, R * S, (r1 - r0) * (s1 - s0), count_pad),
+                                  _share(dy, R * S, (r1 - r0) * (s3 - s2), count_pad),
+                                  _share(dy, R * S, (r3 - r2) * (s1 - s0), count_pad),
+                                  _share(dy, R * S, (r3 - r2) * (s3 - s2), count_pad))
+                        for c in range(0, tail, LANES):
+                            _gather(average, dy, argmax, i + c, right, below, LANES, dx, o + c, add, cells, shares)
+                        if tail < C:
+                            _gather(average, dy, argmax, i + tail, right, below, C - tail, dx, o + tail, add, cells,
+                                    shares)
+
+    return backward
 
 
-@kernel
-def _avgpool(first, last, x, y, count_pad, R, S, u, v, top, left):
-    H, W, C = x.shape[1], x.shape[2], x.shape[3]
-    P, Q = y.shape[1], y.shape[2]
-    one = y.dtype.type(1)
-    for line in range(first, last):
-        n, p = line // P, line % P
-        r0, r1 = max(0, top - p * u), min(R, H + top - p * u)
-        for q in range(Q):
-            s0, s1 = max(0, left - q * v), min(S, W + left - q * v)
-            total = y[n, p, q]
-            for c in range(C):
-                total[c] = 0
-            for r in range(r0, r1):
-                for s in range(s0, s1):
-                    cell = x[n, p * u + r - top, q * v + s - left]
-                    for c in range(C):
-                        total[c] += cell[c]
-            share = one / (R * S if count_pad else max(1, (r1 - r0) * (s1 - s0)))
-            for c in range(C):
-                total[c] *= share
+_maxpool, _avgpool = _forward(average=False), _forward(average=True)
+_maxpool_backward, _avgpool_backward = _backward(average=False), _backward(average=True)
 
 
-@kernel
-def _avgpool_backward(first, last, dy, dx, count_pad, R, S, u, v, top, left):
-    H, W, C = dx.shape[1], dx.shape[2], dx.shape[3]
-    P, Q = dy.shape[1], dy.shape[2]
-    one = dx.dtype.type(1)
-    for line in range(first, last):
-        n, h = line // H, line % H
-        for w in range(W):
-            pixel = dx[n, h, w]
-            for c in range(C):
-                pixel[c] = 0
-            for r in range(R):
-                p = (h + top - r) // u
-                if (h + top - r) % u != 0 or p < 0 or p >= P:
-                    continue
-                height = min(R, H + top - p * u) - max(0, top - p * u)
-                for s in range(S):
-                    q = (w + left - s) // v
-                    if (w + left - s) % v != 0 or q < 0 or q >= Q:
-                        continue
-                    width = min(S, W + left - q * v) - max(0, left - q * v)
-                    share, gradient = one / (R * S if count_pad else height * width), dy[n, p, q]
-                    for c in range(C):
-                        pixel[c] += gradient[c] * share
-
-
-def _over_lines(function, over, *arrays_and_flags, kernel, stride, pads):
-    """Run the Numba function over the lines (N*H) of the array `over`."""
-    N, height, width, C = over.shape
-    cost = width * C * kernel[0] * kernel[1]
-    parallel_for(N * height, cost, function, *arrays_and_flags, *kernel, *stride, *pads[:2])
+def _over_lines(function, lines, image, output, *arguments, kernel, stride, pads):
+    """Run the Numba function over the lines of the array `lines`, one of x (N, H, W, C) and y (N, P, Q, C)."""
+    N, height, width, C = lines.shape
+    parallel_for(N * height, width * C * kernel[0] * kernel[1], function, *arguments, *image.shape[1:3],
+                 *output.shape[1:3], C, *kernel, *stride, *pads[:2])
 
 
 def maxpool_forward(x, y, argmax, *, kernel, stride, pads):
     """y (N, P, Q, C), argmax (uint8, like y; or None): r*S + s of the first largest cell of each window of x."""
     keep = argmax is not None
-    _over_lines(_maxpool, y, x, y, argmax if keep else _NO_ARGMAX, keep, kernel=kernel, stride=stride, pads=pads)
+    _over_lines(_maxpool, y, x, y, flat(x), flat(y), flat(argmax) if keep else _NO_ARGMAX, keep, False,
+                kernel=kernel, stride=stride, pads=pads)
 
 
 def maxpool_backward(dy, argmax, dx, *, kernel, stride, pads):
     """dx (N, H, W, C), overwritten, from dy and argmax (N, P, Q, C)."""
-    _over_lines(_maxpool_backward, dx, dy, argmax, dx, kernel=kernel, stride=stride, pads=pads)
+    _over_lines(_maxpool_backward, dx, dx, dy, flat(dy), flat(argmax), flat(dx), False,
+                kernel=kernel, stride=stride, pads=pads)
 
 
 def avgpool_forward(x, y, *, kernel, stride, pads, count_pad):
     """y (N, P, Q, C): the sum of each window of x over R*S (count_pad), or over its number of cells in the image."""
-    _over_lines(_avgpool, y, x, y, count_pad, kernel=kernel, stride=stride, pads=pads)
+    _over_lines(_avgpool, y, x, y, flat(x), flat(y), _NO_ARGMAX, False, count_pad,
+                kernel=kernel, stride=stride, pads=pads)
 
 
 def avgpool_backward(dy, dx, *, kernel, stride, pads, count_pad):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
-    _over_lines(_avgpool_backward, dx, dy, dx, count_pad, kernel=kernel, stride=stride, pads=pads)
+    _over_lines(_avgpool_backward, dx, dx, dy, flat(dy), _NO_ARGMAX, flat(dx), count_pad,
+                kernel=kernel, stride=stride, pads=pads)

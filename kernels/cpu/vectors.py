@@ -1,0 +1,178 @@
+"""Vectors of LANES numbers as values inside kernels: what LRN and pooling are written with.
+
+    a[i : i+16]   +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+
+                  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |    v = load(a, i, LANES)
+                  +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+    store(b, i, LANES, v * v + splat(k))
+
+A plain loop becomes vector instructions when LLVM sees how; with windows, masks and short rows it often does not, or
+only for long rows. Here the source says it. The number of lanes is the same on every machine and for every type: LLVM
+makes of 16 floats one register of AVX-512, two of AVX2 or four of NEON, and of 16 bytes one of any.
+
+The last vector of a row is shorter: `count` lanes are loaded (the others are 0) or stored. Where count is the constant
+LANES, that is an ordinary load or store. Arrays have one axis, and no index is checked.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from minicnn.kernels.cpu.gemm import FASTMATH
+
+LANES = 16
+AHEAD = 512              # how far ahead of its use memory is fetched, in elements: 2 KiB of floats
+
+# A piece of a kernel: it becomes part of each kernel that calls it, with what is constant there, and cannot be called
+# from elsewhere.
+part = njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True, no_cpython_wrapper=True,
+            no_cfunc_wrapper=True)
+
+_INT32, _LANE_NUMBERS = ir.IntType(32), ir.VectorType(ir.IntType(64), LANES)
+
+
+class Vector(types.Type):
+    """The type of LANES numbers of a type; of booleans, it is what a comparison gives."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"{LANES} x {dtype}")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        lane = ir.IntType(1) if vector.dtype == types.boolean else manager.lookup(vector.dtype).get_value_type()
+        super().__init__(manager, vector, ir.VectorType(lane, LANES))
+
+
+def _define(operation, instruction, gives=None):
+    """v operation w for two vectors of one type, lane by lane; a vector of that type, or of type `gives`."""
+    @type_callable(operation)
+    def typing(context):
+        def result(v, w):
+            if isinstance(v, Vector) and v == w:
+                return gives or v
+        return result
+
+    @lower_builtin(operation, Vector, Vector)
+    def lower(context, builder, signature, arguments):
+        return instruction(builder, *arguments)
+
+
+_MASK = Vector(types.boolean)
+_define(operator.add, ir.IRBuilder.fadd)
+_define(operator.mul, ir.IRBuilder.fmul)
+_define(operator.truediv, ir.IRBuilder.fdiv)
+_define(operator.or_, ir.IRBuilder.or_)                                         # of masks
+_define(operator.gt, lambda builder, v, w: builder.fcmp_ordered(">", v, w), _MASK)
+_define(operator.ne, lambda builder, v, w: builder.fcmp_unordered("!=", v, w), _MASK)      # v != v: where v is NaN
+_define(operator.eq, lambda builder, v, w: builder.icmp_signed("==", v, w), _MASK)         # of integers
+
+
+def _splat(builder, number):
+    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    first = builder.insert_element(undefined, number, _INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
+
+
+def _address(context, builder, array_type, array, i, what):
+    """Where array[i] lies, as a pointer to `what`."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [i]), what.as_pointer())
+
+
+def _call(builder, name, returns, *arguments):
+    function_type = ir.FunctionType(returns, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
+
+
+def _suffix(vector):
+    """How LLVM writes the type in names: v16f32."""
+    lane = vector.element
+    return f"v{LANES}" + {"float": "f32", "double": "f64"}.get(str(lane), str(lane))
+
+
+def _masked(builder, array_type, count):
+    """The two arguments of masked loads and stores: alignment, and which lanes count."""
+    lanes = ir.Constant(_LANE_NUMBERS, list(range(LANES)))
+    return _INT32(array_type.dtype.bitwidth // 8), builder.icmp_signed("<", lanes, _splat(builder, count))
+
+
+@intrinsic
+def load(typingctx, array, i, count):
+    """array[i : i+count], and 0 in the lanes behind."""
+    def code(context, builder, signature, arguments):
+        vector = context.get_value_type(signature.return_type)
+        address = _address(context, builder, array, *arguments[:2], vector)
+        align, mask = _masked(builder, array, arguments[2])
+        return _call(builder, f"llvm.masked.load.{_suffix(vector)}.p0", vector, address, align, mask,
+                     ir.Constant(vector, None))
+    return Vector(array.dtype)(array, types.intp, types.intp), code
+
+
+@intrinsic
+def store(typingctx, array, i, count, v):
+    """array[i : i+count] = v."""
+    def code(context, builder, signature, arguments):
+        vector = arguments[3].type
+        address = _address(context, builder, array, *arguments[:2], vector)
+        align, mask = _masked(builder, array, arguments[2])
+        _call(builder, f"llvm.masked.store.{_suffix(vector)}.p0", ir.VoidType(), arguments[3], address, align, mask)
+        return context.get_dummy_value()
+    return types.void(array, types.intp, types.intp, v), code
+
+
+@intrinsic
+def splat(typingctx, number):
+    """The number in every lane."""
+    return Vector(number)(number), lambda context, builder, signature, arguments: _splat(builder, *arguments)
+
+
+@intrinsic
+def select(typingctx, mask, v, w):
+    """v where the mask is set, w elsewhere."""
+    return v(mask, v, w), lambda context, builder, signature, arguments: builder.select(*arguments)
+
+
+def _function(name):
+    """LLVM's function of this name, lane by lane."""
+    def code(context, builder, signature, arguments):
+        vector = arguments[0].type
+        return _call(builder, f"llvm.{name}.{_suffix(vector)}", vector, *arguments)
+    return code
+
+
+@intrinsic
+def sqrt(typingctx, v):
+    """Square roots. 1 / sqrt(v) becomes an estimate and a Newton step where that is faster: 3e-7 off, in float32."""
+    return v(v), _function("sqrt")
+
+
+@intrinsic
+def power(typingctx, v, w):
+    """v to the power of w: sixteen calls of the scalar function."""
+    return v(v, w), _function("pow")
+
+
+def _prefetch(for_writing):
+    def code(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments, ir.IntType(8))
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), address, _INT32(int(for_writing)), _INT32(3), _INT32(1))
+        return context.get_dummy_value()
+    return code
+
+
+@intrinsic
+def fetch(typingctx, array, i):
+    """Begin to fetch array[i] into the cache; i may lie outside."""
+    return types.void(array, types.intp), _prefetch(False)
+
+
+@intrinsic
+def fetch_to_write(typingctx, array, i):
+    """The same for memory that will be written: no other core keeps it then."""
+    return types.void(array, types.intp), _prefetch(True)
