@@ -17,10 +17,12 @@ from measures import limit_of, measures
 
 from minicnn.visualize.style import BLUE, GREEN, INK, LINE, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
-COLOURS = {"forward": BLUE, "dx": ORANGE, "dw": GREEN}      # of a pass; others are drawn in INK
+PURPLE = "#8250a8"
+COLOURS = {"forward": BLUE, "dx": ORANGE, "dw": GREEN, "forward + backward": PURPLE}   # of a pass; others are in INK
 SPLIT = 24.0                                                # flops a byte: from here on, a kernel stands on the right
-PASS_GAP, COLUMN_GAP = 0.085, 0.115                         # inches, within a kernel and between kernels
-LEFT, RIGHT, BOTTOM, HEIGHT = (0.065, 0.285), (0.41, 0.575), 0.115, 0.56    # (from, width) and height of the two parts
+PASS_GAP, COLUMN_GAP, NAME_GAP = 0.085, 0.1, 0.17           # inches: within a kernel, between kernels, between names
+LEFT, RIGHT, BOTTOM, HEIGHT = (0.06, 0.335), (0.445, 0.535), 0.115, 0.57    # (from, width) and height of the two parts
+BEND = 0.93                                                 # of the height: where a kernel's line turns to its name
 FIGURE_HEIGHT = 5.0
 
 
@@ -49,13 +51,13 @@ def _slope(axes, product: float, copy: float, rows: list[dict]) -> None:
     """The left part: both axes logarithmic, the slope of the memory and where it meets the flat roof."""
     low = min([0.1, *(0.7 * _intensity(row) for row in rows)])
     ridge = product / copy
-    axes.set(xscale="log", yscale="log", xlim=(low, 1.6 * SPLIT), ylim=(0.45 * low * copy, 1.8 * product))
+    axes.set(xscale="log", yscale="log", xlim=(low, 1.6 * SPLIT), ylim=(0.45 * low * copy, 2.2 * product))
     axes.plot([low, ridge, 1.6 * SPLIT], [low * copy, product, product], color=INK, linewidth=1.3, zorder=2)
     quiet_axes(axes)
-    slope = math.atan2(math.log(10) * _inches(axes)[1] / math.log(1.8 * product / (0.45 * low * copy)),
+    slope = math.atan2(math.log(10) * _inches(axes)[1] / math.log(2.2 * product / (0.45 * low * copy)),
                        math.log(10) * _inches(axes)[0] / math.log(1.6 * SPLIT / low))
-    axes.text(low * 1.25, 1.25 * copy * low * 1.25, f"copy {copy:.0f} GB/s", rotation=math.degrees(slope), fontsize=8,
-              color=INK, rotation_mode="anchor", va="bottom")
+    axes.text(0.5 * ridge, 0.56 * product, f"copy {copy:.0f} GB/s", rotation=math.degrees(slope), fontsize=8,
+              color=INK, rotation_mode="anchor", ha="right", va="bottom")
     axes.set_ylabel("GFLOP/s", fontsize=9, color=QUIET)
     axes.set_xlabel("operations for each byte", fontsize=9, color=QUIET)
     axes.xaxis.set_major_formatter(_plain)
@@ -67,9 +69,8 @@ def _slope(axes, product: float, copy: float, rows: list[dict]) -> None:
 def _flat(axes, product: float, rows: list[dict]) -> None:
     """The right part: the rate on a linear scale, up to the matrix product's."""
     intensities = [_intensity(row) for row in rows] or [SPLIT, 1000.0]
-    axes.set(xscale="log", xlim=(min(intensities) / 1.25, 1.25 * max(intensities)), ylim=(0, 1.12 * product))
     top = max([product, *(rate for row in rows for rate in _rates(row))])
-    axes.set_ylim(0, 1.08 * top)
+    axes.set(xscale="log", xlim=(min(intensities) / 1.25, 1.25 * max(intensities)), ylim=(0, 1.12 * top))
     axes.axhline(product, color=INK, linewidth=1.3, zorder=2)
     quiet_axes(axes)
     axes.text(1.0, product, f"SGEMM {product:.0f} ", transform=axes.get_yaxis_transform(), fontsize=8, color=INK,
@@ -90,12 +91,15 @@ def _columns(axes, rows: list[dict]) -> None:
     low, high = (math.log(x) for x in axes.get_xlim())
     centres = {name: sum(math.log(_intensity(row)) for row in part) / len(part) for name, part in kernels.items()}
     names = sorted(kernels, key=centres.get)
+    wanted = [(centres[name] - low) / (high - low) * width for name in names]
     halves = [0.5 * PASS_GAP * (len(kernels[name]) - 1) + 0.5 * COLUMN_GAP for name in names]
-    places = spread([(centres[name] - low) / (high - low) * width for name in names], halves, width)
-    for name, place in zip(names, places, strict=True):
+    places = spread(wanted, halves, width)
+    heads = spread(places, [0.5 * NAME_GAP] * len(names), width)
+    for name, place, head in zip(names, places, heads, strict=True):
         part = kernels[name]
-        axes.axvline(math.exp(low + place / width * (high - low)), color=LINE, linewidth=0.6, alpha=0.8, zorder=0)
-        axes.annotate(name, (place / width, 1.0), xycoords="axes fraction", xytext=(1, 4), textcoords="offset points",
+        axes.plot([place / width, place / width, head / width], [0, BEND, 1], transform=axes.transAxes, color=LINE,
+                  linewidth=0.6, alpha=0.8, zorder=0)
+        axes.annotate(name, (head / width, 1.0), xycoords="axes fraction", xytext=(1, 4), textcoords="offset points",
                       rotation=45, rotation_mode="anchor", fontsize=8, color=INK)
         for i, row in enumerate(part):
             inch = place + PASS_GAP * (i - (len(part) - 1) / 2)

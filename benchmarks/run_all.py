@@ -57,9 +57,8 @@ def main() -> None:
 
 
 def benchmarks() -> list[str]:
-    """Names of the scripts, in the order in which the page has them."""
-    names = {path.stem for path in HERE.glob("bench_*.py")}
-    return [name for name in ORDER if name in names] + sorted(names - set(ORDER))
+    """Names of the scripts that keep rows (measures.py), in the order in which the page has them."""
+    return [name for name in ORDER if (HERE / f"{name}.py").exists()]
 
 
 def run(name: str, folder: Path, extra: list[str]) -> bool:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from limits import slug
 from measures import measures
 from roofline import draw_roofline, spread
-from run_all import render
+from run_all import benchmarks, render
 from tables import results_page, terminal_head, terminal_line
 
 from tests.benchmarks.made_up import report, row
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = sorted(path.name for path in FOLDER.glob("bench_*.py")) + ["run_all.py"]
+SCRIPTS = [f"{name}.py" for name in [*benchmarks(), "run_all"]]
 
 
 def cells(page, first):
