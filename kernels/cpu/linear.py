@@ -25,7 +25,8 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, flat, index, kernel
-from minicnn.kernels.cpu.product import product_shape, product_tile
+from minicnn.kernels.cpu.microkernel import call
+from minicnn.kernels.cpu.product import product_tiles, product_width
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 
 COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the processor fetches ahead by itself
@@ -50,19 +51,16 @@ def _turn(first, last, x, turned):
 
 
 @kernel
-def _forward(k0, k1, turned, w, y, sums, bias, relu, rows, vectors, lanes):
+def _forward(k0, k1, turned, w, y, sums, bias, relu, tiles):
     """Columns k0..k1 of y. sums: (panels, images, width)."""
-    width, size, number = len(vectors) * len(lanes), w.itemsize, w.dtype.type(0)
+    width, size, zero = sums.shape[2], w.itemsize, w.dtype.type(0)
     N, (C, K) = len(y), w.shape
     panels, has_bias = (k1 - k0 + width - 1) // width, bias.size > 0
     for c0 in range(0, C, DEPTH):
         for panel in range(panels):
-            b = w.ctypes.data + (c0 * K + k0 + panel * width) * size
-            for n in range(0, N, len(rows)):
-                product_tile(rows, vectors, lanes, number, turned.ctypes.data + (c0 * N + n) * size, size, N * size,
-                             b, K * size, min(DEPTH, C - c0),
-                             sums.ctypes.data + (panel * N + n) * width * size, width * size, c0, N - n,
-                             k1 - k0 - panel * width)
+            call(tiles, (turned.ctypes.data + c0 * N * size, size, N * size,
+                         w.ctypes.data + (c0 * K + k0 + panel * width) * size, K * size, min(DEPTH, C - c0),
+                         sums.ctypes.data + panel * N * width * size, width * size, c0, N, k1 - k0 - panel * width))
     for n in range(N):
         for panel in range(panels):
             start = k0 + panel * width
@@ -70,23 +68,23 @@ def _forward(k0, k1, turned, w, y, sums, bias, relu, rows, vectors, lanes):
                 value = sums[panel, n, index(k)]
                 if has_bias:
                     value += bias[index(start + k)]
-                if relu and value < number:                                    # NaN stays NaN
-                    value = number
+                if relu and value < zero:                                      # NaN stays NaN
+                    value = zero
                 y[n, index(start + k)] = value
 
 
 def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
     """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
-    (bias, relu), tile = epilogue, product_shape(x.itemsize)
-    turned, sums = arrays_in(work, _forward_arrays(x.shape, w.shape, x.dtype, tile))
+    (bias, relu), tiles = epilogue, product_tiles(x.dtype)
+    turned, sums = arrays_in(work, _forward_arrays(x.shape, w.shape, x.dtype))
     if bias is None:
         bias = flat(y)[:0]
     parallel_for(len(w), len(x), _turn, x, turned)
 
     def columns(lane, k0, k1):
-        _forward(k0, k1, turned, w, y, lane, bias, relu, *tile)
+        _forward(k0, k1, turned, w, y, lane, bias, relu, tiles)
 
-    run(_column_blocks(w.shape[1], len(tile[1]) * len(tile[2])), columns, list(sums))
+    run(_column_blocks(w.shape[1], sums.shape[3]), columns, list(sums))
 
 
 @kernel
@@ -103,20 +101,16 @@ def _panels_of(first, last, dy, panels):
 
 
 @kernel
-def _backward_data(first, last, panels, w, dx, sums, rows, vectors, lanes):
+def _backward_data(first, last, panels, w, dx, sums, tiles):
     """Columns first..last of dx. sums: (panels of images, ROWS, width)."""
-    width, size, number = len(vectors) * len(lanes), w.itemsize, w.dtype.type(0)
-    N, K, count = len(dx), w.shape[1], len(panels)
+    N, K, size, (count, _, width) = len(dx), w.shape[1], w.itemsize, panels.shape
     for c0 in range(first, last, ROWS):
         height = min(ROWS, last - c0)
         for k0 in range(0, K, RUN):
             for panel in range(count):
-                b = panels.ctypes.data + (panel * K + k0) * width * size
-                for c in range(0, height, len(rows)):
-                    product_tile(rows, vectors, lanes, number, w.ctypes.data + ((c0 + c) * K + k0) * size, K * size,
-                                 size, b, width * size, min(RUN, K - k0),
-                                 sums.ctypes.data + (panel * ROWS + c) * width * size, width * size, k0, height - c,
-                                 width)
+                call(tiles, (w.ctypes.data + (c0 * K + k0) * size, K * size, size,
+                             panels.ctypes.data + (panel * K + k0) * width * size, width * size, min(RUN, K - k0),
+                             sums.ctypes.data + panel * ROWS * width * size, width * size, k0, height, width))
         for n in range(N):
             for c in range(height):
                 dx[n, c0 + c] = sums[n // width, c, n % width]
@@ -124,12 +118,12 @@ def _backward_data(first, last, panels, w, dx, sums, rows, vectors, lanes):
 
 def linear_backward_data(dy, w, dx, *, work=None):
     """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
-    tile = product_shape(dy.itemsize)
-    panels, sums = arrays_in(work, _data_arrays(dx.shape, w.shape, dy.dtype, tile))
+    tiles = product_tiles(dy.dtype)
+    panels, sums = arrays_in(work, _data_arrays(dx.shape, w.shape, dy.dtype))
     parallel_for(dy.shape[1], len(dy), _panels_of, dy, panels)
 
     def rows(lane, first, last):
-        _backward_data(first, last, panels, w, dx, lane, *tile)
+        _backward_data(first, last, panels, w, dx, lane, tiles)
 
     groups = split(-(-len(w) // ROWS), threads() * RANGES_PER_THREAD)
     run([(first * ROWS, min(last * ROWS, len(w))) for first, last in groups], rows, list(sums))
@@ -146,54 +140,50 @@ def _columns_of(first, last, dy, panels):
 
 
 @kernel
-def _backward_weights(first, last, x, panels, dw, part, add, rows, vectors, lanes):
+def _backward_weights(first, last, x, panels, dw, part, add, tiles):
     """Rows first..last of dw. part (images, WEIGHT_ROWS): their columns of x."""
-    width, size, number = len(vectors) * len(lanes), dw.itemsize, dw.dtype.type(0)
-    N, K = len(x), dw.shape[1]
+    K, size, (count, N, width) = dw.shape[1], dw.itemsize, panels.shape
     for c0 in range(first, last, WEIGHT_ROWS):
         height = min(WEIGHT_ROWS, last - c0)
         for n in range(N):
             for c in range(height):
                 part[n, c] = x[n, index(c0 + c)]
-        for panel in range(len(panels)):
-            for c in range(0, height, len(rows)):
-                product_tile(rows, vectors, lanes, number, part.ctypes.data + c * size, size, WEIGHT_ROWS * size,
-                             panels.ctypes.data + panel * N * width * size, width * size, N,
-                             dw.ctypes.data + ((c0 + c) * K + panel * width) * size, K * size, add, height - c,
-                             K - panel * width)
+        for panel in range(count):
+            call(tiles, (part.ctypes.data, size, WEIGHT_ROWS * size, panels.ctypes.data + panel * N * width * size,
+                         width * size, N, dw.ctypes.data + (c0 * K + panel * width) * size, K * size, add, height,
+                         K - panel * width))
 
 
 def linear_backward_weights(x, dy, dw, *, add=True, work=None):
     """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
-    tile = product_shape(dw.itemsize)
-    panels, parts = arrays_in(work, _weights_arrays(x.shape, dw.shape, dw.dtype, tile))
+    tiles = product_tiles(dw.dtype)
+    panels, parts = arrays_in(work, _weights_arrays(x.shape, dw.shape, dw.dtype))
     parallel_for(len(panels), panels[0].size, _columns_of, dy, panels)
 
     def rows(lane, first, last):
-        _backward_weights(first, last, x, panels, dw, lane, add, *tile)
+        _backward_weights(first, last, x, panels, dw, lane, add, tiles)
 
     groups = split(-(-len(dw) // WEIGHT_ROWS), threads() * RANGES_PER_THREAD)
     run([(first * WEIGHT_ROWS, min(last * WEIGHT_ROWS, len(dw))) for first, last in groups], rows, list(parts))
 
 
-def _forward_arrays(x_shape, w_shape, dtype, tile):
-    width = len(tile[1]) * len(tile[2])
+def _forward_arrays(x_shape, w_shape, dtype):
+    width = product_width(np.dtype(dtype).itemsize)
     widest = max(k1 - k0 for k0, k1 in _column_blocks(w_shape[1], width))
     return [((w_shape[0], x_shape[0]), dtype), ((threads(), -(-widest // width), x_shape[0], width), dtype)]
 
 
-def _data_arrays(x_shape, w_shape, dtype, tile):
-    width = len(tile[1]) * len(tile[2])
+def _data_arrays(x_shape, w_shape, dtype):
+    width = product_width(np.dtype(dtype).itemsize)
     panels = -(-x_shape[0] // width)
     return [((panels, w_shape[1], width), dtype), ((threads(), panels, ROWS, width), dtype)]
 
 
-def _weights_arrays(x_shape, w_shape, dtype, tile):
-    width = len(tile[1]) * len(tile[2])
+def _weights_arrays(x_shape, w_shape, dtype):
+    width = product_width(np.dtype(dtype).itemsize)
     return [((-(-w_shape[1] // width), x_shape[0], width), dtype), ((threads(), x_shape[0], WEIGHT_ROWS), dtype)]
 
 
 def linear_work(x_shape, w_shape, dtype):
     """Bytes of work space for the largest of the three passes."""
-    shapes = x_shape, w_shape, dtype, product_shape(np.dtype(dtype).itemsize)
-    return max(bytes_of(arrays(*shapes)) for arrays in (_forward_arrays, _data_arrays, _weights_arrays))
+    return max(bytes_of(arrays(x_shape, w_shape, dtype)) for arrays in (_forward_arrays, _data_arrays, _weights_arrays))

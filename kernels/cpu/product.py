@@ -9,14 +9,18 @@
          ...             |     ...               |
                          +-----------------------+
 
+Each shape of the tile is compiled once, in a loop over any number of rows, and called by its address (microkernel.py).
 The tile is 8 rows high with AVX-512 and not 12 as in microkernel.py: batches are multiples of 8, so no row is idle, and
 16 running sums keep the multipliers as busy as 24 do, within 4 % (183 and 187 GFLOP/s on two cores).
 """
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -26,9 +30,9 @@ ROWS = {64: 8, 32: 4, 16: 4}         # by the bytes of a vector: sums that fit t
 VECTORS = 2
 
 
-def product_shape(itemsize: int) -> tuple[tuple, tuple, tuple]:
-    """(rows, vectors, lanes) of the tile, as three tuples whose lengths count."""
-    return (0,) * ROWS[vector_bytes()], (0,) * VECTORS, (0,) * (vector_bytes() // itemsize)
+def product_width(itemsize: int) -> int:
+    """Columns of the tile."""
+    return VECTORS * (vector_bytes() // itemsize)
 
 
 class _Edges:
@@ -127,3 +131,24 @@ def product_tile(typingctx, rows, vectors, lanes, number, a, a_row, a_step, b, b
         return context.get_dummy_value()
 
     return signature, code
+
+
+def product_tiles(dtype) -> int:
+    """The address of the compiled loop: call(address, (a, a_row, a_step, b, b_step, steps, y, y_row, add, count,
+    columns)) as in product_tile, for any count; columns at most product_width."""
+    return _compiled(vector_bytes(), np.dtype(dtype).str).address
+
+
+@cache
+def _compiled(vector: int, dtype: str):
+    number = np.dtype(dtype).type(0)
+    rows, vectors, lanes = (0,) * ROWS[vector], (0,) * VECTORS, (0,) * (vector // number.itemsize)
+    height = len(rows)
+
+    @cfunc(types.void(*[types.int64] * 11), cache=True)
+    def tiles(a, a_row, a_step, b, b_step, steps, y, y_row, add, count, columns):
+        for r in range(0, count, height):
+            product_tile(rows, vectors, lanes, number, a + r * a_row, a_row, a_step, b, b_step, steps, y + r * y_row,
+                         y_row, add, count - r, columns)
+
+    return tiles
