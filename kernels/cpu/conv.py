@@ -50,7 +50,7 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
 def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
     (_, P, Q, K), (R, S, D, _), (N, H, W, _) = dy.shape, w.shape, dx.shape
-    E, flipped = K // groups, [2 - pad for pad in pads]
+    E, flipped = K // groups, [R - 1 - pad for pad in pads]
     fast = winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dy.dtype)
     for a, (r_first, r_taps, *down) in enumerate(_phases(stride[0], pads[0], R, H, P)):
         for b, (s_first, s_taps, *across) in enumerate(_phases(stride[1], pads[1], S, W, Q)):
@@ -223,7 +223,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
     (N, H, W, _), (R, S, D, K), (u, v), (top, left, bottom, right) = x_shape, w_shape, stride, pads
     P, Q = (top + H + bottom - R) // u + 1, (left + W + right - S) // v + 1
-    E, flipped, phase = K // groups, [2 - pad for pad in pads], -(-R // u) * -(-S // v)     # taps of the largest phase
+    E, flipped = K // groups, [R - 1 - pad for pad in pads]
+    phase = -(-R // u) * -(-S // v)                                            # taps of the largest phase
     fast = winograd.is_suited((R, S), stride, pads, D, E, N, P, Q, dtype)
     fast_data = winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dtype)
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, R * S, dtype),

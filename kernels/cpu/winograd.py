@@ -1,12 +1,13 @@
 """Convolution with 3 x 3 kernels and stride 1 in a quarter of the products: Winograd's filtering F(4 x 4, 3 x 3).
 
-    Y = A' [ (G g G') * (B' d B) ] A       d: 6 x 6 inputs, g: the 3 x 3 kernel, Y: 4 x 4 outputs, *: by element
+    Y = A' [ (G g G') * (B' d B) ] A       d: 6 x 6 inputs, g: the kernel, Y: 4 x 4 outputs, *: by element
 
-(Lavin & Gray 2016, arXiv 1509.09308, with the points 0, 1, -1, 2, -2 and infinity.) 36 products replace 144; on
-AlexNet's 13 x 13 maps, which 4 x 4 tiles cover with some waste, 1369 become 576. Summed over input channels, the
-element-wise product is a matrix product for each of the 36 places, and that is where the time goes:
+(Lavin & Gray 2016, arXiv 1509.09308, with the points 0, 1, -1, 2, -2 and infinity.) A tile takes 36 products instead of
+144; on AlexNet's 13 x 13 maps, which 4 x 4 tiles cover with some waste, 1369 products become 576. Summed over input
+channels, the element-wise product is a matrix product for each of the 36 places, and that is where the time goes.
+(F(2 x 2, 5 x 5) has the same B, but what it saves on AlexNet's conv2 goes into writing and reading V and M.)
 
-    x (images, H, W, C) --B'dB--> V (36, tiles, C)                        V, U, M are written out, for so many images
+    x (images, H, W, C) --B'dB--> V (36, tiles, C)                        V, U, M are written out, for so many tiles
     w (3, 3, C/G, K)    --GgG'--> U (36, panels of w)                      at a time that they stay in the cache
     V[i] U[i] -> M (36, tiles, K) --A'MA, + bias, ReLU--> y
 
@@ -26,8 +27,8 @@ from minicnn.kernels.cpu.microkernel import combination, correlate_tiles, tile_f
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
 
 OUT, IN, PLACES = 4, 6, 36       # a tile's side in the output and in the input; products of a tile and channel
-OUTSIDE = PLACES + IN * IN + IN   # row of a thread's patch that is 0 and stands for what lies outside the image
-TILES = 256                      # tiles at a time, in whole images
+OUTSIDE = 52                     # row of a thread's patch that is 0 and stands for what lies outside the image
+TILES = 256                      # tiles at a time
 LEAST_CHANNELS = 32              # with fewer channels or tiles the transforms cost more than the products they save
 LEAST_TILES = 64
 
@@ -45,12 +46,13 @@ _apply_input = combination([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4
                             [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
 _apply_kernel = combination([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],          # G
                              [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
-_apply_output = combination([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])   # A'
+_apply_output = combination([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],              # A'
+                             [0, 1, -1, 8, -8, 1]])
 
 
 @kernel
-def transform_input(first, last, x, V, n0, down, across, top, left, patch, rows, lanes):
-    """V[:, tile] = B' d B for tiles first..last; down, across: tiles of one image, the first of them of image n0.
+def transform_input(first, last, begin, x, V, down, across, top, left, patch, rows, lanes):
+    """V[:, tile - begin] = B' d B for tiles first..last of all images; down, across: tiles of an image.
 
     patch (OUTSIDE + 1, C): scratch; its last row must be 0.   rows (6,): scratch, addresses.
     """
@@ -58,8 +60,7 @@ def transform_input(first, last, x, V, n0, down, across, top, left, patch, rows,
     number, row, line = x.dtype.type(0), C * size, patch.strides[0]
     outside = patch.ctypes.data + OUTSIDE * line
     for tile in range(first, last):
-        n, h0 = n0 + tile // (down * across), tile // across % down * OUT - top
-        w0 = tile % across * OUT - left
+        n, h0, w0 = tile // (down * across), tile // across % down * OUT - top, tile % across * OUT - left
         for j in range(IN):                                                    # B' d, column by column
             for i in range(IN):
                 inside = h0 + i >= 0 and h0 + i < H and w0 + j >= 0 and w0 + j < W
@@ -68,7 +69,7 @@ def transform_input(first, last, x, V, n0, down, across, top, left, patch, rows,
         for i in range(IN):                                                    # (B' d) B, line by line
             for j in range(IN):
                 rows[j] = patch.ctypes.data + (i * IN + j) * line
-            _apply_input(lanes, number, rows.ctypes.data, V.ctypes.data + (i * IN * V.shape[1] + tile) * row,
+            _apply_input(lanes, number, rows.ctypes.data, V.ctypes.data + (i * IN * V.shape[1] + tile - begin) * row,
                          V.shape[1] * row, C)
 
 
@@ -76,7 +77,7 @@ def transform_input(first, last, x, V, n0, down, across, top, left, patch, rows,
 def transform_kernel(first, last, panels, U, patch, rows, lanes):
     """U[place, row] = G g G' for rows first..last of panels (groups, panels of a group, 9, depth, width)."""
     groups, count, _, depth, width = panels.shape
-    number, row = panels.dtype.type(0), width * panels.itemsize
+    number, row, place = panels.dtype.type(0), width * panels.itemsize, U.strides[0]
     for line in range(first, last):
         panel, d = line // depth, line % depth
         for s in range(3):
@@ -86,26 +87,27 @@ def transform_kernel(first, last, panels, U, patch, rows, lanes):
         for i in range(IN):
             for s in range(3):
                 rows[s] = patch.ctypes.data + (i * 3 + s) * row
-            _apply_kernel(lanes, number, rows.ctypes.data, U.ctypes.data + i * IN * U.strides[0] + line * row,
-                          U.strides[0], width)
+            to = U.ctypes.data + i * IN * place + line * row
+            _apply_kernel(lanes, number, rows.ctypes.data, to, place, width)
 
 
 @kernel
-def transform_output(first, last, M, y, n0, down, across, bias, relu, patch, rows, lanes):
+def transform_output(first, last, begin, M, y, down, across, bias, relu, patch, rows, lanes):
     """y = A' M A + bias, and ReLU, for tiles first..last.   bias (K,).   patch (OUTSIDE + 1, K), rows (6,): scratch."""
     P, Q, K, size = y.shape[1], y.shape[2], y.shape[3], y.itemsize
     number, row, line = y.dtype.type(0), K * size, patch.strides[0]
     middle = IN * OUT                                                          # rows of patch: A' M, then A' M A
     for tile in range(first, last):
-        n, p0, q0 = n0 + tile // (down * across), tile // across % down * OUT, tile % across * OUT
+        n, p0, q0 = tile // (down * across), tile // across % down * OUT, tile % across * OUT
         for j in range(IN):
             for i in range(IN):
-                rows[i] = M.ctypes.data + ((i * IN + j) * M.shape[1] + tile) * row
+                rows[i] = M.ctypes.data + ((i * IN + j) * M.shape[1] + tile - begin) * row
             _apply_output(lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, IN * line, K)
         for i in range(min(OUT, P - p0)):
             for j in range(IN):
                 rows[j] = patch.ctypes.data + (i * IN + j) * line
-            _apply_output(lanes, number, rows.ctypes.data, patch.ctypes.data + (middle + i * OUT) * line, line, K)
+            to = patch.ctypes.data + (middle + i * OUT) * line
+            _apply_output(lanes, number, rows.ctypes.data, to, line, K)
             for j in range(min(OUT, Q - q0)):
                 at = middle + i * OUT + j
                 for k in range(K):
@@ -120,8 +122,8 @@ def convolve(source, target, panels, zeros, addresses, steps, sums, U, V, M, pat
     panels: the kernel, packed as for a correlation.   top, left: padding of the source.   bias: (K,) or None.
     """
     N, P, Q, K = target.shape
-    down, across = -(-P // OUT), -(-Q // OUT)
     groups, count, _, depth, _ = panels.shape
+    down, across = -(-P // OUT), -(-Q // OUT)
     tile = tile_for(K // groups, source.itemsize)
     function, lanes = correlate_tiles(tile, source.dtype.str).address, list(range(threads()))
     scratch = [(patches[lane], rows[lane], tile[2]) for lane in lanes]
@@ -132,35 +134,31 @@ def convolve(source, target, panels, zeros, addresses, steps, sums, U, V, M, pat
         transform_kernel(first, last, panels, U, *scratch[lane])
 
     run(split(groups * count * depth, RANGES_PER_THREAD * threads()), kernels, lanes)
-    for n0, n1 in blocks(N, _images_at_once(N, P, Q)):
-        tiles = (n1 - n0) * down * across
-        ranges = split(tiles, RANGES_PER_THREAD * threads())
+    for begin, end in blocks(N * down * across, V.shape[1]):
+        tiles = end - begin
+        ranges = [(begin + first, begin + last) for first, last in split(tiles, RANGES_PER_THREAD * threads())]
         pieces = [(place, *piece) for place in range(PLACES) for piece in blocks(tiles, len(tile[0]) * CHUNK_TILES)]
 
-        def inputs(lane, first, last, n0=n0):
-            transform_input(first, last, source, V, n0, down, across, top, left, *scratch[lane])
+        def inputs(lane, first, last, begin=begin):
+            transform_input(first, last, begin, source, V, down, across, top, left, *scratch[lane])
 
         def products(lane, place, first, last, tiles=tiles):                   # a 1 x 1 convolution of a line of tiles
             correlate_chunk(first, last, (0, 1, 0, 1), (0, tiles, 0, 1), V[place, None, None], M[place, None, None],
                             U[place], zeros, addresses[lane], steps[lane], sums[lane], (1, 0, 1, 0), (1, 0, 1, 0), 1,
                             False, len(tile[0]), function)
 
-        def outputs(lane, first, last, n0=n0):
-            transform_output(first, last, M, target, n0, down, across, bias_row, relu, *scratch[lane])
+        def outputs(lane, first, last, begin=begin):
+            transform_output(first, last, begin, M, target, down, across, bias_row, relu, *scratch[lane])
 
         run(ranges, inputs, lanes)
         run(pieces, products, lanes)
         run(ranges, outputs, lanes)
 
 
-def _images_at_once(N, P, Q) -> int:
-    return min(N, max(1, TILES // (-(-P // OUT) * -(-Q // OUT))))
-
-
 def space(N, P, Q, groups, depth, columns, dtype):
     """Work space besides correlate.panel_space: U, V, M, each thread's patch and list of addresses, and the bias."""
     width = len(tile_for(columns, np.dtype(dtype).itemsize)[1]) * vector_bytes() // np.dtype(dtype).itemsize
-    tiles = _images_at_once(N, P, Q) * -(-P // OUT) * -(-Q // OUT)
+    tiles = min(TILES, N * -(-P // OUT) * -(-Q // OUT))
     return [((PLACES, groups, -(-columns // width), 1, depth, width), dtype), ((PLACES, tiles, groups * depth), dtype),
             ((PLACES, tiles, groups * columns), dtype), ((threads(), OUTSIDE + 1, groups * max(depth, columns)), dtype),
             ((threads(), IN), np.int64), ((groups * columns,), dtype)]

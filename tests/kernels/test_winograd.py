@@ -1,4 +1,4 @@
-"""Winograd's F(4 x 4, 3 x 3): where it runs, that it computes the convolution, and what its rounding costs."""
+"""Winograd's filtering: where it runs, that it computes the convolution, and what its rounding costs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from minicnn.backend.ops import get_ops
 from minicnn.kernels.cpu import conv, winograd
 from tests.tolerances import assert_close
 
-# x (N, H, W, C), kernels K, pads, groups: whole tiles and cut ones, pads up to 2, one group and two
+# x (N, H, W, C), kernel size, kernels K, pads, groups: whole tiles and cut ones, all pads, one group and two
 CASES = {
-    "13 x 13 as in AlexNet": ((4, 13, 13, 64), 128, (1, 1, 1, 1), 1),
-    "two groups":            ((5, 13, 13, 128), 64, (1, 1, 1, 1), 2),
-    "no padding, whole":     ((4, 18, 18, 32), 48, (0, 0, 0, 0), 1),
-    "uneven pads":           ((3, 17, 22, 48), 32, (2, 0, 1, 2), 1),
-    "one pixel over":        ((9, 13, 9, 32), 80, (1, 1, 1, 1), 1),
+    "13 x 13 as in AlexNet": ((4, 13, 13, 64), 3, 128, (1, 1, 1, 1), 1),
+    "two groups":            ((5, 13, 13, 128), 3, 64, (1, 1, 1, 1), 2),
+    "no padding, whole":     ((4, 18, 18, 32), 3, 48, (0, 0, 0, 0), 1),
+    "uneven pads":           ((3, 17, 22, 48), 3, 32, (2, 0, 1, 2), 1),
+    "one pixel over":        ((9, 13, 9, 32), 3, 80, (1, 1, 1, 1), 1),
 }
 
 
 def run(ops, case, dtype, monkeypatch, direct):
     """y, dx and whether Winograd's algorithm was asked, for N(0, 1) numbers that fill 1 in the sum."""
-    (N, H, W, C), K, pads, groups = CASES[case]
+    (N, H, W, C), R, K, pads, groups = CASES[case]
     rng = np.random.default_rng(0)
-    P, Q = H + pads[0] + pads[2] - 2, W + pads[1] + pads[3] - 2
+    P, Q = H + pads[0] + pads[2] - R + 1, W + pads[1] + pads[3] - R + 1
     x, w, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in
-                   ((N, H, W, C), (3, 3, C // groups, K), (K,), (N, P, Q, K)))
+                   ((N, H, W, C), (R, R, C // groups, K), (K,), (N, P, Q, K)))
     asked = []
     with monkeypatch.context() as patch:
         suited = winograd.is_suited
@@ -45,9 +45,9 @@ def test_equals_the_direct_algorithm_in_float64(case, monkeypatch):
     wanted = run(ops, case, "float64", monkeypatch, direct=True)
     got = run(ops, case, "float32", monkeypatch, direct=False)
     assert any(got[2]) and not any(wanted[2])                                  # float64 stays direct by itself
-    (_, _, _, C), K, _, groups = CASES[case]
-    assert_close(got[0], wanted[0].astype("float32"), "winograd", 9 * C // groups)
-    assert_close(got[1], wanted[1].astype("float32"), "winograd", 9 * K // groups)
+    (_, _, _, C), R, K, _, groups = CASES[case]
+    assert_close(got[0], wanted[0].astype("float32"), "winograd", R * R * C // groups)
+    assert_close(got[1], wanted[1].astype("float32"), "winograd", R * R * K // groups)
 
 
 def test_rounding_is_a_few_times_that_of_the_direct_algorithm(monkeypatch):
