@@ -118,7 +118,7 @@ def _open_jpeg(data: bytes, size: int) -> Image.Image | None:
 
 def _open(data: bytes, size: int) -> tuple[Image.Image, str, str]:
     """Any image through Pillow, as mode L or RGB; and its format, and the mode it is stored in."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(SIGNATURES[0]) else None)
     form, mode = image.format, image.mode
     k = _reduction(*image.size, size)
     if form == "JPEG" and k > 1:
