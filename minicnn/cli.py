@@ -101,8 +101,10 @@ def predict(options: argparse.Namespace) -> int:
     """Print the five most probable classes of each photograph."""
     from minicnn.data.dataset import ImageError
     from minicnn.train.predict import predict as guesses_of
+    from minicnn.train.predict import read_words
     from minicnn.train.run import BEST, find_checkpoint
 
+    words = read_words(options.words) if options.words else {}
     checkpoint, unread = find_checkpoint(".", options.checkpoint, BEST), 0
     for file, guesses in guesses_of(checkpoint, options.files, device=options.device, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
@@ -111,13 +113,14 @@ def predict(options: argparse.Namespace) -> int:
             continue
         print(file)
         for name, share in guesses:
-            print(f"  {100 * share:5.1f} %  {name}")
+            print(f"  {100 * share:5.1f} %  {name}{' ' * (name in words)}{words.get(name, '')}")
     return 2 if unread else 0
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Print one screen about this installation."""
     from minicnn import __version__
+    from minicnn.backend.ops import get_ops
 
     print(f"minicnn       {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(f"processor     {_processor()}")
@@ -130,6 +133,7 @@ def doctor(options: argparse.Namespace) -> int:
     print(f"reference     {_device('reference')}")
     print(f"cpu           {_device('cpu')}")
     print(f"cuda          {_device('cuda')}")
+    print(f"auto          {get_ops('auto').name}: cuda where it works, else cpu")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"):
         if name in os.environ:
             print(f"{name}={os.environ[name]}")
@@ -154,12 +158,14 @@ def _device(name: str) -> str:
 
     try:
         ops = get_ops(name)
-        x, w, y = np.ones((2, 3), "float32"), np.ones((3, 4), "float32"), np.empty((2, 4), "float32")
+        x, w, y = (ops.from_host(np.ones(shape, "float32")) for shape in ((2, 3), (3, 4), (2, 4)))
         ops.linear_forward(x, w, y)
     except MinicnnError as error:
         return str(error)
-    if not (y == 3).all():
+    if not (ops.to_host(y) == 3).all():
         return "computes wrong results"
+    if name == "cuda":
+        return f"works; {ops.device.describe()}"
     if name == "cpu":
         from minicnn.backend.cpu import thread_report
 
@@ -183,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def device(sub) -> None:
-        sub.add_argument("--device", default="reference", help="reference (default) or cpu")
+        sub.add_argument("--device", default="reference", help="reference (default), cpu or cuda")
 
     sub = command(gradcheck, "Check every gradient against central differences in float64.",
                   "Exit code 1 if any gradient is wrong. All layers take some seconds, a model some tens of seconds.")
@@ -198,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("variant", nargs="?", default="paper", help="see minicnn variants (default: paper)")
     sub.add_argument("--batch", type=int, default=128, metavar="N", help="images in a batch (default: 128)")
     sub.add_argument("--classes", type=int, default=1000, metavar="K", help="classes (default: 1000)")
-    sub.add_argument("--device", default="auto", help="reference, cpu, or auto (default)")
+    sub.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
 
     command(variants, "Print the AlexNets this package knows, and where each departs from the paper.")
     sub = command(prepare, "Decode photographs once, short side to 256 and central square, into shards for training.",
@@ -219,8 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(predict, "Show photographs to a trained net: its five most probable classes, and how sure it is.")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or a run's folder (then its best one)")
     sub.add_argument("files", metavar="FILE", nargs="+", help="photographs")
+    sub.add_argument("--words", metavar="FILE", help="words.json of a prepared ImageNet: what each wnid means")
     sub.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
-    sub.add_argument("--device", default="auto", help="reference, cpu, or auto (default)")
+    sub.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
 
     command(doctor, "Print versions, threads and devices: what a bug report needs.")
     return parser

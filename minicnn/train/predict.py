@@ -6,15 +6,17 @@ brought to that image's size as those of training were, cropped in the centre or
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from minicnn import models
 from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.images import load
-from minicnn.errors import CheckpointError
+from minicnn.errors import CheckpointError, DataError
 from minicnn.train.checkpoint import load_checkpoint
 from minicnn.train.evaluate import evaluate
 from minicnn.train.run import restore
@@ -39,6 +41,16 @@ def predict(checkpoint: str | os.PathLike, files: Sequence[str], *, device: str 
         else:
             best = np.argsort(-shares, kind="stable")[:top]
             yield file, [(meta["classes"][k], float(shares[k])) for k in best]
+
+
+def read_words(path: str | os.PathLike) -> dict[str, str]:
+    """Class -> words, from a JSON file such as `minicnn prepare` writes for ImageNet."""
+    try:
+        words = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {name: str(text) for name, text in words.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as words ({error}); expected JSON of class names and words, such as "
+                        "words.json of a prepared ImageNet") from error
 
 
 def net_of(meta: dict, checkpoint: str | os.PathLike, device: str):

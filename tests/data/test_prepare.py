@@ -165,6 +165,26 @@ def test_prepared_equals_the_folder_it_came_from(tmp_path, mini):
         np.testing.assert_array_equal(getattr(measured, name), getattr(known, name))
 
 
+def test_training_on_shards_is_training_on_the_folder(tmp_path):
+    """The same weights, bit for bit."""
+    from minicnn.train.checkpoint import load_checkpoint
+    from minicnn.train.loop import Trainer
+    from tests.train.small_run import small_net, small_recipe
+
+    tree(tmp_path / "folder" / "train", {"a": 9, "b": 8}, ".jpg")
+    tree(tmp_path / "folder" / "val", {"a": 3, "b": 3}, ".jpg", first=50)
+    (tmp_path / "folder" / "train" / "a" / "004.jpg").write_text("404")
+    prepared(tmp_path / "folder", tmp_path / "out")
+    weights = []
+    for source in ("folder", "out"):
+        splits = open_data(tmp_path / source, size=SIZE)
+        Trainer(small_net(classes=2), small_recipe(batch=4), splits.train, splits.val, tmp_path / f"{source} run",
+                progress=False, say=None).fit(2)
+        weights.append(load_checkpoint(tmp_path / f"{source} run" / "last.safetensors").params)
+    for name, array in weights[0].items():
+        np.testing.assert_array_equal(array, weights[1][name])
+
+
 def test_a_set_without_parts_is_cut_as_its_folder(tmp_path):
     tree(tmp_path / "cells", {"a": 20, "b": 30})
     prepared(tmp_path / "cells", tmp_path / "out")

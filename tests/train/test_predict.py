@@ -63,6 +63,15 @@ def test_as_the_net_computes_it(run_dir, small, capsys):
         assert abs(share - 100 * expected[CLASSES.index(name)]) < 0.06
 
 
+def test_words(run_dir, small, capsys):
+    (run_dir / "words.json").write_text('{"rings": "circles, one in the other"}')
+    arguments = ["predict", str(run_dir / "run"), str(run_dir / "2.png"), "--device", "reference", "--words"]
+    assert cli.main([*arguments, str(run_dir / "words.json")]) == 0
+    assert "%  rings circles, one in the other\n" in capsys.readouterr().out
+    assert cli.main([*arguments, str(run_dir / "2.png")]) == 2
+    assert "2.png cannot be read as words" in capsys.readouterr().err
+
+
 def test_errors(run_dir, small, capsys, monkeypatch):
     assert cli.main(["predict", str(run_dir / "run"), str(run_dir / "page.jpg"), str(run_dir / "0.png"),
                      "--device", "reference"]) == 2
