@@ -26,6 +26,7 @@ LARGE = {
     "pool1 of AlexNet":       ((3, 27, 27, 33), (3, 3), (2, 2), 0, False),
     "pool2 of Caffe's nets":  ((2, 16, 15, 65), (3, 3), (2, 2), 0, True),
     "every pixel":            ((2, 9, 9, 19), (3, 3), (1, 1), 1, False),
+    "five windows a pixel":   ((1, 9, 8, 35), (5, 4), (1, 2), (2, 1, 2, 1), False),
     "15x17 window":           ((1, 20, 21, 2), (15, 17), (3, 2), 0, False),
 }
 
@@ -105,12 +106,24 @@ def test_equals_reference(ops, dtype, rng, case, ties):
     check(ops, x, rng.standard_normal(out_shape).astype(dtype), options)
 
 
+@pytest.mark.parametrize("everywhere", [False, True], ids=["one", "all"])
+def test_the_winner_of_a_window_with_nan_is_one(ops, dtype, rng, everywhere):
+    x = rng.standard_normal((1, 5, 5, 19)).astype(dtype)
+    x[... if everywhere else (0, 2, 2)] = np.nan                                # the cell (2, 2) is in all four windows
+    out_shape, options = geometry(x.shape, (3, 3), (2, 2), 0, False)
+    y, argmax = call(ops, "maxpool_forward", x, garbage(out_shape, dtype), garbage(out_shape, np.uint8), writes=(1, 2),
+                     **options)
+    assert np.isnan(y).all() and (argmax < 9).all()
+    dx = call(ops, "maxpool_backward", np.ones_like(y), argmax, garbage(x.shape, dtype), writes=(2,), **options)
+    assert dx.sum() == y.size
+
+
 @given(data=st.data())
 def test_any_shape_equals_reference(ops, dtype, data):
     draw = data.draw
     R, S, u, v = (draw(st.integers(1, 4), label=label) for label in ("R", "S", "u", "v"))
     pads = tuple(draw(st.integers(0, size - 1)) for size in (R, S, R, S))
-    shape = (draw(st.integers(1, 3)), draw(st.integers(R, 9)), draw(st.integers(S, 9)), draw(st.integers(1, 20)))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(R, 9)), draw(st.integers(S, 9)), draw(st.integers(1, 40)))
     out_shape, options = geometry(shape, (R, S), (u, v), pads, draw(st.booleans(), label="ceil"))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x = rng.integers(-3, 3, shape).astype(dtype)

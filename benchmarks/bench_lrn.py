@@ -1,0 +1,101 @@
+"""Local response normalisation, ours beside PyTorch's, on the outputs of AlexNet's conv1 and conv2.
+
+Across channels as in the paper (n 5, k 2, alpha 1e-4, beta 0.75, the two halves of the channels apart), and within a
+map (5 x 5 pixels), which PyTorch has no operation for: there it is put together from an average pool. The bytes counted
+are those that must cross memory: x and y in the forward, x, dy and dx in the backward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from benchmark import Benchmark, command_line
+
+from minicnn.backend.cpu import make_ops
+
+N, K, ALPHA, BETA = 5, 2.0, 1e-4, 0.75
+SHAPES = {"conv1": (32, 55, 55, 96), "conv2": (32, 27, 27, 256)}
+ARRAYS = {"forward": 2, "forward + backward": 5}            # of the size of x, which must cross memory
+GOALS = [("eager", 10.0, None), ("compile", 4.0, None), ("share", 0.0, 0.8)]       # of the paper's, forward + backward
+
+
+def main() -> None:
+    options = command_line(__doc__, peers=("eager", "channels_last", "compile"))
+    bench = Benchmark("bench_lrn", "Local response normalisation", options, note=(
+        "On the outputs of AlexNet's convolutions at batch 32. The copy stores past the caches, as memcpy does with "
+        "large arrays; our kernels store in the usual way, for which a line of memory is read before it is written: "
+        "the forward then moves three arrays where two are counted."))
+    ops = make_ops()
+    for threads in bench.each_threads():
+        for layer, shape in SHAPES.items():
+            for kind in ("across channels", "within a map"):
+                names = {f"{layer} {kind}, {what}": what for what in ARRAYS}
+                if not any(map(bench.wants, names)):
+                    continue
+                functions = functions_of(bench.torch, ops, kind, shape)
+                for name, what in names.items():
+                    if bench.wants(name):
+                        wanted = threads > 1 and kind == "across channels" and what != "forward"
+                        bench.measure(name, {side: passes[what] for side, passes in functions.items()}, limit="copy",
+                                      gbyte=4e-9 * ARRAYS[what] * float(np.prod(shape)), batch=shape[0],
+                                      goals=GOALS if wanted else [])
+    bench.finish()
+
+
+def functions_of(torch, ops, kind: str, shape: tuple) -> dict:
+    """Side -> pass -> function. Both sides read the same memory, which starts at a multiple of 64 bytes."""
+    torch.manual_seed(0)
+    tx, tdy = (torch.randn(shape).permute(0, 3, 1, 2) for _ in range(2))       # channels last
+    tx *= 50                                                                   # so that alpha counts
+    x, dy = (a.permute(0, 2, 3, 1).numpy() for a in (tx, tdy))
+    y, dx = (torch.zeros(shape).numpy() for _ in range(2))
+    options = {"n": N, "k": K, "alpha": ALPHA, "beta": BETA}
+    if kind == "across channels":
+        forward, backward, options["groups"] = ops.lrn_forward, ops.lrn_backward, 2
+    else:
+        forward, backward = ops.lrn_within_forward, ops.lrn_within_backward
+
+    def both():
+        forward(x, y, **options)
+        backward(x, dy, dx, **options)
+
+    functions = {"ours": {"forward": lambda: forward(x, y, **options), "forward + backward": both}}
+    both()
+    for setting in ("eager", "channels_last", "compile"):
+        functions[setting] = peer_of(torch, setting, kind, tx, tdy)
+        for ours, theirs in zip((y, dx), functions[setting]["forward + backward"](), strict=True):
+            difference = np.abs(ours - theirs.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(ours).max()
+            if not difference < 1e-5:
+                raise SystemExit(f"error: LRN {kind}: PyTorch, {setting}, differs from ours by {difference:.1e} of the "
+                                 "largest, where 1e-5 is allowed; these times cannot be compared")
+    return functions
+
+
+def peer_of(torch, setting: str, kind: str, tx, tdy) -> dict:
+    """PyTorch's passes, in one of its settings. It divides alpha by the size of the window, the paper does not."""
+    def across(x):
+        return torch.cat([torch.nn.functional.local_response_norm(half, N, N * ALPHA, BETA, K)
+                          for half in x.chunk(2, 1)], 1)
+
+    def within(x):
+        return x * (K + ALPHA * N**2 * torch.nn.functional.avg_pool2d(x * x, N, 1, N // 2)) ** -BETA
+
+    function = across if kind == "across channels" else within
+    if setting == "compile":
+        function = torch.compile(function)
+    form = torch.contiguous_format if setting == "eager" else torch.channels_last
+    tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
+    leaf = tx.detach().requires_grad_()
+
+    def forward():
+        with torch.no_grad():
+            return function(tx)
+
+    def both():
+        ty = function(leaf)
+        return ty, torch.autograd.grad(ty, leaf, tdy)[0]
+
+    return {"forward": forward, "forward + backward": both}
+
+
+if __name__ == "__main__":
+    main()

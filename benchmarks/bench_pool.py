@@ -1,0 +1,99 @@
+"""Pooling, ours beside PyTorch's: AlexNet's three overlapping pools, and the average over the same windows.
+
+3 x 3 every 2 pixels, on the outputs of conv1, conv2 and conv5. The bytes counted are those that must cross memory: x, y
+and the winners (one byte each; PyTorch keeps eight) in the forward, dy, the winners and dx in the backward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from benchmark import Benchmark, command_line
+
+from minicnn.backend.cpu import make_ops
+
+KERNEL, STRIDE = 3, 2
+SHAPES = {"conv1": (32, 55, 55, 96), "conv2": (32, 27, 27, 256), "conv5": (32, 13, 13, 256)}
+GOALS = [("best", 2.0, None), ("share", 0.0, 0.8)]           # of the maximum, forward + backward
+
+
+def main() -> None:
+    options = command_line(__doc__, peers=("eager", "channels_last", "compile"))
+    bench = Benchmark("bench_pool", "Pooling", options, note=(
+        "On the outputs of AlexNet's convolutions at batch 32. conv5's is small enough to stay in a cache; the copy "
+        "that it is measured by is not."))
+    ops = make_ops()
+    for threads in bench.each_threads():
+        for layer, shape in SHAPES.items():
+            for kind in ("max", "average"):
+                names = {f"{layer} {kind}, {what}": what for what in ("forward", "forward + backward")}
+                if any(map(bench.wants, names)):
+                    functions, gbyte = functions_of(bench.torch, ops, kind, shape)
+                    for name, what in names.items():
+                        if bench.wants(name):
+                            wanted = threads > 1 and kind == "max" and what != "forward"
+                            bench.measure(name, {side: passes[what] for side, passes in functions.items()},
+                                          limit="copy", gbyte=gbyte[what], batch=shape[0],
+                                          goals=GOALS if wanted else [])
+    bench.finish()
+
+
+def functions_of(torch, ops, kind: str, shape: tuple) -> tuple[dict, dict]:
+    """(side -> pass -> function, pass -> GB). Both sides read the same memory, at a multiple of 64 bytes."""
+    torch.manual_seed(0)
+    batch, size, _, channels = shape
+    small = batch, (size - KERNEL) // STRIDE + 1, (size - KERNEL) // STRIDE + 1, channels
+    tx, tdy = (torch.randn(form).permute(0, 3, 1, 2) for form in (shape, small))           # channels last
+    x, dy = (a.permute(0, 2, 3, 1).numpy() for a in (tx, tdy))
+    y, dx = torch.zeros(small).numpy(), torch.zeros(shape).numpy()
+    argmax = torch.zeros(small, dtype=torch.uint8).numpy()
+    window = {"kernel": (KERNEL, KERNEL), "stride": (STRIDE, STRIDE), "pads": (0, 0, 0, 0)}
+
+    def forward(keep: bool = True):
+        if kind == "max":
+            ops.maxpool_forward(x, y, argmax if keep else None, **window)
+        else:
+            ops.avgpool_forward(x, y, count_pad=True, **window)
+
+    def both():
+        forward()
+        if kind == "max":
+            ops.maxpool_backward(dy, argmax, dx, **window)
+        else:
+            ops.avgpool_backward(dy, dx, count_pad=True, **window)
+
+    functions = {"ours": {"forward": lambda: forward(keep=False), "forward + backward": both}}
+    both()
+    for setting in ("eager", "channels_last", "compile"):
+        functions[setting] = peer_of(torch, setting, kind, tx, tdy)
+        for ours, theirs in zip((y, dx), functions[setting]["forward + backward"](), strict=True):
+            difference = np.abs(ours - theirs.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(ours).max()
+            if not difference < 1e-5:
+                raise SystemExit(f"error: {kind} pool: PyTorch, {setting}, differs from ours by {difference:.1e} of "
+                                 "the largest, where 1e-5 is allowed; these times cannot be compared")
+    once = x.nbytes + y.nbytes
+    winners = argmax.nbytes if kind == "max" else 0
+    return functions, {"forward": 1e-9 * once, "forward + backward": 2e-9 * (once + winners)}
+
+
+def peer_of(torch, setting: str, kind: str, tx, tdy) -> dict:
+    """PyTorch's passes, in one of its settings."""
+    function = torch.nn.MaxPool2d(KERNEL, STRIDE) if kind == "max" else torch.nn.AvgPool2d(KERNEL, STRIDE)
+    if setting == "compile":
+        function = torch.compile(function)
+    form = torch.contiguous_format if setting == "eager" else torch.channels_last
+    tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
+    leaf = tx.detach().requires_grad_()
+
+    def forward():
+        with torch.no_grad():
+            return function(tx)
+
+    def both():
+        ty = function(leaf)
+        return ty, torch.autograd.grad(ty, leaf, tdy)[0]
+
+    return {"forward": forward, "forward + backward": both}
+
+
+if __name__ == "__main__":
+    main()
