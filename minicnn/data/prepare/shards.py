@@ -14,7 +14,9 @@ import json
 import os
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +33,7 @@ from minicnn.data.sums import PixelSums
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one
+MOST_FINISHING = 2             # shards on their way to the disk
 JPEG_QUALITY = 95
 
 
@@ -178,14 +181,20 @@ def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) 
                 yield shard, first, min(first + BLOCK, len(shard.photos))
 
     results = prefetched(lambda block: (block, block[0].work(*block[1:])), blocks(), workers, workers * AHEAD)
+    to_disk, finishing = ThreadPoolExecutor(1, thread_name_prefix="minicnn-disk"), deque()
     try:
         for (shard, first, last), jpegs in results:
             shard.take(first, jpegs)
-            if last == len(shard.photos):
-                shard.finish()
             done(last - first)
+            if last == len(shard.photos):              # decoding goes on while a shard is on its way to the disk
+                finishing.append(to_disk.submit(shard.finish))
+            while finishing and (len(finishing) > MOST_FINISHING or finishing[0].done()):
+                finishing.popleft().result()
+        while finishing:
+            finishing.popleft().result()
     finally:
         results.close()
+        to_disk.shutdown(wait=True, cancel_futures=True)
         for shard in shards:
             shard.close()
 
