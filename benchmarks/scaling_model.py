@@ -1,0 +1,73 @@
+"""What a training step of AlexNet costs on n ranks: a model in four numbers, for the three ways to share the work.
+
+    seconds_per_image   forward and backward of one image on one rank       sgd      seconds to update all weights
+    latency, bandwidth  of a message between two ranks: latency + bytes / bandwidth
+    overlap             of the backward pass, the part behind which gradients can cross
+
+Each rank does its share of the multiply-adds, and sends what the transfer nodes move (minicnn/parallel/transfer.py):
+
+    columns   n ranks share one batch. Before conv3, fc6 and fc7 each receives (n - 1)/n of the activations, and back
+              their gradients; before fc8, rank 0 alone. All of it stands in the way.
+    data      each rank has its own images; 2 (n - 1)/n of all gradients cross, behind the backward pass
+    hybrid    data for the convolutions and fc8; before fc6, fc7 and fc8 the images of all ranks cross, and back
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLOAT = 4                                               # bytes
+SCHEMES = ("columns", "data", "hybrid")
+CONV, FC = 2_332_704 + 1_376, 58_621_952 + 9_192       # parameters with biases; fc8's are within FC
+FC8 = 4_096_000 + 1_000
+MACS = {"conv": 665.8e6, "fc": 54.5e6, "fc8": 4.1e6}    # an image
+CROSSING = {"conv3": 13 * 13 * 256, "fc6": 9216, "fc7": 4096, "fc8": 4096}      # activations an image
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The numbers of the model."""
+
+    seconds_per_image: float
+    latency: float
+    bandwidth: float
+    overlap: float
+    sgd: float
+
+    def message(self, nbytes: float) -> float:
+        return self.latency + nbytes / self.bandwidth
+
+    def gradients(self, parameters: int, n: int) -> float:
+        """Every rank sums 1/n of them and hands its part to all."""
+        return 2 * (n - 1) * self.message(FLOAT * parameters / n) if n > 1 else 0.0
+
+
+def step(machine: Machine, scheme: str, n: int, images: int) -> float:
+    """Seconds of a training step with `images` images in all on n ranks."""
+    total = sum(MACS.values())
+    conv, fc, fc8 = (images * machine.seconds_per_image * MACS[part] / total for part in ("conv", "fc", "fc8"))
+    if scheme == "columns":
+        meet = sum(2 * (n - 1) * machine.message(FLOAT * images * CROSSING[point] / n)
+                   for point in ("conv3", "fc6", "fc7"))
+        last = 2 * (n - 1) * machine.message(FLOAT * images * CROSSING["fc8"] / n)
+        return (conv + fc) / n + fc8 + meet + last + machine.sgd * ((CONV + FC - FC8) / n + FC8) / (CONV + FC)
+    compute = (conv + fc + fc8) / n
+    behind = machine.overlap * compute * 2 / 3              # the backward pass is two thirds of a step
+    if scheme == "data":
+        return compute + max(0.0, machine.gradients(CONV + FC, n) - behind) + machine.sgd
+    each = images / n
+    meet = 2 * (n - 1) * machine.message(FLOAT * each * CROSSING["fc6"])
+    meet += sum(2 * (n - 1) * machine.message(FLOAT * each * CROSSING[point] / (1 if point == "fc7" else n))
+                for point in ("fc7", "fc8"))
+    held = (CONV + FC8 + (FC - FC8) / n) / (CONV + FC)
+    return compute + meet + max(0.0, machine.gradients(CONV + FC8, n) - behind) + machine.sgd * held
+
+
+def efficiency(machine: Machine, scheme: str, n: int, images: int) -> float:
+    """Images a second of n ranks with `images` in all, over n times those of one rank.
+
+    The one rank has all of these images with columns, which split one batch, and else the part that each rank has.
+    """
+    alone = images if scheme == "columns" else images // n
+    rate = alone / step(machine, "data", 1, alone)
+    return images / step(machine, scheme, n, images) / (n * rate)

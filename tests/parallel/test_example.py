@@ -1,0 +1,76 @@
+"""The main example on several ranks: one command, the same run folder, and mistakes in one line."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from minicnn.backend.cpu import set_threads
+from minicnn.train.checkpoint import load_checkpoint
+from tests.train.small_run import save_tree
+
+EXAMPLE = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("alexnet_imagenet_on_ranks", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8))
+    yield module
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    save_tree(folder, per_class=6)
+    return folder
+
+
+def test_columns_and_then_alone(example, photos, tmp_path, capsys):
+    """Two ranks train an epoch; the ledger and the picture are there; one rank goes on."""
+    runs = ["--out", str(tmp_path), "--threads", "2"]
+    assert example.main(["--data", str(photos), "--parallel", "columns", "--epochs", "1", "--batch", "4", "--run-name",
+                         "run", *runs]) == 0
+    text = capsys.readouterr().out
+    assert "columns on 2 ranks" in text and "where ranks meet" in text and "1 of " in text
+    for point in ("conv3", "fc6", "fc7", "fc8"):
+        assert f"\n{point} " in text
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"last.safetensors", "columns.png", "curves.png",
+                                                                    "test.json"}
+    saved = load_checkpoint(tmp_path / "run/last.safetensors")
+    assert saved.params["conv2.w"].shape == (5, 5, 4, 8) and saved.meta["about"]["ranks"] == 2
+    assert example.main(["--resume", "run", "--parallel", "none", "--epochs", "2", *runs]) == 0
+    assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
+
+
+MISTAKES = {
+    "no such way": (["--parallel", "rows"], "unknown --parallel 'rows': expected none, columns, data, hybrid"),
+    "a batch that does not come out even": (["--parallel", "data", "--ranks", "3", "--batch", "4"],
+                                            "3 ranks do not divide a batch of 4 images"),
+    "channels that do not": (["--parallel", "columns", "--ranks", "3", "--batch", "4"],
+                             "3 ranks do not divide its 8 kernels"),
+    "no rank": (["--parallel", "columns", "--ranks", "0", "--batch", "4"], "ranks must be at least 1, got 0"),
+    "no time": (["--parallel", "columns", "--comm-timeout", "0", "--batch", "4"], "must be positive"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes(example, photos, tmp_path, capsys, case):
+    arguments, message = MISTAKES[case]
+    assert example.main(["--data", str(photos), "--epochs", "1", "--out", str(tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_mpiexec_without_a_way_to_share(example, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert example.main(["--data", str(photos), "--out", str(tmp_path)]) == 2
+    assert "add --parallel columns" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""The cost model of benchmarks/bench_scaling.py: its bytes are the plan's, and its limits are the obvious ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicnn.models.alexnet import alexnet
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from scaling_model import CONV, CROSSING, FC, FC8, FLOAT, MACS, SCHEMES, Machine, efficiency, step  # noqa: E402
+
+FREE = Machine(1e-3, latency=0.0, bandwidth=1e30, overlap=1.0, sgd=0.0)
+
+
+def test_the_numbers_are_those_of_the_network():
+    net = alexnet()
+    sizes = {name: param.data.size for name, param in net.params.items()}
+    assert sum(size for name, size in sizes.items() if name.startswith("conv")) == CONV
+    assert sum(size for name, size in sizes.items() if name.startswith("fc")) == FC
+    assert sizes["fc8.w"] + sizes["fc8.b"] == FC8
+    plan = net._compile(1, [net.output], (), grad=False)
+    macs = {step.node.name: step.macs for step in plan.steps}
+    assert sum(macs[f"conv{i}"] for i in range(1, 6)) == pytest.approx(MACS["conv"], rel=1e-3)
+    assert macs["fc6"] + macs["fc7"] == pytest.approx(MACS["fc"], rel=2e-3)
+    assert macs["fc8"] == pytest.approx(MACS["fc8"], rel=2e-3)
+    # half of what conv3 reads at batch 128 is what the paper's columns exchange (see test_the_papers_columns)
+    assert [FLOAT * 128 * CROSSING[point] // 2 for point in ("conv3", "fc6", "fc7", "fc8")] == [
+        11_075_584, 2_359_296, 1_048_576, 1_048_576]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_without_any_cost_of_messages_only_the_work_counts(scheme):
+    assert step(FREE, scheme, 1, 128) == pytest.approx(0.128)
+    expected = 1.0 if scheme != "columns" else 1 / (1 + 7 * MACS["fc8"] / sum(MACS.values()))      # fc8 is not shared
+    assert efficiency(FREE, scheme, 8, 1024) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_slower_messages_cost_more(scheme):
+    slow = Machine(1e-3, 1e-3, 1e8, 0.0, 0.0)
+    assert step(slow, scheme, 1, 128) == pytest.approx(0.128)
+    for n in (2, 4, 8):
+        assert step(slow, scheme, n, 128 * n) > step(FREE, scheme, n, 128 * n)
+    assert step(Machine(1e-3, 0.0, 1e9, 1.0, 0.0), "data", 2, 1024) < step(Machine(1e-3, 0.0, 1e9, 0.0, 0.0), "data", 2,
+                                                                          1024)
