@@ -3,6 +3,10 @@
 tests/vectors/make_trajectory.py lets PyTorch take these steps; tests/models/test_trajectory.py lets minicnn take them.
 Everything here is drawn from minicnn.rng as uniform numbers, which are the same bits on every machine. Weights begin
 three times as wide as the paper's: with its 0.01, twenty steps would not leave the flat stretch at the start.
+
+Where two numbers in a pooling window differ by less than float32's rounding, the gradient goes one way or the other, and
+the two ways part: 6 of the seeds 2012 to 2031 have such a window in their twenty steps, with any kernels. The others end
+1.3e-4 from float64. 2013 is the first of these.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import numpy as np
 from minicnn import rng
 
 SIZES = (67, 96)        # the reduced AlexNet; and a case where conv1's last window hangs over and fc6 reads 2 x 2
-STEPS, BATCH, IMAGES, CLASSES, SEED = 20, 4, 8, 2, 2012
+STEPS, BATCH, IMAGES, CLASSES, SEED = 20, 4, 8, 2, 2013
 LR, MOMENTUM, DECAY = 0.01, 0.9, 0.0005
 DROPOUTS = ("drop6", "drop7")
 SAMPLES = 200           # entries of a tensor whose displacement is stored
