@@ -77,7 +77,7 @@ def in_setting(torch, setting: str, twin):
     """The twin as a setting runs it."""
     if setting in CHANNELS_LAST:
         twin.to(memory_format=torch.channels_last)
-    return torch.compile(twin) if setting == "compile" else twin
+    return torch.compile(twin, dynamic=False) if setting == "compile" else twin
 
 
 def torch_images(torch, setting: str, images: np.ndarray):

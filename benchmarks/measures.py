@@ -7,7 +7,8 @@ A row is plain data, as it lies in the JSON files:
   seconds                   "ours" and each peer -> seconds in each round
   limit, limit_rates        "sgemm" or "copy": what the row is measured by, and its rate in each round
   dot                       (kernel, pass) as the roofline names it; a row without it is not drawn
-  goals                     [(against, gate, aim)], against being "best", a peer, "share" or "memory"
+  goals                     [(against, gate, aim)], against being "best", a peer, "share" or "memory"; gate or aim may
+                            be None
   mib                       instead of seconds: peak memory of "ours" and each peer
 
 A total is a row made of others: kind "sum" adds their seconds, round by round; "geomean" takes the geometric mean of
@@ -121,12 +122,20 @@ def _mean(what: dict, parts: list[dict]) -> Measures:
 
 
 def verdict(measured: Measures, goal: tuple) -> str:
-    """Whether a goal holds, by the median: "aim", "gate" or "missed"; "(close)" where the interval holds the gate."""
+    """Whether a goal holds, by the median: "aim", "gate", "missed", or without a gate "not the aim".
+
+    "(close)" stands behind it where the interval holds the gate (the aim, without a gate).
+    """
     against, gate, aim = goal
     median, low, high = measured.value(against)
     reached = (lambda wanted: median <= wanted) if against == "memory" else (lambda wanted: median >= wanted)
-    word = "aim" if aim is not None and reached(aim) else "gate" if reached(gate) else "missed"
-    return word + (" (close)" if low < gate < high else "")
+    if aim is not None and reached(aim):
+        word = "aim"
+    elif gate is None:
+        word = "not the aim"
+    else:
+        word = "gate" if reached(gate) else "missed"
+    return word + (" (close)" if low < (aim if gate is None else gate) < high else "")
 
 
 def _ratios(a: list[float], b: list[float]) -> list[float]:

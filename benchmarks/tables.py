@@ -72,7 +72,7 @@ def _goal_lines(report: dict) -> list[tuple]:
                   "memory": f"the least ({name_of(m.best)})"}.get(against, name_of(against))
             interval = "" if against == "memory" else f"{_show(against, value[1])} to {_show(against, value[2])}"
             lines.append((m.name, m.threads, of, f"**{_show(against, value[0])}**", interval, _show(against, gate),
-                          "" if aim is None else _show(against, aim), verdict(m, goal)))
+                          _show(against, aim), verdict(m, goal)))
     return lines
 
 
@@ -140,12 +140,15 @@ def _times(interval: Interval, mark: str = "") -> str:
     return f"{mark}{median:.2f}{mark} ({low:.2f} to {high:.2f})"
 
 
-def _show(against: str, value: float) -> str:
-    """A number that a goal speaks of."""
+def _show(against: str, value: float | None) -> str:
+    """A number that a goal speaks of; nothing where it has none."""
+    if value is None:
+        return ""
     return f"{100 * value:.0f} %" if against == "share" else f"{value:.2f}" + ("" if against == "memory" else "x")
 
 
 def _goal(goal: tuple) -> str:
     """A goal in words: "eager 2.00x, aim 2.50x"."""
     against, gate, aim = goal
-    return f"{name_of(against)} {_show(against, gate)}" + ("" if aim is None else f", aim {_show(against, aim)}")
+    parts = [name_of(against) + (f" {_show(against, gate)}" if gate is not None else "")]
+    return ", ".join(parts + ([f"aim {_show(against, aim)}"] if aim is not None else []))

@@ -12,7 +12,8 @@ def row(name="conv", ours=1.0, peers=None, **changes):
 def report(**changes):
     """Two rows and a total."""
     rows = [row("conv2 forward", dot=("conv2", "forward"), goals=[("best", 0.95, 1.0)]),
-            row("pool", limit="copy", limit_rates=[10.0] * 15, gflop=0.5, dot=("pool", "forward"))]
+            row("pool", limit="copy", limit_rates=[10.0] * 15, gflop=0.5, dot=("pool", "forward"),
+                goals=[("share", None, 0.8)])]
     return {"benchmark": "bench_conv", "title": "Convolutions", "note": "A note.", "command": "python bench_conv.py",
             "machine": "A machine, 2 cores", "versions": {"NumPy": "2.0"}, "others": 0.0, "pairs": 15,
             "limits": {"2": {"sgemm_of": "NumPy", "sgemm": [200.0], "copy": [10.0]}}, "rows": rows,

@@ -52,6 +52,11 @@ def test_verdict(ours, said):
     assert verdict(measures(row(ours=ours)), ("best", 1.4, None)) == said.replace("aim", "gate")
 
 
+def test_an_aim_without_a_gate():
+    assert verdict(measures(row()), ("share", None, 0.5)) == "aim"
+    assert verdict(measures(row()), ("share", None, 0.6)) == "not the aim"
+
+
 def test_a_verdict_says_when_the_interval_holds_the_gate():
     seconds = {"ours": [1.0] * 15, "eager": [1.3] * 7 + [1.5] * 8}
     assert verdict(measures(row(seconds=seconds)), ("best", 1.4, 2.0)) == "gate (close)"

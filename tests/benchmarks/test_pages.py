@@ -29,6 +29,7 @@ def test_the_page_shows_numbers_goals_and_conditions():
     page = results_page([report()], "roofline.png")
     assert cells(page, "conv2 forward") == ["conv2 forward", "2", "the best (compile)", "**2.00x**", "2.00x to 2.00x",
                                             "0.95x", "1.00x", "aim"]
+    assert cells(page, "pool")[2:] == ["copy rate", "**50 %**", "50 % to 50 %", "", "80 %", "not the aim"]
     section = page[page.index("## Convolutions"):]
     assert cells(section, "conv2 forward") == ["conv2 forward", "2", "1000", "3000", "*2000*", "100 of 200 GFLOP/s",
                                                "50 %", "**2.00** (2.00 to 2.00)"]
