@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from threadpoolctl import threadpool_info
 
 from minicnn.backend.ops import Ops
@@ -9,10 +12,34 @@ from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
 
 
+class CpuOps(Ops):
+    """The operations of kernels/cpu. Numba compiles each when it is first called, and keeps it on disk."""
+
+    @contextlib.contextmanager
+    def telling_of_compiling(self, tell: Callable[[str], None]) -> Iterator[None]:
+        from numba.core import event
+
+        class Listener(event.Listener):
+            def on_start(self, event):
+                kernel = event.data["dispatcher"].py_func
+                if kernel.__module__.startswith("minicnn."):       # not what Numba compiles for itself
+                    tell(f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}")
+
+            def on_end(self, event):
+                pass
+
+        listener = Listener()
+        event.register("numba:compile", listener)
+        try:
+            yield
+        finally:
+            event.unregister("numba:compile", listener)
+
+
 def make_ops() -> Ops:
     """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
     try:
-        return Ops("cpu", "minicnn.kernels.cpu")
+        return CpuOps("cpu", "minicnn.kernels.cpu")
     except RuntimeError as error:                           # Numba finds no folder that it may write to
         raise DeviceError(f"device 'cpu': Numba cannot keep what it compiles ({error}); "
                           "set NUMBA_CACHE_DIR to a folder that can be written to") from error

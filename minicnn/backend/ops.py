@@ -13,7 +13,9 @@ slow path.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -62,6 +64,10 @@ class Ops:
     def to_host(array) -> np.ndarray:
         """The array as NumPy's."""
         return np.asarray(array)
+
+    def telling_of_compiling(self, tell: Callable[[str], None]) -> contextlib.AbstractContextManager:
+        """While inside, tell(name) is called when a kernel is about to be compiled, which takes a second or so."""
+        return contextlib.nullcontext()
 
     def report(self) -> str:
         """One line per operation: its name and the function that runs it."""

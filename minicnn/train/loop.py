@@ -195,7 +195,8 @@ class Trainer:
         progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
                             batch_size, self.progress)
         began = time.perf_counter()
-        with contextlib.closing(progress), contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
+        with contextlib.closing(progress), net.ops.telling_of_compiling(progress.compiling), \
+                contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
                 x = feed.train(batch, self.epoch)
                 sgd.lr = self._rate(self.step)

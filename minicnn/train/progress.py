@@ -17,14 +17,23 @@ class Progress:
         self._began, self._from = None, done            # the first step is not counted: it may compile kernels
         self._last = self._printed = time.perf_counter()
         self._bar = None
+        self._compiles = False
         self.show = show
         if show and sys.stderr.isatty():
             from tqdm import tqdm
 
-            compiles = "first step: the kernels are compiled where that has not been done before"
             self._bar = tqdm(total=steps, initial=done, desc=title, leave=False, dynamic_ncols=True,
                              bar_format="{desc}  {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps{postfix}")
-            self._bar.set_postfix_str(compiles)
+            self._bar.set_postfix_str("first step")
+
+    def compiling(self, kernel: str) -> None:
+        """A kernel is about to be compiled: each is named on the bar; a line elsewhere says it for all."""
+        text = "compiling kernels, once, for they are kept on disk"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{text}: {kernel}")
+        elif self.show and not self._compiles:
+            print(f"{self.title}  {text}", flush=True)
+        self._compiles = True
 
     def step(self, loss: float) -> None:
         """One step is done."""

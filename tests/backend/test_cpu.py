@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -91,3 +92,20 @@ def test_an_array_that_is_not_contiguous_is_refused_not_copied(rng):
     x = rng.standard_normal((4, 6)).astype("f4")
     with pytest.raises(ShapeError, match="not C-contiguous"):
         get_ops("cpu").relu_forward(x, np.empty((6, 4), "f4").T)
+
+
+def test_compiling_is_told(tmp_path):
+    """A kernel of ours that is compiled is named; one that already is, or Numba's own, is not."""
+    module = tmp_path / "fresh.py"
+    module.write_text("import numba\n\n@numba.njit\ndef twice(x):\n    return 2 * max(x, 1)\n")
+    spec = importlib.util.spec_from_file_location("minicnn.fresh", module)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    told = []
+    with get_ops("cpu").telling_of_compiling(told.append):
+        fresh.twice(3)
+        fresh.twice(4)
+    fresh.twice(4.0)
+    assert told == ["fresh.twice"]
+    with get_ops("reference").telling_of_compiling(told.append):
+        pass
