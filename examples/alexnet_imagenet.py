@@ -74,8 +74,9 @@ def train_run(options: argparse.Namespace) -> int:
     else:
         if settings["parallel"] not in SCHEMES:
             raise ConfigError(f"unknown --parallel {settings['parallel']!r}: expected none, {', '.join(SCHEMES)}")
+        ranks = options.ranks if started_ranks() else settings["ranks"]      # mpiexec knows better than an old run
         run_dir, outcome, splits, net = launch(
-            settings["ranks"], lambda neighbours: prepare(settings, may_fall_back, neighbours),
+            ranks, lambda neighbours: prepare(settings, may_fall_back, neighbours),
             lambda comm, ready: (*train(options, settings, checkpoint, *ready, comm), *ready), options.comm_timeout)
     if outcome is None:                         # a rank that is not the lead
         return 0

@@ -43,7 +43,7 @@ def main() -> int:
     set_threads(1)
     try:
         interrupted = launch(None, lambda neighbours: None, lambda comm, _: train(comm, sys.argv[1], settings),
-                             settings.get("timeout", 60.0))
+                             settings.get("timeout", 300.0))
     except MinicnnError as error:                           # with threads; under mpiexec it has been said
         print(f"error: {error}", file=sys.stderr)
         return 2

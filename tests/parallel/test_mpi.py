@@ -28,13 +28,12 @@ needs_mpi = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or not
 ROOT = Path(__file__).parents[2]
 
 
-def mpiexec(run_dir, ranks=2, **settings) -> tuple[int, str, float]:
-    """Exit code, what was printed, and seconds."""
-    began = time.monotonic()
+def mpiexec(run_dir, ranks=2, **settings) -> tuple[int, str]:
+    """Exit code, and what was printed."""
     done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.small_ranks", run_dir,
                            json.dumps({"images": 48, **settings})], cwd=ROOT, capture_output=True, text=True,
                           timeout=300)
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+    return done.returncode, done.stdout + done.stderr
 
 
 def locally(run_dir, ranks=2, **settings):
@@ -51,7 +50,7 @@ def same_checkpoints(one, other):
 @needs_mpi
 @pytest.mark.parametrize("scheme", ["columns", "data"])
 def test_processes_compute_the_bits_of_threads(tmp_path, scheme):
-    code, text, _ = mpiexec(tmp_path / "mpi", scheme=scheme)
+    code, text = mpiexec(tmp_path / "mpi", scheme=scheme)
     assert code == 0, text
     locally(tmp_path / "local", scheme=scheme)
     same_checkpoints(tmp_path / "mpi", tmp_path / "local")
@@ -59,14 +58,12 @@ def test_processes_compute_the_bits_of_threads(tmp_path, scheme):
 
 @needs_mpi
 def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
-    code, text, _ = mpiexec(tmp_path / "killed", die=[1, 8], save_every=3)
+    code, text = mpiexec(tmp_path / "killed", die=[1, 8], save_every=3)
     assert code != 0
     named = re.search(r"rank 1 is process (\d+)", text)
     assert named and f"PID {named[1]}" in text, text        # mpiexec says which process was killed
-    died = float(re.search(r"dies at ([\d.]+)", text)[1])
-    assert time.time() - died < 10
     assert load_checkpoint(tmp_path / "killed" / "last.safetensors").meta["step"] in (0, 3)     # of 6, after the 6th
-    code, text, _ = mpiexec(tmp_path / "killed", save_every=3)
+    code, text = mpiexec(tmp_path / "killed", save_every=3)
     assert code == 0, text
     locally(tmp_path / "whole")
     same_checkpoints(tmp_path / "killed", tmp_path / "whole")
@@ -74,8 +71,8 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
 
 @needs_mpi
 def test_a_hanging_rank_is_named_and_ends_all(tmp_path):
-    code, text, _ = mpiexec(tmp_path, hang=[1, 8], timeout=2.0)
-    assert code == 2 and "error: rank 1 hangs: rank 0 has waited 2 s" in text, text
+    code, text = mpiexec(tmp_path, hang=[1, 8], timeout=5.0)
+    assert code == 2 and "error: rank 1 hangs: rank 0 has waited 5 s" in text, text
     assert "Traceback" not in text
 
 
@@ -86,9 +83,10 @@ def test_twenty_kills(tmp_path):
     rng = np.random.default_rng(2)
     for kill in range(20):
         step = kill * 24 // 20 + int(rng.integers(0, 2))
-        code, text, seconds = mpiexec(tmp_path / "killed", die=[kill % 2, step], save_every=1, epochs=4, scheme="data")
-        assert code != 0 and seconds < 60, text
-    code, text, _ = mpiexec(tmp_path / "killed", save_every=1, epochs=4, scheme="data")
+        code, text = mpiexec(tmp_path / "killed", die=[kill % 2, step], save_every=1, epochs=4, scheme="data")
+        died = float(re.search(r"dies at ([\d.]+)", text)[1])
+        assert code != 0 and time.time() - died < 10, text
+    code, text = mpiexec(tmp_path / "killed", save_every=1, epochs=4, scheme="data")
     assert code == 0, text
     locally(tmp_path / "whole", epochs=4, scheme="data")
     same_checkpoints(tmp_path / "killed", tmp_path / "whole")
@@ -96,7 +94,7 @@ def test_twenty_kills(tmp_path):
 
 @needs_mpi
 def test_an_error_of_all_ranks_is_said_once(tmp_path):
-    code, text, _ = mpiexec(tmp_path, ranks=3, scheme="columns")
+    code, text = mpiexec(tmp_path, ranks=3, scheme="columns")
     assert code == 2 and text.count("error: ") == 1 and "3 ranks do not divide" in text, text
 
 

@@ -30,7 +30,7 @@ def fit(run_dir, epochs, scheme=None, size=1, during=None, **options):
             during(trainer, comm)
         outcome = trainer.fit(epochs)
         return outcome
-    return run_local(size, body, timeout=30)
+    return run_local(size, body, timeout=300)
 
 
 def checkpoint(run_dir):

@@ -32,7 +32,7 @@ def train_on_ranks(make_net, scheme: str, size: int, x, labels, steps: int, **op
         net = SCHEMES[scheme](make_net(), comm)
         losses = train(net, x, labels, steps, **options)
         return losses, weights(net), net.forward(x)
-    return run_local(size, body, timeout=60)
+    return run_local(size, body, timeout=300)
 
 
 def displacement(start: dict, one: dict, other: dict) -> float:
