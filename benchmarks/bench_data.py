@@ -1,6 +1,6 @@
 """Feeding a network: batches from a prepared set, ours beside PyTorch's, and `minicnn prepare` beside bare decoding.
 
-    python benchmarks/bench_data.py [--photographs DIR] [--pairs 9] [--batch 128] [--json FILE]
+    python benchmarks/bench_data.py [--photographs DIR] [--images 2048] [--pairs 9] [--json FILE]
 
 feed      batches of 128 crops of 224 x 224, mirrored half of the time, minus the mean image, colours shifted as in
           section 4.1 of the paper: our loader and augmentation, beside a torch DataLoader over the same memory map
@@ -37,15 +37,15 @@ from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
 
-IMAGES, SIZE, CROP = 2048, 256, 224
+SIZE, CROP = 256, 224
 BATCHES = 15                   # in one timed run
 PER_SHARD = 256                # so that writing out one shard falls together with decoding the next, as in a large set
 
 
-def photographs(root: Path, given: str | None) -> int:
-    """root/train/<class>/*.jpg and root/val/..., IMAGES of 500 x 375, about the mean of ImageNet's; how many."""
+def photographs(root: Path, given: str | None, count: int) -> None:
+    """root/train/<class>/*.jpg and root/val/..., `count` of 500 x 375, about the mean of ImageNet's."""
     files = sorted(p for p in Path(given).rglob("*") if is_image_file(str(p))) if given else []
-    for number in range(IMAGES):
+    for number in range(count):
         part = "val" if number % 64 == 0 else "train"
         path = root / part / "ab"[number // 64 % 2] / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,6 @@ def photographs(root: Path, given: str | None) -> int:
         else:
             image = Image.fromarray(draw_image(0, SIZE, number))
         image.resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=90)
-    return IMAGES
 
 
 # ---- feeding
@@ -161,6 +160,7 @@ def main() -> None:
     parser.add_argument("--photographs", metavar="DIR", help="a folder of photographs; default: patterns")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--only", default="", help="feed or prepare")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
@@ -171,7 +171,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "source"), Path(folder, "out")
-        count = photographs(source, options.photographs)
+        count = options.images
+        photographs(source, options.photographs, count)
         print(f"machine   {machine()}; {cores} cores; PyTorch {torch.__version__}; {count} images of 500 x 375, "
               f"{'photographs' if options.photographs else 'patterns'}\n{'':34s}{'ours':>9s}{'theirs':>9s}")
         prepare(str(source), str(out), per_shard=PER_SHARD, progress=False)
