@@ -93,7 +93,7 @@ def _weights_rows(length, tile):
 
 
 @lru_cache(maxsize=1024)
-def _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, dtype):
+def _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, dtype, workers):
     """How dw is computed: (tile, runs or None for im2col, lines at a time, arrays of work space).
 
     A run is (first output column, last, tap, length): for these columns `length` numbers of a kernel row, from this tap
@@ -114,10 +114,10 @@ def _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, dtype):
         depth = -(-R * S * D // len(tile[0])) * len(tile[0])
     width = len(tile[1]) * len(tile[2])
     count, lines = groups * -(-E // width), min(P, max(1, CHUNK_PIXELS // Q))
-    private = count * depth * width * dtype.itemsize <= PRIVATE_BYTES or count < threads()
-    parts = min(N * -(-P // lines), threads()) if private else 1
-    requests = [((parts, count, depth, width), dtype), ((threads(), lines * Q, width), dtype),
-                ((threads(), 0 if runs else lines * Q, depth), dtype)]
+    private = count * depth * width * dtype.itemsize <= PRIVATE_BYTES or count < workers
+    parts = min(N * -(-P // lines), workers) if private else 1
+    requests = [((parts, count, depth, width), dtype), ((workers, lines * Q, width), dtype),
+                ((workers, 0 if runs else lines * Q, depth), dtype)]
     return tile, np.array(runs or np.empty((0, 4)), np.int64), lines, requests
 
 
@@ -201,7 +201,7 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
     tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
-                                                x.dtype.str)
+                                                x.dtype.str, threads())
     totals, packed, cells = arrays_in(work, requests)
     window, units = (R, S, *stride, *pads[:2]), N * -(-P // lines)
     parts, count = totals.shape[:2]
@@ -229,5 +229,5 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     fast_data = winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dtype)
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, R * S, dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
-              _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, np.dtype(dtype).str)[-1]]
+              _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, np.dtype(dtype).str, threads())[-1]]
     return max(map(bytes_of, passes))

@@ -46,3 +46,15 @@ def test_ranges(rng, count):
     y, argmax = garbage((3, 7, 6, 38), x.dtype), garbage((3, 7, 6, 38), np.uint8)
     y, argmax = compare(ops, "maxpool_forward", x, y, argmax, writes=(1, 2), kind="exact", **options)
     compare(ops, "maxpool_backward", y, argmax, garbage(shape, x.dtype), writes=(2,), kind="elementwise", **options)
+
+
+def test_a_change_of_threads_between_two_calls(rng):
+    """What is planned for one number of threads is not used for another."""
+    before, ops = threads.threads(), get_ops("cpu")
+    c = Case(rng, "float32", *LARGE["conv2 of AlexNet"])
+    try:
+        for count in (1, 3, 2):
+            threads.set_threads(count)
+            c.compare(ops, work=None)
+    finally:
+        threads.set_threads(before)
