@@ -1,0 +1,65 @@
+"""The update of all 61 million parameters of AlexNet by SGD with momentum and decay, ours beside PyTorch's.
+
+Five arrays of 244 MB cross memory: w, dw and v are read, w and v are written. No line is written that has not been
+read, so nothing beside them moves, where a copy that stores in the usual way first reads what it is going to write.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from benchmark import Benchmark, command_line
+
+from minicnn.backend.ops import get_ops
+from minicnn.models.alexnet import alexnet
+from minicnn.param import Param
+from minicnn.train.sgd import SGD
+
+RECIPE = {"lr": 1e-4, "momentum": 0.9}
+DECAY = 0.0005
+GOALS = [("fused", 1.0, None), ("share", None, 0.9)]
+
+
+def main() -> None:
+    bench = Benchmark("bench_sgd", "Update of AlexNet's parameters", command_line(__doc__, peers=("fused", "eager")),
+                      note="Eager is PyTorch's SGD as it is by default, one operation after the other.")
+    shapes = {name: param.data.shape for name, param in alexnet("paper", device="reference").params.items()}
+    for threads in bench.each_threads():
+        functions = functions_of(bench.torch, get_ops("cpu"), shapes)
+        count = sum(int(np.prod(shape)) for shape in shapes.values())
+        bench.measure(f"update of {count:,} parameters", functions, limit="copy", gbyte=5 * 4e-9 * count,
+                      goals=GOALS if threads > 1 else [])
+    bench.finish()
+
+
+def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Side -> one update of its own weights, the same at first. Their results are compared after two."""
+    def tensors(scale: float, seed: int):
+        torch.manual_seed(seed)
+        return {name: scale * torch.randn(shape) for name, shape in shapes.items()}
+
+    params = {}
+    for (name, w), grad in zip(tensors(0.01, 0).items(), tensors(1e-3, 1).values(), strict=True):
+        params[name] = Param(name, w.numpy())
+        params[name].grad[...] = grad.numpy()
+    sgd = SGD(params, decay=DECAY, **RECIPE)
+    functions = {"ours": lambda: sgd.step(ops)}
+    for _ in range(2):
+        sgd.step(ops)
+    for peer in ("fused", "eager"):
+        leaves = [w.requires_grad_() for w in tensors(0.01, 0).values()]
+        for leaf, grad in zip(leaves, tensors(1e-3, 1).values(), strict=True):
+            leaf.grad = grad
+        optimiser = torch.optim.SGD(leaves, weight_decay=DECAY, fused=peer == "fused", **RECIPE)
+        for _ in range(2):
+            optimiser.step()
+        for (name, param), leaf in zip(params.items(), leaves, strict=True):
+            difference = np.abs(param.data - leaf.detach().numpy()).max()
+            if not difference < 1e-7:                       # two steps move a weight by up to 1e-6
+                raise SystemExit(f"error: {name}: PyTorch's {peer} update differs from ours by {difference:.1e}, where "
+                                 "1e-7 is allowed; these times cannot be compared")
+        functions[peer] = optimiser.step
+    return functions
+
+
+if __name__ == "__main__":
+    main()
