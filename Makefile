@@ -6,7 +6,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow lint bench gradcheck clean
+.PHONY: demo test slow lint bench gradcheck gpu-check clean
 
 demo: $(VENV)/demo
 	$(RUN)/python examples/alexnet_imagenet.py
@@ -19,6 +19,17 @@ slow: $(VENV)/dev
 
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck
+
+# On a machine with an NVIDIA GPU: what runs here, the tests on the GPU, and some of them under compute-sanitizer if it is
+# there (it comes with the CUDA toolkit). CUDA=12 for a driver of CUDA 12. Without a network, install the extras first.
+CUDA ?= 13
+gpu-check: $(VENV)/cuda$(CUDA)
+	$(RUN)/minicnn doctor
+	$(RUN)/python -m pytest -m cuda
+	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck synccheck; do \
+		echo "compute-sanitizer $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN)/python -m pytest \
+		-m cuda tests/kernels -k "plain or two_groups or across or overlapping or softmax" || exit 1; done; \
+	else echo "compute-sanitizer is not installed: races and stray accesses were looked for by the emulator only"; fi
 
 lint: $(VENV)/dev
 	$(RUN)/ruff check .
@@ -36,6 +47,10 @@ $(VENV)/demo: pyproject.toml setup.py | $(VENV)/bin/python
 
 $(VENV)/dev: pyproject.toml setup.py | $(VENV)/bin/python
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/cuda$(CUDA): pyproject.toml setup.py | $(VENV)/bin/python
+	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev,cuda$(CUDA)]'
 	@touch $@
 
 $(VENV)/judge: pyproject.toml setup.py | $(VENV)/bin/python

@@ -48,3 +48,35 @@ template <class F> __device__ inline void map(unsigned n, const T* a, const T* b
   }
   for (unsigned i = packs * VECTOR + thread_number(); i < n; i += thread_count()) y[i] = f(a[i], b[i]);
 }
+
+// ---- asynchronous copies and tensor cores: PTX on a GPU, and what the PTX manual says they do on the emulator
+#ifdef CUDA_EMULATOR
+template <int BYTES> inline void copy_async(void* to, const void* from, bool real) { cuemu_copy_async(to, from, BYTES, real ? BYTES : 0); }
+inline void copy_commit() { cuemu_copy_commit(); }
+template <int NEWEST> inline void copy_wait() { cuemu_copy_wait(NEWEST); }
+inline unsigned tf32(float x) { return (__float_as_uint(x) + 0x1000u) & ~0x1fffu; }
+inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_tf32(c, a, b); }
+#else
+// Starts a copy of 4, 8 or 16 bytes from memory to shared memory, or of so many zeros.
+template <int BYTES> __device__ inline void copy_async(void* to, const void* from, bool real) {
+  unsigned shared = (unsigned)__cvta_generic_to_shared(to);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(BYTES), "r"(real ? BYTES : 0) : "memory");
+}
+// Ends a group of copies; waits until all groups of this thread but the newest so many have arrived.
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int NEWEST> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(NEWEST) : "memory"); }
+
+// A float rounded to the 10 bits of mantissa that the tensor cores read.
+__device__ inline unsigned tf32(float x) {
+  unsigned rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  return rounded;
+}
+// c += a b by a whole warp, a (16, 8), b (8, 8), c (16, 8). With g = lane / 4 and t = lane % 4, a lane holds
+//     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)     b: (t, g), (t + 4, g)     c: (g, 2t), (g, 2t + 1) and g + 8
+__device__ inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif

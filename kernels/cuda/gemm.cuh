@@ -1,83 +1,53 @@
-// The matrix product behind convolution and fully connected layers:  C (M, N) = A (M, K) B (K, N).
+// The matrix product behind convolution and fully connected layers:  C (M, N) = A (M, K) B (K, N), three times over.
 //
-// A block of 256 threads makes a tile of 64 x 64 of C. It walks along K in steps of 16: all threads together copy a 64 x 16
-// piece of A and a 16 x 64 piece of B to shared memory, meet, and then each thread multiplies what it needs for its own
-// 4 x 4 numbers, which it keeps in registers. A number that came from memory is used 64 times; one read from shared memory
-// four times. Without the tiles every multiplication would fetch two numbers from memory.
+// A and B are given as functions of (row, column): where(row, column) is the address of an element, or null for a zero.
+// So they may be a plain matrix, its transpose, or one that exists nowhere, such as the windows of an image (conv.cu).
+// What depends on the row alone, and on the column alone, is computed apart: that is what Row and Column hold.
 //
-// A and B are given as functions of (row, column), so that they may be a plain matrix, its transpose, or a matrix that
-// exists nowhere, such as the windows of an image (conv.cu). What depends on the row alone, and on the column alone, is
-// computed apart and once: that is what Row and Column hold.
+// Grid (M / tile, N / tile, slices of K), a slice being a multiple of 16. With one slice the result goes where it belongs;
+// with several, each leaves its own partial sum, and add_slices adds them up, always in the same order.
 //
-// Grid (M / 64, N / 64, slices of K), a slice being a multiple of 16. With one slice the result goes where it belongs; with
-// several, each leaves its own partial sum, and add_slices adds them up in order.
+//     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
+//     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is on its way while this one is multiplied
+//     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply, 16 x 8 x 8 at once, in TF32
 #pragma once
 #include "common.cuh"
 
-constexpr int TILE_M = 64, TILE_N = 64, TILE_K = 16, GEMM_THREADS = 256;
-
-// element(row, column) = p[row * row_step + column * column_step]. ALONG_COLUMN says which index runs along memory, so
-// that neighbouring threads read neighbours.
-template <bool ALONG_COLUMN> struct Matrix {
+// A matrix whose rows lie one after the other, `step` numbers apart.
+struct Matrix {
   const T* p;
   unsigned rows, columns, step;
-  static constexpr bool along_column = ALONG_COLUMN;
-  struct Row { unsigned at; bool inside; };
-  using Column = Row;
-  __device__ Row row(unsigned i) const { return {ALONG_COLUMN ? i * step : i, i < rows}; }
-  __device__ Column column(unsigned k) const { return {ALONG_COLUMN ? k : k * step, k < columns}; }
-  __device__ T at(Row r, Column c) const { return r.inside && c.inside ? p[r.at + c.at] : T(0); }
+  static constexpr bool ALONG_COLUMN = true;          // going along a row is going along memory
+  struct Row { const T* p; };
+  struct Column { unsigned k; bool inside; };
+  __device__ Row row(unsigned i) const { return {i < rows ? p + i * step : nullptr}; }
+  __device__ Column column(unsigned k) const { return {k, k < columns}; }
+  __device__ const T* where(Row r, Column c) const { return r.p && c.inside ? r.p + c.k : nullptr; }
 };
 
-// Copies the tile of `matrix` with corner (row, column) to shared memory, as tile[column][row] or tile[row][column]. The
-// index along memory changes fastest from thread to thread.
-template <bool TRANSPOSED, int ROWS, int COLUMNS, int WIDTH, class M>
-__device__ inline void copy_tile(const M& matrix, unsigned row, unsigned column, T (*tile)[WIDTH]) {
-  constexpr int FAST = M::along_column ? COLUMNS : ROWS, SLOW = M::along_column ? ROWS : COLUMNS, STEP = GEMM_THREADS / FAST;
-  int fast = threadIdx.x % FAST, slow = threadIdx.x / FAST;
-  if constexpr (M::along_column) {
-    auto c = matrix.column(column + fast);
-    for (int i = slow; i < SLOW; i += STEP) (TRANSPOSED ? tile[fast][i] : tile[i][fast]) = matrix.at(matrix.row(row + i), c);
-  } else {
-    auto r = matrix.row(row + fast);
-    for (int i = slow; i < SLOW; i += STEP) (TRANSPOSED ? tile[i][fast] : tile[fast][i]) = matrix.at(r, matrix.column(column + i));
-  }
-}
+// The same elements, rows and columns exchanged. Nothing moves.
+template <class M> struct Transposed {
+  M m;
+  static constexpr bool ALONG_COLUMN = !M::ALONG_COLUMN;
+  using Row = typename M::Column;
+  using Column = typename M::Row;
+  __device__ Row row(unsigned i) const { return m.column(i); }
+  __device__ Column column(unsigned k) const { return m.row(k); }
+  __device__ const T* where(Row r, Column c) const { return m.where(c, r); }
+};
+template <class M> __device__ inline Transposed<M> transposed(const M& m) { return {m}; }
 
-template <class A, class B, class Put> __device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsigned K,
-                                                                   unsigned slice, Put put) {
-  __shared__ T tile_a[TILE_K][TILE_M + 1], tile_b[TILE_K][TILE_N + 1];        // + 1: columns fall into different banks
-  unsigned row = blockIdx.x * TILE_M, column = blockIdx.y * TILE_N, first = blockIdx.z * slice, last = min(first + slice, K);
-  unsigned x = threadIdx.x % 16, y = threadIdx.x / 16;
-  T sum[4][4] = {};
-  for (unsigned k = first; k < last; k += TILE_K) {
-    copy_tile<true, TILE_M, TILE_K>(a, row, k, tile_a);
-    copy_tile<false, TILE_K, TILE_N>(b, k, column, tile_b);
-    __syncthreads();                                                          // the tiles are whole
-    for (int l = 0; l < TILE_K; l++) {                                        // past K the tiles hold zeros
-      T left[4], right[4];
-      for (int i = 0; i < 4; i++) left[i] = tile_a[l][y + 16 * i], right[i] = tile_b[l][x + 16 * i];
-      for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) sum[i][j] += left[i] * right[j];
-    }
-    __syncthreads();                                                          // nobody needs them any more
-  }
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < 4; j++) {
-      unsigned m = row + y + 16 * i, n = column + x + 16 * j;
-      if (m < M && n < N) put(m, n, sum[i][j]);
-    }
-}
+// ---- what becomes of a sum
 
 // y[m][n] = sum + bias, then ReLU. Row m of y begins at m * step.
 struct Epilogue {
   T* y;
   unsigned step;
-  const T* bias;                                                              // or null
+  const T* bias;                                      // or null
   int relu;
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
     if (bias) sum += bias[n];
-    y[m * step + n] = relu && sum <= 0 ? T(0) : sum;                          // a NaN is not <= 0
+    y[m * step + n] = relu && sum <= 0 ? T(0) : sum;  // a NaN is not <= 0
   }
 };
 
@@ -95,4 +65,169 @@ __device__ inline void add_slices(const T* partial, T* dw, unsigned slices, unsi
     for (unsigned slice = 0; slice < slices; slice++) sum += partial[slice * M * N + i];
     dw[i / N * step + i % N] += sum;
   }
+}
+
+// ---- gemm. Blocks of 256 threads make a tile of 64 x 64 of C. The block walks along K in steps of 16: all threads copy a
+// 64 x 16 piece of A and a 16 x 64 piece of B to shared memory, meet, and then each multiplies what its own 4 x 4 sums
+// need, which stay in registers. A number that came from memory is used 64 times, one from shared memory four times;
+// without tiles, every multiplication would fetch two numbers from memory.
+constexpr int TILE = 64, STEP = 16;
+
+// tile[k][i] = element (i, k) of A, or (k, i) of B; neighbouring threads read neighbours in memory.
+template <bool IS_A, class M> __device__ inline void copy_tile(const M& matrix, unsigned corner, unsigned k0, T (*tile)[TILE + 1]) {
+  constexpr bool K_FAST = IS_A == M::ALONG_COLUMN;
+  for (int n = threadIdx.x; n < TILE * STEP; n += 256) {
+    unsigned i = K_FAST ? n / STEP : n % TILE, k = K_FAST ? n % STEP : n / TILE;
+    const T* from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                         : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+    tile[k][i] = from ? *from : T(0);
+  }
+}
+
+template <class A, class B, class Put>
+__device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsigned K, unsigned slice, Put put) {
+  __shared__ T tile_a[STEP][TILE + 1], tile_b[STEP][TILE + 1];                // + 1: columns fall into different banks
+  unsigned row = blockIdx.x * TILE, column = blockIdx.y * TILE, first = blockIdx.z * slice, last = min(first + slice, K);
+  unsigned x = threadIdx.x % 16, y = threadIdx.x / 16;
+  T sum[4][4] = {};
+  for (unsigned k = first; k < last; k += STEP) {
+    copy_tile<true>(a, row, k, tile_a);
+    copy_tile<false>(b, column, k, tile_b);
+    __syncthreads();                                                          // the tiles are whole
+    for (int l = 0; l < STEP; l++) {                                          // past K they hold zeros
+      T left[4], right[4];
+      for (int i = 0; i < 4; i++) left[i] = tile_a[l][y + 16 * i], right[i] = tile_b[l][x + 16 * i];
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sum[i][j] += left[i] * right[j];
+    }
+    __syncthreads();                                                          // nobody needs them any more
+  }
+  for (int i = 0; i < 4; i++)
+    for (int j = 0; j < 4; j++) {
+      unsigned m = row + y + 16 * i, n = column + x + 16 * j;
+      if (m < M && n < N) put(m, n, sum[i][j]);
+    }
+}
+
+// ---- gemm_async. Blocks of 128 threads make 128 x 64 of C, in steps of 64 bytes along K.
+constexpr int TALL = 128, WIDE = 64, DEEP = 64 / sizeof(T), ASYNC_THREADS = 128;
+
+// A piece of A (LENGTH = TALL) or of B (LENGTH = WIDE) in shared memory, laid out as in memory, so that V neighbours come
+// by one copy. The margin keeps them aligned and spreads the rows over the banks.
+template <int LENGTH, bool K_FAST> struct Piece {
+  static constexpr int WIDTH = (K_FAST ? DEEP : LENGTH) + VECTOR;
+  T cells[(K_FAST ? LENGTH : DEEP) * WIDTH];
+  __device__ T& at(int i, int k) { return cells[K_FAST ? i * WIDTH + k : k * WIDTH + i]; }
+
+  // Starts the copies of this thread's share of the chunks of V numbers. Chunks must not straddle the matrix's edge, nor
+  // anything else that ends a run of neighbours in memory: the caller chooses V so.
+  template <bool IS_A, int V, class M> __device__ void start(const M& matrix, unsigned corner, unsigned k0, const T* anywhere) {
+    constexpr int FAST = (K_FAST ? DEEP : LENGTH) / V;
+    for (int n = threadIdx.x; n < LENGTH * DEEP / V; n += ASYNC_THREADS) {
+      int fast = n % FAST * V, slow = n / FAST, i = K_FAST ? slow : fast, k = K_FAST ? fast : slow;
+      const T* from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                           : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+      copy_async<V * sizeof(T)>(&at(i, k), from ? from : anywhere, from != nullptr);
+    }
+  }
+};
+
+// What a thread keeps: 8 x 8 sums, in rows y, y + 16 ... and columns x, x + 8 ... of the tile.
+struct Registers {
+  T sum[8][8] = {};
+  __device__ static int x() { return threadIdx.x % 8; }
+  __device__ static int y() { return threadIdx.x / 8; }
+  template <class PA, class PB> __device__ void multiply(PA& a, PB& b) {
+#pragma unroll
+    for (int l = 0; l < DEEP; l++) {
+      T left[8], right[8];
+#pragma unroll
+      for (int i = 0; i < 8; i++) left[i] = a.at(y() + 16 * i, l), right[i] = b.at(x() + 8 * i, l);
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum[i][j] += left[i] * right[j];
+    }
+  }
+  template <class F> __device__ void each(F f) const {
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+#pragma unroll
+      for (int j = 0; j < 8; j++) f(y() + 16 * i, x() + 8 * j, sum[i][j]);
+  }
+};
+
+// What a warp keeps: 32 rows and all 64 columns of the tile, as 2 x 8 results of the tensor cores. Of each 16 x 8 result a
+// lane holds four numbers (mma_tf32 in common.cuh says which).
+struct TensorCores {
+  float sum[2][8][4] = {};
+  __device__ static int warp() { return threadIdx.x / 32; }
+  __device__ static int group() { return threadIdx.x % 32 / 4; }
+  __device__ static int member() { return threadIdx.x % 4; }
+  template <class PA, class PB> __device__ void multiply(PA& a, PB& b) {
+    int g = group(), t = member();
+#pragma unroll
+    for (int l = 0; l < DEEP; l += 8) {
+      unsigned left[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) left[i][r] = tf32(a.at(32 * warp() + 16 * i + g + r % 2 * 8, l + t + r / 2 * 4));
+#pragma unroll
+      for (int j = 0; j < 8; j++) {
+        unsigned right[2] = {tf32(b.at(8 * j + g, l + t)), tf32(b.at(8 * j + g, l + t + 4))};
+#pragma unroll
+        for (int i = 0; i < 2; i++) mma_tf32(sum[i][j], left[i], right);
+      }
+    }
+  }
+  template <class F> __device__ void each(F f) const {
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) f(32 * warp() + 16 * i + group() + r / 2 * 8, 8 * j + 2 * member() + r % 2, sum[i][j][r]);
+  }
+};
+
+// There is no TF32 of a double: there, the tensor cores' version is the registers' once more.
+template <class Number> struct Tensor { using Sums = Registers; };
+template <> struct Tensor<float> { using Sums = TensorCores; };
+
+// Two sets of pieces take turns: while one is multiplied, the copies to the other are under way, past the registers and
+// without anybody waiting for them. VA and VB: numbers to a copy.
+// `packs`: the matrices' runs of neighbours begin at, and last for, multiples of 16 bytes. `anywhere`: any valid address.
+template <class Sums, class A, class B, class Put>
+__device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int packs, unsigned M, unsigned N, unsigned K,
+                                  unsigned slice, Put put) {
+  __shared__ __align__(16) Piece<TALL, A::ALONG_COLUMN> pieces_a[2];
+  __shared__ __align__(16) Piece<WIDE, !B::ALONG_COLUMN> pieces_b[2];
+  unsigned row = blockIdx.x * TALL, column = blockIdx.y * WIDE, first = blockIdx.z * slice, last = min(first + slice, K);
+  Sums sums;
+  auto start = [&](unsigned k, int turn) {
+    if (packs) {
+      pieces_a[turn].template start<true, VECTOR>(a, row, k, anywhere);
+      pieces_b[turn].template start<false, VECTOR>(b, column, k, anywhere);
+    } else {
+      pieces_a[turn].template start<true, 1>(a, row, k, anywhere);
+      pieces_b[turn].template start<false, 1>(b, column, k, anywhere);
+    }
+    copy_commit();
+  };
+  start(first, 0);
+  for (unsigned k = first, turn = 0; k < last; k += DEEP, turn ^= 1) {
+    if (k + DEEP < last) {
+      start(k + DEEP, turn ^ 1);
+      copy_wait<1>();                                                         // all but the newest have arrived
+    } else {
+      copy_wait<0>();
+    }
+    __syncthreads();                                                          // everybody's have
+    sums.multiply(pieces_a[turn], pieces_b[turn]);
+    __syncthreads();                                                          // this set may be written again
+  }
+  sums.each([&](unsigned m, unsigned n, T sum) {
+    if (row + m < M && column + n < N) put(row + m, column + n, sum);
+  });
 }

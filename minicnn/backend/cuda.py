@@ -24,6 +24,11 @@ THREADS = 256               # a block, where nothing else asks for another numbe
 LARGEST = 2**31             # kernels count in 32 bits
 SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
 VECTOR_BYTES = 16
+# Version of the matrix products -> rows and columns of a tile, threads of a block (gemm.cuh); and the version of
+# linear.cu that goes with it, where 1 and 2 are the same.
+TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
+LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4"}
+VERSION = "v3"              # the fastest in IEEE float32; v4 rounds to TF32
 SLICES = 64                 # into which the sum over all pixels of a batch is cut at most
 SLICE = 512                 # pixels in a slice at least
 
@@ -38,10 +43,10 @@ def ceil_div(a: int, b: int) -> int:
 
 
 class CudaOps(Ops):
-    """All operations on one device."""
+    """All operations on one device. version: of the matrix products, a key of TILES (see kernels/README.md)."""
 
-    def __init__(self, device):
-        self.name, self.device = "cuda", device
+    def __init__(self, device, version: str = VERSION):
+        self.name, self.device, self.version = "cuda", device, version
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
         self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function, parameters
         self._modules: dict[tuple[str, str], object] = {}
@@ -55,7 +60,7 @@ class CudaOps(Ops):
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
 
     # ---- launching
-    def _launch(self, file: str, kernel: str, grid, arguments: tuple, *, block=THREADS, shared: int = 0) -> None:
+    def _launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
 
         arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, a dict for a
@@ -331,56 +336,86 @@ class CudaOps(Ops):
         self._launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
 
     # ---- linear
+    def _product(self, operation: str, M: int, N: int, arguments: tuple) -> None:
+        """A matrix product of linear.cu, in the version of this backend."""
+        version, (tall, wide, threads) = LINEAR[self.version], TILES[self.version]
+        self._launch("linear", f"linear_{version}_{operation}", (ceil_div(M, tall), ceil_div(N, wide)), arguments,
+                     block=threads)
+
     def linear_forward(self, x, w, y, *, epilogue=(None, False), work=None):
         """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
         (N, I), O = x.shape, w.shape[1]                                                             # noqa: E741
-        self._launch("linear", "linear_forward", _tiles(N, O), (x, w, y, epilogue[0], N, I, O, int(epilogue[1])))
+        packs = self._packs(I, x) & self._packs(O, w)
+        self._product("forward", N, O, (x, w, y, epilogue[0], N, I, O, int(epilogue[1]), packs))
 
     def linear_backward_data(self, dy, w, dx, *, work=None):
         """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
         (N, O), I = dy.shape, w.shape[0]                                                            # noqa: E741
-        self._launch("linear", "linear_backward_data", _tiles(N, I), (dy, w, dx, N, I, O))
+        self._product("backward_data", N, I, (dy, w, dx, N, I, O, self._packs(O, dy, w)))
 
     def linear_backward_weights(self, x, dy, dw, *, add=True, work=None):
-        """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
-        if not add:
-            dw.fill(0)
+        """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw =."""
         (N, I), O = x.shape, dy.shape[1]                                                            # noqa: E741
-        self._launch("linear", "linear_backward_weights", _tiles(I, O), (x, dy, dw, N, I, O))
+        packs = self._packs(I, x) & self._packs(O, dy)
+        self._product("backward_weights", I, O, (x, dy, dw, N, I, O, int(add), packs))
 
     def linear_work(self, x_shape, w_shape, dtype):
         """Bytes of work space: none."""
         return 0
 
-    # ---- conv
+    # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
+    def _grid(self, M: int, N: int, slices: int = 1) -> dict:
+        """Grid and block of a product of conv.cu, in the version of this backend."""
+        tall, wide, threads = TILES[self.version]
+        return {"grid": (ceil_div(M, tall), ceil_div(N, wide), slices), "block": threads}
+
+    def _conv_packs(self, shape: _Shape, *arrays) -> int:
+        return self._packs(shape.geometry["D"], *arrays) & self._packs(shape.kernels, *arrays)
+
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
-        shape = _Shape(x.shape, w.shape, y.shape, stride, pads, groups)
-        X, _ = self._work(work, shape.work, x.dtype)
-        for g in range(groups):
-            geometry = shape.geometry | {"g": g}
-            self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
-            self._launch("conv", "conv_v1_forward", _tiles(shape.pixels, shape.kernels),
-                         (X, w, y, epilogue[0], int(epilogue[1]), geometry))
+        shape, (bias, relu) = _Shape(x.shape, w.shape, y.shape, stride, pads, groups), epilogue
+        X, packs = None, self._conv_packs(shape, x, w)
+        if self.version == "v1":
+            X, _ = self._work(work, shape.work(self.version), x.dtype)
+        for geometry in shape.groups():
+            if self.version == "v1":
+                self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
+                arguments = (X, w, y, bias, int(relu), geometry)
+            else:
+                arguments = (x, w, y, bias, int(relu), packs, geometry)
+            self._launch("conv", f"conv_{self.version}_forward", arguments=arguments,
+                         **self._grid(shape.pixels, shape.kernels))
 
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
         shape = _Shape(dx.shape, w.shape, dy.shape, stride, pads, groups)
-        dX, _ = self._work(work, shape.work, dy.dtype)
-        for g in range(groups):
-            geometry = shape.geometry | {"g": g}
-            self._launch("conv", "conv_v1_backward_data", _tiles(shape.pixels, shape.taps), (dy, w, dX, geometry))
-            self._launch("conv", "conv_col2im", ceil_div(dx.size // groups, THREADS), (dX, dx, geometry))
+        N, H, W, _ = dx.shape
+        if self.version == "v1":
+            dX, _ = self._work(work, shape.work(self.version), dy.dtype)
+            for geometry in shape.groups():
+                self._launch("conv", "conv_v1_backward_data", arguments=(dy, w, dX, geometry),
+                             **self._grid(shape.pixels, shape.taps))
+                self._launch("conv", "conv_col2im", ceil_div(dx.size // groups, THREADS), (dX, dx, geometry))
+            return
+        packs = self._packs(shape.kernels, dy, w)
+        for geometry in shape.groups():
+            self._launch("conv", f"conv_{self.version}_backward_data", arguments=(dy, w, dx, packs, geometry),
+                         **self._grid(N * H * W, geometry["D"]))
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
         shape = _Shape(x.shape, dw.shape, dy.shape, stride, pads, groups)
-        X, partial = self._work(work, shape.work, x.dtype)
-        for g in range(groups):
-            geometry = shape.geometry | {"g": g}
-            self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
-            self._launch("conv", "conv_v1_backward_weights", (*_tiles(shape.taps, shape.kernels), shape.slices),
-                         (X, dy, partial, shape.slice, geometry))
+        X, partial = self._work(work, shape.work(self.version), x.dtype)
+        packs = self._conv_packs(shape, x, dy)
+        for geometry in shape.groups():
+            if self.version == "v1":
+                self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
+                arguments = (X, dy, partial, shape.slice, geometry)
+            else:
+                arguments = (x, dy, partial, shape.slice, packs, geometry)
+            self._launch("conv", f"conv_{self.version}_backward_weights", arguments=arguments,
+                         **self._grid(shape.taps, shape.kernels, shape.slices))
             self._launch("conv", "conv_add_slices", ceil_div(shape.taps * shape.kernels, THREADS),
                          (partial, dw, shape.slices, geometry))
 
@@ -389,7 +424,7 @@ class CudaOps(Ops):
         (N, H, W, _), (R, S, _, K), (top, left, bottom, right) = x_shape, w_shape, pads
         P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
         shape = _Shape(x_shape, w_shape, (N, P, Q, K), stride, pads, groups)
-        return sum(_aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work)
+        return sum(_aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work(self.version))
 
 
 class _Shape:
@@ -400,21 +435,20 @@ class _Shape:
         self.geometry = {"N": N, "H": H, "W": W, "C": C, "P": P, "Q": Q, "K": K, "R": R, "S": S, "D": D,
                          "stride_h": stride[0], "stride_w": stride[1], "top": pads[0], "left": pads[1]}
         self.pixels, self.taps, self.kernels = N * P * Q, R * S * D, K // groups
+        self._groups = groups
         # The sum over all pixels is cut into slices, so that the few tiles of dw keep a whole GPU busy. How many
         # depends on the shapes alone: the same sum in the same order, whatever the GPU.
         slices = max(1, min(SLICES, self.pixels // SLICE))
         self.slice = _aligned(ceil_div(self.pixels, slices), 16)
         self.slices = ceil_div(self.pixels, self.slice)
 
-    @property
-    def work(self) -> list[tuple[int, ...]]:
-        """Shapes of X and of the slices' sums, for one group."""
-        return [(self.pixels, self.taps), (self.slices, self.taps, self.kernels)]
+    def groups(self) -> list[dict[str, int]]:
+        """The Geometry of each group's launch."""
+        return [self.geometry | {"g": g} for g in range(self._groups)]
 
-
-def _tiles(M: int, N: int) -> tuple[int, int]:
-    """The grid of a matrix product (TILE_M and TILE_N of gemm.cuh)."""
-    return ceil_div(M, 64), ceil_div(N, 64)
+    def work(self, version: str) -> list[tuple[int, ...]]:
+        """Shapes of X (nothing from version 2 on) and of the slices' sums, for one group."""
+        return [(self.pixels if version == "v1" else 0, self.taps), (self.slices, self.taps, self.kernels)]
 
 
 def _aligned(size: int, to: int = 256) -> int:

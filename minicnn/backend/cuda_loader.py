@@ -78,7 +78,7 @@ def options(dtype: str) -> tuple[str, ...]:
 
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
-_STRUCT = re.compile(r"struct (\w+) \{(.*?)\n\};", re.S)
+_STRUCT = re.compile(r"^struct (\w+) \{\s*\n(.*?)^\};", re.M | re.S)
 _FIELDS = re.compile(r"^\s*(int|unsigned|float|T) ([\w, ]+);", re.M)
 _PARAMETER = re.compile(r"(const )?(\w+)(\*)?\s*(\w+)")
 

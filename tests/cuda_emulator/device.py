@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.backend.cuda import CudaOps
+from minicnn.backend.cuda import VERSION, CudaOps
 from tests.cuda_emulator.build import EmulatorError, Library
 
 GUARD = 4096                # bytes of 0xFF around every array that a kernel is given
@@ -157,6 +157,6 @@ def is_emulated(ops) -> bool:
     return isinstance(getattr(ops, "device", None), EmulatorDevice)
 
 
-def emulated_ops(cache_folder: Path, **options) -> CudaOps:
+def emulated_ops(cache_folder: Path, version: str = VERSION, **options) -> CudaOps:
     """The cuda backend on an emulated device; see EmulatorDevice for the options."""
-    return CudaOps(EmulatorDevice(cache_folder, **options))
+    return CudaOps(EmulatorDevice(cache_folder, **options), version)

@@ -10,7 +10,7 @@
 //   - reading or writing outside of every array, or writing to a const one
 //   - two threads of a block, no barrier between them (in one warp: no warp operation), one of which writes
 //   - two blocks, one of which writes: nothing orders blocks
-//   - reading shared memory that nobody in this block has written
+//   - reading shared memory that nobody in this block has written, or that an asynchronous copy may still be writing
 #include <link.h>
 #include <sys/mman.h>
 
@@ -140,6 +140,7 @@ struct Cell {                              // of one element (of 4 bytes in shar
   uint8_t write_bytes;                     // which bytes of the cell
   uint8_t readers;                         // 0: one thread, 1: several of one warp, 2: of several warps
   uint8_t other_block_read;
+  uint8_t in_flight;                       // an asynchronous copy to here has begun, and nobody has waited for it
 };
 struct Region {
   uintptr_t low, high;
@@ -151,6 +152,7 @@ std::vector<Region> regions;               // slots stay from launch to launch: 
 size_t used_regions;
 Region* last_region;
 bool watching;
+bool beginning;                            // the write at hand is the beginning of an asynchronous copy
 uint32_t epoch = 1, launch_epoch, block_epoch;
 std::vector<uint16_t> warp_epochs;
 uintptr_t library_low, library_high;       // of the kernel: its constant tables may be read
@@ -243,9 +245,11 @@ void access(uintptr_t address, unsigned size, bool write, uintptr_t pc) {
         }
       }
       cell.write_epoch = epoch, cell.writer = current->number, cell.write_warp_epoch = warp_epoch, cell.write_bytes = bytes;
+      cell.in_flight = beginning;
       continue;
     }
     if (shared && cell.write_epoch < block_epoch) DIE(pc, "reads byte %lu of shared memory, which nobody has written", (unsigned long)at);
+    if (shared && cell.in_flight) DIE(pc, "reads byte %lu of shared memory, whose copy has not been waited for", (unsigned long)at);
     if (!read) cell.other_block_read = 0;
     else if (cell.read_epoch < block_epoch) cell.other_block_read = 1;
     if (cell.read_epoch != epoch) cell.readers = 0;
@@ -367,6 +371,7 @@ int cuemu_launch(void (*call)(void**), void** arguments, const unsigned* grid, c
     std::swap(order[i], order[(random >> 8) % (i + 1)]);
   }
   body = call, body_arguments = arguments;
+  beginning = false;                       // a launch that failed may have left it
   watching = watch, used_regions = 0, last_region = nullptr;
   launch_epoch = ++epoch;
   Library library{(uintptr_t)call, 0, 0, nullptr, 0};
@@ -425,10 +430,36 @@ void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, c
   memcpy(value, current->all[from], bytes);
 }
 
-// cp.async: the bytes arrive at the wait and not before, so that a missing wait shows. The rest of `bytes` is zeros.
+// mma.sync.m16n8k8 in TF32, by the fragment layout of the PTX manual: with g = lane / 4 and t = lane % 4 a lane holds
+//     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)     b: (t, g), (t + 4, g)     c: (g, 2t), (g, 2t + 1), (g + 8, 2t) ...
+// The hardware reads the upper 19 bits of each operand and multiplies exactly; its order of additions is not documented.
+void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]}, all[32][6];
+  meet(mine, sizeof mine, 0xffffffffu, "mma", 0);
+  for (int lane = 0; lane < 32; lane++) memcpy(all[lane], current->all[lane], sizeof all[lane]);
+  auto number = [&](int lane, int i) {
+    unsigned bits = all[lane][i] & ~0x1fffu;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+  };
+  int g = current->lane / 4, t = current->lane % 4;
+  for (int i = 0; i < 4; i++) {
+    int row = g + i / 2 * 8, column = 2 * t + i % 2;
+    for (int k = 0; k < 8; k++)
+      c[i] += number(row % 8 * 4 + k % 4, row / 8 + k / 4 * 2) * number(column * 4 + k % 4, 4 + k / 4);
+  }
+}
+
+// cp.async: a write that lasts from its beginning to the wait; others must keep away from then on. The bytes arrive at the
+// wait and not before. The rest of `bytes` is zeros.
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled) {
   uintptr_t pc = (uintptr_t)__builtin_return_address(0);
   if (((uintptr_t)to | (filled ? (uintptr_t)from : 0)) & (bytes - 1)) DIE(pc, "cp.async of %d bytes from or to a misaligned address", bytes);
+  if (filled) access((uintptr_t)from, filled, false, pc);
+  beginning = true;
+  access((uintptr_t)to, bytes, true, pc);
+  beginning = false;
   current->copies.push_back({to, from, bytes, filled, current->group, pc});
 }
 void cuemu_copy_commit() { current->group++; }
@@ -438,7 +469,6 @@ void cuemu_copy_wait(int newest) {                       // all groups but the n
   for (size_t i = 0; i < copies.size(); i++) {
     Copy copy = copies[i];
     if (copy.group >= current->group - newest) { copies[kept++] = copy; continue; }
-    if (copy.filled) access((uintptr_t)copy.from, copy.filled, false, copy.pc);
     access((uintptr_t)copy.to, copy.bytes, true, copy.pc);
     memcpy(copy.to, copy.from, copy.filled);
     memset((char*)copy.to + copy.filled, 0, copy.bytes - copy.filled);

@@ -39,6 +39,7 @@ void cuemu_barrier(const char* file, int line);
 void cuemu_warp_barrier(const char* file, int line, unsigned mask);
 void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, const char* file, int line);
 void cuemu_exchange(const void* mine, int bytes, void* all, unsigned mask, const char* file, int line);
+void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();
 void cuemu_copy_wait(int newest);
@@ -111,8 +112,8 @@ static int cuemu_parameters(void (*)(P...), char* kinds, int* sizes) {
 }
 #define CUEMU_EXPORT extern "C" __attribute__((no_sanitize_thread, visibility("default")))
 #define CUEMU_KERNEL(name)                                                    \
-  CUEMU_EXPORT void cuemu_call_##name(void** a) { cuemu_run(name, a); }       \
-  CUEMU_EXPORT int cuemu_parameters_##name(char* k, int* s) { return cuemu_parameters(name, k, s); }
+  CUEMU_EXPORT void cuemu_call_##name(void** a_) { cuemu_run(name, a_); }     \
+  CUEMU_EXPORT int cuemu_parameters_##name(char* k_, int* s_) { return cuemu_parameters(name, k_, s_); }
 // Touched once before a launch, so that the library's block of __shared__ variables exists.
 static thread_local volatile char cuemu_anchor;
 CUEMU_EXPORT void cuemu_touch() { cuemu_anchor = 1; }

@@ -1,0 +1,235 @@
+"""The CUDA launcher: what it refuses where CuPy would let it pass, every version of the matrix products, and why a GPU
+cannot be used. All of it on the emulator; nothing here needs CuPy or a GPU."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minicnn.backend import cuda, cuda_loader
+from minicnn.backend.ops import OPS, get_ops
+from minicnn.errors import DeviceError, ShapeError
+from tests.cuda_emulator.build import why_not
+from tests.cuda_emulator.device import EmulatorDevice, emulated_ops
+from tests.kernels.harness import call, compare, garbage
+from tests.kernels.test_conv import SMALL, Case
+
+needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
+VERSIONS = list(cuda.TILES)
+
+
+# ---- the text of the kernels
+def test_headers_are_written_into_the_text():
+    """CuPy keeps compiled kernels by their text alone: an edited header must change it."""
+    for name in cuda_loader.files():
+        text = cuda_loader.source(name)
+        assert "#include" not in text and text.count("typedef REAL T;") == 1
+
+
+def test_parameters_are_read_from_the_text():
+    step = cuda_loader.kernels("sgd")["sgd_step"]
+    assert [(p.name, p.type, p.pointer, p.const) for p in step[:4]] == [
+        ("w", "T", True, False), ("dw", "T", True, True), ("v", "T", True, False), ("n", "unsigned", False, False)]
+    window = cuda_loader.kernels("pool")["maxpool_forward"][3]
+    assert window.fields[0] == ("H", "int") and window.dtype("float32").itemsize == 44
+
+
+def test_a_parameter_that_cannot_be_checked_is_refused(monkeypatch):
+    text = 'extern "C" __global__ void k(const half* x) { }'
+    monkeypatch.setattr(cuda_loader, "source", lambda name: text)
+    with pytest.raises(DeviceError, match=r"kernels/cuda/odd.cu: k takes 'const half\* x'; .*float"):
+        cuda_loader.kernels.__wrapped__("odd")
+
+
+def test_tiles_are_those_of_the_kernels():
+    text = cuda_loader.source("conv")
+    assert "constexpr int TILE = 64, STEP = 16;" in text
+    assert "constexpr int TALL = 128, WIDE = 64, DEEP = 64 / sizeof(T), ASYNC_THREADS = 128;" in text
+    assert "constexpr int TILE = 1024;" in cuda_loader.source("lrn")
+    assert cuda.TILES["v3"] == cuda.TILES["v4"] == (128, 64, 128) and cuda.TILES["v2"] == (64, 64, 256)
+
+
+# ---- what is refused
+@pytest.fixture
+def x():
+    return np.ones((2, 3, 4, 5), "f4")
+
+
+@needs_emulator
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda x: x.astype("f8"), "relu_forward: y must be float32, it is float64"),
+    (lambda x: x.astype("i4"), "relu_forward: y must be float32, it is int32"),
+    (lambda x: x.T, r"relu_forward: y, an array of shape \(5, 4, 3, 2\), is not C-contiguous"),
+    (lambda x: x.tolist(), "relu_forward: y must be an array of this backend's device, it is builtins.list"),
+])
+def test_wrong_arrays_are_refused(emulated, x, change, message):
+    with pytest.raises(ShapeError, match=message):
+        emulated.relu_forward(x, change(x))
+
+
+@needs_emulator
+def test_other_number_types_are_refused(emulated, x):
+    with pytest.raises(ShapeError, match="relu_forward: x must be float32 or float64, it is float16"):
+        emulated.relu_forward(x.astype("f2"), x.astype("f2"))
+
+
+@needs_emulator
+def test_numbers_that_do_not_fit_are_refused(emulated, x):
+    options = {"rate": 0.5, "scale": 1.0, "seed": 1, "purpose": 2, "sample_ids": np.arange(2, dtype=np.uint32)}
+    with pytest.raises(ShapeError, match="dropout: epoch = 4294967296 does not fit uint32"):
+        emulated.dropout_forward(x, x, epoch=2**32, **options)
+    with pytest.raises(ShapeError, match="dropout: epoch = -1 does not fit uint32"):
+        emulated.dropout_forward(x, x, epoch=-1, **options)
+
+
+@needs_emulator
+def test_arrays_too_large_to_count_are_refused(emulated):
+    large = np.lib.stride_tricks.as_strided(np.empty(1, "u1"), (2**31,), (0,))
+    monster = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
+    parameter = cuda_loader.Parameter("images", "byte", pointer=True)
+    ops = cuda.CudaOps(SimpleNamespace(empty=None, zeros=None, to_host=None, owns=lambda array: True))
+    with pytest.raises(ShapeError, match="images has 2,147,483,648 elements.*smaller batch"):
+        ops._checked("k", parameter, monster, "float32")
+
+
+@needs_emulator
+def test_too_much_shared_memory_is_refused(emulated):
+    x = np.ones((1, 1, 1, 20001), "f8")
+    with pytest.raises(ShapeError, match="lrn_backward: a grid of .* shared memory is more than a GPU takes"):
+        emulated.lrn_backward(x, x.copy(), x.copy(), n=9999, k=1.0, alpha=1.0, beta=0.5)
+
+
+@needs_emulator
+def test_nothing_is_launched_for_an_empty_batch(emulated):
+    """CuPy would turn an empty grid into a grid of one block."""
+    before, empty = emulated.device.launches, np.ones((0, 4, 4, 3), "f4")
+    emulated.relu_forward(empty, empty.copy())
+    emulated.add_backward(empty, [empty.copy(), None])
+    assert emulated.device.launches == before
+
+
+@needs_emulator
+def test_an_array_of_the_device_is_handed_through(emulated, x):
+    assert emulated.from_host(x) is x
+    assert emulated.from_host(x.T).flags.c_contiguous
+
+
+def test_a_missing_operation_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setitem(OPS, "sgd", ("sgd_step", "sgd_leap"))
+    with pytest.raises(DeviceError, match="backend 'cuda' lacks the operation sgd_leap"):
+        cuda.CudaOps(EmulatorDevice(tmp_path))
+
+
+# ---- versions of the matrix products
+@needs_emulator
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", ["two groups", "uneven pads", "stride past the kernel", "four channels"])
+def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
+    """The last case goes by chunks of 16 bytes, in groups, with a sum in several slices."""
+    shapes = SMALL | {"four channels": ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)}
+    c, ops = Case(rng, dtype, *shapes[case]), emulated_ops(cuda_cache, version)
+    if version == "v4" and dtype == "float32":
+        compare_tf32(ops, c)
+    else:
+        c.compare(ops, work=c.work(ops))
+
+
+def compare_tf32(ops, c):
+    """Products of numbers rounded to 10 bits: an error of 2^-11 in each factor, so of about 2^-10 in a term."""
+    reference = get_ops("reference")
+    for function, arrays, output in (("conv_forward", (c.x, c.w), c.dy), ("conv_backward_data", (c.dy, c.w), c.x),
+                                     ("conv_backward_weights", (c.x, c.dy), c.w)):
+        start = np.zeros_like(output)
+        got = call(ops, function, *arrays, start, writes=(2,), **c.options)
+        wanted = call(reference, function, *arrays, start, writes=(2,), **c.options)
+        bound = call(reference, function, *map(np.abs, arrays), start, writes=(2,), **c.options)
+        error = np.abs(got - wanted)
+        assert (error <= 2**-9.5 * bound + 1e-6).all() and error.max() > 1e-6, function     # and it is TF32
+
+
+@needs_emulator
+@pytest.mark.parametrize("shape", [(5, 12, 8), (3, 7, 6), (70, 132, 68)], ids=str)
+@pytest.mark.parametrize("version", ["v1", "v3"])
+def test_linear_equals_reference(cuda_cache, rng, version, shape):
+    (N, I, O), ops = shape, emulated_ops(cuda_cache, version)                                       # noqa: E741
+    x, w, b, dy = (rng.standard_normal(s).astype("f4") for s in ((N, I), (I, O), O, (N, O)))
+    compare(ops, "linear_forward", x, w, garbage((N, O), "f4"), writes=(2,), kind="sum", terms=I, epilogue=(b, True))
+    compare(ops, "linear_backward_data", dy, w, garbage((N, I), "f4"), writes=(2,), kind="sum", terms=O)
+    compare(ops, "linear_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=N)
+
+
+@needs_emulator
+def test_tensor_cores_multiply_small_integers_exactly(cuda_cache, rng):
+    """Every fragment in its place: with integers below 2^10 nothing is rounded, so a wrong index cannot hide."""
+    ops = emulated_ops(cuda_cache, "v4")
+    x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
+    y = np.full((37, 68), np.nan, "f4")
+    ops.linear_forward(x, w, y)
+    np.testing.assert_array_equal(y, x @ w)
+
+
+# ---- why a GPU cannot be used
+class DriverError(Exception):
+    pass
+
+
+def fake_cupy(devices=1, result=42, driver=None, compiles=True):
+    """As much of CuPy as the probe touches."""
+    def device_count():
+        if driver:
+            raise DriverError(driver)
+        return devices
+
+    def kernel(text, name, options):
+        assert "probe" in text
+        if not compiles:
+            raise RuntimeError("cannot find libnvrtc.so.13\nand more")
+        return lambda grid, block, arguments: None
+
+    runtime = SimpleNamespace(getDeviceCount=device_count)
+    return SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime), RawKernel=kernel,
+                           zeros=lambda n, dtype: np.full(n, result, dtype))
+
+
+@pytest.fixture
+def reason(monkeypatch):
+    """What the probe says of a CuPy that is given."""
+    def ask(cupy):
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        return cuda_loader.why_not.__wrapped__()
+    return ask
+
+
+def test_the_probe_believes_a_kernel_that_ran(reason):
+    assert reason(fake_cupy()) is None
+
+
+@pytest.mark.parametrize(("cupy", "message"), [
+    (None, r"CuPy is not installed or cannot be loaded \(.*\); pip install 'minicnn\[cuda13\]'.*nvidia-smi"),
+    (fake_cupy(devices=0), "there is no NVIDIA GPU in this machine"),
+    (fake_cupy(driver="cudaErrorInsufficientDriver"), "finds no NVIDIA driver .*cudaErrorInsufficientDriver.*install"),
+    (fake_cupy(result=7), "gave a wrong result"),
+    (fake_cupy(compiles=False), r"cannot be compiled and run \(RuntimeError: cannot find libnvrtc.so.13\); pip"),
+])
+def test_the_probe_says_why_not_in_one_line(reason, cupy, message):
+    import re
+    found = reason(cupy)
+    assert re.search(message, found) and "\n" not in found
+
+
+def test_a_device_that_cannot_be_used_is_refused_and_auto_goes_on(monkeypatch):
+    monkeypatch.setattr(cuda_loader, "why_not", lambda: "there is no GPU")
+    with pytest.raises(DeviceError, match="device 'cuda' cannot be used: there is no GPU; or use --device cpu"):
+        get_ops.__wrapped__("cuda")
+    assert get_ops.__wrapped__("auto").name == "cpu"
+
+
+@needs_emulator
+def test_auto_takes_a_gpu_that_works(monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda_loader, "why_not", lambda: None)
+    monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
+    assert get_ops.__wrapped__("auto").name == "cuda"

@@ -1,0 +1,39 @@
+"""Every kernel file compiles for an A100, an H100 and the Blackwell GeForces as CuPy would compile it: no warning, no
+register that spills to memory, no more shared memory than every GPU gives. No GPU is needed, only NVRTC's wheel."""
+
+from __future__ import annotations
+
+import pytest
+
+from minicnn.backend import cuda_loader
+from tests.cuda_emulator import nvrtc
+
+pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc")
+
+
+@pytest.mark.parametrize(("arch", "dtype"), [("80", "float32"), ("90", "float32"), ("120", "float32"),
+                                             ("90", "float64")])
+@pytest.mark.parametrize("name", cuda_loader.files())
+def test_compiles(name, arch, dtype):
+    cubin, log = nvrtc.compile_cubin(cuda_loader.source(name), name, arch, cuda_loader.options(dtype))
+    assert cubin[:4] == b"\x7fELF"
+    assert "warning" not in log, log
+    found = nvrtc.resources(log)
+    assert set(found) == set(cuda_loader.kernels(name))
+    for kernel, used in found.items():
+        assert used["spills"] == 0 and used["stack"] == 0, (kernel, used)
+        assert used["shared"] <= 48 * 1024 and used["registers"] * 256 <= 65536, (kernel, used)
+
+
+@pytest.mark.parametrize(("text", "complaint"), [
+    ('extern "C" __global__ void k(float* x) { int unused; x[0] = 1; }', "warning"),
+    ('extern "C" __global__ void k(float* x) { volatile float a[9]; a[(int)x[5]] = 1; x[0] = a[(int)x[3]]; }', "stack"),
+])
+def test_warnings_and_stacks_are_seen(text, complaint):
+    _, log = nvrtc.compile_cubin(text, "k", "90", ())
+    assert "warning" in log if complaint == "warning" else nvrtc.resources(log)["k"]["stack"] > 0
+
+
+def test_errors_name_the_file_and_line():
+    with pytest.raises(RuntimeError, match=r"k.cu\(2\): error"):
+        nvrtc.compile_cubin('extern "C" __global__ void k(float* x) {\n x[0] = y; }', "k", "90", ())
