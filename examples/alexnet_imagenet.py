@@ -97,7 +97,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
         settings = {**settings, "ranks": comm.size}
         net = SCHEMES[settings["parallel"]](net, comm)
         run_dir = Path(comm.tell(str(run_dir))[0])
-    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings)
+    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings,
+                      keep_statistics=True)
     if checkpoint:
         trainer.resume(checkpoint)
     if net.lead:

@@ -12,6 +12,7 @@ which ones are kept does not depend on threads either.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,7 @@ class Dataset:
 
     statistics = None          # of the images, where they are known without a pass over the set: see measure
     checked = False            # whether what cannot be read has been left out already: see scan
+    root = None                # the folder below which the items are files, where they are
     in_memory = False          # whether images are memory already and are not to be kept a second time
 
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
@@ -99,6 +101,17 @@ class Dataset:
         digest.update("\n".join(map(self.caption, self._items)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
+    def state(self) -> str:
+        """As the fingerprint, and of the files' sizes and times of change as well: what was measured of them holds."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for item in self._items if self.root is not None else ():
+            try:
+                about = os.stat(os.path.join(self.root, item))
+                digest.update(f"{about.st_size} {about.st_mtime_ns}\n".encode())
+            except OSError:                                         # it will be left out when it is read
+                digest.update(b"none\n")
+        return digest.hexdigest()
+
     def path(self, i: int) -> str:
         """Where image i comes from, for captions and messages."""
         return self.caption(self._items[self._usable[i]])
@@ -145,7 +158,7 @@ class Dataset:
         items = self._items[at] if isinstance(self._items, np.ndarray) else [self._items[p] for p in at]
         chosen = Dataset(name or self.name, self.classes, self._labels[at], items, self.decode,
                          size=self.image_shape[:2], ids=self._ids[at], caption=self.caption)
-        chosen.checked, chosen.in_memory = self.checked, self.in_memory
+        chosen.checked, chosen.in_memory, chosen.root = self.checked, self.in_memory, self.root
         return chosen
 
     def report_skipped(self, most: int = 5) -> str:

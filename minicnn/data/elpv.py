@@ -42,6 +42,7 @@ def open_elpv(size: int = 256) -> Splits:
     paths, probabilities, kinds = _read_labels(os.path.join(root, "labels.csv"))
     defective = probabilities >= 0.5
     whole = Dataset("elpv", CLASSES, defective, paths, partial(load_under, root, size), size=(size, size))
+    whole.root = root
     strata = [f"{p:.2f} {kind}" for p, kind in zip(probabilities, kinds, strict=True)]
     at = stratified_split(strata, (VAL, TEST), seed=0, name="elpv")
     train, val, test = (whole.select(at[k], f"elpv {part}") for k, part in enumerate(("train", "val", "test")))

@@ -77,8 +77,10 @@ def _describe(root: str, listing: Listing, how: str) -> str:
 def _dataset(root: str, name: str, listing: Listing, size: int, first_id: int = 0) -> Dataset:
     items = [path for paths in listing.values() for path in paths]
     labels = [k for k, paths in enumerate(listing.values()) for _ in paths]
-    return Dataset(name, list(listing), labels, items, partial(load_under, root, size), size=(size, size),
-                   ids=range(first_id, first_id + len(items)))
+    dataset = Dataset(name, list(listing), labels, items, partial(load_under, root, size), size=(size, size),
+                      ids=range(first_id, first_id + len(items)))
+    dataset.root = root
+    return dataset
 
 
 def _list_classes(root: str, part: str) -> Listing:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -63,6 +64,12 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
     return statistics
 
 
+def kept_statistics(dataset: Dataset) -> Path:
+    """Where this user's statistics of these very files are kept from run to run; see Dataset.state."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "minicnn" / f"statistics-{dataset.state()[:24]}.safetensors"
+
+
 def statistics_of(sums: PixelSums) -> Statistics:
     """The statistics that follow from the sums over all images."""
     return Statistics(sums.mean, *principal_components(sums.rgb, sums.outer, sums.pixels), sums.count)
@@ -89,7 +96,7 @@ def _save(path, dataset: Dataset, statistics: Statistics) -> None:
                "eigenvectors": np.ascontiguousarray(statistics.eigenvectors)}
     notes = {"format": FORMAT, "fingerprint": dataset.fingerprint, "count": str(statistics.count),
              "left_out": json.dumps(dataset.left_out)}
-    beside = f"{os.fspath(path)}.part"
+    beside = f"{os.fspath(path)}.{os.getpid()}.part"                     # two runs may begin at once
     save_file(tensors, beside, metadata=notes)
     os.replace(beside, path)
 

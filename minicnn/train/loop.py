@@ -25,7 +25,7 @@ from pathlib import Path
 from minicnn.data.dataset import Dataset
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
-from minicnn.data.statistics import Statistics, measure
+from minicnn.data.statistics import Statistics, kept_statistics, measure
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minicnn.train.evaluate import Evaluation, evaluate
@@ -60,11 +60,12 @@ class Trainer:
     run_dir: made by `fit`, not before.   seed: of order, crops and (in the net) dropout; default the net's.
     save_every: also write last.safetensors after every so many steps (0: after epochs only).   about: plain data that
     the checkpoint is to hold besides.   say: where lines go; None for silence.   progress: show a bar.
+    keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
                  seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
-                 say: Callable[[str], None] | None = print):
+                 say: Callable[[str], None] | None = print, keep_statistics: bool = False):
         if net.num_classes != len(train.classes):
             raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has "
                               f"{len(train.classes)}; build the net with num_classes to match")
@@ -73,6 +74,7 @@ class Trainer:
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
         self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
+        self.keep_statistics = keep_statistics
         self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults={name: recipe.sgd.output_lr for name in net.output_params})
@@ -134,7 +136,7 @@ class Trainer:
 
     # ---- running
     def prepare(self) -> Feed:
-        """What must be known before the first step: unreadable images, mean image, room in memory. Writes nothing."""
+        """What must be known before the first step: unreadable images, mean image, room in memory. No run folder yet."""
         room = check_memory(self.net, self.recipe.sgd.batch)
         if self.statistics is None:
             show = self.progress and sys.stderr.isatty()
@@ -150,7 +152,10 @@ class Trainer:
         """Mean image and unreadable images, found by the lead and told to all."""
         found, arrays = None, {}
         if self.net.lead:
-            self.statistics = measure(self.train, progress=show)
+            path = kept_statistics(self.train) if self.keep_statistics else None
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.statistics = measure(self.train, path, progress=show)
             scan(self.val, progress=show)
             found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}
             arrays = _arrays(self.statistics)

@@ -5,7 +5,7 @@ import pytest
 
 from minicnn.data.dataset import Dataset
 from minicnn.data.source import open_data
-from minicnn.data.statistics import measure, principal_components
+from minicnn.data.statistics import kept_statistics, measure, principal_components
 from minicnn.errors import DataError
 from tests.data.trees import in_memory, tree
 
@@ -69,6 +69,28 @@ def test_kept_in_a_file(tmp_path):
         np.testing.assert_array_equal(getattr(found, name), getattr(first, name))
     assert found.count == first.count == 8
     assert measure(in_memory(12), path, progress=False).count == 12           # another set's: measured anew
+
+
+def test_kept_for_these_very_files(tmp_path, monkeypatch):
+    """Another size, time or name of one file, and the statistics that were kept are no longer found."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree(tmp_path / "set", {"a": 8, "b": 8})
+
+    def kept():
+        return kept_statistics(open_data(tmp_path / "set", size=16).train)
+
+    first = kept()
+    assert first.parent == tmp_path / "cache" / "minicnn" and kept() == first
+    train = open_data(tmp_path / "set", size=16).train
+    path = tmp_path / "set" / train.path(0)
+    os.utime(path, (1, 1))
+    second = kept()
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, (1, 1))
+    third = kept()
+    path.unlink()
+    assert len({first, second, third, kept_statistics(train)}) == 4
+    assert kept_statistics(in_memory(5)) == kept_statistics(in_memory(5)) != kept_statistics(in_memory(6))
 
 
 def test_a_file_that_is_something_else(tmp_path):

@@ -207,3 +207,18 @@ def test_memory_is_compared_before_the_first_step(tmp_path, monkeypatch):
     assert "predicted" in check_memory(trainer.net, 8, free=needed)
     with pytest.raises(ConfigError, match="not even a batch of 1"):
         check_memory(trainer.net, 8, free=100)
+
+
+def test_statistics_are_kept_for_the_next_run(tmp_path, monkeypatch):
+    """The second run on the same images decodes those of validation only before its first step, and trains the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    means, decoded = [], []
+    for run in ("first", "second"):
+        trainer = small_trainer(tmp_path / run, keep_statistics=True)
+        read = trainer.train.read
+        trainer.train.read = lambda i, read=read, run=run: (decoded.append(run), read(i))[1]
+        trainer.prepare()
+        means.append(trainer.statistics.mean)
+    assert set(decoded) == {"first"}
+    np.testing.assert_array_equal(*means)
+    assert len(list((tmp_path / "cache" / "minicnn").iterdir())) == 1
