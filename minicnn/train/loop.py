@@ -153,8 +153,12 @@ class Trainer:
         found, arrays = None, {}
         if self.net.lead:
             path = kept_statistics(self.train) if self.keep_statistics else None
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if path is not None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self.say(f"the mean image will be measured again in the next run: {path.parent}: {error.strerror}")
+                path = None
             self.statistics = measure(self.train, path, progress=show)
             scan(self.val, progress=show)
             found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}

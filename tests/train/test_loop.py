@@ -222,3 +222,11 @@ def test_statistics_are_kept_for_the_next_run(tmp_path, monkeypatch):
     assert set(decoded) == {"first"}
     np.testing.assert_array_equal(*means)
     assert len(list((tmp_path / "cache" / "minicnn").iterdir())) == 1
+
+
+def test_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = []
+    small_trainer(tmp_path / "run", keep_statistics=True, say=said.append).prepare()
+    assert said[0].startswith("the mean image will be measured again in the next run: ")
