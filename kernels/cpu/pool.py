@@ -49,6 +49,16 @@ def _share(a, cells, inside, count_pad):
 
 
 @part
+def _fetch_ahead(x, i, line, C, y, o):
+    """Ask for two pixels of the window's last two lines, some outputs ahead: the lines above were used before."""
+    fetch_to_write(y, o + AHEAD)
+    fetch(x, i + AHEAD)
+    fetch(x, i + C + AHEAD)
+    fetch(x, i + line + AHEAD)
+    fetch(x, i + line + C + AHEAD)
+
+
+@part
 def _output(average, x, i, count, y, argmax, o, keep, line, C, r0, r1, s0, s1, S, share):
     """Output o from the taps r0..r1, s0..s1 of the window whose cell (0, 0) is x[i]."""
     result, winner = splat(x.dtype.type(0 if average else -np.inf)), splat(np.uint8(0))
@@ -81,13 +91,11 @@ def _forward(average: bool):
                 i, o = ((n * H + p * u - top) * W + q * v - left) * C, (m * Q + q) * C
                 if R == 3 and S == 3 and r1 - r0 == 3 and s1 - s0 == 3:         # constants: no loops over the taps
                     for c in range(0, tail, LANES):
-                        fetch_to_write(y, o + c + AHEAD)
-                        for r in range(1, 3):                                  # line 0 was line 2 of the outputs above
-                            for s in range(2):
-                                fetch(x, i + c + r * line + s * C + AHEAD)
+                        _fetch_ahead(x, i + c + line, line, C, y, o + c)
                         _output(average, x, i + c, LANES, y, argmax, o + c, keep, line, C, 0, 3, 0, 3, 3, share)
                 else:
                     for c in range(0, tail, LANES):
+                        _fetch_ahead(x, i + c + (r1 - 2) * line, line, C, y, o + c)
                         _output(average, x, i + c, LANES, y, argmax, o + c, keep, line, C, r0, r1, s0, s1, S, share)
                 if tail < C:
                     _output(average, x, i + tail, C - tail, y, argmax, o + tail, keep, line, C, r0, r1, s0, s1, S,
