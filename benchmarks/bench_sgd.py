@@ -26,8 +26,8 @@ def main() -> None:
     for threads in bench.each_threads():
         functions = functions_of(bench.torch, get_ops("cpu"), shapes)
         count = sum(int(np.prod(shape)) for shape in shapes.values())
-        bench.measure(f"update of {count:,} parameters", functions, limit="copy", gbyte=5 * 4e-9 * count,
-                      goals=GOALS if threads > 1 else [])
+        bench.measure(f"update of {count:,} parameters", functions, limit="copy", gflop=6e-9 * count,
+                      gbyte=5 * 4e-9 * count, dot=("SGD", "update"), goals=GOALS if threads > 1 else [])
     bench.finish()
 
 

@@ -41,10 +41,10 @@ def command_line(doc: str, peers: Sequence[str] = ("eager",), threads: Sequence[
                  extra: Callable | None = None) -> argparse.Namespace:
     """The options that all benchmarks share. extra(parser) adds more; threads: the default, None being all cores."""
     title, _, rest = doc.partition("\n")
-    parser = argparse.ArgumentParser(description=title, epilog=rest.strip(),
+    parser = argparse.ArgumentParser(description=title, epilog=rest.strip("\n"),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = available_cores()
-    default = [count for count in threads or [cores] if count <= cores] or [cores]
+    default = [count for count in dict.fromkeys(threads or [cores]) if count <= cores] or [cores]
     parser.add_argument("--threads", type=int, nargs="+", default=default, metavar="N",
                         help=f"measure with so many threads, one after the other (default: {_words(default)})")
     parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N",

@@ -28,7 +28,7 @@ ORDER = ("bench_alexnet", "bench_memory", "bench_conv", "bench_linear", "bench_l
 
 def main() -> None:
     title, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(description=title, epilog=rest.strip(),
+    parser = argparse.ArgumentParser(description=title, epilog=rest.strip("\n"),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     known = benchmarks()
     parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}")

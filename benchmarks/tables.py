@@ -26,7 +26,7 @@ def name_of(key: str) -> str:
 def terminal_head(peers) -> str:
     """The heading of `terminal_line`."""
     columns = "".join(f"{name_of(peer):>15s}" for peer in peers)
-    return f"{'milliseconds':34s}{'minicnn':>9s}{columns}{'rate':>24s}{'of limit':>10s}   times as fast as the best"
+    return f"{'milliseconds':39s}{'minicnn':>9s}{columns}{'rate':>24s}{'of limit':>10s}   times as fast as the best"
 
 
 def terminal_line(m: Measures, limit: str | None, peers) -> str:
@@ -34,7 +34,7 @@ def terminal_line(m: Measures, limit: str | None, peers) -> str:
     ms = "".join(f"{_digits(m.ms.get(peer)):>15s}" for peer in peers)
     best = f"{_times(m.versus[m.best])}, {name_of(m.best)}" if m.best else ""
     goals = "; ".join(f"{_goal(goal)}: {verdict(m, goal)}" for goal in m.goals if m.value(goal[0]))
-    return (f"{m.name:34s}{_digits(m.ms.get(OURS)):>9s}{ms}{_rate(m, limit):>24s}{_percent(m.share):>10s}   "
+    return (f"{m.name:39s}{_digits(m.ms.get(OURS)):>9s}{ms}{_rate(m, limit):>24s}{_percent(m.share):>10s}   "
             f"{best:40s} {goals}").rstrip()
 
 
