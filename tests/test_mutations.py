@@ -25,6 +25,7 @@ from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
+from tests.kernels.harness import needs_numpy
 from tests.mutations import MUTATIONS
 
 
@@ -160,6 +161,7 @@ def differ(case: str, ops) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_right_operations_pass(ops, case):
+    needs_numpy(ops)
     assert not differ(case, ops)
     if hasattr(CASES[case], "slopes") and case != "maxpool_ties" and not is_emulated(ops):     # a tie has no slope
         CASES[case].slopes(ops).raise_if_failed()
@@ -167,6 +169,7 @@ def test_the_right_operations_pass(ops, case):
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mistake_is_seen(ops, mutation):
+    needs_numpy(ops)
     wrong = mutation.apply(ops)
     assert differ(mutation.case, wrong), "the comparison with the reference does not see it"
     if not mutation.consistent and not is_emulated(ops):

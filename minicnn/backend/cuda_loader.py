@@ -19,6 +19,7 @@ from minicnn.errors import DeviceError
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
 OPTIONS = ("-std=c++17",)
+OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
 REAL = {"float32": "float", "float64": "double"}
 TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64}
 
@@ -118,6 +119,10 @@ def why_not() -> str | None:
     except Exception as error:
         return (f"CuPy {cupy.__version__} finds no NVIDIA driver that it can use ({_line(error)}); install or update "
                 "the driver, or use the CuPy that fits it: " + INSTALL)
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+    if properties["major"] < OLDEST:
+        return (f"the GPU, {properties['name'].decode()}, has compute capability {properties['major']}."
+                f"{properties['minor']}; the kernels need {OLDEST}.0 (Ampere, 2020) or newer")
     try:
         probe = cupy.RawKernel('extern "C" __global__ void probe(int* x) { *x = 42; }', "probe", options=OPTIONS)
         x = cupy.zeros(1, np.int32)

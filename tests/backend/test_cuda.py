@@ -177,7 +177,7 @@ class DriverError(Exception):
     pass
 
 
-def fake_cupy(devices=1, result=42, driver=None, compiles=True):
+def fake_cupy(devices=1, result=42, driver=None, compiles=True, major=9):
     """As much of CuPy as the probe touches."""
     def device_count():
         if driver:
@@ -190,7 +190,8 @@ def fake_cupy(devices=1, result=42, driver=None, compiles=True):
             raise RuntimeError("cannot find libnvrtc.so.13\nand more")
         return lambda grid, block, arguments: None
 
-    runtime = SimpleNamespace(getDeviceCount=device_count)
+    runtime = SimpleNamespace(getDeviceCount=device_count, getDevice=lambda: 0,
+                              getDeviceProperties=lambda index: {"name": b"Card", "major": major, "minor": 5})
     return SimpleNamespace(__version__="14.2.0", cuda=SimpleNamespace(runtime=runtime), RawKernel=kernel,
                            zeros=lambda n, dtype: np.full(n, result, dtype))
 
@@ -213,6 +214,7 @@ def test_the_probe_believes_a_kernel_that_ran(reason):
     (fake_cupy(devices=0), "there is no NVIDIA GPU in this machine"),
     (fake_cupy(driver="cudaErrorInsufficientDriver"), "finds no NVIDIA driver .*cudaErrorInsufficientDriver.*install"),
     (fake_cupy(result=7), "gave a wrong result"),
+    (fake_cupy(major=7), r"the GPU, Card, has compute capability 7.5; the kernels need 8.0"),
     (fake_cupy(compiles=False), r"cannot be compiled and run \(RuntimeError: cannot find libnvrtc.so.13\); pip"),
 ])
 def test_the_probe_says_why_not_in_one_line(reason, cupy, message):

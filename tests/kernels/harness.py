@@ -7,6 +7,7 @@ returns what it wrote. `compare` holds that against the reference, computed in f
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from minicnn.backend.ops import get_ops
 from tests.tolerances import assert_close
@@ -15,6 +16,12 @@ from tests.tolerances import assert_close
 def garbage(shape, dtype) -> np.ndarray:
     """An output nobody has written yet: NaN, or 255 in bytes."""
     return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 255, dtype)
+
+
+def needs_numpy(ops) -> None:
+    """Skips a test that hands NumPy's arrays to operations, where these want a GPU's."""
+    if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
+        pytest.skip("written for arrays of NumPy")
 
 
 def _each(function, value):
