@@ -5,8 +5,8 @@
 The im2col matrix that would make this one matrix product is never written: the innermost loops (microkernel.py) read
 each of its numbers where it stands in the source. What is kept where (32 stands for the width of a panel):
 
-              panel of w, packed: 112 rows at a      source: a chunk of some hundred pixels and
-              time stay in the first-level cache     their neighbours, in the second-level cache
+              panel of w, packed: 32 KB at a time    source: a chunk of some hundred pixels and
+              stay in the first-level cache          their neighbours, in the second-level cache
                 +--------+                             . . . . . . .
       taps x    | 32 out |                             . [pixel 0] .      6 to 14 pixels at a time,
       channels  |        |     x                       . [pixel 1] .      each with its taps
@@ -33,7 +33,7 @@ from minicnn.kernels.cpu.microkernel import call, correlate_tiles, tile_for
 from minicnn.kernels.cpu.threads import blocks, run, threads
 
 CHUNK_TILES = 64                 # tiles of pixels that meet a panel of w before the next panel is read
-L1_STEPS = 112                   # rows of a panel that stay in the first-level cache, 28 KB, for all tiles of a chunk
+L1_BYTES = 32 << 10              # of a panel, that stay in the first-level cache for all tiles of a chunk
 
 
 @lru_cache(maxsize=4096)
@@ -100,8 +100,8 @@ def correlate_chunk(first, last, down, across, source, target, panels, starts, a
                 taps += 1
     a, y, kept = addresses[0].ctypes.data, addresses[1].ctypes.data, sums.ctypes.data
     a_steps, b_steps = steps[0].ctypes.data, steps[1].ctypes.data
-    # L1_STEPS rows of a panel at a time stay in the first-level cache while all tiles of the chunk meet them
-    taps_at_once, pieces = max(1, L1_STEPS // max(1, length)), max(1, (length + L1_STEPS - 1) // L1_STEPS)
+    most = L1_BYTES // (width * size)                                          # rows of a panel at a time
+    taps_at_once, pieces = max(1, most // max(1, length)), max(1, (length + most - 1) // most)
     part = max(1, (length + pieces - 1) // pieces)
     for g in range(groups):
         for panel in range(count):
