@@ -116,17 +116,17 @@ def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
     if size < 1:
         raise ConfigError(f"the number of ranks must be at least 1, got {size}")
     world, results = World(size), [None] * size
+    comms = [LocalComm(world, rank, timeout) for rank in range(size)]
 
     def work(rank: int) -> None:
-        comm = LocalComm(world, rank, timeout)
         try:
-            results[rank] = body(comm)
+            results[rank] = body(comms[rank])
         except BaseException as error:
             if not isinstance(error, (MinicnnError, KeyboardInterrupt)):
                 traceback.print_exc()                       # a bug: its place must not be lost
             world.fail(rank, error)
         finally:
-            comm.close()
+            comms[rank].close()
 
     # daemons, so that a rank that hangs for ever does not keep the process alive
     threads = [threading.Thread(target=work, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(1, size)]

@@ -136,7 +136,7 @@ class Trainer:
 
     # ---- running
     def prepare(self) -> Feed:
-        """What must be known before the first step: unreadable images, mean image, room in memory. No run folder yet."""
+        """What must be known before the first step: unreadable images, mean image, memory. No run folder yet."""
         room = check_memory(self.net, self.recipe.sgd.batch)
         if self.statistics is None:
             show = self.progress and sys.stderr.isatty()

@@ -29,4 +29,4 @@ def photographs():
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_twenty_steps(photographs, scheme, dtype):
     x, labels = photographs
-    compare(lambda: alexnet(num_classes=2, dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=0.002)
+    compare(lambda: alexnet(num_classes=2, dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=0.0005)
