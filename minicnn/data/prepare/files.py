@@ -36,11 +36,13 @@ class File(NamedTuple):
     def read(self) -> bytes:
         """Its bytes. DataError when it has changed since it was listed."""
         try:
-            with open(self.where, "rb", buffering=0) as file:
-                data = os.pread(file.fileno(), self.size, self.offset)
-                while len(data) < self.size and (more := os.pread(file.fileno(), self.size - len(data),
-                                                                  self.offset + len(data))):
+            file = os.open(self.where, os.O_RDONLY)
+            try:
+                data = os.pread(file, self.size, self.offset)
+                while more := os.pread(file, self.size - len(data), self.offset + len(data)):
                     data += more
+            finally:
+                os.close(file)
         except OSError as error:
             raise DataError(f"{self.where}: {error.strerror or error}; the source must stay as it is while it is "
                             "prepared") from error

@@ -18,6 +18,7 @@ from PIL import Image
 from minicnn.data.images import Picture
 
 LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"), ("unused", "empty")
+FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats
 SAME = {"MPO": "JPEG", "DIB": "BMP"}               # containers of the same pixels
 
 Row = tuple[str, str, str]                         # kind, part/class/name, in words
@@ -30,7 +31,7 @@ def oddities(picture: Picture, name: str) -> list[tuple[str, str]]:
         found.append(("CMYK", "four inks, converted to RGB"))
     if picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I"):
         found.append(("grey", "one channel, repeated"))
-    said = Image.registered_extensions().get(posixpath.splitext(name)[1].lower())
+    said = FORMAT_OF.get(posixpath.splitext(name)[1].lower())
     if said is not None and SAME.get(said, said) != SAME.get(picture.format, picture.format):
         found.append(("misnamed", f"is {picture.format}"))
     return found
