@@ -21,7 +21,7 @@ def example():
     spec = importlib.util.spec_from_file_location("alexnet_imagenet_on_ranks", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8))
+    module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8), input_size=67)
     yield module
     set_threads(1)
 
