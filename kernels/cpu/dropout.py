@@ -27,7 +27,7 @@ CALLS = 64                       # of the generator, for a chunk
 
 @kernel
 def _dropout(first, last, x, y, least, scale, k0, k1, purpose, epoch, sample_ids):
-    """Chunks first..last, counted through all samples. A unit stays where the upper 24 bits of its word are >= least."""
+    """Chunks first..last, counted through all samples. A unit stays where its word's upper 24 bits are >= least."""
     units, zero = x.shape[1], y.dtype.type(0)
     chunks = (units + 4 * CALLS - 1) // (4 * CALLS)
     words = np.empty(4 * CALLS, np.uint32)

@@ -4,9 +4,9 @@ tests/vectors/make_trajectory.py lets PyTorch take these steps; tests/models/tes
 Everything here is drawn from minicnn.rng as uniform numbers, which are the same bits on every machine. Weights begin
 three times as wide as the paper's: with its 0.01, twenty steps would not leave the flat stretch at the start.
 
-Where two numbers in a pooling window differ by less than float32's rounding, the gradient goes one way or the other, and
-the two ways part: 6 of the seeds 2012 to 2031 have such a window in their twenty steps, with any kernels. The others end
-1.3e-4 from float64. 2013 is the first of these.
+Where two numbers in a pooling window differ by less than float32's rounding, the gradient goes one way or the other,
+and the two ways part: 6 of the seeds 2012 to 2031 have such a window in their twenty steps, with any kernels. The
+others end 1.3e-4 from float64. 2013 is the first of these.
 """
 
 from __future__ import annotations
