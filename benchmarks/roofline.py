@@ -51,10 +51,11 @@ def _slope(axes, product: float, copy: float, rows: list[dict]) -> None:
     """The left part: both axes logarithmic, the slope of the memory and where it meets the flat roof."""
     low = min([0.1, *(0.7 * _intensity(row) for row in rows)])
     ridge = product / copy
-    axes.set(xscale="log", yscale="log", xlim=(low, 1.6 * SPLIT), ylim=(0.45 * low * copy, 2.2 * product))
+    bottom = 0.7 * min([0.7 * low * copy, *(rate for row in rows for rate in _rates(row))])
+    axes.set(xscale="log", yscale="log", xlim=(low, 1.6 * SPLIT), ylim=(bottom, 2.2 * product))
     axes.plot([low, ridge, 1.6 * SPLIT], [low * copy, product, product], color=INK, linewidth=1.3, zorder=2)
     quiet_axes(axes)
-    slope = math.atan2(math.log(10) * _inches(axes)[1] / math.log(2.2 * product / (0.45 * low * copy)),
+    slope = math.atan2(math.log(10) * _inches(axes)[1] / math.log(2.2 * product / bottom),
                        math.log(10) * _inches(axes)[0] / math.log(1.6 * SPLIT / low))
     axes.text(0.5 * ridge, 0.56 * product, f"copy {copy:.0f} GB/s", rotation=math.degrees(slope), fontsize=8,
               color=INK, rotation_mode="anchor", ha="right", va="bottom")
@@ -73,8 +74,8 @@ def _flat(axes, product: float, rows: list[dict]) -> None:
     axes.set(xscale="log", xlim=(min(intensities) / 1.25, 1.25 * max(intensities)), ylim=(0, 1.12 * top))
     axes.axhline(product, color=INK, linewidth=1.3, zorder=2)
     quiet_axes(axes)
-    axes.text(1.0, product, f"SGEMM {product:.0f} ", transform=axes.get_yaxis_transform(), fontsize=8, color=INK,
-              ha="right", va="bottom")
+    axes.text(0, product, f" SGEMM {product:.0f}", transform=axes.get_yaxis_transform(), fontsize=8, color=INK,
+              va="bottom")
     axes.set_xlabel("operations for each byte", fontsize=9, color=QUIET)
     axes.xaxis.set_major_locator(_ticker().FixedLocator([30, 50, 100, 200, 300, 500, 1000, 2000]))
     axes.xaxis.set_major_formatter(_plain)
