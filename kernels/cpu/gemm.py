@@ -15,7 +15,7 @@ from minicnn.errors import ShapeError
 # diverges is seen to.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 # Compiled code is kept on disk beside each file and renewed when that file changes: after a change of these options, or
-# of philox.py, which is compiled into its callers, delete kernels/cpu/__pycache__.
+# of philox.py or vectors.py, which are compiled into their callers, delete kernels/cpu/__pycache__.
 kernel = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 # The same with every sum in its written order. A reordered sum may differ in the last bit with the distance between two
 # arrays: where they lie within a few vectors of each other, LLVM's check for overlap takes the loop that has none.
