@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,10 @@ class Net:
         self.losses = [node.name for node in self.nodes if node.layer.is_loss]
         self.output = output or next(node.name for node in reversed(self.nodes) if not node.layer.is_loss)
         self.params: dict[str, Param] = {}
+        with ThreadPoolExecutor() as pool:                  # each draws by its own name, and lets go of Python's lock
+            once = {id(node.layer): node for node in self.nodes}.values()
+            list(pool.map(lambda node: node.layer.init_params(node.name, seed, dtype), once))
         for node in self.nodes:
-            node.layer.init_params(node.name, seed, dtype)
             for param in node.layer.params.values():
                 param.data = self.ops.from_host(param.data)
                 self.params[param.name] = param
