@@ -52,8 +52,8 @@ def main() -> None:
     bench = Benchmark("bench_conv", "Convolutions", options, note=(
         "The forward adds the bias and applies ReLU. AlexNet's convolutions at batch 32; VGG-16's conv4_2, 512 to 512 "
         "channels at 28 x 28, batch 8; of ResNet-50, 1 x 1 from 512 to 128 channels at 28 x 28 and 3 x 3 in steps of "
-        "two, 256 to 256 channels from 28 x 28, both at batch 32. GFLOP are those of the plain sum: Winograd "
-        "does with fewer, and may pass the rate of matrix products."))
+        "two, 256 to 256 channels from 28 x 28, both at batch 32. GFLOP are those of the sum as it is defined: "
+        "Winograd's algorithm does with fewer, and may pass the rate of matrix products."))
     ops = make_ops()
     for threads in bench.each_threads():
         for conv in ALEXNET + OTHERS:
