@@ -47,14 +47,15 @@ def assert_same_run(run_dir, other):
 
 
 def test_killed_twenty_times(tmp_path):
-    process = start(tmp_path / "undisturbed")
-    began = time.perf_counter()
-    assert finish(process) == 0
-    length = time.perf_counter() - began
+    """Moments are drawn by what has been noted, not by the clock: up to any line of the log, and some milliseconds on."""
+    assert finish(start(tmp_path / "undisturbed")) == 0
+    length = noted(tmp_path / "undisturbed")
     moments, runs, kills_with_checkpoint = random.Random(4), 0, 0
     for _ in range(KILLS):
-        process = start(tmp_path / f"run{runs}")
-        time.sleep(moments.uniform(0, length))
+        process, until = start(tmp_path / f"run{runs}"), moments.randint(0, length)
+        while process.poll() is None and noted(tmp_path / f"run{runs}") < until:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.02))
         process.kill()
         if finish(process) == 0:                        # it had come to its end before
             assert_same_run(tmp_path / f"run{runs}", tmp_path / "undisturbed")
@@ -64,6 +65,12 @@ def test_killed_twenty_times(tmp_path):
     assert finish(start(tmp_path / f"run{runs}")) == 0
     assert_same_run(tmp_path / f"run{runs}", tmp_path / "undisturbed")
     assert kills_with_checkpoint >= KILLS // 4, "too few kills fell between the first checkpoint and the end"
+
+
+def noted(run_dir) -> int:
+    """Lines of a run's log."""
+    path = run_dir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_ctrl_c_ends_cleanly_and_goes_on(tmp_path):
