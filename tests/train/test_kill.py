@@ -47,7 +47,7 @@ def assert_same_run(run_dir, other):
 
 
 def test_killed_twenty_times(tmp_path):
-    """Moments are drawn by what has been noted, not by the clock: up to any line of the log, and some milliseconds on."""
+    """Moments are drawn by what has been noted, not by the clock: any line of the log, and some milliseconds."""
     assert finish(start(tmp_path / "undisturbed")) == 0
     length = noted(tmp_path / "undisturbed")
     moments, runs, kills_with_checkpoint = random.Random(4), 0, 0
