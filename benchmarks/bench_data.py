@@ -28,10 +28,10 @@ from PIL import Image
 from side_by_side import compare, import_torch, in_turns, write_json
 
 from minicnn.backend.cpu import make_ops, set_threads
+from minicnn.cores import available_cores
 from minicnn.data.augment import Augment
 from minicnn.data.images import decode, is_image_file
 from minicnn.data.loader import Loader
-from minicnn.data.prefetch import usable_cpus
 from minicnn.data.prepare.run import prepare
 from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="feed or prepare")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    torch, cores = import_torch(), usable_cpus()
+    torch, cores = import_torch(), available_cores()
     warnings.filterwarnings("ignore", message=".*not writable.*")      # torch, of a tensor over a read-only map
     set_threads(cores)
     torch.set_num_threads(cores)
@@ -190,5 +190,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
     main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
+from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops
 
@@ -20,7 +21,7 @@ GOALS = [("eager", 10.0, None), ("compile", 4.0, None), ("share", None, 0.8)]   
 
 
 def main() -> None:
-    options = command_line(__doc__, peers=("eager", "channels_last", "compile"))
+    options = command_line(__doc__, peers=SETTINGS)
     bench = Benchmark("bench_lrn", "Local response normalisation", options, note=(
         "On the outputs of AlexNet's convolutions at batch 32. The copy stores past the caches, as memcpy does with "
         "large arrays; our kernels store in the usual way, for which a line of memory is read before it is written: "
@@ -64,18 +65,11 @@ def functions_of(torch, ops, kind: str, shape: tuple) -> dict:
 
     functions = {"ours": {"forward": lambda: forward(x, y, **options), "forward + backward": both}}
     both()
-    for setting in ("eager", "channels_last", "compile"):
-        functions[setting] = peer_of(torch, setting, kind, tx, tdy)
-        for ours, theirs in zip((y, dx), functions[setting]["forward + backward"](), strict=True):
-            difference = np.abs(ours - theirs.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(ours).max()
-            if not difference < 1e-5:
-                raise SystemExit(f"error: LRN {kind}: PyTorch, {setting}, differs from ours by {difference:.1e} of the "
-                                 "largest, where 1e-5 is allowed; these times cannot be compared")
-    return functions
+    return functions | peers_of(torch, f"LRN {kind}", theirs(torch, kind), tx, tdy, (y, dx))
 
 
-def peer_of(torch, setting: str, kind: str, tx, tdy) -> dict:
-    """PyTorch's passes, in one of its settings. It divides alpha by the size of the window, the paper does not."""
+def theirs(torch, kind: str):
+    """The same in PyTorch, which divides alpha by the size of the window, as the paper does not."""
     def across(x):
         return torch.cat([torch.nn.functional.local_response_norm(half, N, N * ALPHA, BETA, K)
                           for half in x.chunk(2, 1)], 1)
@@ -83,22 +77,7 @@ def peer_of(torch, setting: str, kind: str, tx, tdy) -> dict:
     def within(x):
         return x * (K + ALPHA * N**2 * torch.nn.functional.avg_pool2d(x * x, N, 1, N // 2)) ** -BETA
 
-    function = across if kind == "across channels" else within
-    if setting == "compile":
-        function = torch.compile(function, dynamic=False)             # shapes as they are, not any shape
-    form = torch.contiguous_format if setting == "eager" else torch.channels_last
-    tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
-    leaf = tx.detach().requires_grad_()
-
-    def forward():
-        with torch.no_grad():
-            return function(tx)
-
-    def both():
-        ty = function(leaf)
-        return ty, torch.autograd.grad(ty, leaf, tdy)[0]
-
-    return {"forward": forward, "forward + backward": both}
+    return across if kind == "across channels" else within
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ and the winners (one byte each; PyTorch keeps eight) in the forward, dy, the win
 
 from __future__ import annotations
 
-import numpy as np
 from benchmark import Benchmark, command_line
+from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops
 
@@ -17,7 +17,7 @@ GOALS = [("best", 2.0, None), ("share", None, 0.8)]           # of the maximum, 
 
 
 def main() -> None:
-    options = command_line(__doc__, peers=("eager", "channels_last", "compile"))
+    options = command_line(__doc__, peers=SETTINGS)
     bench = Benchmark("bench_pool", "Pooling", options, note=(
         "On the outputs of AlexNet's convolutions at batch 32. conv5's is small enough to stay in a cache; the copy "
         "that it is measured by is not."))
@@ -71,36 +71,11 @@ def functions_of(torch, ops, kind: str, shape: tuple) -> tuple[dict, dict]:
 
     functions = {"ours": {"forward": lambda: forward(keep=False), "forward + backward": both}}
     both()
-    for setting in ("eager", "channels_last", "compile"):
-        functions[setting] = peer_of(torch, setting, kind, tx, tdy)
-        for ours, theirs in zip((y, dx), functions[setting]["forward + backward"](), strict=True):
-            difference = np.abs(ours - theirs.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(ours).max()
-            if not difference < 1e-5:
-                raise SystemExit(f"error: {kind} pool: PyTorch, {setting}, differs from ours by {difference:.1e} of "
-                                 "the largest, where 1e-5 is allowed; these times cannot be compared")
+    theirs = torch.nn.MaxPool2d(KERNEL, STRIDE) if kind == "max" else torch.nn.AvgPool2d(KERNEL, STRIDE)
+    functions |= peers_of(torch, f"{kind} pool", theirs, tx, tdy, (y, dx))
     once = x.nbytes + y.nbytes
     winners = argmax.nbytes if kind == "max" else 0
     return functions, {"forward": 1e-9 * once, "forward + backward": 2e-9 * (once + winners)}
-
-
-def peer_of(torch, setting: str, kind: str, tx, tdy) -> dict:
-    """PyTorch's passes, in one of its settings."""
-    function = torch.nn.MaxPool2d(KERNEL, STRIDE) if kind == "max" else torch.nn.AvgPool2d(KERNEL, STRIDE)
-    if setting == "compile":
-        function = torch.compile(function, dynamic=False)             # shapes as they are, not any shape
-    form = torch.contiguous_format if setting == "eager" else torch.channels_last
-    tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
-    leaf = tx.detach().requires_grad_()
-
-    def forward():
-        with torch.no_grad():
-            return function(tx)
-
-    def both():
-        ty = function(leaf)
-        return ty, torch.autograd.grad(ty, leaf, tdy)[0]
-
-    return {"forward": forward, "forward + backward": both}
 
 
 if __name__ == "__main__":

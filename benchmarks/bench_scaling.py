@@ -25,7 +25,7 @@ from scaling_model import SCHEMES, Machine, efficiency, step
 from side_by_side import median_interval, order_of, write_json
 
 from minicnn.backend.cpu import set_threads
-from minicnn.kernels.cpu.threads import available_cores
+from minicnn.cores import available_cores
 from minicnn.models.alexnet import alexnet
 from minicnn.parallel.launch import launch
 from minicnn.parallel.net import SCHEMES as NETS

@@ -26,7 +26,7 @@ from side_by_side import import_torch, rounds
 from tables import terminal_head, terminal_line
 
 from minicnn.backend.cpu import set_threads, thread_report
-from minicnn.kernels.cpu.threads import available_cores
+from minicnn.cores import available_cores
 
 PAIRS = 15                              # fewer are a trial and no result
 PEERS = {

@@ -19,9 +19,9 @@ import textwrap
 from pathlib import Path
 
 from minicnn.backend.cpu import set_threads, thread_report
+from minicnn.cores import available_cores
 from minicnn.data.augment import Augment
 from minicnn.data.elpv import MissingPackageError
-from minicnn.data.prefetch import usable_cpus
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, MinicnnError
@@ -148,7 +148,7 @@ def prepare(settings: dict, may_fall_back: bool, neighbours: int = 1):
     """
     knobs_of(settings["variant"])
     if settings["threads"] is None:             # noted in the checkpoint: other threads, other rounding
-        settings["threads"] = usable_cpus()
+        settings["threads"] = available_cores()
     set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
     try:
         splits = open_data(settings["data"])
@@ -224,7 +224,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: 0.03; for a folder 0.01)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
-    how.add_argument("--threads", metavar="N", type=int, help="of BLAS and Numba together (default: all cores)")
+    how.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     ranks = parser.add_argument_group("several ranks")
     ranks.add_argument("--parallel", metavar="HOW", help="columns (the paper's two GPUs), data (each rank some of the "
                        "images), hybrid (convolutions by images, fully connected layers by units), or none")

@@ -21,8 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from minicnn.errors import ConfigError, MinicnnError
 
-LIBRARIES = ("numpy", "numba", "pillow", "matplotlib", "tqdm", "safetensors", "threadpoolctl",
-             "elpv-dataset", "simplejpeg", "torch")
+LIBRARIES = ("numpy", "numba", "pillow", "matplotlib", "tqdm", "safetensors", "elpv-dataset", "simplejpeg", "torch")
 
 
 def gradcheck(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from minicnn.backend.ops import BACKENDS, get_ops
 from tests.cuda_emulator.build import why_not
@@ -16,6 +17,13 @@ from tests.cuda_emulator.device import emulated_ops
 
 settings.register_profile("minicnn", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.load_profile("minicnn")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_of_blas():
+    """The matrices of the reference are small, and tests run side by side: idle threads would get in the way."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session", params=[*BACKENDS, pytest.param("gpu", marks=pytest.mark.cuda)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import flat, kernel
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 
 

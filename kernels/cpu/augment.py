@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import index, kernel
+from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.threads import parallel_for
 
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`

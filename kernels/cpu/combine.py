@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minicnn.kernels.cpu.gemm import flat, index, kernel, rows
+from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.memory import flat, rows
 from minicnn.kernels.cpu.threads import parallel_for
 
 

@@ -23,10 +23,12 @@ from functools import lru_cache
 import numpy as np
 
 from minicnn.kernels.cpu import winograd
+from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import correlate, pack_backward, pack_bias, pack_forward, panel_space, spans
-from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, index, kernel, rows
-from minicnn.kernels.cpu.microkernel import call, outer_tiles, tile_for
+from minicnn.kernels.cpu.memory import arrays_in, bytes_of, rows
+from minicnn.kernels.cpu.microkernel import outer_tiles
 from minicnn.kernels.cpu.threads import parallel_for, run, split, threads
+from minicnn.kernels.cpu.tile import call, tile_for
 
 CHUNK_PIXELS = 96                # pixels of dy that are packed at a time for dw: some lines; a panel stays in L1
 PRIVATE_BYTES = 512 << 10        # a dw up to this size is summed by each thread for itself

@@ -28,9 +28,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import index, kernel
-from minicnn.kernels.cpu.microkernel import call, correlate_tiles, tile_for
+from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.microkernel import correlate_tiles
 from minicnn.kernels.cpu.threads import blocks, run, threads
+from minicnn.kernels.cpu.tile import call, tile_for
 
 CHUNK_TILES = 64                 # tiles of pixels that meet a panel of w before the next panel is read
 L1_BYTES = 32 << 10              # of a panel, that stay in the first-level cache for all tiles of a chunk

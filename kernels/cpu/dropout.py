@@ -17,7 +17,8 @@ import math
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import flat, index, kernel, rows
+from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.memory import flat, rows
 from minicnn.kernels.cpu.philox import philox4x32
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.rng import key_words

@@ -14,7 +14,8 @@ import threading
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel, rows, view
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import rows, view
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 
 

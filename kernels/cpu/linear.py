@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import arrays_in, bytes_of, flat, index, kernel
-from minicnn.kernels.cpu.microkernel import call
+from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.memory import arrays_in, bytes_of, flat
 from minicnn.kernels.cpu.product import product_tiles, product_width
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
+from minicnn.kernels.cpu.tile import call
 
 COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the processor fetches ahead by itself
 DEPTH = 32                       # rows of w, forward: as many streams as it can follow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import kernel, kernel_in_order
+from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
 from minicnn.kernels.cpu.threads import parallel_for
 
 

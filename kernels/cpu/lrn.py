@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import flat, kernel
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, power, splat, sqrt, store
 
@@ -75,6 +76,18 @@ def _square(x, i, count, squares, o):
 
 
 @part
+def _squares_of_rows(x, i, count, C, squares, left, step):
+    """The squares of `count` rows of C channels from x[i] on, each behind `left` zeros and `step` after the last."""
+    tail = C - C % LANES
+    for row in range(count):
+        o = row * step + left
+        for c in range(0, tail, LANES):
+            _square(x, i + row * C + c, LANES, squares, o + c)
+        if tail < C:
+            _square(x, i + row * C + tail, C - tail, squares, o + tail)
+
+
+@part
 def _normalise(x, y, i, count, squares, o, n, step, k, alpha, beta, one):
     fetch_to_write(y, i + AHEAD)
     p, _ = _powers(k + alpha * _window(squares, o, n, step), beta, one)
@@ -105,12 +118,7 @@ def _forward(first, last, x, y, C, n, k, alpha, beta):
     one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
     for m in range(first, last, ROWS):
         count = min(ROWS, last - m)
-        for row in range(count):
-            i, o = (m + row) * C, row * step + left
-            for c in range(0, tail, LANES):
-                _square(x, i + c, LANES, squares, o + c)
-            if tail < C:
-                _square(x, i + tail, C - tail, squares, o + tail)
+        _squares_of_rows(x, m * C, count, C, squares, left, step)
         for row in range(count):
             i, o = (m + row) * C, row * step + before
             for c in range(0, tail, LANES):
@@ -128,12 +136,7 @@ def _backward(first, last, x, dy, dx, C, n, k, alpha, beta):
     one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
     for m in range(first, last, ROWS):
         count = min(ROWS, last - m)
-        for row in range(count):
-            i, o = (m + row) * C, row * step + left
-            for c in range(0, tail, LANES):
-                _square(x, i + c, LANES, squares, o + c)
-            if tail < C:
-                _square(x, i + tail, C - tail, squares, o + tail)
+        _squares_of_rows(x, m * C, count, C, squares, left, step)
         for row in range(count):
             i, o = (m + row) * C, row * step
             for c in range(0, tail, LANES):

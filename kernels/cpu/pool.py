@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.gemm import flat, kernel
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, select, splat, store
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minicnn.kernels.cpu.gemm import flat, kernel
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 
 

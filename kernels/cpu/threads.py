@@ -1,10 +1,10 @@
 """One pool of threads for everything the CPU backend does.
 
 The work of an operation is cut into ranges (of pixels, lines, images, weights), and every thread takes the next range
-until none is left. What runs inside a range is serial: a Numba kernel compiled with nogil, or a matrix product with
-BLAS held to one thread. So there is one pool and not three (OpenMP's, OpenBLAS's and ours) whose idle threads spin on
-the cores that the others need; a tile stays in the cache of the core that filled it; several Python threads may call
-operations at once; and Numba compiles these kernels several times faster than `parallel=True` ones.
+until none is left. What runs inside a range is serial, a Numba kernel compiled with nogil. So there is one pool and
+not several (OpenMP's, a BLAS's) whose idle threads spin on the cores that the others need; a tile stays in the cache
+of the core that filled it; several Python threads may call operations at once; and Numba compiles these kernels
+several times faster than `parallel=True` ones.
 
 Which thread takes which range never changes a result. Where ranges are summed (weight gradients, bias gradients), the
 partial sums belong to fixed ranges and are added in their order: same thread count, same bits.
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from threadpoolctl import threadpool_limits
+from minicnn.cores import available_cores
 
 RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
 
@@ -27,20 +27,14 @@ _pool: ThreadPoolExecutor | None = None
 _setting = threading.RLock()    # ranks that are threads of one process may come here at the same time
 
 
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def set_threads(count: int | None = None) -> None:
-    """Use `count` threads (None: every core this process may run on), and hold BLAS to one thread in each."""
+    """Use `count` threads (None: every core this process may run on)."""
     global _threads, _pool
     with _setting:
         if _pool is not None:
             _pool.shutdown()
         chosen = count or available_cores()
         _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
-        threadpool_limits(1, user_api="blas")
         _threads = chosen                                   # last: whoever sees it may use the pool
 
 

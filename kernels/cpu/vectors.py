@@ -18,10 +18,11 @@ import operator
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from minicnn.kernels.cpu.gemm import FASTMATH
+from minicnn.kernels.cpu import llvm_code
+from minicnn.kernels.cpu.compiling import FASTMATH
+from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
 
 LANES = 16
 AHEAD = 512              # how far ahead of its use memory is fetched, in elements: 2 KiB of floats
@@ -30,8 +31,6 @@ AHEAD = 512              # how far ahead of its use memory is fetched, in elemen
 # from elsewhere.
 part = njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True, no_cpython_wrapper=True,
             no_cfunc_wrapper=True)
-
-_INT32, _LANE_NUMBERS = ir.IntType(32), ir.VectorType(ir.IntType(64), LANES)
 
 
 class Vector(types.Type):
@@ -73,33 +72,10 @@ _define(operator.ne, lambda builder, v, w: builder.fcmp_unordered("!=", v, w), _
 _define(operator.eq, lambda builder, v, w: builder.icmp_signed("==", v, w), _MASK)         # of integers
 
 
-def _splat(builder, number):
-    undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    first = builder.insert_element(undefined, number, _INT32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, LANES), [0] * LANES))
-
-
 def _address(context, builder, array_type, array, i, what):
     """Where array[i] lies, as a pointer to `what`."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [i]), what.as_pointer())
-
-
-def _call(builder, name, returns, *arguments):
-    function_type = ir.FunctionType(returns, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
-
-
-def _suffix(vector):
-    """How LLVM writes the type in names: v16f32."""
-    lane = vector.element
-    return f"v{LANES}" + {"float": "f32", "double": "f64"}.get(str(lane), str(lane))
-
-
-def _masked(builder, array_type, count):
-    """The two arguments of masked loads and stores: alignment, and which lanes count."""
-    lanes = ir.Constant(_LANE_NUMBERS, list(range(LANES)))
-    return _INT32(array_type.dtype.bitwidth // 8), builder.icmp_signed("<", lanes, _splat(builder, count))
 
 
 @intrinsic
@@ -108,9 +84,7 @@ def load(typingctx, array, i, count):
     def code(context, builder, signature, arguments):
         vector = context.get_value_type(signature.return_type)
         address = _address(context, builder, array, *arguments[:2], vector)
-        align, mask = _masked(builder, array, arguments[2])
-        return _call(builder, f"llvm.masked.load.{_suffix(vector)}.p0", vector, address, align, mask,
-                     ir.Constant(vector, None))
+        return masked_load(builder, address, lanes_below(builder, arguments[2], LANES), array.dtype.bitwidth // 8)
     return Vector(array.dtype)(array, types.intp, types.intp), code
 
 
@@ -118,10 +92,9 @@ def load(typingctx, array, i, count):
 def store(typingctx, array, i, count, v):
     """array[i : i+count] = v."""
     def code(context, builder, signature, arguments):
-        vector = arguments[3].type
-        address = _address(context, builder, array, *arguments[:2], vector)
-        align, mask = _masked(builder, array, arguments[2])
-        _call(builder, f"llvm.masked.store.{_suffix(vector)}.p0", ir.VoidType(), arguments[3], address, align, mask)
+        address = _address(context, builder, array, *arguments[:2], arguments[3].type)
+        mask = lanes_below(builder, arguments[2], LANES)
+        masked_store(builder, arguments[3], address, mask, array.dtype.bitwidth // 8)
         return context.get_dummy_value()
     return types.void(array, types.intp, types.intp, v), code
 
@@ -129,7 +102,9 @@ def store(typingctx, array, i, count, v):
 @intrinsic
 def splat(typingctx, number):
     """The number in every lane."""
-    return Vector(number)(number), lambda context, builder, signature, arguments: _splat(builder, *arguments)
+    def code(context, builder, signature, arguments):
+        return llvm_code.splat(builder, *arguments, LANES)
+    return Vector(number)(number), code
 
 
 @intrinsic
@@ -142,7 +117,7 @@ def _function(name):
     """LLVM's function of this name, lane by lane."""
     def code(context, builder, signature, arguments):
         vector = arguments[0].type
-        return _call(builder, f"llvm.{name}.{_suffix(vector)}", vector, *arguments)
+        return llvm_code.call_function(builder, f"llvm.{name}.{llvm_code.suffix(vector)}", vector, *arguments)
     return code
 
 
@@ -161,7 +136,7 @@ def power(typingctx, v, w):
 def _prefetch(for_writing):
     def code(context, builder, signature, arguments):
         address = _address(context, builder, signature.args[0], *arguments, ir.IntType(8))
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), address, _INT32(int(for_writing)), _INT32(3), _INT32(1))
+        llvm_code.prefetch(builder, address, for_writing)
         return context.get_dummy_value()
     return code
 

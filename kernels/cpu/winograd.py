@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import CHUNK_TILES, correlate_chunk
-from minicnn.kernels.cpu.gemm import index, kernel
-from minicnn.kernels.cpu.microkernel import combination, correlate_tiles, tile_for, vector_bytes
+from minicnn.kernels.cpu.microkernel import combination, correlate_tiles
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
+from minicnn.kernels.cpu.tile import tile_for, vector_bytes
 
 OUT, IN, PLACES = 4, 6, 36       # a tile's side in the output and in the input; products of a tile and channel
 OUTSIDE = 52                     # row of a thread's patch that is 0 and stands for what lies outside the image

@@ -28,25 +28,36 @@ __device__ inline int first_window(int h, int before, int window, int stride) {
 }
 __device__ inline int last_window(int h, int before, int stride, int count) { return min(count - 1, (h + before) / stride); }
 
+// Which V numbers of maps (rows, columns, channels) this thread writes: those from `offset` on.
+struct Place {
+  int image, row, column, channel;
+  unsigned offset;
+  bool beyond;                             // the end of the row
+  __device__ Place(int V, int rows, int columns, int channels) {
+    int i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+    image = blockIdx.x / rows, row = blockIdx.x % rows, column = i / channels, channel = i % channels;
+    offset = blockIdx.x * columns * channels + i, beyond = i >= columns * channels;
+  }
+};
+
 template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
-  int n = blockIdx.x / g.P, p = blockIdx.x % g.P, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
-  if (i >= g.Q * g.C) return;
-  int q = i / g.C, c = i % g.C, h0 = p * g.stride_h - g.top, w0 = q * g.stride_w - g.left;
+  const Place at(V, g.P, g.Q, g.C);
+  if (at.beyond) return;
+  int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
   Pack<V> best;
   byte where[V];
   for (int j = 0; j < V; j++) best.v[j] = minus_infinity(), where[j] = 0;
   for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
     for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
-      Pack<V> cell = load<V>(x + ((n * g.H + h0 + r) * g.W + w0 + s) * g.C + c);
+      Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
       for (int j = 0; j < V; j++) {
         if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where[j] = r * g.S + s;
         else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // a NaN wins for good: nothing is > NaN
       }
     }
-  unsigned out = blockIdx.x * g.Q * g.C + i;
-  store(y + out, best);
+  store(y + at.offset, best);
   if (argmax)
-    for (int j = 0; j < V; j++) argmax[out + j] = where[j];
+    for (int j = 0; j < V; j++) argmax[at.offset + j] = where[j];
 }
 
 extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Window g, int packs) {
@@ -55,18 +66,18 @@ extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Windo
 }
 
 template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax, T* dx, Window g) {
-  int n = blockIdx.x / g.H, h = blockIdx.x % g.H, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
-  if (i >= g.W * g.C) return;
-  int w = i / g.C, c = i % g.C;
+  const Place at(V, g.H, g.W, g.C);
+  if (at.beyond) return;
+  int h = at.row, w = at.column;
   Pack<V> sum{};
   for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
     for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
       int place = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
-      unsigned at = ((n * g.P + p) * g.Q + q) * g.C + c;
-      Pack<V> gradient = load<V>(dy + at);
-      for (int j = 0; j < V; j++) sum.v[j] += argmax[at + j] == place ? gradient.v[j] : T(0);
+      unsigned from = ((at.image * g.P + p) * g.Q + q) * g.C + at.channel;
+      Pack<V> gradient = load<V>(dy + from);
+      for (int j = 0; j < V; j++) sum.v[j] += argmax[from + j] == place ? gradient.v[j] : T(0);
     }
-  store(dx + blockIdx.x * g.W * g.C + i, sum);
+  store(dx + at.offset, sum);
 }
 
 extern "C" __global__ void maxpool_backward(const T* dy, const byte* argmax, T* dx, Window g, int packs) {
@@ -81,17 +92,17 @@ __device__ inline T divisor(int h0, int w0, const Window& g, int count_pad) {
 }
 
 template <int V> __device__ void avgpool(const T* x, T* y, Window g, int count_pad) {
-  int n = blockIdx.x / g.P, p = blockIdx.x % g.P, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
-  if (i >= g.Q * g.C) return;
-  int q = i / g.C, c = i % g.C, h0 = p * g.stride_h - g.top, w0 = q * g.stride_w - g.left;
+  const Place at(V, g.P, g.Q, g.C);
+  if (at.beyond) return;
+  int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
   Pack<V> sum{};
   for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
     for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
-      Pack<V> cell = load<V>(x + ((n * g.H + h0 + r) * g.W + w0 + s) * g.C + c);
+      Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
       for (int j = 0; j < V; j++) sum.v[j] += cell.v[j];
     }
   for (int j = 0; j < V; j++) sum.v[j] /= divisor(h0, w0, g, count_pad);
-  store(y + blockIdx.x * g.Q * g.C + i, sum);
+  store(y + at.offset, sum);
 }
 
 extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, int count_pad, int packs) {
@@ -100,17 +111,17 @@ extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, int count
 }
 
 template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, int count_pad) {
-  int n = blockIdx.x / g.H, h = blockIdx.x % g.H, i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
-  if (i >= g.W * g.C) return;
-  int w = i / g.C, c = i % g.C;
+  const Place at(V, g.H, g.W, g.C);
+  if (at.beyond) return;
+  int h = at.row, w = at.column;
   Pack<V> sum{};
   for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
     for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
       T share = 1 / divisor(p * g.stride_h - g.top, q * g.stride_w - g.left, g, count_pad);
-      Pack<V> gradient = load<V>(dy + ((n * g.P + p) * g.Q + q) * g.C + c);
+      Pack<V> gradient = load<V>(dy + ((at.image * g.P + p) * g.Q + q) * g.C + at.channel);
       for (int j = 0; j < V; j++) sum.v[j] += gradient.v[j] * share;
     }
-  store(dx + blockIdx.x * g.W * g.C + i, sum);
+  store(dx + at.offset, sum);
 }
 
 extern "C" __global__ void avgpool_backward(const T* dy, T* dx, Window g, int count_pad, int packs) {

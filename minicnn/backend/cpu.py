@@ -1,13 +1,12 @@
-"""The CPU backend: Numba kernels and BLAS, on one pool of threads (kernels/cpu/threads.py says why)."""
+"""The CPU backend: Numba kernels, on one pool of threads (kernels/cpu/threads.py says why)."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 
-from threadpoolctl import threadpool_info
-
 from minicnn.backend.ops import Ops
+from minicnn.cores import available_cores
 from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
 
@@ -56,8 +55,7 @@ def set_threads(count: int | None = None) -> None:
 
 
 def thread_report() -> str:
-    """One line: how many threads work, on how many cores, and with which BLAS."""
-    count = threads.threads()
-    blas = ", ".join(f"{info['internal_api']} {info.get('version') or ''}".strip() for info in threadpool_info()
-                     if info["user_api"] == "blas") or "of the system"
-    return f"{count} of {threads.available_cores()} cores, BLAS {blas} (one thread in each of ours)"
+    """One line: how many threads work, on how many cores, and with which vectors."""
+    from minicnn.kernels.cpu.tile import vector_bytes
+
+    return f"{threads.threads()} of {available_cores()} cores, vectors of {vector_bytes()} bytes"

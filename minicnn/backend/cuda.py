@@ -1,13 +1,4 @@
-"""The CUDA backend: every operation as launches of the kernels in kernels/cuda, and the one place that launches.
-
-CuPy passes a kernel whatever it is given: the wrong number of arguments, a Python float as 8 bytes where the kernel
-reads 4, an array whose strides it ignores, an empty grid as one block. So `_launch` checks each argument against the
-kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
-the type declared, and must fit.
-
-It is written against a small device: empty, zeros, from_host, to_host, owns, compile, function, launch. CuPy is one
-(cuda_loader.CupyDevice); the emulator in tests/cuda_emulator is another, so that this very file runs without a GPU.
-"""
+"""The CUDA backend: every operation as launches of the kernels in kernels/cuda (cuda_launcher.py launches them)."""
 
 from __future__ import annotations
 
@@ -16,14 +7,11 @@ from math import prod
 import numpy as np
 
 from minicnn.backend import cuda_loader
+from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
 from minicnn.backend.ops import OPS, Ops
-from minicnn.errors import DeviceError, ShapeError
+from minicnn.errors import DeviceError
 from minicnn.rng import key_words
 
-THREADS = 256               # a block, where nothing else asks for another number
-LARGEST = 2**31             # kernels count in 32 bits
-SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
-VECTOR_BYTES = 16
 # Version of the matrix products -> rows and columns of a tile, threads of a block (gemm.cuh); and the version of
 # linear.cu that goes with it, where 1 and 2 are the same.
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
@@ -38,19 +26,13 @@ def make_ops() -> Ops:
     return CudaOps(cuda_loader.CupyDevice())
 
 
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 class CudaOps(Ops):
     """All operations on one device. version: of the matrix products, a key of TILES (see kernels/README.md)."""
 
     def __init__(self, device, version: str = VERSION):
         self.name, self.device, self.version = "cuda", device, version
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
-        self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function, parameters
-        self._modules: dict[tuple[str, str], object] = {}
-        self._scratch = None
+        self._gpu = Launcher(device)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]
         if missing:
             raise DeviceError(f"backend 'cuda' lacks the operation {missing[0]}, expected in {type(self).__module__}")
@@ -59,108 +41,22 @@ class CudaOps(Ops):
         """The array on the device; one that is already there is handed through."""
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
 
-    # ---- launching
-    def _launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
-        """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
-
-        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, a dict for a
-        struct. The number type is that of the first array that the kernel declares as T.
-        """
-        grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
-        parameters = cuda_loader.kernels(file)[kernel]
-        if len(arguments) != len(parameters):
-            raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
-        real = next((str(value.dtype) for value, parameter in zip(arguments, parameters, strict=True)
-                     if parameter.pointer and parameter.type == "T" and value is not None), "float32")
-        checked = tuple(self._checked(kernel, parameter, value, real)
-                        for parameter, value in zip(parameters, arguments, strict=True))
-        if 0 in grid:
-            return
-        if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > SHARED:
-            raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
-                             "memory is more than a GPU takes; use a smaller batch or smaller layers")
-        self.device.launch(self._function(file, kernel, real), grid, block, checked, shared)
-
-    def _checked(self, kernel: str, parameter, value, real: str):
-        """The argument in exactly the form that the kernel reads; raises ShapeError where it does not fit."""
-        what = f"{kernel}: {parameter.name}"
-        if real not in cuda_loader.REAL:
-            raise ShapeError(f"{what} must be float32 or float64, it is {real}")
-        if parameter.pointer:
-            if value is None:
-                return None
-            if not self.device.owns(value):
-                raise ShapeError(f"{what} must be an array of this backend's device, it is {type(value).__module__}."
-                                 f"{type(value).__name__}; see ops.from_host")
-            if value.dtype != parameter.dtype(real):
-                raise ShapeError(f"{what} must be {parameter.dtype(real)}, it is {value.dtype}")
-            if not value.flags.c_contiguous:
-                raise ShapeError(f"{what}, an array of shape {value.shape}, is not C-contiguous")
-            if value.size >= LARGEST:
-                raise ShapeError(f"{what} has {value.size:,} elements, more than the {LARGEST - 1:,} that a kernel can "
-                                 "count; use a smaller batch")
-            return value
-        if parameter.fields:
-            numbers = [self._number(f"{what}.{name}", parameter.dtype(real)[name], value[name])
-                       for name, _ in parameter.fields]
-            return np.array([tuple(numbers)], parameter.dtype(real))
-        return self._number(what, parameter.dtype(real), value)
-
-    @staticmethod
-    def _number(what: str, dtype: np.dtype, value):
-        """A NumPy scalar: CuPy passes it by exactly its size."""
-        if dtype.kind == "f":
-            return dtype.type(value)
-        limits = np.iinfo(dtype)
-        if not limits.min <= value <= limits.max or value != int(value):
-            raise ShapeError(f"{what} = {value} does not fit {dtype}; use a smaller batch or smaller layers")
-        return dtype.type(value)
-
-    def _function(self, file: str, kernel: str, real: str):
-        key = (file, kernel, real)
-        if key not in self._functions:
-            if (file, real) not in self._modules:
-                self._modules[file, real] = self.device.compile(file, cuda_loader.source(file),
-                                                                cuda_loader.options(real))
-            self._functions[key] = self.device.function(self._modules[file, real], kernel)
-        return self._functions[key]
-
-    def _work(self, work, shapes: list[tuple[int, ...]], dtype) -> list:
-        """Arrays of these shapes one after the other in `work` (uint8), or in new memory where it is None."""
-        sizes = [_aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes]
-        if work is None:
-            work = self.empty((sum(sizes),), "uint8")
-        starts = np.cumsum([0, *sizes])
-        return [work[start:start + prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
-                for start, shape in zip(starts.tolist(), shapes, strict=False)]
-
-    def _scratch_arrays(self, shapes: list[tuple[int, ...]], dtype) -> list:
-        """The same in memory that this backend keeps, for operations that are given none; grows, and then stays."""
-        needed = sum(_aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
-        if self._scratch is None or self._scratch.size < needed:
-            self._scratch = self.empty((needed,), "uint8")
-        return self._work(self._scratch, shapes, dtype)
-
-    def _each(self, file: str, kernel: str, n: int, *arguments) -> None:
-        """A kernel that walks over n numbers, 16 bytes to a thread."""
-        self._launch(file, kernel, ceil_div(n, THREADS * 4), arguments)
-
     # ---- activation
     def relu_forward(self, x, y):
         """y = max(x, 0)."""
-        self._each("activation", "relu_forward", x.size, x, y, x.size)
+        self._gpu.each("activation", "relu_forward", x.size, x, y, x.size)
 
     def relu_backward(self, y, dy, dx):
         """dx = dy * (y > 0)."""
-        self._each("activation", "relu_backward", dy.size, y, dy, dx, dy.size)
+        self._gpu.each("activation", "relu_backward", dy.size, y, dy, dx, dy.size)
 
     def tanh_forward(self, x, y):
         """y = tanh(x)."""
-        self._each("activation", "tanh_forward", x.size, x, y, x.size)
+        self._gpu.each("activation", "tanh_forward", x.size, x, y, x.size)
 
     def tanh_backward(self, y, dy, dx):
         """dx = dy * (1 - y^2)."""
-        self._each("activation", "tanh_backward", dy.size, y, dy, dx, dy.size)
+        self._gpu.each("activation", "tanh_backward", dy.size, y, dy, dx, dy.size)
 
     # ---- epilogue
     def epilogue_backward(self, dy, db, *, y=None):
@@ -173,19 +69,12 @@ class CudaOps(Ops):
         rows = dy.size // K
         chunk = max(64, ceil_div(rows, 256))
         chunks = ceil_div(rows, chunk)
-        (partial,) = self._scratch_arrays([(chunks, K)], dy.dtype)
-        packs = self._packs(K, dy, y)
+        (partial,) = self._gpu.scratch([(chunks, K)], dy.dtype)
+        packs = self._gpu.packs(K, dy, y)
         columns = K // (VECTOR_BYTES // dy.dtype.itemsize) if packs else K
-        self._launch("epilogue", "epilogue_sums", (ceil_div(columns, 32), chunks),
-                     (dy, y, partial, rows, K, chunk, packs), block=(32, 8))
-        self._launch("epilogue", "epilogue_add", ceil_div(K, THREADS), (partial, db, chunks, K))
-
-    @staticmethod
-    def _packs(channels: int, *arrays) -> int:
-        """1 where rows of so many channels can be read 16 bytes at a time in all these arrays, else 0."""
-        given = [array for array in arrays if array is not None]
-        fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
-        return int(fits and all(_address(array) % VECTOR_BYTES == 0 for array in given))
+        self._gpu.launch("epilogue", "epilogue_sums", (ceil_div(columns, 32), chunks),
+                         (dy, y, partial, rows, K, chunk, packs), block=(32, 8))
+        self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, THREADS), (partial, db, chunks, K))
 
     # ---- combine
     def concat_forward(self, xs, y):
@@ -193,7 +82,7 @@ class CudaOps(Ops):
         start, total = 0, y.shape[-1]
         for x in xs:
             width = x.shape[-1]
-            self._each("combine", "copy_channels", x.size, x, y, x.size // width, width, width, 0, total, start)
+            self._gpu.each("combine", "copy_channels", x.size, x, y, x.size // width, width, width, 0, total, start)
             start += width
 
     def concat_backward(self, dy, dxs, *, widths):
@@ -201,18 +90,19 @@ class CudaOps(Ops):
         start, total = 0, dy.shape[-1]
         for dx, width in zip(dxs, widths, strict=True):
             if dx is not None:
-                self._each("combine", "copy_channels", dx.size, dy, dx, dx.size // width, width, total, start, width, 0)
+                self._gpu.each("combine", "copy_channels", dx.size, dy, dx, dx.size // width, width, total, start,
+                               width, 0)
             start += width
 
     def _copy(self, x, y) -> None:
-        self._each("combine", "copy_channels", x.size, x, y, 1, x.size, x.size, 0, x.size, 0)
+        self._gpu.each("combine", "copy_channels", x.size, x, y, 1, x.size, x.size, 0, x.size, 0)
 
     def add_forward(self, xs, y):
         """y = x0 + x1 + ..., all of the same shape."""
         if len(xs) == 1:
             self._copy(xs[0], y)
             return
-        self._each("combine", "add", y.size, xs[0], xs[1], y, y.size)
+        self._gpu.each("combine", "add", y.size, xs[0], xs[1], y, y.size)
         for x in xs[2:]:
             self.accumulate(x, y)
 
@@ -224,15 +114,15 @@ class CudaOps(Ops):
 
     def accumulate(self, x, y):
         """y += x."""
-        self._each("combine", "add", y.size, y, x, y, y.size)
+        self._gpu.each("combine", "add", y.size, y, x, y, y.size)
 
     # ---- dropout
     def dropout_forward(self, x, y, *, rate, scale, seed, purpose, epoch, sample_ids):
         """y = x * scale where u >= rate, else 0; sample_ids uint32 (N,), on the host or the device. y may be x."""
         N, units = x.shape[0], x.size // x.shape[0]
         k0, k1 = key_words(seed)
-        self._launch("dropout", "dropout", ceil_div(N * ceil_div(units, 4), THREADS),
-                     (x, y, N, units, rate, scale, k0, k1, epoch, purpose, self.from_host(sample_ids)))
+        self._gpu.launch("dropout", "dropout", ceil_div(N * ceil_div(units, 4), THREADS),
+                         (x, y, N, units, rate, scale, k0, k1, epoch, purpose, self.from_host(sample_ids)))
 
     def dropout_backward(self, dy, dx, *, rate, scale, seed, purpose, epoch, sample_ids):
         """dx = dy * the same mask. dx may be dy."""
@@ -241,50 +131,50 @@ class CudaOps(Ops):
 
     def scale_forward(self, x, y, *, factor):
         """y = x * factor. y may be x."""
-        self._each("dropout", "scale_forward", x.size, x, y, x.size, factor)
+        self._gpu.each("dropout", "scale_forward", x.size, x, y, x.size, factor)
 
     # ---- loss
     def softmax_forward(self, x, y):
         """y (N, K), the probabilities of each row of x. y may be x."""
         N, K = x.shape
-        self._launch("loss", "softmax_forward", ceil_div(N, 4), (x, y, N, K), block=128)
+        self._gpu.launch("loss", "softmax_forward", ceil_div(N, 4), (x, y, N, K), block=128)
 
     def softmax_cross_entropy_forward(self, x, labels, probs, losses):
         """probs (N, K) and losses (N,) from x (N, K) and labels int32 (N,)."""
         N, K = x.shape
-        self._launch("loss", "softmax_cross_entropy_forward", ceil_div(N, 4), (x, labels, probs, losses, N, K),
-                     block=128)
+        self._gpu.launch("loss", "softmax_cross_entropy_forward", ceil_div(N, 4), (x, labels, probs, losses, N, K),
+                         block=128)
 
     def softmax_cross_entropy_backward(self, probs, labels, dx, *, scale):
         """dx = scale * (probs - onehot)."""
         N, K = probs.shape
-        self._launch("loss", "softmax_cross_entropy_backward", ceil_div(N * K, THREADS),
-                     (probs, labels, dx, N, K, scale))
+        self._gpu.launch("loss", "softmax_cross_entropy_backward", ceil_div(N * K, THREADS),
+                         (probs, labels, dx, N, K, scale))
 
     # ---- sgd
     def sgd_step(self, w, dw, v, *, lr, momentum, decay):
         """One step, in place, on w and v."""
-        self._each("sgd", "sgd_step", w.size, w, dw, v, w.size, lr, momentum, decay * lr)
+        self._gpu.each("sgd", "sgd_step", w.size, w, dw, v, w.size, lr, momentum, decay * lr)
 
     # ---- augment
     def augment_forward(self, images, y, *, mean, top, left, flip, shift):
         """y (N, H, W, C) from images (N, A, B, C) uint8; see kernels/reference/augment.py."""
         _, A, B, C = images.shape
         N, H, W, _ = y.shape
-        self._launch("augment", "augment_forward", (N * H, ceil_div(W * C, THREADS)),
-                     (images, y, mean, top, left, flip, shift, A, B, C, H, W, int(mean.shape == images.shape[1:])))
+        self._gpu.launch("augment", "augment_forward", (N * H, ceil_div(W * C, THREADS)),
+                         (images, y, mean, top, left, flip, shift, A, B, C, H, W, int(mean.shape == images.shape[1:])))
 
     # ---- pool
     def _windows(self, kernel_name: str, rows: int, columns: int, arrays: tuple, x_shape, y_shape, kernel, stride, pads,
                  *flags) -> None:
         """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
         (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
-        packs = self._packs(C, *(array for array in arrays if array is not None and array.dtype.kind == "f"))
+        packs = self._gpu.packs(C, *(array for array in arrays if array is not None and array.dtype.kind == "f"))
         width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
         window = {"H": H, "W": W, "C": C, "P": P, "Q": Q, "R": kernel[0], "S": kernel[1], "stride_h": stride[0],
                   "stride_w": stride[1], "top": pads[0], "left": pads[1]}
-        self._launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
-                     (*arrays, window, *flags, packs))
+        self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
+                         (*arrays, window, *flags, packs))
 
     def maxpool_forward(self, x, y, argmax, *, kernel, stride, pads):
         """y (N, P, Q, C), the largest cell of each window; argmax (uint8, or None): its place r*S + s."""
@@ -311,8 +201,8 @@ class CudaOps(Ops):
         x, tile = arrays[0], 1024                                   # TILE of lrn.cu
         D = x.shape[-1] // groups
         half = min(n // 2, D - 1)
-        self._launch("lrn", kernel, ceil_div(x.size, tile), (*arrays, x.size, D, half, k, alpha, beta),
-                     shared=(tiles * tile + margins * half) * x.dtype.itemsize)
+        self._gpu.launch("lrn", kernel, ceil_div(x.size, tile), (*arrays, x.size, D, half, k, alpha, beta),
+                         shared=(tiles * tile + margins * half) * x.dtype.itemsize)
 
     def lrn_forward(self, x, y, *, n, k, alpha, beta, groups=1):
         """y (N, H, W, C) from x, normalised over n channels inside each of `groups` parts of the C channels."""
@@ -325,38 +215,38 @@ class CudaOps(Ops):
     def lrn_within_forward(self, x, y, *, n, k, alpha, beta):
         """y (N, H, W, C) from x, normalised over n x n pixels of the same map."""
         _, H, W, C = x.shape
-        self._launch("lrn", "lrn_within_forward", ceil_div(x.size, THREADS),
-                     (x, y, H, W, C, x.size, n // 2, k, alpha, beta))
+        self._gpu.launch("lrn", "lrn_within_forward", ceil_div(x.size, THREADS),
+                         (x, y, H, W, C, x.size, n // 2, k, alpha, beta))
 
     def lrn_within_backward(self, x, dy, dx, *, n, k, alpha, beta):
         """dx (N, H, W, C), overwritten; dx must not be dy."""
         (_, H, W, C), blocks = x.shape, ceil_div(x.size, THREADS)
-        (cross,) = self._scratch_arrays([x.shape], x.dtype)
-        self._launch("lrn", "lrn_within_terms", blocks, (x, dy, dx, cross, H, W, C, x.size, n // 2, k, alpha, beta))
-        self._launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
+        (cross,) = self._gpu.scratch([x.shape], x.dtype)
+        self._gpu.launch("lrn", "lrn_within_terms", blocks, (x, dy, dx, cross, H, W, C, x.size, n // 2, k, alpha, beta))
+        self._gpu.launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
 
     # ---- linear
     def _product(self, operation: str, M: int, N: int, arguments: tuple) -> None:
         """A matrix product of linear.cu, in the version of this backend."""
         version, (tall, wide, threads) = LINEAR[self.version], TILES[self.version]
-        self._launch("linear", f"linear_{version}_{operation}", (ceil_div(M, tall), ceil_div(N, wide)), arguments,
-                     block=threads)
+        self._gpu.launch("linear", f"linear_{version}_{operation}", (ceil_div(M, tall), ceil_div(N, wide)), arguments,
+                         block=threads)
 
     def linear_forward(self, x, w, y, *, epilogue=(None, False), work=None):
         """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
         (N, I), O = x.shape, w.shape[1]                                                             # noqa: E741
-        packs = self._packs(I, x) & self._packs(O, w)
+        packs = self._gpu.packs(I, x) & self._gpu.packs(O, w)
         self._product("forward", N, O, (x, w, y, epilogue[0], N, I, O, int(epilogue[1]), packs))
 
     def linear_backward_data(self, dy, w, dx, *, work=None):
         """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
         (N, O), I = dy.shape, w.shape[0]                                                            # noqa: E741
-        self._product("backward_data", N, I, (dy, w, dx, N, I, O, self._packs(O, dy, w)))
+        self._product("backward_data", N, I, (dy, w, dx, N, I, O, self._gpu.packs(O, dy, w)))
 
     def linear_backward_weights(self, x, dy, dw, *, add=True, work=None):
         """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw =."""
         (N, I), O = x.shape, dy.shape[1]                                                            # noqa: E741
-        packs = self._packs(I, x) & self._packs(O, dy)
+        packs = self._gpu.packs(I, x) & self._gpu.packs(O, dy)
         self._product("backward_weights", I, O, (x, dy, dw, N, I, O, int(add), packs))
 
     def linear_work(self, x_shape, w_shape, dtype):
@@ -370,61 +260,61 @@ class CudaOps(Ops):
         return {"grid": (ceil_div(M, tall), ceil_div(N, wide), slices), "block": threads}
 
     def _conv_packs(self, shape: _Shape, *arrays) -> int:
-        return self._packs(shape.geometry["D"], *arrays) & self._packs(shape.kernels, *arrays)
+        return self._gpu.packs(shape.geometry["D"], *arrays) & self._gpu.packs(shape.kernels, *arrays)
 
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
         shape, (bias, relu) = _Shape(x.shape, w.shape, y.shape, stride, pads, groups), epilogue
         X, packs = None, self._conv_packs(shape, x, w)
         if self.version == "v1":
-            X, _ = self._work(work, shape.work(self.version), x.dtype)
+            X, _ = self._gpu.arrays_in(work, shape.work(self.version), x.dtype)
         for geometry in shape.groups():
             if self.version == "v1":
-                self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
+                self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
                 arguments = (X, w, y, bias, int(relu), geometry)
             else:
                 arguments = (x, w, y, bias, int(relu), packs, geometry)
-            self._launch("conv", f"conv_{self.version}_forward", arguments=arguments,
-                         **self._grid(shape.pixels, shape.kernels))
+            self._gpu.launch("conv", f"conv_{self.version}_forward", arguments=arguments,
+                             **self._grid(shape.pixels, shape.kernels))
 
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
         shape = _Shape(dx.shape, w.shape, dy.shape, stride, pads, groups)
         N, H, W, _ = dx.shape
         if self.version == "v1":
-            dX, _ = self._work(work, shape.work(self.version), dy.dtype)
+            dX, _ = self._gpu.arrays_in(work, shape.work(self.version), dy.dtype)
             for geometry in shape.groups():
-                self._launch("conv", "conv_v1_backward_data", arguments=(dy, w, dX, geometry),
-                             **self._grid(shape.pixels, shape.taps))
-                self._launch("conv", "conv_col2im", ceil_div(dx.size // groups, THREADS), (dX, dx, geometry))
+                self._gpu.launch("conv", "conv_v1_backward_data", arguments=(dy, w, dX, geometry),
+                                 **self._grid(shape.pixels, shape.taps))
+                self._gpu.launch("conv", "conv_col2im", ceil_div(dx.size // groups, THREADS), (dX, dx, geometry))
             return
-        packs = self._packs(shape.kernels, dy, w)
+        packs = self._gpu.packs(shape.kernels, dy, w)
         for geometry in shape.groups():
-            self._launch("conv", f"conv_{self.version}_backward_data", arguments=(dy, w, dx, packs, geometry),
-                         **self._grid(N * H * W, geometry["D"]))
+            self._gpu.launch("conv", f"conv_{self.version}_backward_data", arguments=(dy, w, dx, packs, geometry),
+                             **self._grid(N * H * W, geometry["D"]))
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
         shape = _Shape(x.shape, dw.shape, dy.shape, stride, pads, groups)
-        X, partial = self._work(work, shape.work(self.version), x.dtype)
+        X, partial = self._gpu.arrays_in(work, shape.work(self.version), x.dtype)
         packs = self._conv_packs(shape, x, dy)
         for geometry in shape.groups():
             if self.version == "v1":
-                self._launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
+                self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
                 arguments = (X, dy, partial, shape.slice, geometry)
             else:
                 arguments = (x, dy, partial, shape.slice, packs, geometry)
-            self._launch("conv", f"conv_{self.version}_backward_weights", arguments=arguments,
-                         **self._grid(shape.taps, shape.kernels, shape.slices))
-            self._launch("conv", "conv_add_slices", ceil_div(shape.taps * shape.kernels, THREADS),
-                         (partial, dw, shape.slices, geometry))
+            self._gpu.launch("conv", f"conv_{self.version}_backward_weights", arguments=arguments,
+                             **self._grid(shape.taps, shape.kernels, shape.slices))
+            self._gpu.launch("conv", "conv_add_slices", ceil_div(shape.taps * shape.kernels, THREADS),
+                             (partial, dw, shape.slices, geometry))
 
     def conv_work(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """Bytes of work space for any of the three."""
         (N, H, W, _), (R, S, _, K), (top, left, bottom, right) = x_shape, w_shape, pads
         P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
         shape = _Shape(x_shape, w_shape, (N, P, Q, K), stride, pads, groups)
-        return sum(_aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work(self.version))
+        return sum(aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work(self.version))
 
 
 class _Shape:
@@ -439,7 +329,7 @@ class _Shape:
         # The sum over all pixels is cut into slices, so that the few tiles of dw keep a whole GPU busy. How many
         # depends on the shapes alone: the same sum in the same order, whatever the GPU.
         slices = max(1, min(SLICES, self.pixels // SLICE))
-        self.slice = _aligned(ceil_div(self.pixels, slices), 16)
+        self.slice = aligned(ceil_div(self.pixels, slices), 16)
         self.slices = ceil_div(self.pixels, self.slice)
 
     def groups(self) -> list[dict[str, int]]:
@@ -449,12 +339,3 @@ class _Shape:
     def work(self, version: str) -> list[tuple[int, ...]]:
         """Shapes of X (nothing from version 2 on) and of the slices' sums, for one group."""
         return [(self.pixels if version == "v1" else 0, self.taps), (self.slices, self.taps, self.kernels)]
-
-
-def _aligned(size: int, to: int = 256) -> int:
-    return ceil_div(size, to) * to
-
-
-def _address(array) -> int:
-    """Where an array lies; a plain number, nothing is read."""
-    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data

@@ -3,7 +3,7 @@
 CuPy's traps that concern compiling are met here. It keeps compiled kernels by their text, but an edited header is not
 part of that text, so headers are written into it first. It calls a GPU "available" where no kernel can be compiled, so
 one is run before anyone believes it. And it does not check what a kernel is passed: parameters are read from the text,
-and minicnn/backend/cuda.py checks every argument against them.
+and cuda_launcher.py checks every argument against them.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _line(error: Exception) -> str:
 
 
 class CupyDevice:
-    """The current GPU, by CuPy: what minicnn/backend/cuda.py asks of a device.
+    """The current GPU, by CuPy: what cuda_launcher.py and cuda.py ask of a device.
 
     Kernels run on CuPy's current stream, where its own copies and sums run too: what is launched in order happens in
     order. To capture a step in a graph, enter a stream of one's own around all of it.

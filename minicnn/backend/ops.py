@@ -3,7 +3,7 @@
 A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs it. Each backend binds the whole list:
 
     reference   kernels/reference, NumPy: the specification, slow and plain, with the derivations
-    cpu         kernels/cpu, Numba and BLAS: what trains
+    cpu         kernels/cpu, Numba: what trains
     cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db

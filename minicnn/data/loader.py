@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset
-from minicnn.data.prefetch import prefetched, usable_cpus
+from minicnn.data.prefetch import prefetched
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
 
@@ -45,7 +46,7 @@ class Loader:
             raise DataError(f"a batch of {batch} images makes no sense; expected at least 1")
         self.dataset, self.batch, self.seed = dataset, batch, seed
         self.shuffle, self.drop_last, self.own = shuffle, drop_last, own or slice(None)
-        self.workers = workers or max(1, min(8, usable_cpus() - 1))
+        self.workers = workers or max(1, min(8, available_cores() - 1))
         self.prefetch = max(prefetch, self.workers)
         self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
         if cache_bytes is not None:

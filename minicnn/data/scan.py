@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset, ImageError
-from minicnn.data.prefetch import prefetched, usable_cpus
+from minicnn.data.prefetch import prefetched
 
 
 def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None = None, progress: bool = True,
@@ -29,7 +30,7 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
         except ImageError as error:
             return error
 
-    workers = workers or min(8, usable_cpus())
+    workers = workers or min(8, available_cores())
     unreadable = {}
     images = tqdm(prefetched(attempt, range(len(dataset)), workers, 4 * workers), title or f"checking {dataset.name}",
                   len(dataset), unit="image", disable=not progress, leave=False)

@@ -1,6 +1,6 @@
 """Ranks as threads of one process: no launcher and no copies, since a thread can read another's arrays in place.
 
-NumPy, BLAS and the compiled kernels let go of the interpreter's lock, so the ranks do compute at the same time.
+NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do compute at the same time.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend import cuda, cuda_loader
+from minicnn.backend.cuda_launcher import Launcher
 from minicnn.backend.ops import OPS, get_ops
 from minicnn.errors import DeviceError, ShapeError
 from tests.cuda_emulator.build import why_not
@@ -90,9 +91,9 @@ def test_arrays_too_large_to_count_are_refused(emulated):
     large = np.lib.stride_tricks.as_strided(np.empty(1, "u1"), (2**31,), (0,))
     monster = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
     parameter = cuda_loader.Parameter("images", "byte", pointer=True)
-    ops = cuda.CudaOps(SimpleNamespace(empty=None, zeros=None, to_host=None, owns=lambda array: True))
+    launcher = Launcher(SimpleNamespace(owns=lambda array: True))
     with pytest.raises(ShapeError, match="images has 2,147,483,648 elements.*smaller batch"):
-        ops._checked("k", parameter, monster, "float32")
+        launcher._checked("k", parameter, monster, "float32")
 
 
 @needs_emulator

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from minicnn.backend.cpu import set_threads
 from minicnn.train.checkpoint import load_checkpoint
-from tests.train.small_run import save_tree
-
-EXAMPLE = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+from tests.train.small_run import main_example, save_tree
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("alexnet_imagenet_on_ranks", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = main_example()
     module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8), input_size=67)
     yield module
     set_threads(1)

@@ -3,6 +3,7 @@
 It goes on from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
 """
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,15 @@ from minicnn.layers.base import Normal
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Plateau
+
+
+def main_example():
+    """examples/alexnet_imagenet.py as a module of its own, whose names a test may replace."""
+    path = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+    spec = importlib.util.spec_from_file_location("alexnet_imagenet", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: int = 24):

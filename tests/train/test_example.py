@@ -4,20 +4,15 @@ import dataclasses
 import functools
 import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
-from tests.train.small_run import save_tree, small_recipe, small_trainer
-
-EXAMPLE = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+from tests.train.small_run import main_example, save_tree, small_recipe, small_trainer
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("alexnet_imagenet", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = main_example()
     module.alexnet = functools.partial(module.alexnet, fc=16)       # not 61 million weights for every case
     return module
 

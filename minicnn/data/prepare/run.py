@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minicnn.data.prefetch import usable_cpus
+from minicnn.cores import available_cores
 from minicnn.data.prepare.layout import Source, open_source
 from minicnn.data.prepare.report import LEFT_OUT, Row, in_words, write_report
 from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards, write_tensors
@@ -62,7 +62,7 @@ def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, stric
             shards = {part: [Shard(out, part, k, photos[first:first + per_shard], settings, part == "train")
                              for k, first in enumerate(range(0, len(photos), per_shard))]
                       for part, photos in found.parts.items()}
-            _make(out, shards, settings, workers or usable_cpus(), progress, say)
+            _make(out, shards, settings, workers or available_cores(), progress, say)
             summary, rows = _complete(out, found, shards, settings, strict)
         shutil.rmtree(os.path.join(out, UNFINISHED))
     except OSError as error:

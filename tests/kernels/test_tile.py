@@ -6,7 +6,7 @@ import pytest
 
 from minicnn.backend.ops import get_ops
 from minicnn.errors import ConfigError
-from minicnn.kernels.cpu import conv, microkernel
+from minicnn.kernels.cpu import conv, tile
 from tests.kernels.test_conv import LARGE, SMALL, Case
 
 TAILS = {name: {**SMALL, **LARGE}[name] for name in ("uneven pads", "groups = C", "odd channels", "conv2 of AlexNet",
@@ -16,7 +16,7 @@ TAILS = {name: {**SMALL, **LARGE}[name] for name in ("uneven pads", "groups = C"
 @pytest.fixture(params=(16, 32, 64))
 def width(request, monkeypatch):
     """Vectors of so many bytes, whatever the machine has."""
-    monkeypatch.setattr(microkernel, "vector_bytes", lambda: request.param)
+    monkeypatch.setattr(tile, "vector_bytes", lambda: request.param)
     conv._weights_plan.cache_clear()
     yield request.param
     conv._weights_plan.cache_clear()
@@ -29,25 +29,25 @@ def test_every_width_equals_the_reference(width, case, dtype, rng):
 
 
 def test_the_width_follows_the_machine_and_can_be_asked_for(monkeypatch):
-    microkernel.vector_bytes.cache_clear()
+    tile.vector_bytes.cache_clear()
     try:
-        monkeypatch.delenv(microkernel.VECTOR_VARIABLE, raising=False)
-        assert microkernel.vector_bytes() in microkernel.ROWS
+        monkeypatch.delenv(tile.VECTOR_VARIABLE, raising=False)
+        assert tile.vector_bytes() in tile.ROWS
         for asked in ("16", "32", "64"):
-            microkernel.vector_bytes.cache_clear()
-            monkeypatch.setenv(microkernel.VECTOR_VARIABLE, asked)
-            assert microkernel.vector_bytes() == int(asked)
-        microkernel.vector_bytes.cache_clear()
-        monkeypatch.setenv(microkernel.VECTOR_VARIABLE, "24")
+            tile.vector_bytes.cache_clear()
+            monkeypatch.setenv(tile.VECTOR_VARIABLE, asked)
+            assert tile.vector_bytes() == int(asked)
+        tile.vector_bytes.cache_clear()
+        monkeypatch.setenv(tile.VECTOR_VARIABLE, "24")
         with pytest.raises(ConfigError, match="MINICNN_VECTOR_BYTES must be one of 64, 32, 16, not '24'"):
-            microkernel.vector_bytes()
+            tile.vector_bytes()
     finally:
-        microkernel.vector_bytes.cache_clear()
+        tile.vector_bytes.cache_clear()
 
 
 @pytest.mark.parametrize("columns, wanted", [(384, (6, 4)), (128, (6, 4)), (96, (8, 3)), (48, (8, 3)), (32, (12, 2)),
                                              (16, (14, 1)), (5, (14, 1))])
 def test_a_tile_wastes_little(monkeypatch, columns, wanted):
-    monkeypatch.setattr(microkernel, "vector_bytes", lambda: 64)
-    rows, vectors, lanes = microkernel.tile_for(columns, 4)
+    monkeypatch.setattr(tile, "vector_bytes", lambda: 64)
+    rows, vectors, lanes = tile.tile_for(columns, 4)
     assert (len(rows), len(vectors), len(lanes)) == (*wanted, 16)

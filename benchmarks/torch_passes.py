@@ -1,0 +1,42 @@
+"""PyTorch's side of a benchmark of one operation: its passes in each setting, compared with ours before it is timed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SETTINGS = ("eager", "channels_last", "compile")
+TOLERANCE = 1e-5                            # of the largest number
+
+
+def peers_of(torch, name: str, function, tx, tdy, ours: tuple) -> dict:
+    """Setting -> pass -> PyTorch's function. tx, tdy: (N, C, H, W); ours: our y and dx (N, H, W, C) of the same.
+
+    SystemExit where a setting computes something else than we do.
+    """
+    peers = {}
+    for setting in SETTINGS:
+        peers[setting] = _passes(torch, setting, function, tx, tdy)
+        for our, their in zip(ours, peers[setting]["forward + backward"](), strict=True):
+            difference = np.abs(our - their.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(our).max()
+            if not difference < TOLERANCE:
+                raise SystemExit(f"error: {name}: PyTorch, {setting}, differs from ours by {difference:.1e} of the "
+                                 f"largest, where {TOLERANCE:.0e} is allowed; these times cannot be compared")
+    return peers
+
+
+def _passes(torch, setting: str, function, tx, tdy) -> dict:
+    if setting == "compile":
+        function = torch.compile(function, dynamic=False)             # shapes as they are, not any shape
+    form = torch.contiguous_format if setting == "eager" else torch.channels_last
+    tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
+    leaf = tx.detach().requires_grad_()
+
+    def forward():
+        with torch.no_grad():
+            return function(tx)
+
+    def both():
+        ty = function(leaf)
+        return ty, torch.autograd.grad(ty, leaf, tdy)[0]
+
+    return {"forward": forward, "forward + backward": both}

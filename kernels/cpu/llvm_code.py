@@ -1,0 +1,51 @@
+"""Pieces of LLVM's intermediate code that both tile.py and vectors.py write."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+def splat(builder, number, lanes: int):
+    """A vector with the number in every lane."""
+    undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, number, INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+
+
+def lanes_below(builder, count, lanes: int, first: int = 0):
+    """A mask: whether first + lane < count, lane by lane."""
+    numbers = ir.Constant(ir.VectorType(INT64, lanes), list(range(first, first + lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, count, lanes))
+
+
+def call_function(builder, name: str, returns, *arguments):
+    """A call of one of LLVM's own functions."""
+    function_type = ir.FunctionType(returns, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
+
+
+def suffix(vector: ir.VectorType) -> str:
+    """How LLVM writes the type in names of functions: v16f32."""
+    lane = vector.element
+    return f"v{vector.count}" + {"float": "f32", "double": "f64"}.get(str(lane), str(lane))
+
+
+def masked_load(builder, pointer, mask, align: int):
+    """The numbers where the mask is set, 0 elsewhere; pointer to a vector, align in bytes."""
+    vector = pointer.type.pointee
+    return call_function(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, pointer, INT32(align), mask,
+                         ir.Constant(vector, None))
+
+
+def masked_store(builder, vector, pointer, mask, align: int) -> None:
+    """Only the numbers where the mask is set."""
+    call_function(builder, f"llvm.masked.store.{suffix(vector.type)}.p0", ir.VoidType(), vector, pointer, INT32(align),
+                  mask)
+
+
+def prefetch(builder, pointer, for_writing: bool = False) -> None:
+    """Begin to fetch the memory at pointer (to bytes) into the nearest cache; where there is none, nothing happens."""
+    call_function(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(int(for_writing)), INT32(3), INT32(1))

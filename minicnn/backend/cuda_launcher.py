@@ -1,0 +1,139 @@
+"""Launching kernels of kernels/cuda, with every argument checked: what the operations in cuda.py are written with.
+
+CuPy passes a kernel whatever it is given: the wrong number of arguments, a Python float as 8 bytes where the kernel
+reads 4, an array whose strides it ignores, an empty grid as one block. So `launch` checks each argument against the
+kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
+the type declared, and must fit.
+
+A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch. CuPy is one
+(cuda_loader.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from minicnn.backend import cuda_loader
+from minicnn.errors import ShapeError
+
+THREADS = 256               # a block, where nothing else asks for another number
+LARGEST = 2**31             # kernels count in 32 bits
+SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
+VECTOR_BYTES = 16
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def aligned(size: int, to: int = 256) -> int:
+    return ceil_div(size, to) * to
+
+
+class Launcher:
+    """The kernels of one device, compiled when they are first launched, and memory for those that need some."""
+
+    def __init__(self, device):
+        self.device = device
+        self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function
+        self._modules: dict[tuple[str, str], object] = {}
+        self._scratch = None
+
+    def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
+        """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
+
+        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, a dict for a
+        struct. The number type is that of the first array that the kernel declares as T.
+        """
+        grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
+        parameters = cuda_loader.kernels(file)[kernel]
+        if len(arguments) != len(parameters):
+            raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
+        real = next((str(value.dtype) for value, parameter in zip(arguments, parameters, strict=True)
+                     if parameter.pointer and parameter.type == "T" and value is not None), "float32")
+        checked = tuple(self._checked(kernel, parameter, value, real)
+                        for parameter, value in zip(parameters, arguments, strict=True))
+        if 0 in grid:
+            return
+        if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > SHARED:
+            raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
+                             "memory is more than a GPU takes; use a smaller batch or smaller layers")
+        self.device.launch(self._function(file, kernel, real), grid, block, checked, shared)
+
+    def _checked(self, kernel: str, parameter, value, real: str):
+        """The argument in exactly the form that the kernel reads; raises ShapeError where it does not fit."""
+        what = f"{kernel}: {parameter.name}"
+        if real not in cuda_loader.REAL:
+            raise ShapeError(f"{what} must be float32 or float64, it is {real}")
+        if parameter.pointer:
+            if value is None:
+                return None
+            if not self.device.owns(value):
+                raise ShapeError(f"{what} must be an array of this backend's device, it is {type(value).__module__}."
+                                 f"{type(value).__name__}; see ops.from_host")
+            if value.dtype != parameter.dtype(real):
+                raise ShapeError(f"{what} must be {parameter.dtype(real)}, it is {value.dtype}")
+            if not value.flags.c_contiguous:
+                raise ShapeError(f"{what}, an array of shape {value.shape}, is not C-contiguous")
+            if value.size >= LARGEST:
+                raise ShapeError(f"{what} has {value.size:,} elements, more than the {LARGEST - 1:,} that a kernel can "
+                                 "count; use a smaller batch")
+            return value
+        if parameter.fields:
+            numbers = [self._number(f"{what}.{name}", parameter.dtype(real)[name], value[name])
+                       for name, _ in parameter.fields]
+            return np.array([tuple(numbers)], parameter.dtype(real))
+        return self._number(what, parameter.dtype(real), value)
+
+    @staticmethod
+    def _number(what: str, dtype: np.dtype, value):
+        """A NumPy scalar: CuPy passes it by exactly its size."""
+        if dtype.kind == "f":
+            return dtype.type(value)
+        limits = np.iinfo(dtype)
+        if not limits.min <= value <= limits.max or value != int(value):
+            raise ShapeError(f"{what} = {value} does not fit {dtype}; use a smaller batch or smaller layers")
+        return dtype.type(value)
+
+    def _function(self, file: str, kernel: str, real: str):
+        key = (file, kernel, real)
+        if key not in self._functions:
+            if (file, real) not in self._modules:
+                self._modules[file, real] = self.device.compile(file, cuda_loader.source(file),
+                                                                cuda_loader.options(real))
+            self._functions[key] = self.device.function(self._modules[file, real], kernel)
+        return self._functions[key]
+
+    def arrays_in(self, work, shapes: list[tuple[int, ...]], dtype) -> list:
+        """Arrays of these shapes one after the other in `work` (uint8), or in new memory where it is None."""
+        sizes = [aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes]
+        if work is None:
+            work = self.device.empty((sum(sizes),), "uint8")
+        starts = np.cumsum([0, *sizes])
+        return [work[start:start + prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+                for start, shape in zip(starts.tolist(), shapes, strict=False)]
+
+    def scratch(self, shapes: list[tuple[int, ...]], dtype) -> list:
+        """The same in memory that this backend keeps, for operations that are given none; grows, and then stays."""
+        needed = sum(aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
+        if self._scratch is None or self._scratch.size < needed:
+            self._scratch = self.device.empty((needed,), "uint8")
+        return self.arrays_in(self._scratch, shapes, dtype)
+
+    def each(self, file: str, kernel: str, n: int, *arguments) -> None:
+        """A kernel that walks over n numbers, 16 bytes to a thread."""
+        self.launch(file, kernel, ceil_div(n, THREADS * 4), arguments)
+
+    @staticmethod
+    def packs(channels: int, *arrays) -> int:
+        """1 where rows of so many channels can be read 16 bytes at a time in all these arrays, else 0."""
+        given = [array for array in arrays if array is not None]
+        fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
+        return int(fits and all(_address(array) % VECTOR_BYTES == 0 for array in given))
+
+
+def _address(array) -> int:
+    """Where an array lies; a plain number, nothing is read."""
+    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
