@@ -137,9 +137,9 @@ class Builder:
 
 
 class _NoWork:
-    """Stands in for a backend while only shapes are asked for: no work space."""
+    """Stands in for a backend while only shapes are asked for: no work space, no algorithm."""
 
     def __getattr__(self, name: str):
-        if name.endswith("_work"):
-            return lambda *args, **kwargs: 0
+        if name.endswith(("_work", "_algorithm")):
+            return lambda *args, **kwargs: 0 if name.endswith("_work") else ""
         raise AttributeError(name)

@@ -75,6 +75,7 @@ class Step:
     buffers: dict[str, int]
     work: int | None
     macs: int
+    algorithm: str
     trains: bool                     # it or something before it has parameters
     work_back: int | None = None
     dy: int | None = None
@@ -179,7 +180,7 @@ class Plan:
                 self._use(value, self._end - 1 - time)
         trains = bool(layer.initial_values()) or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
-        self.steps.append(Step(node, relu, time, xs, y, saves, buffers, work, plan.macs, trains))
+        self.steps.append(Step(node, relu, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains))
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
         """Whether `node` may write over its input: nobody reads that memory later, neither forward nor backward."""

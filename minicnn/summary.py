@@ -27,7 +27,7 @@ def summarize(net, batch: int) -> str:
         elif node.layer.is_view:
             runs = "a view"
         else:
-            runs = f"{net.ops.name} + ReLU" if step.relu else net.ops.name
+            runs = " ".join(filter(None, (net.ops.name, step.algorithm, "+ ReLU" if step.relu else "")))
             runs += ", in place" if step.y != step.xs[0] and _shares(plan, step) else ""
         macs += step.macs if step else 0
         what = f"{type(node.layer).__name__} {node.layer.describe()}".strip()

@@ -223,13 +223,26 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
-    (N, H, W, _), (R, S, D, K), (u, v), (top, left, bottom, right) = x_shape, w_shape, stride, pads
-    P, Q = (top + H + bottom - R) // u + 1, (left + W + right - S) // v + 1
-    E, flipped = K // groups, [R - 1 - pad for pad in pads]
+    (N, H, W, _), (R, S, D, K), (u, v) = x_shape, w_shape, stride
+    (P, Q), (fast, fast_data), E = *_choice(x_shape, w_shape, dtype, stride, pads, groups), K // groups
     phase = -(-R // u) * -(-S // v)                                            # taps of the largest phase
-    fast = winograd.is_suited((R, S), stride, pads, D, E, N, P, Q, dtype)
-    fast_data = winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dtype)
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, R * S, dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
-              _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, np.dtype(dtype).str, threads())[-1]]
+              _weights_plan(N, P, Q, W, R, S, v, pads[1], D, groups, E, np.dtype(dtype).str, threads())[-1]]
     return max(map(bytes_of, passes))
+
+
+def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
+    """How it is computed, in words: the forward pass, and the gradient of x where it is another; dw is always direct."""
+    names = ["Winograd" if fast else "direct"
+             for fast in _choice(x_shape, w_shape, dtype, stride, pads, groups)[1]]
+    return names[0] if names[0] == names[1] else f"{names[0]}, dx {names[1]}"
+
+
+def _choice(x_shape, w_shape, dtype, stride, pads, groups):
+    """Size of the output (P, Q), and whether Winograd's algorithm computes (y, dx)."""
+    (N, H, W, _), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
+    P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
+    flipped, E = [R - 1 - pad for pad in pads], K // groups
+    return (P, Q), (winograd.is_suited((R, S), stride, pads, D, E, N, P, Q, dtype),
+                    winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dtype))

@@ -101,3 +101,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     top, left, bottom, right = pads
     P, Q = (top + H + bottom - R) // u + 1, (left + W + right - S) // v + 1
     return N * P * Q * R * S * D * np.dtype(dtype).itemsize
+
+
+def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
+    """How it is computed, in words."""
+    return "im2col"

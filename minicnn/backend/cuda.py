@@ -316,6 +316,10 @@ class CudaOps(Ops):
         shape = _Shape(x_shape, w_shape, (N, P, Q, K), stride, pads, groups)
         return sum(aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work(self.version))
 
+    def conv_algorithm(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
+        """How it is computed, in words."""
+        return ("im2col" if self.version == "v1" else "implicit im2col") + f" {self.version}"
+
 
 class _Shape:
     """The numbers of one convolution: its matrix product, and what the kernels call Geometry."""

@@ -7,7 +7,8 @@ A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs i
     cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
-accumulate (+=), everything else is overwritten. A backend that lacks an operation cannot be made: there is no silent
+accumulate (+=), everything else is overwritten. The exceptions compute nothing: `*_work` says how many bytes of scratch
+space an operation wants, and `conv_algorithm` in words how it will be computed. A backend that lacks an operation cannot be made: there is no silent
 slow path.
 """
 
@@ -24,7 +25,7 @@ from minicnn.errors import DeviceError
 
 # module in kernels/<backend>/ -> the operations it must provide
 OPS: dict[str, tuple[str, ...]] = {
-    "conv": ("conv_forward", "conv_backward_data", "conv_backward_weights", "conv_work"),
+    "conv": ("conv_forward", "conv_backward_data", "conv_backward_weights", "conv_work", "conv_algorithm"),
     "linear": ("linear_forward", "linear_backward_data", "linear_backward_weights", "linear_work"),
     "epilogue": ("epilogue_backward",),
     "activation": ("relu_forward", "relu_backward", "tanh_forward", "tanh_backward"),

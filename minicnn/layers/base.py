@@ -53,6 +53,7 @@ class LayerPlan:
     saves: which of "x" (the first input), "xs" (all inputs) and "y" backward reads.
     buffers: arrays that forward fills for backward, as name -> (shape with the batch axis first, dtype).
     work: bytes of scratch space, alive during one call only.   macs: multiply-adds of forward.
+    algorithm: in words, where the backend has a choice.
     """
 
     out_shape: tuple[int, ...]
@@ -60,6 +61,7 @@ class LayerPlan:
     buffers: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     work: int = 0
     macs: int = 0
+    algorithm: str = ""
 
 
 @dataclass

@@ -50,7 +50,8 @@ class Conv2d(Layer):
         w_shape = (*self.kernel, self.in_channels // self.groups, self.out_channels)
         R, S, Cg, K = w_shape
         return LayerPlan((shape[0], P, Q, K), saves=("x",), work=ops.conv_work(shape, w_shape, dtype, **window),
-                         macs=shape[0] * P * Q * K * R * S * Cg)
+                         macs=shape[0] * P * Q * K * R * S * Cg,
+                         algorithm=ops.conv_algorithm(shape, w_shape, dtype, **window))
 
     def forward(self, ctx, xs, y, saved):
         x, w = xs[0], self.params["w"].data

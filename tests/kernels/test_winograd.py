@@ -7,6 +7,7 @@ import pytest
 
 from minicnn.backend.ops import get_ops
 from minicnn.kernels.cpu import conv, winograd
+from minicnn.models.alexnet import alexnet
 from tests.tolerances import assert_close
 
 # x (N, H, W, C), kernel size, kernels K, pads, groups: whole tiles and cut ones, all pads, one group and two
@@ -72,6 +73,15 @@ def test_rounding_is_a_few_times_that_of_the_direct_algorithm(monkeypatch):
 ])
 def test_everything_else_stays_direct(shape, why):
     assert not winograd.is_suited(*shape), why
+
+
+def test_the_summary_names_the_algorithm():
+    """conv3 runs by Winograd, conv1 has a stride, and a batch of one has too few tiles."""
+    net = alexnet(device="cpu", fc=8)
+    runs = {line.split()[0]: line.split("  ")[-1].strip() for line in net.summary(32).splitlines() if "conv" in line}
+    assert runs["conv1"] == "cpu direct + ReLU" and runs["conv3"] == "cpu Winograd + ReLU"
+    alone = next(line for line in net.summary(1).splitlines() if line.startswith("conv3"))
+    assert alone.endswith("cpu direct + ReLU")
 
 
 def test_work_space_holds_it(monkeypatch):
