@@ -233,7 +233,7 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
 
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """How it is computed, in words: the forward pass, and the gradient of x where it is another; dw is always direct."""
+    """How it is computed, in words: the forward pass, and dx where that is another; dw is always direct."""
     names = ["Winograd" if fast else "direct"
              for fast in _choice(x_shape, w_shape, dtype, stride, pads, groups)[1]]
     return names[0] if names[0] == names[1] else f"{names[0]}, dx {names[1]}"

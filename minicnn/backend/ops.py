@@ -7,9 +7,9 @@ A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs i
     cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
-accumulate (+=), everything else is overwritten. The exceptions compute nothing: `*_work` says how many bytes of scratch
-space an operation wants, and `conv_algorithm` in words how it will be computed. A backend that lacks an operation cannot be made: there is no silent
-slow path.
+accumulate (+=), everything else is overwritten. Only `*_work`, the bytes of scratch space that an operation wants, and
+`conv_algorithm`, how it will be computed in words, return something. A backend that lacks an operation cannot be made:
+there is no silent slow path.
 """
 
 from __future__ import annotations

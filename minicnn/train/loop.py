@@ -77,7 +77,7 @@ class Trainer:
         self.keep_statistics = keep_statistics
         self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
-                       lr_mults={name: recipe.sgd.output_lr for name in net.output_params})
+                       lr_mults=recipe.sgd.lr_mults(net))
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = self._loader()
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them

@@ -19,7 +19,8 @@ from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedu
 class SGDRecipe:
     """Settings of the optimiser (minicnn/train/sgd.py), and the number of images in a batch.
 
-    output_lr is a factor on the rate of the output layer; see `steady_output_lr`.
+    output_lr is a factor on the rate of the output layer; see `steady_output_lr`.   layer_lr: factors for other layers,
+    such as {"fc6": 0.1}.
     """
 
     lr: float = 0.01
@@ -27,6 +28,16 @@ class SGDRecipe:
     decay: float = 0.0005
     batch: int = 128
     output_lr: float = 1.0
+    layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def lr_mults(self, net) -> dict[str, float]:
+        """Parameter name -> factor on its rate. Raises ConfigError for a layer that the net does not have."""
+        names = {name.rpartition(".")[0] for name in net.params}
+        if unknown := sorted(set(self.layer_lr) - names):
+            raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
+                              f"expected some of {', '.join(sorted(names))}")
+        layers = {name: self.layer_lr.get(name.rpartition(".")[0], 1.0) for name in net.params}
+        return layers | {name: layers[name] * self.output_lr for name in net.output_params}
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:
@@ -47,7 +58,7 @@ class Recipe:
     """Everything that decides, with the seed and the data, what the weights become.
 
     net: how the network is built, such as {"model": "alexnet", "variant": "paper", "num_classes": 2}.
-    init: departures from how that network is initialised by itself, such as {"std": 0.005}.
+    init: departures from how that network is initialised by itself, such as {"bias": 0.1}: arguments like those in net.
     augment: crops, flips, colours.   sgd: rate, momentum, decay, batch.   schedule: one of minicnn/train/schedule.py.
     """
 
@@ -104,14 +115,22 @@ LABELS = {"net.num_classes": "classes", "augment.crop": "crop", "augment.flip": 
           "augment.updown": "mirrored up-down", "augment.transpose": "turned", "augment.colour": "colour shift",
           "augment.colour_std": "size of the colour shift", "sgd.lr": "rate", "sgd.batch": "batch",
           "sgd.decay": "decay", "sgd.momentum": "momentum",
-          "sgd.output_lr": "factor on the last layer's rate", "schedule.kind": "schedule of the rate"}
+          "sgd.output_lr": "factor on the last layer's rate", "schedule.kind": "schedule of the rate",
+          "init.std": "weights begin with deviations", "init.bias": "biases of 1 begin as"}
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
 
 
 def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "paper") -> list[str]:
-    """Such as "batch 32 (paper: 128)", for every knob in LABELS that differs."""
+    """Such as "batch 32 (paper: 128)", for every knob that has a label and differs."""
     def word(value) -> str:
+        if isinstance(value, list):
+            return " ".join(f"{number:g}" for number in value)
         return str(WORDS.get(value, value)) if value is None or isinstance(value, bool | str) else f"{value:g}"
 
-    return [f"{LABELS[knob]} {word(a)} ({name}: {word(b)})"
-            for knob, a, b in differences(ours.to_dict(), theirs.to_dict()) if knob in LABELS]
+    said = []
+    for knob, a, b in differences(ours.to_dict(), theirs.to_dict()):
+        layer = knob.removeprefix("sgd.layer_lr.")
+        label = LABELS.get(knob) or (f"factor on the rate of {layer}" if layer != knob else None)
+        if label:
+            said.append(f"{label} {word(a)}" + (f" ({name}: {word(b)})" if b is not None else ""))
+    return said

@@ -44,6 +44,7 @@ BAD = {
     "a batch larger than the set": (["--data", "{root}/photos", "--batch", "500"], "a batch of 500 is larger than"),
     "an empty batch": (["--data", "{root}/photos", "--batch", "0"], "a batch of 0"),
     "unknown variant": (["--variant", "alexnet2"], "unknown AlexNet variant 'alexnet2': expected one of paper"),
+    "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': expected one of paper, short, long"),
     "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
@@ -79,6 +80,18 @@ def test_bad_input_gets_one_line_and_leaves_nothing(example, place, case, capsys
     assert sorted(place.rglob("*")) == before
 
 
+def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):
+    """The long recipe on the procedural set: its start, its factors on rates, and what the first lines say of it."""
+    settings = example.settle(example.parse(["--data", "synthetic", "--recipe", "long", "--batch", "8"]), None)
+    assert (settings["epochs"], settings["batch"], settings["recipe"]) == (45, 8, "long")
+    _, net = example.prepare(settings, may_fall_back=False)
+    recipe = example.recipe_of(settings, net.num_classes, 224)
+    assert float(net.params["fc6.b"].data[0]) == pytest.approx(0.1)
+    assert float(net.params["conv3.w"].data.std()) == pytest.approx(0.03, rel=0.01)
+    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.1 and recipe.schedule.epochs == 45
+    assert not recipe.augment.updown and example.recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
+
+
 def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):
     def missing(name):
         return None if name == "elpv_dataset" else find_spec(name)
@@ -106,7 +119,7 @@ def test_settings_come_from_the_run_unless_given(example, place):
     settings = example.settle(example.parse(["--resume", "--lr", "0.5"]), last)
     assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
     fresh = example.settle(example.parse(["--seed", "3"]), None)
-    assert fresh == {**example.DEFAULTS, "seed": 3, "epochs": 3, "batch": 32, "lr": fresh["lr"]}
+    assert fresh == {**example.DEFAULTS, "seed": 3, "recipe": "short", "epochs": 3, "batch": 32, "lr": fresh["lr"]}
 
 
 def test_a_changed_knob_is_named(place):

@@ -1,5 +1,6 @@
 """Recipes as plain data."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from minicnn.param import Param
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
 from minicnn.train.schedule import Step
 from minicnn.train.sgd import SGD
+from tests.train.small_run import small_net
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, init={"std": [0.01, 0.02]},
                 augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32), schedule=Step(epochs=(1, 2)))
@@ -29,7 +31,18 @@ def test_differences_name_each_knob():
     assert "sgd.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
 
 
+def test_factors_on_rates_by_layer():
+    net = small_net()
+    mults = SGDRecipe(layer_lr={"conv1": 0.1, "fc3": 2.0}, output_lr=0.5).lr_mults(net)
+    assert mults == {"conv1.w": 0.1, "conv1.b": 0.1, "fc2.w": 1.0, "fc2.b": 1.0, "fc3.w": 1.0, "fc3.b": 1.0}
+    with pytest.raises(ConfigError, match="names 'fc9', but no layer .* 'small' is called so; .* conv1, fc2, fc3"):
+        SGDRecipe(layer_lr={"fc9": 0.1}).lr_mults(net)
+
+
 def test_differences_in_words():
+    words = differences_in_words(dataclasses.replace(RECIPE, init={"std": (0.01, 0.03)},
+                                                     sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
+    assert "weights begin with deviations 0.01 0.03" in words and "factor on the rate of fc6 0.1" in words
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words
     assert "mirrored up-down yes (paper: no)" in words and differences_in_words(PAPER) == []
