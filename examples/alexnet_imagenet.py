@@ -37,11 +37,12 @@ from minicnn.train.metrics import majority, read_metrics
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine, Plateau
+from minicnn.train.start import take_over
 from minicnn.visualize.columns import draw_columns
 from minicnn.visualize.report import draw_run
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None, "parallel": "none",
-            "ranks": None}
+            "ranks": None, "init_from": None, "new_head": False, "freeze": ()}
 ASKED = ("epochs", "batch", "lr")                   # what of a recipe can be asked for
 RECIPES = {
     "paper": {"epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "augment": {"colour": "paper"}},
@@ -64,7 +65,8 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     varied = parts.get("augment", {}) | UPRIGHT_NOT.get(settings["data"], {}).get(settings["recipe"], {})
     return Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": classes},
                   init=parts.get("init", {}), augment=Augment(crop=crop, **varied),
-                  sgd=SGDRecipe(lr=lr, batch=settings["batch"], layer_lr=parts.get("layer_lr", {}),
+                  sgd=SGDRecipe(lr=lr, batch=settings["batch"],
+                                layer_lr=parts.get("layer_lr", {}) | dict.fromkeys(settings["freeze"], 0.0),
                                 output_lr=steady_output_lr(lr, classes) if parts.get("steady") else 1.0),
                   schedule=Cosine(epochs=settings["epochs"]) if parts["schedule"] == "cosine" else Plateau())
 
@@ -102,6 +104,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
     stem = f"{splits.name}-{settings['variant']}"
     run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name, stem)
+    begin = settings["init_from"] if checkpoint is None else None
+    begun = take_over(net, begin, settings["new_head"]) if begin else []
     if comm is not None:
         settings = {**settings, "ranks": comm.size}
         net = SCHEMES[settings["parallel"]](net, comm)
@@ -112,6 +116,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
         trainer.resume(checkpoint)
     if net.lead:
         introduce(settings, splits, net, recipe)
+        for line in begun:
+            say("begun from", line)
         from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""
         say("run", f"{run_dir}{from_there}")
     outcome = trainer.fit(settings["epochs"])
@@ -142,6 +148,10 @@ def evaluate_run(options: argparse.Namespace) -> int:
 def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
     """What was asked for, else what the run of the checkpoint was begun with, else the defaults."""
     given = {name: value for name in (*DEFAULTS, *ASKED, "recipe") if (value := getattr(options, name)) is not None}
+    if "freeze" in given:
+        given["freeze"] = [name for name in given["freeze"].split(",") if name]
+    if "init_from" in given:
+        given["init_from"] = str(find_checkpoint(options.out, given["init_from"], BEST))
     if "data" in given and given["data"] not in ("elpv", "synthetic"):
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_settings(checkpoint)["about"] if checkpoint else {}
@@ -239,6 +249,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
     how.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
+    tune = parser.add_argument_group("fine-tuning")
+    tune.add_argument("--init-from", metavar="RUN", help="begin with the weights of a run or checkpoint, wherever name "
+                      "and shape are the same")
+    tune.add_argument("--new-head", action="store_true", default=None, help="but with a fresh output layer")
+    tune.add_argument("--freeze", metavar="LAYERS", help="these stay as they are, such as conv1,conv2")
     ranks = parser.add_argument_group("several ranks")
     ranks.add_argument("--parallel", metavar="HOW", help="columns (the paper's two GPUs), data (each rank some of the "
                        "images), hybrid (convolutions by images, fully connected layers by units), or none")

@@ -53,6 +53,7 @@ class Net:
             for param in node.layer.params.values():
                 param.data = self.ops.from_host(param.data)
                 self.params[param.name] = param
+        self._frozen: set[str] = set()
         self._plans: dict[tuple, tuple[int, Plan]] = {}
         self._arena = None
         self._run: tuple | None = None                      # what the last forward left for backward
@@ -176,6 +177,14 @@ class Net:
             return input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else input_grads
         return None
 
+    def freeze(self, layers: Iterable[str]) -> None:
+        """Backward passes leave out these layers, and all before them that only they need; replaces an earlier call."""
+        layers = set(layers)
+        if unknown := sorted(layers - {name.rpartition(".")[0] for name in self.params}):
+            raise ConfigError(f"network {self.name!r} has no layer with weights called {unknown[0]!r} to freeze")
+        self._frozen = layers
+        self._plans.clear()
+
     def _gradients_done(self, node: Node) -> None:
         """Called by `backward` when the gradients of this layer's parameters are complete."""
 
@@ -279,7 +288,7 @@ class Net:
         inputs[LABELS] = ((batch,), "int32")
         try:
             return Plan(self.nodes, inputs, outputs, ops=self.ops, dtype=self.dtype, grad=grad, fuse=self.fuse,
-                        keep=keep)
+                        keep=keep, frozen=self._frozen)
         except MinicnnError as error:
             raise type(error)(f"network {self.name!r}, {error}") from None
 

@@ -88,12 +88,14 @@ class Plan:
     """The steps of a network for one (largest) batch size. `arrays(n)` gives the arrays of all values for n images."""
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str],
-                 *, ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = ()):
+                 *, ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = (),
+                 frozen: Iterable[str] = ()):
         """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives a run.
 
         grad: a backward pass will follow, so what it needs stays alive.   fuse: False runs every node on its own.
+        frozen: nodes whose weights need no gradient.
         """
-        self.ops, self.dtype, self.grad = ops, dtype, grad
+        self.ops, self.dtype, self.grad, self.frozen = ops, dtype, grad, set(frozen)
         self.values: list[Value] = []
         self.steps: list[Step] = []
         self.trained: set[int] = set()                      # gradients that some parameter's gradient comes from
@@ -178,7 +180,8 @@ class Plan:
             saved = xs[:1] * ("x" in saves) + xs * ("xs" in saves) + [y] * ("y" in saves)
             for value in (*saved, *buffers.values()):
                 self._use(value, self._end - 1 - time)
-        trains = bool(layer.initial_values()) or any(step.trains for step in self.steps if step.y in xs)
+        has_weights = bool(layer.initial_values()) and node.name not in self.frozen
+        trains = has_weights or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
         self.steps.append(Step(node, relu, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains))
 

@@ -78,6 +78,7 @@ class Trainer:
         self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults=recipe.sgd.lr_mults(net))
+        net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = self._loader()
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them

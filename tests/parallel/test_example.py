@@ -41,6 +41,14 @@ def test_columns_and_then_alone(example, photos, tmp_path, capsys):
     saved = load_checkpoint(tmp_path / "run/last.safetensors")
     assert saved.params["conv2.w"].shape == (5, 5, 4, 8) and saved.meta["about"]["ranks"] == 2
     assert example.main(["--resume", "run", "--parallel", "none", "--epochs", "2", *runs]) == 0
+    assert example.main(["--data", str(photos), "--init-from", "run", "--new-head", "--freeze", "conv1,conv2", "--epochs",
+                         "1", "--batch", "4", "--run-name", "tuned", *runs]) == 0
+    text = capsys.readouterr().out
+    assert "begun from" in text and "begins anew: fc8.w (a new head)" in text and "factor on the rate of conv1 0" in text
+    tuned = load_checkpoint(tmp_path / "tuned/last.safetensors")
+    best = load_checkpoint(tmp_path / "run/best.safetensors")
+    assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities
+    assert (tuned.params["conv3.w"] != best.params["conv3.w"]).any()
     assert json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
 
 
