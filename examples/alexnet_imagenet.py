@@ -52,17 +52,16 @@ RECIPES = {
     # hidden layer. So they begin smaller, conv3 to conv5 larger (as the authors' own did), and the convolutions lead.
     "long": {"epochs": 45, "batch": 32, "lr": 0.03, "schedule": "cosine",
              "init": {"std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01), "bias": 0.1},
-             "layer_lr": {"fc6": 0.1, "fc7": 0.1, "fc8": 0.1}},
+             "layer_lr": {"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}},
 }
 RECIPE_FOR = {"elpv": "short", "synthetic": "short"}                # and "paper" for folders
-# A solar cell may be mirrored up-down, and turned; most photographs may not.
-UPRIGHT_NOT = {"elpv": {"short": {"updown": True}, "long": {"updown": True, "transpose": True}}}
+UPDOWN = ("elpv",)                                  # a solar cell may be mirrored up-down; most photographs may not
 
 
 def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     """The recipe of this name for this data, with what was asked for in its place."""
     lr, parts = settings["lr"], RECIPES[settings["recipe"]]
-    varied = parts.get("augment", {}) | UPRIGHT_NOT.get(settings["data"], {}).get(settings["recipe"], {})
+    varied = {"updown": settings["data"] in UPDOWN, **parts.get("augment", {})}
     return Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": classes},
                   init=parts.get("init", {}), augment=Augment(crop=crop, **varied),
                   sgd=SGDRecipe(lr=lr, batch=settings["batch"],

@@ -93,7 +93,7 @@ def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):
     recipe = example.recipe_of(settings, net.num_classes, 224)
     assert float(net.params["fc6.b"].data[0]) == pytest.approx(0.1)
     assert float(net.params["conv3.w"].data.std()) == pytest.approx(0.03, rel=0.01)
-    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.1 and recipe.schedule.epochs == 45
+    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 45
     assert not recipe.augment.updown and example.recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
 
 
