@@ -294,6 +294,7 @@ class Net:
 
     # ---- as one of several ranks (minicnn/parallel/net.py); a network by itself is the only one
     lead = True                 # writes files and speaks
+    is_split = False            # a forward pass needs the other ranks
     has_logits = True           # `logits` can be asked for after `loss`
 
     def own_rows(self, batch: int) -> slice:

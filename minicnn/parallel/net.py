@@ -81,7 +81,7 @@ class ParallelNet(Net):
                               "there is nothing to split")
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
                          device=net.ops.name, fuse=net.fuse, name=net.name)
-        self.lead = comm.rank == 0
+        self.lead, self.is_split = comm.rank == 0, True
         self.has_logits = by_rows or self.lead
         # weights that every rank holds whole: their gradients are summed over the ranks
         self._shared = {name for name, own in self.split.channels.items() if own is None and by_rows}

@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
 from minicnn.train.progress import Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
+from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 
@@ -83,6 +84,7 @@ class Trainer:
         self.loader = self._loader()
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
         self.tally, self.best = Tally(), None
+        self._watch = Watch(train.labels)
         self.statistics: Statistics | None = None
         self._metrics_bytes = 0
         self._log: MetricsLog | None = None
@@ -249,6 +251,9 @@ class Trainer:
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
                          "time": self._time})
         self._say_epoch(train, val, is_best, epochs)
+        for line in self._watch.epoch(train, val, self.net, self.sgd.velocities, self.schedule.factor(self.epoch + 1),
+                                      self._some_of_val(feed)):
+            self.say(line)
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
         self.save(best=is_best)
@@ -260,6 +265,13 @@ class Trainer:
                  f"val {val}{' (best)' if is_best else ''}   rate {self.sgd.lr:.3g}   "
                  f"{duration(self._time['seconds'])}{f', {rate:.0f} images/s' if rate else ''}, "
                  f"waited {waited:.1f} s for data")
+
+    def _some_of_val(self, feed: Feed) -> Iterator:
+        """Batches of validation images for the watch; none where a forward pass would need the other ranks."""
+        if self.net.is_split:
+            return
+        for batch in Loader(self.val, self.loader.batch).epoch(0):
+            yield next(feed.test(batch))
 
     def _must_be_finite(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
