@@ -58,8 +58,8 @@ class Watch:
                     "gives. Nothing is learned: try a rate three times as high, weights that begin larger, and look at "
                     "some training images with their labels")
         if state == "worse" and again:
-            return (f"the loss is {loss:.3f} in a second epoch, where {self.entropy:.3f} could be had without looking at "
-                    "the images: try a third of the rate")
+            return (f"the loss is {loss:.3f} in a second epoch, where {self.entropy:.3f} could be had without looking "
+                    "at the images: try a third of the rate")
         return ""
 
     def _chance(self, train: dict, val) -> str:
