@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import os
 import sys
@@ -27,6 +28,7 @@ from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
 from minicnn.data.statistics import Statistics, kept_statistics, measure
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.train.calibrate import calibrate
 from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minicnn.train.evaluate import Evaluation, evaluate
 from minicnn.train.feed import Feed
@@ -39,6 +41,7 @@ from minicnn.train.sgd import SGD
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+CALIBRATED_ON = 128                         # images, or a few more: whole batches
 
 
 class DivergedError(MinicnnError):
@@ -183,6 +186,8 @@ class Trainer:
         self.net.must_agree({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
                              "where the run is": (self.epoch, self.step, len(self.loader)),
                              "how long it is to last": (epochs, self.save_every)})
+        if fresh and self.recipe.calibrate:
+            self._calibrate(feed)
         with Interrupt() as interrupt:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._open_log()) as self._log:
@@ -196,6 +201,17 @@ class Trainer:
                             self.save()
                         return Outcome(True, self.epoch, self.best, self.run_dir)
         return Outcome(False, self.epoch, self.best, self.run_dir)
+
+    def _calibrate(self, feed: Feed) -> None:
+        """Let the layers begin as the recipe says, on some training images in the order of the first epoch."""
+        if self.net.is_split:
+            raise ConfigError("a recipe that calibrates the layers' outputs needs the whole network on one rank; begin "
+                              "the run there, and go on with several ranks by --resume")
+        with contextlib.closing(self.loader.epoch(0)) as batches:
+            some = itertools.islice(batches, -(-CALIBRATED_ON // self.loader.batch))
+            images = [next(feed.test(batch)).copy() for batch in some]
+        calibrate(self.net, images, self.recipe.calibrate)
+        self.say(f"{'calibrated':13s}outputs of {', '.join(self.recipe.calibrate)} on {sum(map(len, images))} images")
 
     def _open_log(self):
         return MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes) if self.net.lead else NoLog()

@@ -59,11 +59,13 @@ class Recipe:
 
     net: how the network is built, such as {"model": "alexnet", "variant": "paper", "num_classes": 2}.
     init: departures from how that network is initialised by itself, such as {"bias": 0.1}: arguments like those in net.
+    calibrate: layer -> deviation that its outputs begin with (minicnn/train/calibrate.py); empty: left as drawn.
     augment: crops, flips, colours.   sgd: rate, momentum, decay, batch.   schedule: one of minicnn/train/schedule.py.
     """
 
     net: dict[str, Any]
     init: dict[str, Any] = dataclasses.field(default_factory=dict)
+    calibrate: dict[str, float] = dataclasses.field(default_factory=dict)
     augment: Augment = dataclasses.field(default_factory=Augment)
     sgd: SGDRecipe = dataclasses.field(default_factory=SGDRecipe)
     schedule: Constant = dataclasses.field(default_factory=Plateau)
@@ -71,7 +73,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries of what JSON can hold, so that a recipe read back equals the one that was stored."""
         return json.loads(json.dumps({
-            "net": self.net, "init": self.init, "augment": dataclasses.asdict(self.augment),
+            "net": self.net, "init": self.init, "calibrate": self.calibrate,
+            "augment": dataclasses.asdict(self.augment),
             "sgd": dataclasses.asdict(self.sgd), "schedule": schedule_to_dict(self.schedule)}))
 
     @classmethod
@@ -80,7 +83,8 @@ class Recipe:
         parts = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - parts):
             raise ConfigError(f"a recipe has no part {unknown[0]!r}; it has {', '.join(sorted(parts))}")
-        return cls(net=data["net"], init=data.get("init", {}), augment=_make(Augment, data.get("augment", {})),
+        return cls(net=data["net"], init=data.get("init", {}), calibrate=data.get("calibrate", {}),
+                   augment=_make(Augment, data.get("augment", {})),
                    sgd=_make(SGDRecipe, data.get("sgd", {})),
                    schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})))
 
@@ -117,6 +121,7 @@ LABELS = {"net.num_classes": "classes", "augment.crop": "crop", "augment.flip": 
           "sgd.decay": "decay", "sgd.momentum": "momentum",
           "sgd.output_lr": "factor on the last layer's rate", "schedule.kind": "schedule of the rate",
           "init.std": "weights begin with deviations", "init.bias": "biases of 1 begin as"}
+LAYER_LABELS = {"sgd.layer_lr": "factor on the rate of", "calibrate": "deviation at the start of"}
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
 
 
@@ -129,8 +134,8 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
 
     said = []
     for knob, a, b in differences(ours.to_dict(), theirs.to_dict()):
-        layer = knob.removeprefix("sgd.layer_lr.")
-        label = LABELS.get(knob) or (f"factor on the rate of {layer}" if layer != knob else None)
+        part, _, layer = knob.rpartition(".")
+        label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
         if label:
-            said.append(f"{label} {word(a)}" + (f" ({name}: {word(b)})" if b is not None else ""))
+            said.append(f"{label} {word(a)}" + ("" if part in (*LAYER_LABELS, "init") else f" ({name}: {word(b)})"))
     return said
