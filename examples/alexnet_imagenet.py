@@ -31,7 +31,7 @@ from minicnn.models.alexnet_variants import differences as variant_differences
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.net import SCHEMES
-from minicnn.train.evaluate import evaluate
+from minicnn.train.evaluate import averaged, evaluate
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
 from minicnn.train.metrics import majority, read_metrics
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
@@ -136,12 +136,21 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
 
 
 def evaluate_run(options: argparse.Namespace) -> int:
-    """Judge the best checkpoint of a run on the test images, by one crop and by ten."""
-    checkpoint = find_checkpoint(options.out, options.evaluate, BEST)
-    settings = settle(options, checkpoint)
-    splits, net = prepare(settings, may_fall_back=False)
-    say("data", splits.description)
-    judge(net, splits, checkpoint, settings["batch"], ten_crop=True)
+    """Judge the best checkpoint of a run on the test images, by one crop and by ten; of several, also their average."""
+    judged, data = [], None
+    for which in options.evaluate:
+        checkpoint = find_checkpoint(options.out, which, BEST)
+        settings = settle(options, checkpoint)
+        splits, net = prepare(settings, may_fall_back=False)
+        if data not in (None, settings["data"]):
+            raise ConfigError(f"{checkpoint} was trained on {settings['data']}, the one before it on {data}; "
+                              "runs that are averaged must have the same data")
+        if data is None:
+            say("data", splits.description)
+        data = settings["data"]
+        judged.append(judge(net, splits, checkpoint, settings["batch"], ten_crop=True))
+    for label in judged[0] if len(judged) > 1 else ():
+        say("averaged", f"{averaged([results[label] for results in judged])}: {len(judged)} networks, {label}")
     return 0
 
 
@@ -199,8 +208,11 @@ def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
     say("differences", "; ".join(changes))
 
 
-def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None) -> None:
-    """Accuracy on the test images beside that of always giving the most frequent answer; the pictures, where wanted."""
+def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None) -> dict:
+    """Accuracy on the test images beside that of always giving the most frequent answer; the pictures, where wanted.
+
+    Returns the Evaluation by "centre crop", and by "ten crops" where asked for.
+    """
     feed, saved = restore(net, checkpoint, splits.classes)
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
     scan(held_out, progress=sys.stderr.isatty())
@@ -208,17 +220,23 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
         say("skipped", held_out.report_skipped())
     report = {"checkpoint": checkpoint.name, "epoch": saved["epoch"], "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
+    results = {}
     for crops, label in ((1, "centre crop"), (10, "ten crops"))[:2 if ten_crop else 1]:
-        result = evaluate(net, held_out, feed, batch=batch, ten_crop=crops == 10, title=f"{name}, {label}")
+        result = results[label] = evaluate(net, held_out, feed, batch=batch, ten_crop=crops == 10,
+                                           title=f"{name}, {label}")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {report['epoch']})")
     say("majority", f"{100 * report['majority']:.1f} % would be right by always saying the most frequent class")
+    if len(splits.classes) > 5:
+        worst = [f"{splits.classes[k]} {100 * share:.0f} % of {count}" for k, share, count in result.by_class()[:5]]
+        say("worst", ", ".join(worst))
     if draw_into is not None:
         (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")
         paths = draw_run(draw_into, net=net, title=f"AlexNet ({saved['about']['variant']}) on {splits.name}",
                          records=read_metrics(draw_into / METRICS), epochs=saved["epoch"], held_out=held_out,
                          images_seen=saved["epoch"] * saved["steps"] * batch, probabilities=result.probabilities)
         say("pictures", " ".join(map(str, paths)))
+    return results
 
 
 def say(label: str, text: str) -> None:
@@ -265,7 +283,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, variant and a number)")
     runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="checkpoints within an epoch, too")
     runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
-    runs.add_argument("--evaluate", metavar="RUN", help="only judge a run folder or checkpoint, by one crop and by ten")
+    runs.add_argument("--evaluate", metavar="RUN", nargs="+", help="only judge a run folder or checkpoint, by one crop "
+                      "and by ten; of several, also the average of their predictions")
     runs.add_argument("--ten-crop", action="store_true", help="after training, judge by ten crops as well")
     return parser.parse_args(arguments)
 

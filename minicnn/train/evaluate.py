@@ -8,7 +8,7 @@ the predictions made by the network's softmax layer on the ten patches."
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,32 @@ class Evaluation:
         top5 = f", {100 * self.top5:.1f} % in the top 5" if self.probabilities.shape[1] > 5 else ""
         return f"{100 * self.top1:.1f} % right{top5}, loss {self.loss:.4f}"
 
+    def by_class(self) -> list[tuple[int, float, int]]:
+        """(class, share of right answers, images) of every class that has images, the worst first."""
+        right = self.probabilities.argmax(axis=1) == self.labels
+        counted = [(k, float(right[self.labels == k].mean()), int((self.labels == k).sum()))
+                   for k in np.unique(self.labels).tolist()]
+        return sorted(counted, key=lambda entry: entry[1])
+
+
+def averaged(results: Sequence[Evaluation]) -> Evaluation:
+    """Several networks as one (section 5 of the paper averages the predictions of five): the mean of their softmax."""
+    return _evaluation(np.mean([result.probabilities for result in results], axis=0), results[0].labels)
+
+
+def _evaluation(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
+    own = probabilities[np.arange(len(labels)), labels]
+    tally = Tally()
+    tally.add(-np.log(np.maximum(own, np.finfo(probabilities.dtype).tiny)).mean(), probabilities, labels)
+    return Evaluation(**tally.result(), probabilities=probabilities, labels=labels)
+
 
 def evaluate(net, dataset: Dataset, feed: Feed, *, batch: int = 128, ten_crop: bool = False, title: str = "evaluating",
              progress: bool = True, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
     """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way."""
     from tqdm import tqdm
 
-    tally, rows = Tally(), []
+    rows = []
     loader = Loader(dataset, batch)
     show = progress and sys.stderr.isatty()
     with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not show) as bar:
@@ -47,13 +66,9 @@ def evaluate(net, dataset: Dataset, feed: Feed, *, batch: int = 128, ten_crop: b
             if stop():
                 return None
             crops = [_probabilities(net, x) for x in feed.test(images, ten_crop)]
-            average = np.mean(crops, axis=0)                                                   # (10, n, K) -> (n, K)
-            own = average[np.arange(len(average)), images.labels]
-            losses = -np.log(np.maximum(own, np.finfo(average.dtype).tiny))
-            tally.add(losses.mean(), average, images.labels)
-            rows.append(average)
-            bar.update(len(average))
-    return Evaluation(**tally.result(), probabilities=np.concatenate(rows), labels=dataset.labels)
+            rows.append(np.mean(crops, axis=0))                                                # (10, n, K) -> (n, K)
+            bar.update(len(rows[-1]))
+    return _evaluation(np.concatenate(rows), dataset.labels)
 
 
 def _probabilities(net, x) -> np.ndarray:

@@ -83,3 +83,7 @@ def test_fine_tuning(example, photos, tmp_path, capsys):
     best = load_checkpoint(tmp_path / "first/best.safetensors")
     assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities
     assert (tuned.params["conv3.w"] != best.params["conv3.w"]).any()
+    assert example.main(["--evaluate", "first", "tuned", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("averaged") and "2 networks" in line for line in lines) == 2     # one crop, and ten
+    assert sum(line.startswith("test ") for line in lines) == 4

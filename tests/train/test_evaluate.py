@@ -6,7 +6,7 @@ import pytest
 from minicnn.data.augment import Augment
 from minicnn.data.procedural import procedural_sets
 from minicnn.data.statistics import measure
-from minicnn.train.evaluate import evaluate
+from minicnn.train.evaluate import Evaluation, averaged, evaluate
 from minicnn.train.feed import Feed
 from tests.train.small_run import small_net
 
@@ -60,3 +60,23 @@ def test_the_batch_does_not_matter(parts):
 def test_it_can_be_stopped(parts):
     net, test, mean = parts
     assert evaluate(net, test, Feed(net, Augment(crop=24), mean), progress=False, stop=lambda: True) is None
+
+
+def test_several_networks_are_averaged(parts):
+    """The mean of their probabilities, judged as one network's are."""
+    net, test, mean = parts
+    results = [evaluate(small_net(seed=seed), test, Feed(net, Augment(crop=24), mean), batch=8, progress=False)
+               for seed in (1, 2, 3)]
+    together = averaged(results)
+    expected = np.mean([result.probabilities for result in results], axis=0)
+    np.testing.assert_array_equal(together.probabilities, expected)
+    assert together.top1 == (expected.argmax(axis=1) == test.labels).mean()
+    assert together.loss == pytest.approx(-np.log(expected[np.arange(21), test.labels]).mean())
+    alone = averaged(results[:1])
+    assert (alone.loss, alone.top1) == (results[0].loss, results[0].top1)
+
+
+def test_the_worst_classes_come_first():
+    probabilities = np.eye(3)[[0, 0, 1, 2, 2, 2]]
+    judged = Evaluation(1.0, 0.5, 1.0, probabilities, np.array([0, 1, 1, 2, 2, 0]))
+    assert judged.by_class() == [(0, 0.5, 2), (1, 0.5, 2), (2, 1.0, 2)]
