@@ -111,7 +111,7 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
         net = SCHEMES[settings["parallel"]](net, comm)
         run_dir = Path(comm.tell(str(run_dir))[0])
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings,
-                      keep_statistics=True)
+                      keep_statistics=True, tensorboard=options.tensorboard)
     if checkpoint:
         trainer.resume(checkpoint)
     if net.lead:
@@ -285,6 +285,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
     runs.add_argument("--evaluate", metavar="RUN", nargs="+", help="only judge a run folder or checkpoint, by one crop "
                       "and by ten; of several, also the average of their predictions")
+    runs.add_argument("--tensorboard", action="store_true", help="metrics as TensorBoard events, too (pip install "
+                      "minicnn[tensorboard])")
     runs.add_argument("--ten-crop", action="store_true", help="after training, judge by ten crops as well")
     return parser.parse_args(arguments)
 

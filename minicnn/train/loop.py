@@ -38,6 +38,7 @@ from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
 from minicnn.train.progress import Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
+from minicnn.train.tensorboard import WithEvents
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
@@ -65,11 +66,13 @@ class Trainer:
     save_every: also write last.safetensors after every so many steps (0: after epochs only).   about: plain data that
     the checkpoint is to hold besides.   say: where lines go; None for silence.   progress: show a bar.
     keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
+    tensorboard: write the metrics as TensorBoard events, too.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
                  seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
-                 say: Callable[[str], None] | None = print, keep_statistics: bool = False):
+                 say: Callable[[str], None] | None = print, keep_statistics: bool = False,
+                 tensorboard: bool = False):
         if net.num_classes != len(train.classes):
             raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has "
                               f"{len(train.classes)}; build the net with num_classes to match")
@@ -78,7 +81,7 @@ class Trainer:
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
         self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
-        self.keep_statistics = keep_statistics
+        self.keep_statistics, self.tensorboard = keep_statistics, tensorboard
         self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults=recipe.sgd.lr_mults(net))
@@ -214,7 +217,12 @@ class Trainer:
         self.say(f"{'calibrated':13s}outputs of {', '.join(self.recipe.calibrate)} on {sum(map(len, images))} images")
 
     def _open_log(self):
-        return MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes) if self.net.lead else NoLog()
+        if not self.net.lead:
+            return NoLog()
+        log = MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)
+        if not self.tensorboard:
+            return log
+        return WithEvents(log, self.run_dir, len(self.loader), self.epoch * len(self.loader) + self.step)
 
     def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a wish to stop came."""
