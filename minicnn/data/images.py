@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from minicnn.data.dataset import ImageError
+from minicnn.data.stages import stage
 
 try:
     import simplejpeg
@@ -53,11 +54,12 @@ def begins_an_image(head: bytes) -> bool:
 def load(path: str, size: int = 256) -> np.ndarray:
     """The image in this file, uint8 (size, size, 3): short side to `size`, central square. Raises ImageError."""
     try:
-        with open(path, "rb") as file:
+        with stage("disk"), open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise ImageError(path, error.strerror or str(error)) from error
-    return decode(data, size, path)
+    with stage("decode"):
+        return decode(data, size, path)
 
 
 def load_under(root: str, size: int, relative: str) -> np.ndarray:

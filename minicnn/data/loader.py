@@ -16,6 +16,7 @@ import numpy as np
 from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset
 from minicnn.data.prefetch import prefetched
+from minicnn.data.stages import seconds, since, stage
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
 
@@ -49,6 +50,7 @@ class Loader:
         self.workers = workers or max(1, min(8, available_cores() - 1))
         self.prefetch = max(prefetch, self.workers)
         self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
+        self._before = seconds()
         if cache_bytes is not None:
             dataset.keep_decoded(cache_bytes)
         self._check_size()
@@ -62,6 +64,10 @@ class Loader:
         """Batches per epoch."""
         whole, rest = divmod(len(self.dataset), self.batch)
         return whole + (rest > 0 and not self.drop_last)
+
+    def spent(self) -> dict[str, float]:
+        """What the threads have spent this epoch on: seconds by kind (stages.py), summed over threads."""
+        return since(self._before)
 
     def order(self, epoch: int) -> np.ndarray:
         """Indices into the dataset in the order of this epoch, all of them."""
@@ -82,10 +88,12 @@ class Loader:
             for row, i in zip(images, at, strict=True):
                 if stop.is_set():
                     return None
-                row[...] = self.dataset.read(i)
+                image = self.dataset.read(i)
+                with stage("copy"):
+                    row[...] = image
             return Batch(images, labels[at], ids[at], at)
 
-        self.waited = 0.0
+        self.waited, self._before = 0.0, seconds()
         batches = prefetched(make, range(start, len(self)), self.workers, self.prefetch)
         try:
             while True:

@@ -26,6 +26,7 @@ from pathlib import Path
 from minicnn.data.dataset import Dataset
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
+from minicnn.data.stages import in_words
 from minicnn.data.statistics import Statistics, kept_statistics, measure
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.train.calibrate import calibrate
@@ -42,6 +43,7 @@ from minicnn.train.tensorboard import WithEvents
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+WORTH_SAYING = 0.02                         # of an epoch's time: what waiting for data was for
 CALIBRATED_ON = 128                         # images, or a few more: whole batches
 
 
@@ -252,7 +254,8 @@ class Trainer:
                 if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
                     self.save()
         self._time = {"seconds": round(time.perf_counter() - began, 2),
-                      "waited_for_data": round(self.loader.waited, 2), "images_per_second": progress.rate()}
+                      "waited_for_data": round(self.loader.waited, 2), "images_per_second": progress.rate(),
+                      "data": {kind: round(spent, 2) for kind, spent in self.loader.spent().items()}}
         return True
 
     def _rate(self, step: int) -> float:
@@ -285,10 +288,11 @@ class Trainer:
 
     def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:
         rate, waited = self._time["images_per_second"], self._time["waited_for_data"]
+        why = f" ({in_words(self._time['data'])})" if waited >= WORTH_SAYING * self._time["seconds"] else ""
         self.say(f"epoch {self.epoch + 1}/{epochs}   train loss {train['loss']:.4f}, {100 * train['top1']:.1f} %   "
                  f"val {val}{' (best)' if is_best else ''}   rate {self.sgd.lr:.3g}   "
                  f"{duration(self._time['seconds'])}{f', {rate:.0f} images/s' if rate else ''}, "
-                 f"waited {waited:.1f} s for data")
+                 f"waited {waited:.1f} s for data{why}")
 
     def _some_of_val(self, feed: Feed) -> Iterator:
         """Batches of validation images for the watch; none where a forward pass would need the other ranks."""
