@@ -49,19 +49,20 @@ RECIPES = {
     # A few thousand images want a higher rate, falling to 0, and smaller batches.
     "short": {"epochs": 3, "batch": 32, "lr": 0.03, "schedule": "cosine", "steady": True},
     # Begun with weights as printed, these learn the brightness of an image and little else; see calibrate.py.
-    "long": {"epochs": 30, "batch": 32, "lr": 0.004, "schedule": "cosine",
+    "long": {"epochs": 26, "batch": 32, "lr": 0.004, "schedule": "cosine",
              "calibrate": {"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
                            "fc8": 0.05},
              "layer_lr": {"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}},
 }
 RECIPE_FOR = {"elpv": "short", "synthetic": "short"}                # and "paper" for folders
-UPDOWN = ("elpv",)                                  # a solar cell may be mirrored up-down; most photographs may not
+NO_UPRIGHT = ("elpv",)                              # a solar cell may be mirrored up-down; most photographs may not
 
 
 def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     """The recipe of this name for this data, with what was asked for in its place."""
     lr, parts = settings["lr"], RECIPES[settings["recipe"]]
-    varied = {"updown": settings["data"] in UPDOWN, **parts.get("augment", {})}
+    turned = {"updown": True, "transpose": settings["recipe"] == "long"} if settings["data"] in NO_UPRIGHT else {}
+    varied = parts.get("augment", {}) | turned
     return Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": classes},
                   calibrate={} if settings["init_from"] else parts.get("calibrate", {}),
                   augment=Augment(crop=crop, **varied),
@@ -258,7 +259,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
                       "elpv (solar cells, the default) or synthetic (procedural images)")
     what.add_argument("--variant", metavar="NAME", help=f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
     how = parser.add_argument_group("how")
-    how.add_argument("--recipe", metavar="NAME", help="short (3 epochs), long (30 epochs, from a start that is fitted "
+    how.add_argument("--recipe", metavar="NAME", help="short (3 epochs), long (26 epochs, from a start that is fitted "
                      "to the images) or paper (section 5; the default for a folder; the others' is short)")
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; in the paper's recipe 128)")

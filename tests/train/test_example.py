@@ -88,10 +88,10 @@ def test_bad_input_gets_one_line_and_leaves_nothing(example, place, case, capsys
 def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):
     """The long recipe on the procedural set: its start, its factors on rates, and what the first lines say of it."""
     settings = example.settle(example.parse(["--data", "synthetic", "--recipe", "long", "--batch", "8"]), None)
-    assert (settings["epochs"], settings["batch"], settings["recipe"]) == (30, 8, "long")
+    assert (settings["epochs"], settings["batch"], settings["recipe"]) == (26, 8, "long")
     _, net = example.prepare(settings, may_fall_back=False)
     recipe = example.recipe_of(settings, net.num_classes, 224)
-    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 30
+    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
     assert recipe.calibrate["conv1"] == 60 and set(recipe.calibrate) == {name[:-2] for name in net.params}
     assert example.recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
     assert not recipe.augment.updown and example.recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
