@@ -219,7 +219,7 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
     scan(held_out, progress=sys.stderr.isatty())
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
-    report = {"checkpoint": checkpoint.name, "epoch": saved["epoch"], "images": len(held_out), "set": name,
+    report = {"checkpoint": checkpoint.name, "epoch": saved.meta["epoch"], "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
     results = {}
     for crops, label in ((1, "centre crop"), (10, "ten crops"))[:2 if ten_crop else 1]:
@@ -233,9 +233,10 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
         say("worst", ", ".join(worst))
     if draw_into is not None:
         (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")
-        paths = draw_run(draw_into, net=net, title=f"AlexNet ({saved['about']['variant']}) on {splits.name}",
-                         records=read_metrics(draw_into / METRICS), epochs=saved["epoch"], held_out=held_out,
-                         images_seen=saved["epoch"] * saved["steps"] * batch, probabilities=result.probabilities)
+        paths = draw_run(draw_into, net=net, title=f"AlexNet ({saved.meta['about']['variant']}) on {splits.name}",
+                         records=read_metrics(draw_into / METRICS), epochs=saved.meta["epoch"], held_out=held_out,
+                         images_seen=saved.meta["epoch"] * saved.meta["steps"] * batch,
+                         probabilities=result.probabilities, start=saved.data.get("start"))
         say("pictures", " ".join(map(str, paths)))
     return results
 

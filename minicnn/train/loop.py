@@ -94,6 +94,7 @@ class Trainer:
         self.tally, self.best = Tally(), None
         self._watch = Watch(train.labels)
         self.statistics: Statistics | None = None
+        self.start = None                               # what the first layer's weights began as, for its picture
         self._metrics_bytes = 0
         self._log: MetricsLog | None = None
 
@@ -126,6 +127,7 @@ class Trainer:
         for dataset, name in ((self.train, "train"), (self.val, "val")):
             dataset.leave_out({int(position): reason for position, reason in saved.meta["left_out"][name].items()})
         self.loader = self._loader()
+        self.start = saved.data.pop("start", None)
         self.statistics = Statistics(**saved.data, count=saved.meta["statistics_count"])
         return self
 
@@ -191,8 +193,11 @@ class Trainer:
         self.net.must_agree({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
                              "where the run is": (self.epoch, self.step, len(self.loader)),
                              "how long it is to last": (epochs, self.save_every)})
-        if fresh and self.recipe.calibrate:
-            self._calibrate(feed)
+        if fresh:
+            if self.recipe.calibrate:
+                self._calibrate(feed)
+            first, param = next(iter(self.net.params.items()))
+            self.start = self.net.whole({first: param.data.copy()}).get(first)
         with Interrupt() as interrupt:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._open_log()) as self._log:
@@ -320,7 +325,8 @@ class Trainer:
                 "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                 "classes": self.train.classes, "statistics_count": statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
-        save_checkpoint(self.last_path, params, velocities, _arrays(statistics), meta,
+        start = {} if self.start is None else {"start": self.net.ops.to_host(self.start)}
+        save_checkpoint(self.last_path, params, velocities, _arrays(statistics) | start, meta,
                         also=self.best_path if best else None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minicnn.data.augment import Augment
 from minicnn.errors import CheckpointError, ConfigError
-from minicnn.train.checkpoint import load_checkpoint
+from minicnn.train.checkpoint import Checkpoint, load_checkpoint
 from minicnn.train.feed import Feed
 from minicnn.train.loop import BEST, LAST
 
@@ -48,8 +48,8 @@ def read_settings(path: Path) -> dict:
     return load_checkpoint(path, parts=()).meta
 
 
-def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, dict]:
-    """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the metadata.
+def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, Checkpoint]:
+    """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the checkpoint.
 
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
@@ -59,7 +59,7 @@ def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, dic
         raise CheckpointError(f"{path}: was trained on the classes {_some(saved.meta['classes'])}, the data has "
                               f"{_some(classes)}; evaluate it on data with the same class folders")
     augment = Augment(**saved.meta["recipe"]["augment"])
-    return Feed(net, augment, saved.data["mean"]), saved.meta
+    return Feed(net, augment, saved.data["mean"]), saved
 
 
 def _some(names: list[str]) -> str:

@@ -31,7 +31,7 @@ def draw_filters(weights: np.ndarray, path: str | os.PathLike, title: str = "", 
     blocks = [("", weights)]
     if start is not None:
         blocks = [("The kernels", weights),
-                  ("What training has changed in them: the kernels minus their random beginning", weights - start)]
+                  ("What training has changed in them: the kernels minus their beginning", weights - start)]
     lines = textwrap.wrap(caption, 124)
     inner, rows = WIDTH - 2 * MARGIN, -(-K // groups // COLUMNS)
     panel_height = inner * rows / COLUMNS * R / S

@@ -90,6 +90,6 @@ def test_all_three(tmp_path):
     b.loss()
     net, test = b.net(device="reference"), procedural_sets((4, 4, 12), size=24)[2]
     paths = draw_run(tmp_path, net=net, title="small", records=list(records(2)), images_seen=80, epochs=2,
-                     held_out=test, probabilities=np.full((12, 4), 0.25))
+                     held_out=test, probabilities=np.full((12, 4), 0.25), start=net.params["conv1.w"].data + 0.01)
     assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths) == [
         "conv1.png", "curves.png", "predictions.png"]
