@@ -1,6 +1,6 @@
 """A start that fits the images: each channel's outputs begin with mean 0 and a chosen deviation.
 
-With random weights and biases of 1, what all images have in common outweighs what tells them apart: on 96 solar cells
+With random weights and biases of 1, what all images have in common outweighs what tells them apart: on 32 solar cells
 the two outputs of AlexNet begin at 0.41 and vary by 0.002, and hardly a ReLU is ever crossed, so the network begins as
 a linear function of the image. On a million images training finds its way out; on a few thousand it learns the
 brightness and little else. So, layer after layer, from the first on,
