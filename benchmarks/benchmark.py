@@ -24,6 +24,7 @@ import numpy as np
 from measures import ceiling, measures, total
 from side_by_side import import_torch, rounds
 from tables import terminal_head, terminal_line
+from threadpoolctl import threadpool_limits
 
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.cores import available_cores
@@ -92,6 +93,7 @@ class Benchmark:
             return
         self.threads = threads
         set_threads(threads)
+        threadpool_limits(1, user_api="blas")               # NumPy's: limits.sgemm calls it in each of our threads
         self.torch.set_num_threads(threads)
         self.torch.compiler.reset()                         # what was compiled was compiled for other threads
         whose, *product = limits.sgemm(threads)

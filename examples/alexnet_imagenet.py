@@ -102,6 +102,8 @@ def train_run(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, splits, net, comm=None):
     """The training itself, on one rank or as one of several: run folder, and how it ended (None: not the lead)."""
+    if unknown := sorted(set(settings["freeze"]) - set(net.layers_with_weights)):
+        raise ConfigError(f"--freeze names {unknown[0]!r}: expected some of {', '.join(net.layers_with_weights)}")
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
     stem = f"{splits.name}-{settings['variant']}"
     run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name, stem)
@@ -160,7 +162,11 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
     given = {name: value for name in (*DEFAULTS, *ASKED, "recipe") if (value := getattr(options, name)) is not None}
     if "freeze" in given:
         given["freeze"] = [name for name in given["freeze"].split(",") if name]
+    if "new_head" in given and "init_from" not in given:
+        raise ConfigError("--new-head keeps a fresh output layer beside another run's weights: add --init-from RUN")
     if "init_from" in given:
+        if checkpoint:
+            raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
         given["init_from"] = str(find_checkpoint(options.out, given["init_from"], BEST))
     if "data" in given and given["data"] not in ("elpv", "synthetic"):
         given["data"] = os.path.abspath(given["data"])
@@ -261,12 +267,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--variant", metavar="NAME", help=f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
     how = parser.add_argument_group("how")
     how.add_argument("--recipe", metavar="NAME", help="short (3 epochs), long (26 epochs, from a start that is fitted "
-                     "to the images) or paper (section 5; the default for a folder; the others' is short)")
+                     "to the images) or paper (section 5 of the paper). Default: paper for a folder, else short")
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
-    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: 32; in the paper's recipe 128)")
-    how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: 0.03; in the paper's 0.01)")
+    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
+    how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: the recipe's)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
-    how.add_argument("--device", metavar="NAME", help="auto, cpu or reference (default: auto)")
+    how.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
     how.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     tune = parser.add_argument_group("fine-tuning")
     tune.add_argument("--init-from", metavar="RUN", help="begin with the weights of a run or checkpoint, wherever name "

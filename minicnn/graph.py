@@ -84,6 +84,11 @@ class Net:
         return [param.name for param in node.layer.params.values()]
 
     @property
+    def layers_with_weights(self) -> list[str]:
+        """Names of the layers that have parameters, those of all ranks together."""
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.params))
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return next(iter(self.inputs.values()))
@@ -180,7 +185,7 @@ class Net:
     def freeze(self, layers: Iterable[str]) -> None:
         """Backward passes leave out these layers, and all before them that only they need; replaces an earlier call."""
         layers = set(layers)
-        if unknown := sorted(layers - {name.rpartition(".")[0] for name in self.params}):
+        if unknown := sorted(layers - set(self.layers_with_weights)):
             raise ConfigError(f"network {self.name!r} has no layer with weights called {unknown[0]!r} to freeze")
         self._frozen = layers
         self._plans.clear()
@@ -200,6 +205,11 @@ class Net:
         if name not in plan.pinned:
             raise ConfigError(f"the activation of {name!r} was not kept; pass keep=({name!r},) to forward or loss")
         return arrays[plan.where[name]]
+
+    def forget(self, keep: Iterable[str]) -> None:
+        """Free what forward passes with this `keep` hold in memory; the next one plans anew."""
+        for key in [key for key in self._plans if key[1] == tuple(keep)]:
+            del self._plans[key]
 
     def _forward(self, x, labels, outputs, train, grad, keep, sample_ids, epoch):
         given = self._check_inputs(x, labels)

@@ -1,6 +1,6 @@
 // What every kernel file begins with: its number type, vectors of 16 bytes, and loops over arrays.
 //
-// T is float or double; minicnn/backend/cuda.py compiles each file once for each, with -DREAL=float or -DREAL=double.
+// T is float or double; minicnn/backend/cuda_launcher.py compiles each file once for each, with -DREAL=float or -DREAL=double.
 // Sizes are 32-bit: the launcher refuses arrays of 2^31 elements or more.
 #pragma once
 #ifndef REAL

@@ -58,8 +58,7 @@ def load(path: str, size: int = 256) -> np.ndarray:
             data = file.read()
     except OSError as error:
         raise ImageError(path, error.strerror or str(error)) from error
-    with stage("decode"):
-        return decode(data, size, path)
+    return decode(data, size, path)
 
 
 def load_under(root: str, size: int, relative: str) -> np.ndarray:
@@ -69,7 +68,8 @@ def load_under(root: str, size: int, relative: str) -> np.ndarray:
 
 def decode(data: bytes, size: int = 256, where: str = "in memory") -> np.ndarray:
     """The image in these bytes, uint8 (size, size, 3). `where` names it in an ImageError."""
-    return examine(data, size, where).pixels
+    with stage("decode"):
+        return examine(data, size, where).pixels
 
 
 class Picture(NamedTuple):

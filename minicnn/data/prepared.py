@@ -25,6 +25,7 @@ import numpy as np
 from minicnn.data.dataset import Dataset, ImageError, Splits
 from minicnn.data.images import decode
 from minicnn.data.split import cut_in_three, set_val_apart
+from minicnn.data.stages import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
 
@@ -114,7 +115,9 @@ class Shards:
         else:
             data = memory[self.ends[row - 1] if inside else 0:self.ends[row]]
         if not self._checked[row]:
-            if zlib.crc32(data) != self.crc32[row]:
+            with stage("disk"):
+                found = zlib.crc32(data)
+            if found != self.crc32[row]:
                 raise ImageError(os.path.join(self.root, self.files[shard]["file"]),
                                  f"the bytes of image {inside} ({self.name(row)}) have changed since they were written "
                                  "(checksum); prepare the set again: delete this shard and prepared.json first")

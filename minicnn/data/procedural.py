@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from minicnn.data.dataset import Dataset
+from minicnn.data.stages import stage
 from minicnn.rng import purpose_id, uniforms
 
 CLASSES = ("stripes", "checks", "rings", "dots")
@@ -26,9 +27,14 @@ def procedural_sets(counts: tuple[int, int, int] = COUNTS, seed: int = 0, size: 
     for part, count in zip(("train", "val", "test"), counts, strict=True):
         numbers = np.arange(first, first + count)
         sets.append(Dataset(f"synthetic {part} (seed {seed})", CLASSES, numbers % len(CLASSES), numbers.tolist(),
-                            partial(draw_image, seed, size), size=(size, size), ids=numbers))
+                            partial(_drawn, seed, size), size=(size, size), ids=numbers))
         first += count
     return sets
+
+
+def _drawn(seed: int, size: int, number: int) -> np.ndarray:
+    with stage("decode"):
+        return draw_image(seed, size, number)
 
 
 def draw_image(seed: int, size: int, number: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What the threads that make batches spend their time on: reading files, decoding them, copying images into batches.
 
-Pages of a prepared set that are not in memory are read while they are copied, and count as copying.
+Of a prepared set, the first look at an image (its checksum) counts as disk; pages that are no longer in memory later
+are read while they are copied, and count as copying.
 """
 
 from __future__ import annotations

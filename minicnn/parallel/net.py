@@ -95,6 +95,10 @@ class ParallelNet(Net):
         return sum(map(prod, self._whole_shapes.values()))
 
     @property
+    def layers_with_weights(self) -> list[str]:
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self._whole_shapes))
+
+    @property
     def num_classes(self) -> int:
         return self._num_classes
 

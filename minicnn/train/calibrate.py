@@ -54,5 +54,6 @@ def _statistics(net, layer: str, images: Sequence) -> tuple[np.ndarray, np.ndarr
         y = np.asarray(net.ops.to_host(net.activation(layer)))
         y = y.reshape(-1, y.shape[-1]).astype(np.float64)
         count, total, squares = count + len(y), total + y.sum(axis=0), squares + (y * y).sum(axis=0)
+    net.forget([layer])
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))

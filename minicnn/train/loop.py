@@ -39,7 +39,7 @@ from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
 from minicnn.train.progress import Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
-from minicnn.train.tensorboard import WithEvents
+from minicnn.train.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
@@ -84,6 +84,8 @@ class Trainer:
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
         self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
         self.keep_statistics, self.tensorboard = keep_statistics, tensorboard
+        if tensorboard:
+            need_tensorboard()
         self.say = say if say and net.lead else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults=recipe.sgd.lr_mults(net))
@@ -95,6 +97,7 @@ class Trainer:
         self._watch = Watch(train.labels)
         self.statistics: Statistics | None = None
         self.start = None                               # what the first layer's weights began as, for its picture
+        self._begun = False
         self._metrics_bytes = 0
         self._log: MetricsLog | None = None
 
@@ -127,7 +130,7 @@ class Trainer:
         for dataset, name in ((self.train, "train"), (self.val, "val")):
             dataset.leave_out({int(position): reason for position, reason in saved.meta["left_out"][name].items()})
         self.loader = self._loader()
-        self.start = saved.data.pop("start", None)
+        self.start, self._begun = saved.data.pop("start", None), True
         self.statistics = Statistics(**saved.data, count=saved.meta["statistics_count"])
         return self
 
@@ -186,7 +189,7 @@ class Trainer:
         """Train until `epochs` epochs are done. Ctrl-C and SIGTERM let the step finish, save, and return."""
         if epochs < 1:
             raise ConfigError(f"the number of epochs must be at least 1, got {epochs}")
-        fresh = self.statistics is None
+        fresh = not self._begun
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
         feed = self.prepare()
@@ -198,6 +201,7 @@ class Trainer:
                 self._calibrate(feed)
             first, param = next(iter(self.net.params.items()))
             self.start = self.net.whole({first: param.data.copy()}).get(first)
+            self._begun = True
         with Interrupt() as interrupt:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._open_log()) as self._log:
@@ -283,21 +287,21 @@ class Trainer:
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
                          "time": self._time})
         self._say_epoch(train, val, is_best, epochs)
-        for line in self._watch.epoch(train, val, self.net, self.sgd.velocities, self.schedule.factor(self.epoch + 1),
-                                      self._some_of_val(feed)):
-            self.say(line)
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
         self.save(best=is_best)
+        for line in self._watch.epoch(train, val, self.net, self.sgd.velocities, self.schedule.factor(self.epoch),
+                                      self._some_of_val(feed)):
+            self.say(line)
         return not self.net.agree(interrupt.wanted) or self.epoch == epochs
 
     def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:
         rate, waited = self._time["images_per_second"], self._time["waited_for_data"]
-        why = f" ({in_words(self._time['data'])})" if waited >= WORTH_SAYING * self._time["seconds"] else ""
+        why = in_words(self._time["data"]) if waited > WORTH_SAYING * self._time["seconds"] else ""
         self.say(f"epoch {self.epoch + 1}/{epochs}   train loss {train['loss']:.4f}, {100 * train['top1']:.1f} %   "
                  f"val {val}{' (best)' if is_best else ''}   rate {self.sgd.lr:.3g}   "
                  f"{duration(self._time['seconds'])}{f', {rate:.0f} images/s' if rate else ''}, "
-                 f"waited {waited:.1f} s for data{why}")
+                 f"waited {waited:.1f} s for data{f' ({why})' if why else ''}")
 
     def _some_of_val(self, feed: Feed) -> Iterator:
         """Batches of validation images for the watch; none where a forward pass would need the other ranks."""

@@ -32,12 +32,12 @@ class SGDRecipe:
 
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its rate. Raises ConfigError for a layer that the net does not have."""
-        names = {name.rpartition(".")[0] for name in net.params}
-        if unknown := sorted(set(self.layer_lr) - names):
+        names = net.layers_with_weights
+        if unknown := sorted(set(self.layer_lr) - set(names)):
             raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
-                              f"expected some of {', '.join(sorted(names))}")
+                              f"expected some of {', '.join(names)}")
         layers = {name: self.layer_lr.get(name.rpartition(".")[0], 1.0) for name in net.params}
-        return layers | {name: layers[name] * self.output_lr for name in net.output_params}
+        return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:

@@ -15,38 +15,43 @@ from minicnn.train.checkpoint import load_checkpoint
 
 
 def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
-    """Set the parameters of `net` that a checkpoint holds, by name and shape; says in lines what matched and what not.
+    """Set the layers of `net` that a checkpoint holds, by name and shape; says in lines what matched and what not.
 
-    new_head: the output layer keeps its fresh weights. CheckpointError where nothing matches, or where the output layer
-    does not and new_head was not asked for. Nothing is changed then.
+    A layer is taken over whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
+    nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
     """
     theirs = load_checkpoint(path, parts=("params",)).params
-    head = set(net.output_params) if new_head else set()
+    head = [name.rpartition(".")[0] for name in net.output_params]
     taken, left = [], {}
-    for name, param in net.params.items():
-        if name in head:
-            left[name] = "a new head"
-        elif name not in theirs:
-            left[name] = "not there"
-        elif theirs[name].shape != tuple(param.data.shape):
-            left[name] = f"{_by(theirs[name].shape)} there, {_by(param.data.shape)} here"
+    for layer in net.layers_with_weights:
+        why = "a new head" if new_head and layer in head else _misfit(net, layer, theirs)
+        if why:
+            left[layer] = why
         else:
-            taken.append(name)
+            taken.append(layer)
     if not taken:
-        raise CheckpointError(f"{path}: none of its arrays has the name and shape of one of {net.name!r}; expected a "
+        raise CheckpointError(f"{path}: none of its layers has the name and shape of one of {net.name!r}; expected a "
                               "checkpoint of a similar net")
-    if wrong := [name for name in net.output_params if name in left and name not in head]:
-        raise CheckpointError(f"{path}: its output layer does not fit, {wrong[0]!r} is {left[wrong[0]]}; add "
-                              "--new-head to begin that layer anew")
-    for name in taken:
+    if not new_head and (wrong := [layer for layer in head if layer in left]):
+        raise CheckpointError(f"{path}: its output layer {wrong[0]!r} does not fit, {left[wrong[0]]}; add --new-head "
+                              "to begin that layer anew")
+    names = [name for name in net.params if name.rpartition(".")[0] in taken]
+    for name in names:
         net.params[name].data[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
-    numbers = sum(int(np.prod(theirs[name].shape)) for name in taken)
-    lines = [f"{len(taken)} of {len(net.params)} arrays, {numbers:,} numbers, from {path}: {', '.join(_layers(taken))}"]
-    return lines + [f"begins anew: {name} ({why})" for name, why in left.items()]
+    numbers = sum(int(np.prod(theirs[name].shape)) for name in names)
+    lines = [f"{len(taken)} of {len(taken) + len(left)} layers, {numbers:,} numbers, from {path}: {', '.join(taken)}"]
+    return lines + [f"begins anew: {layer} ({why})" for layer, why in left.items()]
 
 
-def _layers(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+def _misfit(net, layer: str, theirs: dict[str, np.ndarray]) -> str:
+    """Why a layer cannot be taken over, or ""."""
+    for name, param in net.params.items():
+        if name.rpartition(".")[0] == layer:
+            if name not in theirs:
+                return f"{name} is not there"
+            if theirs[name].shape != tuple(param.data.shape):
+                return f"{name} is {_by(theirs[name].shape)} there, {_by(param.data.shape)} here"
+    return ""
 
 
 def _by(shape) -> str:

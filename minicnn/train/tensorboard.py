@@ -10,6 +10,15 @@ from minicnn.train.metrics import MetricsLog
 INSTALL = "pip install minicnn[tensorboard]"
 
 
+def need_tensorboard() -> type:
+    """The class that writes events. Raises ConfigError, with what to install, where its package is missing."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(f"TensorBoard events need a package that is not installed; run: {INSTALL}") from error
+    return SummaryWriter
+
+
 class WithEvents:
     """A MetricsLog whose records also go to event files in `folder`, by the step of the whole run.
 
@@ -17,13 +26,10 @@ class WithEvents:
     """
 
     def __init__(self, log: MetricsLog, folder: str | os.PathLike, steps: int, done: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            log.close()
-            raise ConfigError(f"TensorBoard events need a package that is not installed; run: {INSTALL}") from error
         self._log, self._steps = log, steps
-        self._events = SummaryWriter(os.fspath(folder), purge_step=done + 1 if done else None)
+        # Files are named by the second in which they were made; two of a run may share it.
+        self._events = need_tensorboard()(os.fspath(folder), purge_step=done + 1 if done else None,
+                                          filename_suffix=f".{done}")
         self.position = log.position
 
     def write(self, record: dict) -> None:

@@ -49,6 +49,8 @@ class Watch:
         return [f"watch: {text}" for text in fresh.values()]
 
     def _loss(self, train: dict) -> str:
+        if not self.entropy:                                                   # a single class: nothing to learn
+            return ""
         loss, share = train["loss"], train["loss"] / self.entropy
         stuck = STUCK <= share <= WORSE and train["top1"] <= self.majority + 0.01
         state = "worse" if share > WORSE else "stuck" if stuck else ""
@@ -102,6 +104,7 @@ def dead_units(net, images: Iterable) -> dict[str, str]:
         count += len(x)
         if count >= FEW:
             break
+    net.forget(names)
     found = {}
     for name, lives in alive.items() if count >= FEW else ():
         if (~lives).mean() > DEAD:

@@ -77,12 +77,18 @@ def test_fine_tuning(example, photos, tmp_path, capsys):
     assert example.main(["--init-from", "first", "--new-head", "--freeze", "conv1,conv2", "--run-name", "tuned",
                          *runs]) == 0
     text = capsys.readouterr().out
-    assert "begun from" in text and "begins anew: fc8.w (a new head)" in text
+    assert "begun from" in text and "begins anew: fc8 (a new head)" in text
     assert "factor on the rate of conv1 0" in text
     tuned = load_checkpoint(tmp_path / "tuned/last.safetensors")
     best = load_checkpoint(tmp_path / "first/best.safetensors")
     assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities
     assert (tuned.params["conv3.w"] != best.params["conv3.w"]).any()
+    assert example.main(["--init-from", "first", "--freeze", "conv1,fc8", "--parallel", "columns", "--threads", "2",
+                         "--run-name", "split", *runs]) == 0                    # rank 1 holds no fc8
+    split = load_checkpoint(tmp_path / "split/last.safetensors")
+    assert all((split.params[name] == best.params[name]).all() for name in ("conv1.w", "conv1.b", "fc8.w", "fc8.b"))
+    assert (split.params["conv3.w"] != best.params["conv3.w"]).any()
+    capsys.readouterr()
     assert example.main(["--evaluate", "first", "tuned", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("averaged") and "2 networks" in line for line in lines) == 2     # one crop, and ten

@@ -71,3 +71,14 @@ def test_a_run_begins_so_and_resumes_bit_for_bit(tmp_path):
     plain = small_trainer(tmp_path / "plain")
     plain.fit(2)
     assert (plain.net.params["conv1.w"].data != whole.net.params["conv1.w"].data).any()
+
+
+def test_preparing_first_changes_nothing(tmp_path):
+    """prepare() may be called by itself, to look at the feed; the run is calibrated all the same."""
+    recipe = dataclasses.replace(small_recipe(), calibrate=WANTED)
+    first, second = (small_trainer(tmp_path / name, recipe=recipe) for name in ("first", "second"))
+    second.prepare()
+    for trainer in (first, second):
+        trainer.fit(1)
+    np.testing.assert_array_equal(first.net.params["conv1.w"].data, second.net.params["conv1.w"].data)
+    np.testing.assert_array_equal(first.start, second.start)
