@@ -18,7 +18,7 @@ import numpy as np
 from minicnn.backend.ops import get_ops
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeError
 from minicnn.layers.base import Context
-from minicnn.param import Param
+from minicnn.param import Param, layer_of
 from minicnn.plan import Node, Plan
 from minicnn.rng import purpose_id
 
@@ -86,7 +86,7 @@ class Net:
     @property
     def layers_with_weights(self) -> list[str]:
         """Names of the layers that have parameters, those of all ranks together."""
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.params))
+        return list(dict.fromkeys(layer_of(name) for name in self.params))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -11,6 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 
+def layer_of(name: str) -> str:
+    """The layer that a parameter belongs to: "conv1.w" -> "conv1"."""
+    return name.rpartition(".")[0]
+
+
 class Param:
     """One weight or bias array.
 

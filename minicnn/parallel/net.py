@@ -26,6 +26,7 @@ from minicnn.parallel.comm import Comm, RankError
 from minicnn.parallel.shares import slices, width
 from minicnn.parallel.split import Splitter, heads
 from minicnn.parallel.transfer import Transfer
+from minicnn.param import layer_of
 from minicnn.plan import Node
 
 BUCKET = 2 << 20        # elements of gradients that are summed over the ranks in one go
@@ -96,7 +97,7 @@ class ParallelNet(Net):
 
     @property
     def layers_with_weights(self) -> list[str]:
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in self._whole_shapes))
+        return list(dict.fromkeys(layer_of(name) for name in self._whole_shapes))
 
     @property
     def num_classes(self) -> int:

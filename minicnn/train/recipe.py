@@ -12,6 +12,7 @@ from typing import Any
 
 from minicnn.data.augment import Augment
 from minicnn.errors import ConfigError
+from minicnn.param import layer_of
 from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedule_to_dict
 
 
@@ -36,7 +37,7 @@ class SGDRecipe:
         if unknown := sorted(set(self.layer_lr) - set(names)):
             raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
                               f"expected some of {', '.join(names)}")
-        layers = {name: self.layer_lr.get(name.rpartition(".")[0], 1.0) for name in net.params}
+        layers = {name: self.layer_lr.get(layer_of(name), 1.0) for name in net.params}
         return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
 
 

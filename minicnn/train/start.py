@@ -11,6 +11,7 @@ import os
 import numpy as np
 
 from minicnn.errors import CheckpointError
+from minicnn.param import layer_of
 from minicnn.train.checkpoint import load_checkpoint
 
 
@@ -21,7 +22,7 @@ def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]
     nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
     """
     theirs = load_checkpoint(path, parts=("params",)).params
-    head = [name.rpartition(".")[0] for name in net.output_params]
+    head = [layer_of(name) for name in net.output_params]
     taken, left = [], {}
     for layer in net.layers_with_weights:
         why = "a new head" if new_head and layer in head else _misfit(net, layer, theirs)
@@ -35,7 +36,7 @@ def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]
     if not new_head and (wrong := [layer for layer in head if layer in left]):
         raise CheckpointError(f"{path}: its output layer {wrong[0]!r} does not fit, {left[wrong[0]]}; add --new-head "
                               "to begin that layer anew")
-    names = [name for name in net.params if name.rpartition(".")[0] in taken]
+    names = [name for name in net.params if layer_of(name) in taken]
     for name in names:
         net.params[name].data[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
     numbers = sum(int(np.prod(theirs[name].shape)) for name in names)
@@ -46,7 +47,7 @@ def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]
 def _misfit(net, layer: str, theirs: dict[str, np.ndarray]) -> str:
     """Why a layer cannot be taken over, or ""."""
     for name, param in net.params.items():
-        if name.rpartition(".")[0] == layer:
+        if layer_of(name) == layer:
             if name not in theirs:
                 return f"{name} is not there"
             if theirs[name].shape != tuple(param.data.shape):
