@@ -211,11 +211,13 @@ def _check(function, title: str, seed: int, only, rtol: float, atol: float, elem
 
 
 def check_layer(layer: Layer, in_shapes=None, *, ops: Ops | None = None, seed: int = 0, train: bool = True,
-                relu: bool = False, xs=None, labels=None, only=None, rtol: float = RTOL, atol: float = ATOL) -> Report:
+                relu: bool = False, xs=None, labels=None, only=None, rtol: float = RTOL, atol: float = ATOL,
+                elementwise: int = ELEMENTWISE, coordinates: int = COORDINATES) -> Report:
     """Check the gradients of one layer with respect to every input and parameter; the parameters are drawn anew.
 
     in_shapes: the shape of each input, batch axis included.   relu: as if the network had fused a ReLU into the layer.
     xs: input values instead of normal ones.   labels: of a loss layer, random by default.   only: names of tensors.
+    elementwise, coordinates: as in check_net.
     Returns a Report; `check_layer(...).raise_if_failed()` in tests.
     """
     ops = get_ops("reference") if ops is None else ops
@@ -225,7 +227,7 @@ def check_layer(layer: Layer, in_shapes=None, *, ops: Ops | None = None, seed: i
     function = LayerFunction(layer, in_shapes, ops, np.random.default_rng([seed, 0]), train, relu, xs, labels)
     shapes = " + ".join("x".join(map(str, shape)) for shape in in_shapes)
     title = f"{layer!r}{' + ReLU' if relu else ''}{'' if train else ', test mode'} on {shapes}, {ops.name}"
-    return _check(function, title, seed, only, rtol, atol, ELEMENTWISE, COORDINATES, None)
+    return _check(function, title, seed, only, rtol, atol, elementwise, coordinates, None)
 
 
 def check_net(net, x, labels=None, *, seed: int = 0, train: bool = True, only=None, rtol: float = RTOL,

@@ -41,8 +41,9 @@ class LayerCase:
     in_shapes: list[tuple[int, ...]]
     options: dict = field(default_factory=dict)
 
-    def run(self, ops: Ops) -> Report:
-        return check_layer(self.make(), self.in_shapes, ops=ops, **self.options)
+    def run(self, ops: Ops, **extent) -> Report:
+        """extent: how much is checked, `elementwise` and `coordinates` of check_layer."""
+        return check_layer(self.make(), self.in_shapes, ops=ops, **self.options, **extent)
 
 
 @dataclass

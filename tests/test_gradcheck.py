@@ -14,6 +14,7 @@ from minicnn.layers.base import Layer, LayerPlan
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.pool import MaxPool2d
+from tests.cuda_emulator.device import extent
 from tests.graphs import images, small
 
 
@@ -219,7 +220,7 @@ def test_wrong_gradient_in_a_net_is_found(with_labels):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_every_case_passes(ops, kind):
     for case in LAYERS[kind]:
-        case.run(ops).raise_if_failed()
+        case.run(ops, **extent(ops)).raise_if_failed()
 
 
 @pytest.mark.slow

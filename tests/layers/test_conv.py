@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.conv import Conv2d
+from tests.cuda_emulator.device import extent
 from tests.layers.strategies import must_pass, windows
 from tests.tolerances import assert_close
 
@@ -20,7 +21,7 @@ from tests.tolerances import assert_close
 def test_gradients(ops, window, groups, width, batch, relu, bias):
     (H, W), options = window
     layer = Conv2d(groups * width[0], groups * width[1], groups=groups, bias=bias, **options)
-    must_pass(check_layer(layer, [(batch, H, W, groups * width[0])], ops=ops, relu=relu))
+    must_pass(check_layer(layer, [(batch, H, W, groups * width[0])], ops=ops, relu=relu, **extent(ops)))
 
 
 def make(ops, rng, *args, **options):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.linear import Linear
+from tests.cuda_emulator.device import extent
 from tests.layers.strategies import must_pass
 
 
@@ -17,7 +18,7 @@ from tests.layers.strategies import must_pass
 @given(batch=st.integers(2, 5), features=st.tuples(st.integers(1, 9), st.integers(3, 9)), relu=st.booleans(),
        bias=st.booleans())
 def test_gradients(ops, batch, features, relu, bias):
-    must_pass(check_layer(Linear(*features, bias=bias), [(batch, features[0])], ops=ops, relu=relu))
+    must_pass(check_layer(Linear(*features, bias=bias), [(batch, features[0])], ops=ops, relu=relu, **extent(ops)))
 
 
 def test_example(ops):

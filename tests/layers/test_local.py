@@ -9,9 +9,10 @@ from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.local import Local2d
+from tests.cuda_emulator.device import extent
 from tests.tolerances import assert_close
 
-SHAPES = [((4, 5), 3, 2, 3, 1, 1), ((5, 4), 2, 3, (2, 3), 2, (0, 1, 1, 0)), ((3, 3), 2, 4, 3, 1, 0),
+SHAPES = [((3, 4), 2, 2, 3, 1, 1), ((5, 4), 2, 3, (2, 3), 2, (0, 1, 1, 0)), ((3, 3), 2, 4, 3, 1, 0),
           ((7, 6), 1, 2, 2, 3, 0)]
 
 
@@ -51,7 +52,7 @@ def test_forward_is_the_formula(config, ops, dtype, rng):
 def test_gradients(config, relu, ops):
     size, channels, maps, kernel, stride, padding = config
     layer = Local2d(size, channels, maps, kernel, stride=stride, padding=padding)
-    check_layer(layer, [(2, *size, channels)], ops=ops, relu=relu).raise_if_failed()
+    check_layer(layer, [(2, *size, channels)], ops=ops, relu=relu, **extent(ops)).raise_if_failed()
 
 
 def test_it_is_a_convolution_when_every_place_has_the_same_kernels(rng):
@@ -81,7 +82,7 @@ class OffByOne(Local2d):
 
 @pytest.mark.parametrize("broken", [Shared, OffByOne])
 def test_broken_ones_are_caught(broken, ops):
-    assert not check_layer(broken((4, 4), 2, 3, 3, padding=1), [(2, 4, 4, 2)], ops=ops).ok
+    assert not check_layer(broken((3, 3), 2, 3, 3, padding=1), [(2, 3, 3, 2)], ops=ops, **extent(ops)).ok
 
 
 def test_another_image_size_is_refused():

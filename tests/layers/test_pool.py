@@ -11,6 +11,7 @@ from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from tests.cuda_emulator.device import extent
 from tests.layers.strategies import must_pass, windows
 
 
@@ -18,14 +19,14 @@ from tests.layers.strategies import must_pass, windows
 @given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2), channels=st.integers(1, 3))
 def test_gradients_of_the_maximum(ops, window, batch, channels):
     (H, W), options = window
-    must_pass(check_layer(MaxPool2d(**options), [(batch, H, W, channels)], ops=ops))
+    must_pass(check_layer(MaxPool2d(**options), [(batch, H, W, channels)], ops=ops, **extent(ops)))
 
 
 @settings(max_examples=20)
 @given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2), count_pad=st.booleans())
 def test_gradients_of_the_average(ops, window, batch, count_pad):
     (H, W), options = window
-    must_pass(check_layer(AvgPool2d(count_pad=count_pad, **options), [(batch, H, W, 2)], ops=ops))
+    must_pass(check_layer(AvgPool2d(count_pad=count_pad, **options), [(batch, H, W, 2)], ops=ops, **extent(ops)))
 
 
 def backward(layer, ops, x, dy):

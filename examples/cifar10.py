@@ -1,0 +1,172 @@
+"""Trains the small networks of the AlexNet paper on CIFAR-10, and keeps a page of what each run reached.
+
+DIR is CIFAR-10 as images in class folders, DIR/train/<class>/ and DIR/test/<class>/. A tenth of train/ is set apart:
+its error chooses the checkpoint, and the test images are looked at once, at the end. The published schedule of the
+rate is kept, stretched over --epochs. The networks and their sources are in minicnn/models/cifar.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minicnn import models
+from minicnn.backend.cpu import set_threads, thread_report
+from minicnn.cores import available_cores
+from minicnn.data.source import open_data
+from minicnn.errors import ConfigError, MinicnnError
+from minicnn.models.cifar import ACTIVATIONS
+from minicnn.train.evaluate import evaluate
+from minicnn.train.loop import BEST, LAST, METRICS, Trainer
+from minicnn.train.metrics import read_metrics
+from minicnn.train.recipe import Recipe
+from minicnn.train.recipes import published
+from minicnn.train.run import new_run_dir, restore
+from minicnn.visualize.curves import draw_curves
+
+NETS = {"18pct": "cifar-18pct", "paper": "cifar-paper"}        # --net -> the published recipe
+SIZE = 32
+
+
+def recipe_of(net: str, lrn: bool, activation: str, epochs: int) -> Recipe:
+    """The published recipe of this net, its schedule stretched over so many epochs."""
+    entry = published(NETS[net])
+    drops = tuple(epochs * epoch / entry.epochs for epoch in entry.recipe.schedule.epochs)
+    return dataclasses.replace(entry.recipe, net={**entry.recipe.net, "lrn": lrn, "activation": activation},
+                               schedule=dataclasses.replace(entry.recipe.schedule, epochs=drops))
+
+
+def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
+    """One run from the first step to the test images: what the page tells of it; None when it was interrupted."""
+    recipe = recipe_of(options.net, options.lrn, options.activation, options.epochs)
+    build = getattr(models, recipe.net["model"])
+    net = build(**{knob: value for knob, value in recipe.net.items() if knob != "model"},
+                num_classes=len(splits.classes), seed=seed, device=options.device)
+    stem = f"{NETS[options.net]}{'' if options.lrn else '-no-lrn'}{'' if options.activation == 'relu' else '-tanh'}"
+    run_dir = new_run_dir(options.out, None, f"{stem}-seed{seed}")
+    began = time.perf_counter()
+    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, about={"command": command(options, seed)})
+    if trainer.fit(options.epochs).interrupted:
+        print(f"stopped; what was learned is in {run_dir / LAST}")
+        return None
+    minutes = (time.perf_counter() - began) / 60
+    feed, saved = restore(net, run_dir / BEST, splits.classes)
+    crops = {"whole image" if recipe.augment.crop == SIZE else "centre crop": False}
+    crops |= {} if recipe.augment.crop == SIZE else {"ten crops": True}
+    errors = {name: 1 - evaluate(net, splits.test, feed, ten_crop=ten).top1 for name, ten in crops.items()}
+    records = read_metrics(run_dir / METRICS)
+    draw_curves(records, run_dir / "curves.png", f"{net.name} on CIFAR-10, seed {seed}", 1 / len(splits.classes))
+    validation = [record["val"] for record in records if record["kind"] == "epoch"]
+    report = {"net": options.net, "lrn": options.lrn, "activation": options.activation, "epochs": options.epochs,
+              "seed": seed, "best_epoch": saved.meta["epoch"], "minutes": minutes, "test": errors,
+              "val": [1 - record["top1"] for record in validation], "command": command(options, seed),
+              "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores; "
+                         f"{net.ops.name}, {thread_report()}"}
+    (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
+    return report
+
+
+def command(options: argparse.Namespace, seed: int) -> str:
+    """What starts this one run again."""
+    parts = ["python", "examples/cifar10.py", Path(options.data).name, "--net", options.net,
+             "--epochs", str(options.epochs), "--seeds", str(seed)]
+    return shlex.join([*parts, *([] if options.lrn else ["--no-lrn"]),
+                       *([] if options.activation == "relu" else ["--activation", options.activation])])
+
+
+def in_words(report: dict) -> str:
+    return "test error " + ", ".join(f"{100 * error:.2f} % ({name})" for name, error in report["test"].items())
+
+
+def write_page(path: Path, reports: list[dict]) -> None:
+    """Add these runs to those in path.json (a run of the same command replaces the older one), and write path.md."""
+    kept = path.with_suffix(".json")
+    known = {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
+    known |= {report["command"]: report for report in reports}
+    reports = sorted(known.values(), key=lambda r: (r["net"], r["activation"], r["epochs"], not r["lrn"], r["seed"]))
+    kept.write_text(json.dumps(reports, indent=1) + "\n")
+    lines = ["# CIFAR-10, the small networks of the AlexNet paper", "",
+             "Written by `examples/cifar10.py --results`; nothing here is by hand. The images were JPEG files (quality "
+             "about 75)", "and not the original bytes, which costs a little accuracy. A tenth of the training images "
+             "chose the checkpoint.", ""]
+    for net, name in NETS.items():
+        if mine := [report for report in reports if report["net"] == net]:
+            entry = published(name)
+            lines += [f"## `{name}`", "", f"Published: {entry.error} test error after {entry.epochs} epochs on all "
+                      f"training images ({entry.source}).", "", *_table(mine), ""]
+    lines += ["## Commands and machines", "",
+              *(f"- `{report['command']}` ({report['machine']})" for report in reports), ""]
+    path.with_suffix(".md").write_text("\n".join(lines))
+
+
+def _table(reports: list[dict]) -> list[str]:
+    lines = ["| normalisation | non-linearity | epochs | seed | best epoch | validation error | test error | minutes |",
+             "|---|---|---|---|---|---|---|---|"]
+    groups: dict[tuple, list[dict]] = {}
+    for report in reports:
+        groups.setdefault((report["lrn"], report["activation"], report["epochs"]), []).append(report)
+    for (lrn, activation, epochs), group in groups.items():
+        first = f"| {'LRN' if lrn else 'none'} | {activation} | {epochs} |"
+        for report in group:
+            lines.append(f"{first} {report['seed']} | {report['best_epoch']} | "
+                         f"{100 * report['val'][report['best_epoch'] - 1]:.2f} % | {_percent([report])} | "
+                         f"{report['minutes']:.0f} |")
+        if len(group) > 1:
+            lines.append(f"{first} **mean of {len(group)}** | | | **{_percent(group)}** | |")
+    return lines
+
+
+def _percent(reports: list[dict]) -> str:
+    return ", ".join(f"{100 * np.mean([report['test'][name] for report in reports]):.2f} % ({name})"
+                     for name in reports[0]["test"])
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, usage="%(prog)s DIR [options]",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog="On two cores an epoch of the 18 % net takes about half a minute.")
+    parser.add_argument("data", metavar="DIR", help="CIFAR-10 in class folders")
+    parser.add_argument("--net", choices=NETS, default="18pct", help="18pct: cuda-convnet's 18 %% net; paper: the "
+                        "four-layer net of section 3.3, 11 %% (default: 18pct)")
+    parser.add_argument("--no-lrn", dest="lrn", action="store_false", help="without response normalisation")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--epochs", metavar="N", type=int, default=60, help="default: 60")
+    parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")
+    parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
+    parser.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--results", metavar="FILE", type=Path, help="add the runs to the page FILE.md (and FILE.json)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        set_threads(options.threads or available_cores())
+        splits = open_data(options.data, size=SIZE)
+        if splits.test is None:
+            raise ConfigError(f"{options.data} has no test/ with class folders; expected DIR/train/<class>/ and "
+                              "DIR/test/<class>/")
+        print(splits.description)
+        for seed in options.seeds:
+            if (report := run(options, splits, seed)) is None:
+                return 130
+            if options.results:
+                write_page(options.results, [report])
+    except MinicnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
