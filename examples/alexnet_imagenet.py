@@ -32,14 +32,14 @@ from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.net import SCHEMES
 from minicnn.train.evaluate import averaged, evaluate
-from minicnn.train.loop import BEST, LAST, METRICS, Trainer
-from minicnn.train.metrics import majority, read_metrics
+from minicnn.train.loop import BEST, LAST, Trainer
+from minicnn.train.metrics import majority
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine, Plateau
 from minicnn.train.start import take_over
 from minicnn.visualize.columns import draw_columns
-from minicnn.visualize.report import draw_run
+from minicnn.visualize.report import draw_progress, draw_run
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None, "parallel": "none",
             "ranks": None, "init_from": None, "new_head": False, "freeze": ()}
@@ -114,7 +114,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
         net = SCHEMES[settings["parallel"]](net, comm)
         run_dir = Path(comm.tell(str(run_dir))[0])
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings,
-                      keep_statistics=True, tensorboard=options.tensorboard)
+                      keep_statistics=True, tensorboard=options.tensorboard,
+                      on_epoch=lambda: draw_progress(run_dir, title_of(settings, splits)))
     if checkpoint:
         trainer.resume(checkpoint)
     if net.lead:
@@ -239,12 +240,16 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
         say("worst", ", ".join(worst))
     if draw_into is not None:
         (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")
-        paths = draw_run(draw_into, net=net, title=f"AlexNet ({saved.meta['about']['variant']}) on {splits.name}",
-                         records=read_metrics(draw_into / METRICS), epochs=saved.meta["epoch"], held_out=held_out,
+        paths = draw_run(draw_into, net=net, title=title_of(saved.meta["about"], splits), epochs=saved.meta["epoch"],
+                         held_out=held_out,
                          images_seen=saved.meta["epoch"] * saved.meta["steps"] * batch,
                          probabilities=result.probabilities, start=saved.data.get("start"))
         say("pictures", " ".join(map(str, paths)))
     return results
+
+
+def title_of(settings: dict, splits) -> str:
+    return f"AlexNet ({settings['variant']}) on {splits.name}"
 
 
 def say(label: str, text: str) -> None:

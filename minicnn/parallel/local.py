@@ -131,7 +131,7 @@ def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
     # daemons, so that a rank that hangs for ever does not keep the process alive
     threads = [threading.Thread(target=work, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(1, size)]
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH)
+    sys.setswitchinterval(min(interval, SWITCH))
     try:
         for thread in threads:
             thread.start()

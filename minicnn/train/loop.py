@@ -68,13 +68,14 @@ class Trainer:
     save_every: also write last.safetensors after every so many steps (0: after epochs only).   about: plain data that
     the checkpoint is to hold besides.   say: where lines go; None for silence.   progress: show a bar.
     keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
-    tensorboard: write the metrics as TensorBoard events, too.
+    tensorboard: write the metrics as TensorBoard events, too.   on_epoch: called after each epoch, when its metrics and
+    checkpoint are written (the lead alone), such as to draw what they show; an OSError of it is said and ends nothing.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
                  seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
                  say: Callable[[str], None] | None = print, keep_statistics: bool = False,
-                 tensorboard: bool = False):
+                 tensorboard: bool = False, on_epoch: Callable[[], None] | None = None):
         if net.num_classes != len(train.classes):
             raise ConfigError(f"the net tells {net.num_classes} classes apart, but {train.name} has "
                               f"{len(train.classes)}; build the net with num_classes to match")
@@ -84,6 +85,7 @@ class Trainer:
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
         self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
         self.keep_statistics, self.tensorboard = keep_statistics, tensorboard
+        self.on_epoch = on_epoch if on_epoch and net.lead else lambda: None
         if tensorboard:
             need_tensorboard()
         self.say = say if say and net.lead else lambda text: None
@@ -293,6 +295,10 @@ class Trainer:
         for line in self._watch.epoch(train, val, self.net, self.sgd.velocities, self.schedule.factor(self.epoch),
                                       self._some_of_val(feed)):
             self.say(line)
+        try:
+            self.on_epoch()
+        except OSError as error:                        # a full disk, say
+            self.say(f"after epoch {self.epoch}: {error}; training goes on")
         return not self.net.agree(interrupt.wanted) or self.epoch == epochs
 
     def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:

@@ -1,4 +1,7 @@
-"""The three pictures of a run: curves.png, conv1.png and predictions.png, with captions that say what they can show."""
+"""The pictures of a run: curves.png while it goes, and at its end conv1.png and predictions.png.
+
+Their captions say what they can show, and what they cannot.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn.train.loop import METRICS
+from minicnn.train.metrics import read_metrics
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
@@ -15,17 +20,23 @@ SHOWN = 8                       # held-out photographs on the sheet, as in Figur
 PAPER_IMAGES = 90 * 1_200_000   # what the kernels of the paper's Figure 3 had seen
 
 
-def draw_run(folder: str | os.PathLike, *, net, title: str, records: list[dict], images_seen: int, epochs: int,
-             held_out, probabilities: np.ndarray, start: np.ndarray | None = None) -> list[Path]:
-    """Draw into `folder`; returns the paths.
+def draw_progress(folder: str | os.PathLike, title: str) -> Path:
+    """curves.png of the run in `folder`, as far as its metrics go; returns its path."""
+    records = read_metrics(Path(folder) / METRICS)
+    share = next((record["majority"]["val"] for record in records if record["kind"] == "run"), None)
+    return draw_curves(records, Path(folder) / "curves.png", title, share)
 
-    title: data and net in a few words.   records: of metrics.jsonl.   images_seen, epochs: training behind the weights
+
+def draw_run(folder: str | os.PathLike, *, net, title: str, images_seen: int, epochs: int, held_out,
+             probabilities: np.ndarray, start: np.ndarray | None = None) -> list[Path]:
+    """Draw all pictures of the run in `folder` into it; returns the paths.
+
+    title: data and net in a few words.   images_seen, epochs: training behind the weights
     that `net` holds now.   held_out: a Dataset, and what the net makes of its images, probabilities (len, K).
     start: the first layer's weights before training, where they are known.
     """
     folder = Path(folder)
-    share = next((r["majority"]["val"] for r in records if r["kind"] == "run"), None)
-    paths = [draw_curves(records, folder / "curves.png", title, share)]
+    paths = [draw_progress(folder, title)]
 
     first = next((node for node in net.nodes if len(node.layer.params.get("w", np.empty(0)).data.shape) == 4), None)
     if first is not None and first.layer.params["w"].data.shape[2] in (1, 3):

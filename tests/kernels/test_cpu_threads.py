@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,18 @@ def test_ranges(rng, count):
     y, argmax = garbage((3, 7, 6, 38), x.dtype), garbage((3, 7, 6, 38), np.uint8)
     y, argmax = compare(ops, "maxpool_forward", x, y, argmax, writes=(1, 2), kind="exact", **options)
     compare(ops, "maxpool_backward", y, argmax, garbage(shape, x.dtype), writes=(2,), kind="elementwise", **options)
+
+
+def test_pythons_lock_is_looked_at_often(monkeypatch):
+    """By threads that wait for it, if there are several; an interval that is shorter already is left."""
+    intervals, before = [], threads.threads()
+    monkeypatch.setattr(sys, "setswitchinterval", intervals.append)
+    for known in (5e-3, 1e-6):
+        monkeypatch.setattr(sys, "getswitchinterval", lambda known=known: known)
+        for count in (1, 2):
+            threads.set_threads(count)
+    threads.set_threads(before)
+    assert intervals[:2] == [threads.SWITCH_SECONDS, 1e-6]
 
 
 def test_a_change_of_threads_between_two_calls(rng):

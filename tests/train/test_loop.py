@@ -15,6 +15,7 @@ from minicnn.train.loop import DivergedError, Trainer
 from minicnn.train.memory import check_memory
 from minicnn.train.metrics import read_metrics
 from minicnn.train.schedule import Constant
+from minicnn.visualize.report import draw_progress
 from tests.train.small_run import small_net, small_recipe, small_trainer
 
 
@@ -99,6 +100,21 @@ def test_stopped_during_validation(undisturbed, tmp_path, monkeypatch):
     small_trainer(tmp_path / "run").resume().fit(3)
     assert state(tmp_path / "run" / "last.safetensors") == state(undisturbed / "last.safetensors")
     assert log(tmp_path / "run") == log(undisturbed)
+
+
+def test_pictures_are_drawn_as_it_goes(tmp_path):
+    """After every epoch, with its metrics; what cannot be written is said and ends nothing."""
+    seen, said = [], []
+
+    def draw():
+        seen.append(draw_progress(tmp_path / "run", "small").stat().st_size)
+        if len(seen) == 2:
+            raise OSError(28, "No space left on device")
+
+    outcome = small_trainer(tmp_path / "run", images=16, on_epoch=draw, say=said.append).fit(3)
+    assert not outcome.interrupted and outcome.epochs == len(seen) == 3
+    assert [line for line in said if "No space" in line] == [
+        "after epoch 2: [Errno 28] No space left on device; training goes on"]
 
 
 def test_handlers_are_put_back(tmp_path):

@@ -1,5 +1,6 @@
 """The pictures of a run: they are drawn, hold what they should, and leave nothing half-written."""
 
+import json
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from minicnn.builder import Builder
 from minicnn.data.procedural import procedural_sets
+from minicnn.train.loop import METRICS
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
@@ -89,7 +91,8 @@ def test_all_three(tmp_path):
     b.linear("fc", 4)
     b.loss()
     net, test = b.net(device="reference"), procedural_sets((4, 4, 12), size=24)[2]
-    paths = draw_run(tmp_path, net=net, title="small", records=list(records(2)), images_seen=80, epochs=2,
-                     held_out=test, probabilities=np.full((12, 4), 0.25), start=net.params["conv1.w"].data + 0.01)
-    assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths) == [
-        "conv1.png", "curves.png", "predictions.png"]
+    (tmp_path / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records(2)))
+    paths = draw_run(tmp_path, net=net, title="small", images_seen=80, epochs=2, held_out=test,
+                     probabilities=np.full((12, 4), 0.25), start=net.params["conv1.w"].data + 0.01)
+    assert sorted(path.name for path in paths) == ["conv1.png", "curves.png", "predictions.png"]
+    assert sorted(os.listdir(tmp_path)) == ["conv1.png", "curves.png", METRICS, "predictions.png"]

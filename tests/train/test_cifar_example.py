@@ -1,0 +1,65 @@
+"""examples/cifar10.py on a small tree: what a run leaves, and the page that collects the runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.small_run import save_tree
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = Path(__file__).parents[2] / "examples/cifar10.py"
+    spec = importlib.util.spec_from_file_location("cifar10", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cifar") / "small"
+    save_tree(root / "train", 72, size=32)
+    save_tree(root / "test", 10, size=32)
+    return root
+
+
+def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    page, options = tmp_path / "page", [str(tree), "--epochs", "2", "--threads", "1", "--out", str(tmp_path / "runs")]
+    assert example.main([*options, "--seeds", "0", "1", "--results", str(page)]) == 0
+    assert example.main([*options, "--no-lrn", "--seeds", "1", "--results", str(page)]) == 0
+    reports = json.loads(page.with_suffix(".json").read_text())
+    assert [(report["lrn"], report["seed"], len(report["val"])) for report in reports] == [
+        (True, 0, 2), (True, 1, 2), (False, 1, 2)]
+    text = page.with_suffix(".md").read_text()
+    assert text.count("| quick | LRN | relu | 2 |") == 3 and text.count("**mean of 2**") == 1
+    assert "python examples/cifar10.py small --net 18pct --recipe quick --epochs 2 --seeds 1 --no-lrn" in text
+    run = tmp_path / "runs/cifar-18pct-seed0-1"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "best.safetensors", "curves.png", "last.safetensors", "metrics.jsonl", "test.json"]
+    said = capsys.readouterr().out
+    error = reports[0]["test"]["whole image"]
+    assert 0 <= error <= 1 and f"test error {100 * error:.2f} % (whole image)" in said
+
+    example.main([*options, "--no-lrn", "--seeds", "1", "--results", str(page)])       # again: replaces, adds nothing
+    assert len(json.loads(page.with_suffix(".json").read_text())) == 3
+
+
+def test_recipes(example):
+    """The published one, stretched over fewer epochs; and the one that gets further in an hour."""
+    published = example.recipe_of("18pct", True, "relu", 70, "published")
+    assert published.schedule.epochs == (60, 65) and published.sgd.lr == 0.001 and not published.augment.flip
+    quick = example.recipe_of("paper", False, "tanh", 30, "quick")
+    assert quick.schedule.epochs == 30 and quick.augment.flip and quick.sgd.lr == 0.004
+    assert quick.net == {"model": "cifar_paper", "lrn": False, "activation": "tanh"}
+
+
+def test_a_tree_without_test_images_is_refused(example, tmp_path, capsys):
+    save_tree(tmp_path / "train", 72, size=32)
+    assert example.main([str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
+    assert "has no test/ with class folders" in capsys.readouterr().err and not (tmp_path / "runs").exists()
