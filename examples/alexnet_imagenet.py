@@ -165,6 +165,9 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
         given["freeze"] = [name for name in given["freeze"].split(",") if name]
     if "new_head" in given and "init_from" not in given:
         raise ConfigError("--new-head keeps a fresh output layer beside another run's weights: add --init-from RUN")
+    if options.precision:
+        device = given.get("device", "cuda").partition(":")[0]
+        given["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
     if "init_from" in given:
         if checkpoint:
             raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
@@ -205,7 +208,7 @@ def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
     say("data", splits.description)
     say("licence", splits.licence)
     say("net", f"AlexNet, variant {settings['variant']}: {net.num_params:,} parameters, {len(splits.classes)} classes")
-    say("device", f"{net.ops.name}, {thread_report()}")
+    say("device", f"{net.ops.spec}, {thread_report()}")
     if settings["parallel"] != "none":
         say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.name} each; batch and rate are "
                         "those of all ranks together")
@@ -278,6 +281,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: the recipe's)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
+    how.add_argument("--precision", metavar="NAME", help="of matrix products on a GPU: fp32, tf32 or bf16; everything "
+                     "else is float32 (default: tf32)")
     how.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     tune = parser.add_argument_group("fine-tuning")
     tune.add_argument("--init-from", metavar="RUN", help="begin with the weights of a run or checkpoint, wherever name "

@@ -31,7 +31,7 @@ class Net:
     nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
     inputs: name -> shape of one image (H, W, C), the first being the one that `forward` takes.
     output: the node whose value `forward` returns; by default the last that is no loss.
-    dtype: "float32", or "float64" for gradient checks.   device: "auto", "cpu" or "reference".
+    dtype: "float32", or "float64" for gradient checks.   device: "auto", "cpu", "cuda" or "reference".
     fuse: False runs every layer on its own.
     """
 

@@ -31,7 +31,7 @@ def ops(request):
     """The operations of each backend in turn."""
     if request.param == "cuda":
         return request.getfixturevalue("emulated")
-    return get_ops("cuda" if request.param == "gpu" else request.param)
+    return get_ops("cuda:fp32" if request.param == "gpu" else request.param)
 
 
 @pytest.fixture(scope="session")

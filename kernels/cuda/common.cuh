@@ -56,6 +56,12 @@ inline void copy_commit() { cuemu_copy_commit(); }
 template <int NEWEST> inline void copy_wait() { cuemu_copy_wait(NEWEST); }
 inline unsigned tf32(float x) { return (__float_as_uint(x) + 0x1000u) & ~0x1fffu; }
 inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_tf32(c, a, b); }
+inline unsigned bf16(float x) {                       // to the nearest, ties to even; a NaN stays one
+  unsigned bits = __float_as_uint(x);
+  return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+inline unsigned bf16_pair(float low, float high) { return bf16(low) | bf16(high) << 16; }
+inline void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_bf16(c, a, b); }
 #else
 // Starts a copy of 4, 8 or 16 bytes from memory to shared memory, or of so many zeros.
 template <int BYTES> __device__ inline void copy_async(void* to, const void* from, bool real) {
@@ -76,6 +82,20 @@ __device__ inline unsigned tf32(float x) {
 //     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)     b: (t, g), (t + 4, g)     c: (g, 2t), (g, 2t + 1) and g + 8
 __device__ inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Two floats rounded to bf16, 7 bits of mantissa: low in the lower half of a register, high in the upper.
+__device__ inline unsigned bf16_pair(float low, float high) {
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+// The same with a (16, 16), b (16, 8), and in each register a pair of neighbours along the sum:
+//     a: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)     b: (2t, g), (2t + 8, g)     c: as above
+__device__ inline void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

@@ -9,7 +9,8 @@
 //
 //     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
 //     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is on its way while this one is multiplied
-//     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply, 16 x 8 x 8 at once, in TF32
+//     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply: 16 x 8 x 8 at once in TF32, or 16 x 8 x 16 in
+//                                bf16, as -DPRODUCTS=Tf32 or Bf16 says
 #pragma once
 #include "common.cuh"
 
@@ -157,9 +158,25 @@ struct Registers {
   }
 };
 
+// What the tensor cores read, DEPTH numbers along the sum in one instruction. One register of row i, as member t of a group
+// of four lanes holds it: of the first half of these numbers or of the second (mma_tf32 and mma_bf16 say which they are).
+struct Tf32 {
+  static constexpr int DEPTH = 8;
+  template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) { return tf32(piece.at(i, k + t + 4 * half)); }
+  __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(c, a, b); }
+};
+struct Bf16 {
+  static constexpr int DEPTH = 16;
+  template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) {
+    int first = k + 2 * t + 8 * half;
+    return bf16_pair(piece.at(i, first), piece.at(i, first + 1));
+  }
+  __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_bf16(c, a, b); }
+};
+
 // What a warp keeps: 32 rows and all 64 columns of the tile, as 2 x 8 results of the tensor cores. Of each 16 x 8 result a
 // lane holds four numbers (mma_tf32 in common.cuh says which).
-struct TensorCores {
+template <class Products> struct TensorCores {
   float sum[2][8][4] = {};
   __device__ static int warp() { return threadIdx.x / 32; }
   __device__ static int group() { return threadIdx.x % 32 / 4; }
@@ -167,17 +184,17 @@ struct TensorCores {
   template <class PA, class PB> __device__ void multiply(PA& a, PB& b) {
     int g = group(), t = member();
 #pragma unroll
-    for (int l = 0; l < DEEP; l += 8) {
+    for (int l = 0; l < DEEP; l += Products::DEPTH) {
       unsigned left[2][4];
 #pragma unroll
       for (int i = 0; i < 2; i++)
 #pragma unroll
-        for (int r = 0; r < 4; r++) left[i][r] = tf32(a.at(32 * warp() + 16 * i + g + r % 2 * 8, l + t + r / 2 * 4));
+        for (int r = 0; r < 4; r++) left[i][r] = Products::read(a, 32 * warp() + 16 * i + g + r % 2 * 8, l, t, r / 2);
 #pragma unroll
       for (int j = 0; j < 8; j++) {
-        unsigned right[2] = {tf32(b.at(8 * j + g, l + t)), tf32(b.at(8 * j + g, l + t + 4))};
+        unsigned right[2] = {Products::read(b, 8 * j + g, l, t, 0), Products::read(b, 8 * j + g, l, t, 1)};
 #pragma unroll
-        for (int i = 0; i < 2; i++) mma_tf32(sum[i][j], left[i], right);
+        for (int i = 0; i < 2; i++) Products::multiply(sum[i][j], left[i], right);
       }
     }
   }
@@ -191,9 +208,12 @@ struct TensorCores {
   }
 };
 
-// There is no TF32 of a double: there, the tensor cores' version is the registers' once more.
+// A double is not rounded to either: there, the tensor cores' version is the registers' once more.
+#ifndef PRODUCTS
+#define PRODUCTS Tf32
+#endif
 template <class Number> struct Tensor { using Sums = Registers; };
-template <> struct Tensor<float> { using Sums = TensorCores; };
+template <> struct Tensor<float> { using Sums = TensorCores<PRODUCTS>; };
 
 // Two sets of pieces take turns: while one is multiplied, the copies to the other are under way, past the registers and
 // without anybody waiting for them. VA and VB: numbers to a copy.

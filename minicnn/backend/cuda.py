@@ -16,23 +16,32 @@ from minicnn.rng import key_words
 # linear.cu that goes with it, where 1 and 2 are the same.
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
 LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4"}
-VERSION = "v3"              # the fastest in IEEE float32; v4 rounds to TF32
+# How matrix products of float32 arrays are computed -> version, and what its tensor cores read. Arrays and sums are
+# float32 in any case: "tf32" rounds the factors to 10 bits of mantissa and "bf16" to 7, for the sake of speed.
+PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16")}
+PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
 SLICES = 64                 # into which the sum over all pixels of a batch is cut at most
 SLICE = 512                 # pixels in a slice at least
 
 
-def make_ops() -> Ops:
+def make_ops(precision: str = PRECISION) -> Ops:
     """The operations on the current GPU. Raises DeviceError, with the reason, where there is none that works."""
-    return CudaOps(cuda_loader.CupyDevice())
+    if precision not in PRECISIONS:
+        raise DeviceError(f"unknown precision {precision!r} of device 'cuda': expected one of {', '.join(PRECISIONS)}")
+    return CudaOps(cuda_loader.CupyDevice(), *PRECISIONS[precision])
 
 
 class CudaOps(Ops):
-    """All operations on one device. version: of the matrix products, a key of TILES (see kernels/README.md)."""
+    """All operations on one device.
 
-    def __init__(self, device, version: str = VERSION):
-        self.name, self.device, self.version = "cuda", device, version
+    version: of the matrix products, a key of TILES (see kernels/README.md).   products: what version 4 multiplies.
+    """
+
+    def __init__(self, device, version: str = "v3", products: str = "Tf32"):
+        self.name, self.device, self.version, self.products = "cuda", device, version, products
+        self.spec = next((f"cuda:{name}" for name, way in PRECISIONS.items() if way == (version, products)), "cuda")
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
-        self._gpu = Launcher(device)
+        self._gpu = Launcher(device, products)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]
         if missing:
             raise DeviceError(f"backend 'cuda' lacks the operation {missing[0]}, expected in {type(self).__module__}")
@@ -318,7 +327,8 @@ class CudaOps(Ops):
 
     def conv_algorithm(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """How it is computed, in words."""
-        return ("im2col" if self.version == "v1" else "implicit im2col") + f" {self.version}"
+        rounded = f", {self.products.lower()}" if self.version == "v4" and np.dtype(dtype) == np.float32 else ""
+        return ("im2col" if self.version == "v1" else "implicit im2col") + f" {self.version}{rounded}"
 
 
 class _Shape:

@@ -33,10 +33,13 @@ def aligned(size: int, to: int = 256) -> int:
 
 
 class Launcher:
-    """The kernels of one device, compiled when they are first launched, and memory for those that need some."""
+    """The kernels of one device, compiled when they are first launched, and memory for those that need some.
 
-    def __init__(self, device):
-        self.device = device
+    products: what the tensor cores read, "Tf32" or "Bf16" (gemm.cuh).
+    """
+
+    def __init__(self, device, products: str):
+        self.device, self.products = device, products
         self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function
         self._modules: dict[tuple[str, str], object] = {}
         self._scratch = None
@@ -101,8 +104,9 @@ class Launcher:
         key = (file, kernel, real)
         if key not in self._functions:
             if (file, real) not in self._modules:
-                self._modules[file, real] = self.device.compile(file, cuda_loader.source(file),
-                                                                cuda_loader.options(real))
+                text = cuda_loader.source(file)
+                self._modules[file, real] = self.device.compile(file, text,
+                                                                cuda_loader.options(text, real, self.products))
             self._functions[key] = self.device.function(self._modules[file, real], kernel)
         return self._functions[key]
 

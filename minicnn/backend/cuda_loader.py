@@ -73,9 +73,9 @@ def source(name: str) -> str:
     return text_of(f"{name}.cu") + "\n"
 
 
-def options(dtype: str) -> tuple[str, ...]:
-    """The compiler's options for one number type."""
-    return (*OPTIONS, f"-DREAL={REAL[dtype]}")
+def options(text: str, dtype: str, products: str = "Tf32") -> tuple[str, ...]:
+    """The compiler's options for a file's text in one number type; products: what its tensor cores read, if any."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []))
 
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)

@@ -42,10 +42,13 @@ BACKENDS = ("reference", "cpu", "cuda")
 
 
 class Ops:
-    """All operations of one backend as attributes, and its arrays (NumPy's, for backends on the host)."""
+    """All operations of one backend as attributes, and its arrays (NumPy's, for backends on the host).
+
+    name: "reference", "cpu" or "cuda".   spec: what get_ops makes the same from, such as "cuda:bf16".
+    """
 
     def __init__(self, name: str, kernels: str):
-        self.name = name
+        self.name = self.spec = name
         for module_name, functions in OPS.items():
             module = importlib.import_module(f"{kernels}.{module_name}")
             for function in functions:
@@ -83,6 +86,8 @@ class Ops:
 def get_ops(device: str = "auto") -> Ops:
     """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu.
 
+    "cuda:fp32", "cuda:tf32" (the same as "cuda") and "cuda:bf16" say how its matrix products round (backend/cuda.py).
+
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """
     if device == "auto":
@@ -90,6 +95,12 @@ def get_ops(device: str = "auto") -> Ops:
         device = "cpu" if loader.why_not() else "cuda"
     if device == "reference":
         return Ops("reference", "minicnn.kernels.reference")
+    device, _, precision = device.partition(":")
+    if precision and device != "cuda":
+        raise DeviceError(f"device {device!r} computes in the precision of its arrays; one can be chosen for cuda "
+                          f"alone, as in cuda:{precision}")
+    if precision:
+        return importlib.import_module("minicnn.backend.cuda").make_ops(precision)
     if device in BACKENDS:
         return importlib.import_module(f"minicnn.backend.{device}").make_ops()
     raise DeviceError(f"unknown device {device!r}: expected one of {', '.join(BACKENDS)}, auto")

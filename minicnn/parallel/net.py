@@ -81,7 +81,7 @@ class ParallelNet(Net):
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to split")
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
-                         device=net.ops.name, fuse=net.fuse, name=net.name)
+                         device=net.ops.spec, fuse=net.fuse, name=net.name)
         self.lead, self.is_split = comm.rank == 0, True
         self.has_logits = by_rows or self.lead
         # weights that every rank holds whole: their gradients are summed over the ranks

@@ -19,7 +19,7 @@ from tests.kernels.harness import call, compare, garbage
 from tests.kernels.test_conv import SMALL, Case
 
 needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
-VERSIONS = list(cuda.TILES)
+VERSIONS = [*cuda.TILES, "v4 Bf16"]
 
 
 # ---- the text of the kernels
@@ -91,7 +91,7 @@ def test_arrays_too_large_to_count_are_refused(emulated):
     large = np.lib.stride_tricks.as_strided(np.empty(1, "u1"), (2**31,), (0,))
     monster = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
     parameter = cuda_loader.Parameter("images", "byte", pointer=True)
-    launcher = Launcher(SimpleNamespace(owns=lambda array: True))
+    launcher = Launcher(SimpleNamespace(owns=lambda array: True), "Tf32")
     with pytest.raises(ShapeError, match="images has 2,147,483,648 elements.*smaller batch"):
         launcher._checked("k", parameter, monster, "float32")
 
@@ -132,15 +132,16 @@ def test_a_missing_operation_is_refused(monkeypatch, tmp_path):
 def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
     """The last case goes by chunks of 16 bytes, in groups, with a sum in several slices."""
     shapes = SMALL | {"four channels": ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)}
-    c, ops = Case(rng, dtype, *shapes[case]), emulated_ops(cuda_cache, version)
+    version, *products = version.split()
+    c, ops = Case(rng, dtype, *shapes[case]), emulated_ops(cuda_cache, version, *products)
     if version == "v4" and dtype == "float32":
-        compare_tf32(ops, c)
+        compare_rounded(ops, c, {"Tf32": 10, "Bf16": 7}[ops.products])
     else:
         c.compare(ops, work=c.work(ops))
 
 
-def compare_tf32(ops, c):
-    """Products of numbers rounded to 10 bits: an error of 2^-11 in each factor, so of about 2^-10 in a term."""
+def compare_rounded(ops, c, bits):
+    """Products of numbers rounded to so many bits: for 10, an error of 2^-11 in each factor, about 2^-10 in a term."""
     reference = get_ops("reference")
     for function, arrays, output in (("conv_forward", (c.x, c.w), c.dy), ("conv_backward_data", (c.dy, c.w), c.x),
                                      ("conv_backward_weights", (c.x, c.dy), c.w)):
@@ -149,7 +150,8 @@ def compare_tf32(ops, c):
         wanted = call(reference, function, *arrays, start, writes=(2,), **c.options)
         bound = call(reference, function, *map(np.abs, arrays), start, writes=(2,), **c.options)
         error = np.abs(got - wanted)
-        assert (error <= 2**-9.5 * bound + 1e-6).all() and error.max() > 1e-6, function     # and it is TF32
+        assert (error <= 2**(0.5 - bits) * bound + 1e-6).all(), function
+        assert error.max() > 2.0**-bits * bound.mean() / 20, function           # and that is what was multiplied
 
 
 @needs_emulator
@@ -164,13 +166,41 @@ def test_linear_equals_reference(cuda_cache, rng, version, shape):
 
 
 @needs_emulator
-def test_tensor_cores_multiply_small_integers_exactly(cuda_cache, rng):
-    """Every fragment in its place: with integers below 2^10 nothing is rounded, so a wrong index cannot hide."""
-    ops = emulated_ops(cuda_cache, "v4")
+@pytest.mark.parametrize("products", ["Tf32", "Bf16"])
+def test_tensor_cores_multiply_small_integers_exactly(cuda_cache, rng, products):
+    """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index cannot hide."""
+    ops = emulated_ops(cuda_cache, "v4", products)
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
     y = np.full((37, 68), np.nan, "f4")
     ops.linear_forward(x, w, y)
     np.testing.assert_array_equal(y, x @ w)
+
+
+@needs_emulator
+def test_bf16_is_rounded_to_the_nearest(cuda_cache):
+    """Ties to the even neighbour, as the hardware does; infinity and NaN stay what they are."""
+    values = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-9, 3.4e38, np.inf, -np.inf, np.nan], "f4")
+    wanted = np.array([1, 1 + 2**-6, 1 + 2**-7, -1, np.inf, np.inf, -np.inf, np.nan], "f4")
+    y = np.zeros((1, 8), "f4")
+    emulated_ops(cuda_cache, "v4", "Bf16").linear_forward(np.ones((1, 1), "f4"), values[None], y)
+    np.testing.assert_array_equal(y[0], wanted)
+
+
+@pytest.mark.parametrize(("spec", "version", "products"), [
+    ("cuda", "v4", "Tf32"), ("cuda:fp32", "v3", "Tf32"), ("cuda:tf32", "v4", "Tf32"), ("cuda:bf16", "v4", "Bf16")])
+def test_precision(monkeypatch, tmp_path, spec, version, products):
+    monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
+    ops = get_ops.__wrapped__(spec)
+    assert (ops.name, ops.version, ops.products) == ("cuda", version, products)
+    assert get_ops.__wrapped__(ops.spec).spec == ops.spec == (spec if ":" in spec else "cuda:tf32")
+
+
+@pytest.mark.parametrize(("spec", "complaint"), [
+    ("cuda:fp8", "unknown precision 'fp8' of device 'cuda': expected one of fp32, tf32, bf16"),
+    ("cpu:bf16", "device 'cpu' computes in the precision of its arrays; one can be chosen for cuda alone")])
+def test_precisions_that_do_not_exist(spec, complaint):
+    with pytest.raises(DeviceError, match=complaint):
+        get_ops.__wrapped__(spec)
 
 
 # ---- why a GPU cannot be used

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.backend.cuda import VERSION, CudaOps
+from minicnn.backend.cuda import CudaOps
 from tests.cuda_emulator.build import EmulatorError, Library
 
 GUARD = 4096                # bytes of 0xFF around every array that a kernel is given
@@ -162,6 +162,6 @@ def extent(ops) -> dict[str, int]:
     return {"elementwise": 50, "coordinates": 12} if is_emulated(ops) else {}
 
 
-def emulated_ops(cache_folder: Path, version: str = VERSION, **options) -> CudaOps:
+def emulated_ops(cache_folder: Path, version: str = "v3", products: str = "Tf32", **options) -> CudaOps:
     """The cuda backend on an emulated device; see EmulatorDevice for the options."""
-    return CudaOps(EmulatorDevice(cache_folder, **options), version)
+    return CudaOps(EmulatorDevice(cache_folder, **options), version, products)

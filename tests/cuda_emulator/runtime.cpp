@@ -451,6 +451,26 @@ void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
   }
 }
 
+// mma.sync.m16n8k16 in bf16: a register holds two neighbours along the sum, the first in its lower half.
+//     a: (g, 2t ..), (g + 8, 2t ..), (g, 2t + 8 ..), (g + 8, 2t + 8 ..)     b: (2t .., g), (2t + 8 .., g)     c: as in TF32
+void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b) {
+  unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]}, all[32][6];
+  meet(mine, sizeof mine, 0xffffffffu, "mma", 0);
+  for (int lane = 0; lane < 32; lane++) memcpy(all[lane], current->all[lane], sizeof all[lane]);
+  auto number = [&](int lane, int i, int upper) {
+    unsigned bits = upper ? all[lane][i] & 0xffff0000u : all[lane][i] << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+  };
+  int g = current->lane / 4, t = current->lane % 4;
+  for (int i = 0; i < 4; i++) {
+    int row = g + i / 2 * 8, column = 2 * t + i % 2;
+    for (int k = 0; k < 16; k++)
+      c[i] += number(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2) * number(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+  }
+}
+
 // cp.async: a write that lasts from its beginning to the wait; others must keep away from then on. The bytes arrive at the
 // wait and not before. The rest of `bytes` is zeros.
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled) {

@@ -40,6 +40,7 @@ void cuemu_warp_barrier(const char* file, int line, unsigned mask);
 void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, const char* file, int line);
 void cuemu_exchange(const void* mine, int bytes, void* all, unsigned mask, const char* file, int line);
 void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b);
+void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();
 void cuemu_copy_wait(int newest);

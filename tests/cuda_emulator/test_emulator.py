@@ -214,17 +214,19 @@ def test_the_same_operations_pass_unspoiled(cuda_cache, device, operation):
         operation(emulated_ops(cuda_cache, version, order=device.order))
 
 
-@pytest.mark.parametrize(("old", "new"), [("g + r % 2 * 8, l", "g + r / 2 * 8, l"), ("r / 2 * 4))", "r % 2 * 4))"),
-                                          ("8 * j + g, l + t + 4", "8 * j + g, l + t"),
-                                          ("2 * member() + r % 2", "member() + 4 * (r % 2)")])
-def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cuda_cache, rng, old, new):
+@pytest.mark.parametrize(("products", "old", "new"), [
+    ("Tf32", "g + r % 2 * 8, l", "g + r / 2 * 8, l"), ("Bf16", "l, t, r / 2)", "l, t, r % 2)"),
+    ("Tf32", "k + t + 4 * half", "k + t"), ("Tf32", "2 * member() + r % 2", "member() + 4 * (r % 2)"),
+    ("Bf16", "2 * t + 8 * half", "2 * t"), ("Bf16", "2 * t + 8 * half", "t + 8 * half"),
+    ("Bf16", "(piece.at(i, first), piece.at(i, first + 1))", "(piece.at(i, first + 1), piece.at(i, first + 1))")])
+def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):
     text = cuda_loader.source("linear")
     assert old in text
-    x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((16, 8), (8, 8)))
+    x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((16, 16), (16, 8)))
     for wrong in (False, True):
         monkeypatch.setattr(cuda_loader, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
         y = np.zeros((16, 8), "f4")
-        emulated_ops(cuda_cache, "v4").linear_forward(x, w, y)
+        emulated_ops(cuda_cache, "v4", products).linear_forward(x, w, y)
         assert (y == x @ w).all() != wrong
 
 

@@ -15,7 +15,17 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip i
                                              ("90", "float64")])
 @pytest.mark.parametrize("name", cuda_loader.files())
 def test_compiles(name, arch, dtype):
-    cubin, log = nvrtc.compile_cubin(cuda_loader.source(name), name, arch, cuda_loader.options(dtype))
+    check(name, arch, dtype)
+
+
+@pytest.mark.parametrize("name", [name for name in cuda_loader.files() if "PRODUCTS" in cuda_loader.source(name)])
+def test_bf16_compiles(name):
+    check(name, "80", "float32", "Bf16")
+
+
+def check(name, arch, dtype, products="Tf32"):
+    text = cuda_loader.source(name)
+    cubin, log = nvrtc.compile_cubin(text, name, arch, cuda_loader.options(text, dtype, products))
     assert cubin[:4] == b"\x7fELF"
     assert "warning" not in log, log
     found = nvrtc.resources(log)

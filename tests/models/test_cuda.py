@@ -41,7 +41,7 @@ def take_steps(ops, dtype: str):
 def test_full_kernels_on_a_gpu_follow_the_reference():
     """For `make gpu-check`: the golden run's network, all of its kernels, on CuPy's device."""
     nets = [reduced_alexnet(num_classes=run.CLASSES, device=device, dtype=dtype)
-            for device, dtype in (("cuda", "float32"), ("reference", "float64"))]
+            for device, dtype in (("cuda:fp32", "float32"), ("reference", "float64"))]
     images, labels = run.images_and_labels(67)
     moved = []
     for net in nets:

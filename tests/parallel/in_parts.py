@@ -67,7 +67,7 @@ def in_columns(net: Net, parts: int = 2) -> Net:
     nodes = [Node(node.name, InParts(node.layer, parts) if node.name in MEETING else copy.copy(node.layer), node.inputs)
              for node in net.nodes]
     start = {name: param.data.copy() for name, param in net.params.items()}
-    told = Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.name,
+    told = Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.spec,
                fuse=net.fuse, name=net.name)
     for name, param in net.params.items():
         told.params.setdefault(name, param)
