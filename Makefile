@@ -20,8 +20,9 @@ slow: $(VENV)/dev
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck
 
-# On a machine with an NVIDIA GPU: what runs here, the tests on the GPU, and some of them under compute-sanitizer if it is
-# there (it comes with the CUDA toolkit). CUDA=12 for a driver of CUDA 12. Without a network, install the extras first.
+# On a machine with an NVIDIA GPU: what runs here, the tests on the GPU, some of them under compute-sanitizer if it is there
+# (it comes with the CUDA toolkit), and the benchmarks if PyTorch is. CUDA=12 for a driver of CUDA 12. Without a network,
+# install the extras first.
 CUDA ?= 13
 gpu-check: $(VENV)/cuda$(CUDA)
 	$(RUN)/minicnn doctor
@@ -30,6 +31,8 @@ gpu-check: $(VENV)/cuda$(CUDA)
 		echo "compute-sanitizer $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN)/python -m pytest \
 		-m cuda tests/kernels -k "plain or two_groups or across or overlapping or softmax" || exit 1; done; \
 	else echo "compute-sanitizer is not installed: races and stray accesses were looked for by the emulator only"; fi
+	@if $(RUN)/python -c "import torch" 2> /dev/null; then $(RUN)/python benchmarks/run_all.py --gpu; \
+	else echo "PyTorch is not installed here: nothing was compared with it"; fi
 
 lint: $(VENV)/dev
 	$(RUN)/ruff check .

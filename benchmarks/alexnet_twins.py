@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from places import Host
 
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
@@ -17,12 +18,13 @@ from minicnn.train.sgd import SGD
 RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
 WITHOUT_LRN = {"after_conv": ("relu pool", "relu pool", "relu", "relu", "relu pool")}
-CHANNELS_LAST = ("channels_last", "compile")
+CHANNELS_LAST = ("channels_last", "compile", "graphs")
+COMPILED = {"compile": "default", "graphs": "reduce-overhead"}          # -> torch.compile's mode; the last one replays
 
 
-def our_network(lrn: bool = True) -> Net:
-    """The paper's network on the CPU backend, without LRN where so asked."""
-    return alexnet("paper", device="cpu", **({} if lrn else WITHOUT_LRN))
+def our_network(lrn: bool = True, device: str = "cpu") -> Net:
+    """The paper's network, without LRN where so asked."""
+    return alexnet("paper", device=device, **({} if lrn else WITHOUT_LRN))
 
 
 def batch_of(batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,15 +47,19 @@ def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
     return step
 
 
-def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray) -> Callable:
-    """A step of PyTorch's in one of its settings; it returns the loss."""
-    x, y = torch_images(torch, setting, images), torch.from_numpy(labels.astype(np.int64))
+def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray, place=Host,
+                   mixed: bool = False) -> Callable:
+    """A step of PyTorch's in one of its settings; it returns the loss. mixed: bf16 where autocast sees fit."""
+    x, y = (place.tensor(tensor) for tensor in (torch_images(torch, setting, images),
+                                                torch.from_numpy(labels.astype(np.int64))))
+    twin = place.tensor(twin)
     model = in_setting(torch, setting, twin.train())
     optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
 
     def step() -> float:
         optimiser.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(model(x), y)
+        with torch.autocast(place.device, torch.bfloat16, enabled=mixed):
+            loss = torch.nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimiser.step()
         return loss.item()
@@ -77,7 +83,7 @@ def in_setting(torch, setting: str, twin):
     """The twin as a setting runs it."""
     if setting in CHANNELS_LAST:
         twin.to(memory_format=torch.channels_last)
-    return torch.compile(twin, dynamic=False) if setting == "compile" else twin
+    return torch.compile(twin, dynamic=False, mode=COMPILED[setting]) if setting in COMPILED else twin
 
 
 def torch_images(torch, setting: str, images: np.ndarray):
@@ -125,7 +131,7 @@ def _copy_weights(torch, net: Net, layers: list) -> None:
     names = [name[:-2] for name in net.params if name.endswith(".w")]
     with torch.no_grad():
         for name, layer in zip(names, layers, strict=True):
-            w = np.asarray(net.params[f"{name}.w"].data)
+            w = net.ops.to_host(net.params[f"{name}.w"].data)
             if w.ndim == 4:
                 w = w.transpose(3, 2, 0, 1)                                    # (R, S, C/G, K) -> (K, C/G, R, S)
             else:
@@ -133,4 +139,4 @@ def _copy_weights(torch, net: Net, layers: list) -> None:
                     w = w.reshape(6, 6, 256, -1).transpose(2, 0, 1, 3).reshape(9216, -1)
                 w = w.T                                                        # (in, out) -> (out, in)
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(w)))
-            layer.bias.copy_(torch.from_numpy(np.asarray(net.params[f"{name}.b"].data)))
+            layer.bias.copy_(torch.from_numpy(net.ops.to_host(net.params[f"{name}.b"].data)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from benchmark import Benchmark, command_line
+from places import Host
 
 from minicnn.backend.cpu import make_ops
 from minicnn.shapes import window_output
@@ -79,21 +80,22 @@ def totals(bench: Benchmark, threads: int) -> None:
     bench.total("AlexNet's, geometric mean", "geomean", names, [("best", 1.0, 1.15)] if wanted else [])
 
 
-def cases_of(torch, ops, conv: Convolution):
-    """(pass, functions, GFLOP, GB) of each pass of a convolution."""
-    rng = np.random.default_rng(0)
+def cases_of(torch, ops, conv: Convolution, place=Host, tolerance: float = 1e-3):
+    """(pass, functions, GFLOP, GB) of each pass of a convolution, the two sides the same within the tolerance."""
+    torch.manual_seed(0)
     N, C, K, R, groups, stride = conv.batch, conv.channels, conv.kernels, conv.kernel, conv.groups, conv.stride
     (P, Q), pads = window_output((conv.size, conv.size), R, stride, conv.padding, ceil=conv.ceil)
-    x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
-                   ((N, conv.size, conv.size, C), (R, R, C // groups, K), (K,), (N, P, Q, K)))
-    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
+    shapes = (N, conv.size, conv.size, C), (R, R, C // groups, K), (K,), (N, P, Q, K)
+    tx, tw, tb, tdy = (place.tensor(torch.randn(shape)) for shape in shapes)
+    x, w, b, dy = (place.array(tensor) for tensor in (tx, tw, tb, tdy))
+    dx, dw, _, y = (place.array(place.tensor(torch.zeros(shape))) for shape in shapes)
     options = {"stride": (stride, stride), "pads": pads, "groups": groups}
-    options["work"] = np.empty(ops.conv_work(x.shape, w.shape, x.dtype, **options), np.uint8)
+    options["work"] = ops.empty((ops.conv_work(x.shape, w.shape, x.dtype, **options),), "uint8")
     ours = {"forward": lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
             "dx": lambda: ops.conv_backward_data(dy, w, dx, **options),
             "dw": lambda: ops.conv_backward_weights(x, dy, dw, **options)}
-    peers = {setting: peer_of(torch, setting, conv, x, w, b, dy, pads) for setting in ("eager", "channels_last")}
-    same_results(torch, conv, ours, peers, {"forward": y, "dx": dx, "dw": dw})
+    peers = {setting: peer_of(torch, setting, conv, tx, tw, tb, tdy, pads) for setting in ("eager", "channels_last")}
+    same_results(conv, ours, peers, {"forward": y, "dx": dx, "dw": dw}, place, tolerance)
 
     gflop = 2e-9 * N * P * Q * K * R * R * (C // groups)
     gbyte = {"forward": 1e-9 * (x.nbytes + w.nbytes + y.nbytes), "dx": 1e-9 * (x.nbytes + w.nbytes + y.nbytes),
@@ -103,15 +105,13 @@ def cases_of(torch, ops, conv: Convolution):
             yield what, {"ours": ours[what]} | {name: peer[what] for name, peer in peers.items()}, gflop, gbyte[what]
 
 
-def peer_of(torch, setting: str, conv: Convolution, x, w, b, dy, pads) -> dict:
-    """PyTorch's three passes on the same numbers, in the layout of a setting."""
+def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads) -> dict:
+    """PyTorch's three passes on the same numbers, given in our layout, in the layout of a setting."""
     form = torch.channels_last if setting == "channels_last" else torch.contiguous_format
     top, left, bottom, right = (max(0, pad - conv.padding) for pad in pads)    # what ceil hangs over the edge
-    tx, tw, tdy = (torch.from_numpy(np.ascontiguousarray(a.transpose(axes))) for a, axes in
-                   ((x, (0, 3, 1, 2)), (w, (3, 2, 0, 1)), (dy, (0, 3, 1, 2))))
+    tx, tw, tdy = tx.permute(0, 3, 1, 2), tw.permute(3, 2, 0, 1), tdy.permute(0, 3, 1, 2)
     tx = torch.nn.functional.pad(tx, (left, right, top, bottom))
     tx, tw, tdy = (a.contiguous(memory_format=form) for a in (tx, tw, tdy))
-    tb = torch.from_numpy(b)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2
 
     def backward(data: bool, weights: bool):
@@ -122,19 +122,20 @@ def peer_of(torch, setting: str, conv: Convolution, x, w, b, dy, pads) -> dict:
             "dx": lambda: backward(True, False)[0], "dw": lambda: backward(False, True)[1]}
 
 
-def same_results(torch, conv: Convolution, ours: dict, peers: dict, results: dict) -> None:
+def same_results(conv: Convolution, ours: dict, peers: dict, results: dict, place, tolerance: float) -> None:
     """End with an error where the two sides do not compute the same."""
     back = {"forward": (0, 2, 3, 1), "dx": (0, 2, 3, 1), "dw": (2, 3, 1, 0)}
     for what, result in results.items():
         ours[what]()
+        result = place.to_host(result)
         for setting, passes in peers.items():
-            theirs = passes[what]().numpy().transpose(back[what])
+            theirs = place.to_host(passes[what]()).transpose(back[what])
             theirs = theirs[tuple(slice(length) for length in result.shape)]           # without ceil's padding
             difference = np.abs(result - theirs).max() / np.abs(theirs).max()
-            if not difference < 1e-3:
+            if not difference < tolerance:
                 raise SystemExit(f"error: {conv.name} {what}: PyTorch, {setting}, differs from ours by "
-                                 f"{difference:.1e} of the largest, where 1e-3 is allowed; these times cannot be "
-                                 "compared")
+                                 f"{difference:.1e} of the largest, where {tolerance:.0e} is allowed; these times "
+                                 "cannot be compared")
 
 
 if __name__ == "__main__":

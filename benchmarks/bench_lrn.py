@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
+from places import Host
 from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops
@@ -46,13 +47,13 @@ def main() -> None:
     bench.finish()
 
 
-def functions_of(torch, ops, kind: str, shape: tuple) -> dict:
+def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> dict:
     """Side -> pass -> function. Both sides read the same memory, which starts at a multiple of 64 bytes."""
     torch.manual_seed(0)
-    tx, tdy = (torch.randn(shape).permute(0, 3, 1, 2) for _ in range(2))       # channels last
+    tx, tdy = (place.tensor(torch.randn(shape)).permute(0, 3, 1, 2) for _ in range(2))     # channels last
     tx *= 50                                                                   # so that alpha counts
-    x, dy = (a.permute(0, 2, 3, 1).numpy() for a in (tx, tdy))
-    y, dx = (torch.zeros(shape).numpy() for _ in range(2))
+    x, dy = (place.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
+    y, dx = (place.array(place.tensor(torch.zeros(shape))) for _ in range(2))
     options = {"n": N, "k": K, "alpha": ALPHA, "beta": BETA}
     if kind == "across channels":
         forward, backward, options["groups"] = ops.lrn_forward, ops.lrn_backward, 2
@@ -65,7 +66,7 @@ def functions_of(torch, ops, kind: str, shape: tuple) -> dict:
 
     functions = {"ours": {"forward": lambda: forward(x, y, **options), "forward + backward": both}}
     both()
-    return functions | peers_of(torch, f"LRN {kind}", theirs(torch, kind), tx, tdy, (y, dx))
+    return functions | peers_of(torch, f"LRN {kind}", theirs(torch, kind), tx, tdy, (y, dx), place)
 
 
 def theirs(torch, kind: str):

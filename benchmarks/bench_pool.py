@@ -7,6 +7,7 @@ and the winners (one byte each; PyTorch keeps eight) in the forward, dy, the win
 from __future__ import annotations
 
 from benchmark import Benchmark, command_line
+from places import Host
 from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops
@@ -45,15 +46,15 @@ def operations(shape: tuple) -> float:
     return 1e-9 * batch * ((size - KERNEL) // STRIDE + 1) ** 2 * channels * KERNEL**2
 
 
-def functions_of(torch, ops, kind: str, shape: tuple) -> tuple[dict, dict]:
+def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> tuple[dict, dict]:
     """(side -> pass -> function, pass -> GB). Both sides read the same memory, at a multiple of 64 bytes."""
     torch.manual_seed(0)
     batch, size, _, channels = shape
     small = batch, (size - KERNEL) // STRIDE + 1, (size - KERNEL) // STRIDE + 1, channels
-    tx, tdy = (torch.randn(form).permute(0, 3, 1, 2) for form in (shape, small))           # channels last
-    x, dy = (a.permute(0, 2, 3, 1).numpy() for a in (tx, tdy))
-    y, dx = torch.zeros(small).numpy(), torch.zeros(shape).numpy()
-    argmax = torch.zeros(small, dtype=torch.uint8).numpy()
+    tx, tdy = (place.tensor(torch.randn(form)).permute(0, 3, 1, 2) for form in (shape, small))     # channels last
+    x, dy = (place.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
+    y, dx = (place.array(place.tensor(torch.zeros(form))) for form in (small, shape))
+    argmax = place.array(place.tensor(torch.zeros(small, dtype=torch.uint8)))
     window = {"kernel": (KERNEL, KERNEL), "stride": (STRIDE, STRIDE), "pads": (0, 0, 0, 0)}
 
     def forward(keep: bool = True):
@@ -72,7 +73,7 @@ def functions_of(torch, ops, kind: str, shape: tuple) -> tuple[dict, dict]:
     functions = {"ours": {"forward": lambda: forward(keep=False), "forward + backward": both}}
     both()
     theirs = torch.nn.MaxPool2d(KERNEL, STRIDE) if kind == "max" else torch.nn.AvgPool2d(KERNEL, STRIDE)
-    functions |= peers_of(torch, f"{kind} pool", theirs, tx, tdy, (y, dx))
+    functions |= peers_of(torch, f"{kind} pool", theirs, tx, tdy, (y, dx), place)
     once = x.nbytes + y.nbytes
     winners = argmax.nbytes if kind == "max" else 0
     return functions, {"forward": 1e-9 * once, "forward + backward": 2e-9 * (once + winners)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
+from places import Host
 
 from minicnn.backend.ops import get_ops
 from minicnn.models.alexnet import alexnet
@@ -31,16 +32,16 @@ def main() -> None:
     bench.finish()
 
 
-def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]]) -> dict:
+def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]], place=Host) -> dict:
     """Side -> one update of its own weights, the same at first. Their results are compared after two."""
     def tensors(scale: float, seed: int):
         torch.manual_seed(seed)
-        return {name: scale * torch.randn(shape) for name, shape in shapes.items()}
+        return {name: place.tensor(scale * torch.randn(shape)) for name, shape in shapes.items()}
 
     params = {}
     for (name, w), grad in zip(tensors(0.01, 0).items(), tensors(1e-3, 1).values(), strict=True):
-        params[name] = Param(name, w.numpy())
-        params[name].grad[...] = grad.numpy()
+        params[name] = Param(name, place.array(w))
+        params[name].grad[...] = place.array(grad)
     sgd = SGD(params, decay=DECAY, **RECIPE)
     functions = {"ours": lambda: sgd.step(ops)}
     for _ in range(2):
@@ -53,7 +54,7 @@ def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]]) -> dict:
         for _ in range(2):
             optimiser.step()
         for (name, param), leaf in zip(params.items(), leaves, strict=True):
-            difference = np.abs(param.data - leaf.detach().numpy()).max()
+            difference = np.abs(place.to_host(param.data) - place.to_host(leaf)).max()
             if not difference < 1e-7:                       # two steps move a weight by up to 1e-6
                 raise SystemExit(f"error: {name}: PyTorch's {peer} update differs from ours by {difference:.1e}, where "
                                  "1e-7 is allowed; these times cannot be compared")

@@ -12,16 +12,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import limits
 import numpy as np
 from measures import ceiling, measures, total
+from places import Host
 from side_by_side import import_torch, rounds
 from tables import terminal_head, terminal_line
 from threadpoolctl import threadpool_limits
@@ -29,11 +31,13 @@ from threadpoolctl import threadpool_limits
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.cores import available_cores
 
+RUNS = 7                                # of the machine's limits, before anything is compared with them
 PAIRS = 15                              # fewer are a trial and no result
 PEERS = {
     "eager": "PyTorch eager, NCHW",
     "channels_last": "PyTorch eager, channels_last",
     "compile": "torch.compile, channels_last",
+    "graphs": "torch.compile with CUDA graphs, channels_last",
     "fused": "PyTorch's fused SGD",
 }
 
@@ -66,15 +70,15 @@ def command_line(doc: str, peers: Sequence[str] = ("eager",), threads: Sequence[
 class Benchmark:
     """One run of one benchmark: its cases, as rows (measures.py says what a row is)."""
 
-    def __init__(self, name: str, title: str, options: argparse.Namespace, note: str = ""):
-        self.torch = import_torch()
+    def __init__(self, name: str, title: str, options: argparse.Namespace, note: str = "", place=Host):
+        self.torch, self.place = import_torch(), place
         self.options, self.threads = options, 0
         self.rows: list[dict] = []
         self.report = {"benchmark": name, "title": title, "note": note, "command": _command(),
-                       "machine": limits.machine(), "versions": versions(), "others": limits.others(),
+                       "machine": place.name(), "versions": versions(), "others": limits.others(),
                        "pairs": options.pairs, "limits": {}, "rows": self.rows, "totals": []}
         self._limits: dict[str, tuple[float, Callable]] = {}    # its name -> (work of a call, the call)
-        print(f"{title}\nmachine   {limits.machine()}; "
+        print(f"{title}\nmachine   {place.name()}; "
               + ", ".join(f"{key} {value}" for key, value in versions().items()))
         if self.report["others"] > limits.BUSY:
             print(f"busy      other programs use {100 * self.report['others']:.0f} % of the cores: a trial, no result")
@@ -96,9 +100,9 @@ class Benchmark:
         threadpool_limits(1, user_api="blas")               # NumPy's: limits.sgemm calls it in each of our threads
         self.torch.set_num_threads(threads)
         self.torch.compiler.reset()                         # what was compiled was compiled for other threads
-        whose, *product = limits.sgemm(threads)
-        self._limits = {"sgemm": product, "copy": limits.copy(threads)}
-        rates = {key: rates_of(work, limits.seconds_of_runs(call)) for key, (work, call) in self._limits.items()}
+        whose, self._limits = self.place.limits(threads)
+        rates = {key: rates_of(work, rounds({key: call}, RUNS, self.place.finish)[key])
+                 for key, (work, call) in self._limits.items()}
         self.report["limits"][str(threads)] = {"sgemm_of": whose} | rates
         print(f"\nthreads   {thread_report()}\nlimits    SGEMM {ceiling(rates['sgemm']):.0f} GFLOP/s ({whose}'s), copy "
               f"{ceiling(rates['copy']):.1f} GB/s\n\n" + terminal_head(self.options.peers))
@@ -120,7 +124,7 @@ class Benchmark:
         """
         timed = {"ours": functions["ours"], **self.peers(functions)}
         work, call = self._limits[limit]
-        seconds = rounds(timed | {limit: call}, self.options.pairs)
+        seconds = rounds(timed | {limit: call}, self.options.pairs, self.place.finish)
         self.keep({"name": name, "threads": self.threads, "batch": batch, "gflop": gflop, "gbyte": gbyte,
                    "limit": limit, "limit_rates": rates_of(work, seconds.pop(limit)),
                    "seconds": {key: [_digits(value) for value in values] for key, values in seconds.items()},
@@ -176,8 +180,13 @@ def rates_of(work: float, seconds: list[float]) -> list[float]:
 
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
-    return {"Python": platform.python_version(), "NumPy": np.__version__, "Numba": version("numba"),
-            "PyTorch": version("torch"), "minicnn": version("minicnn")}
+    names = {"Numba": "numba", "PyTorch": "torch", "CuPy (13)": "cupy-cuda13x", "CuPy (12)": "cupy-cuda12x",
+             "minicnn": "minicnn"}
+    found = {}
+    for name, package in names.items():
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(package)
+    return {"Python": platform.python_version(), "NumPy": np.__version__, **found}
 
 
 def _command() -> str:

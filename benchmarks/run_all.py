@@ -3,6 +3,7 @@
     python benchmarks/run_all.py                        all of them
     python benchmarks/run_all.py --only bench_conv      one; the sections of the others stay as they are
     python benchmarks/run_all.py --render               none: the page and the picture again, from the kept seconds
+    python benchmarks/run_all.py --gpu                  those of the first GPU
 
 The seconds of every round lie in results/<machine>/NAME.json; results/<machine>.md and results/<machine>/roofline.png
 are made from them.
@@ -24,14 +25,16 @@ from tables import results_page
 
 HERE = Path(__file__).parent
 ORDER = ("bench_alexnet", "bench_memory", "bench_conv", "bench_linear", "bench_lrn", "bench_pool", "bench_sgd")
+ON_GPU = tuple(f"bench_cuda-{precision}" for precision in ("tf32", "bf16", "fp32"))     # NAME-PRECISION
 
 
 def main() -> None:
     title, _, rest = __doc__.partition("\n")
     parser = argparse.ArgumentParser(description=title, epilog=rest.strip("\n"),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = benchmarks()
+    known = [*benchmarks(), *ON_GPU]
     parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("--gpu", action="store_true", help=f"{', '.join(ON_GPU)}")
     parser.add_argument("--render", action="store_true", help="run nothing")
     parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each case, handed on")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="numbers of threads, handed on")
@@ -39,7 +42,10 @@ def main() -> None:
                         help="where results go (default: benchmarks/results)")
     options = parser.parse_args()
 
-    folder = options.results / slug(machine())
+    known = list(ON_GPU) if options.gpu else benchmarks()
+    if unknown := sorted(set(options.only or []) - set(known)):
+        parser.error(f"{unknown[0]} runs {'without' if options.gpu else 'with'} --gpu")
+    folder = options.results / slug(gpu_name() if options.gpu else machine())
     failed = []
     if not options.render:
         import_torch()
@@ -56,6 +62,13 @@ def main() -> None:
         sys.exit(f"error: {', '.join(failed)} failed; what the page says of them is from an earlier run, if anything")
 
 
+def gpu_name() -> str:
+    """Of the first GPU; an end with one line where there is none."""
+    from places import Gpu
+
+    return Gpu(import_torch(), "fp32").name()
+
+
 def benchmarks() -> list[str]:
     """Names of the scripts that keep rows (measures.py), in the order in which the page has them."""
     return [name for name in ORDER if (HERE / f"{name}.py").exists()]
@@ -64,7 +77,9 @@ def benchmarks() -> list[str]:
 def run(name: str, folder: Path, extra: list[str]) -> bool:
     """Run one; its JSON replaces the former one only when it came to its end."""
     kept, fresh, start = folder / f"{name}.json", folder / f".{name}.json.part", time.monotonic()
-    command = [sys.executable, str(HERE / f"{name}.py"), "--json", str(fresh), *extra]
+    script, _, precision = name.partition("-")
+    command = [sys.executable, str(HERE / f"{script}.py"), "--json", str(fresh), *extra,
+               *(["--precision", precision] if precision else [])]
     done = subprocess.run(command).returncode == 0 and fresh.exists()
     if done:
         fresh.replace(kept)

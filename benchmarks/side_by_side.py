@@ -38,17 +38,21 @@ def in_turns(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float],
     return seconds["ours"], seconds["theirs"]
 
 
-def rounds(functions: dict[str, Callable], count: int) -> dict[str, list[float]]:
-    """Seconds of one call of each function in each of `count` rounds, after two calls that are not counted."""
+def rounds(functions: dict[str, Callable], count: int, finish: Callable = lambda: None) -> dict[str, list[float]]:
+    """Seconds of one call of each function in each of `count` rounds, after two calls that are not counted.
+
+    finish: waits for what a call has only begun, as on a GPU; called at the end of a turn.
+    """
     repeats = {}
     for name, function in functions.items():
         function()
-        repeats[name] = max(1, math.ceil(TURN / seconds_of(function)))
+        finish()
+        repeats[name] = max(1, math.ceil(TURN / seconds_of(function, 1, finish)))
     seconds = {name: [] for name in functions}
     for i in range(count):
         for name in order_of(list(functions), i):
             time.sleep(PAUSE)
-            seconds[name].append(seconds_of(functions[name], repeats[name]))
+            seconds[name].append(seconds_of(functions[name], repeats[name], finish))
     return seconds
 
 
@@ -59,11 +63,12 @@ def order_of(names: list[str], i: int) -> list[str]:
     return turned[::-1] if i % 2 else turned
 
 
-def seconds_of(function: Callable, repeats: int = 1) -> float:
+def seconds_of(function: Callable, repeats: int = 1, finish: Callable = lambda: None) -> float:
     """Seconds of one call, the mean over some."""
     start = time.perf_counter()
     for _ in range(repeats):
         function()
+    finish()
     return (time.perf_counter() - start) / repeats
 
 

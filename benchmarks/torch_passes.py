@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from places import Host
 
 SETTINGS = ("eager", "channels_last", "compile")
 TOLERANCE = 1e-5                            # of the largest number
 
 
-def peers_of(torch, name: str, function, tx, tdy, ours: tuple) -> dict:
+def peers_of(torch, name: str, function, tx, tdy, ours: tuple, place=Host) -> dict:
     """Setting -> pass -> PyTorch's function. tx, tdy: (N, C, H, W); ours: our y and dx (N, H, W, C) of the same.
 
     SystemExit where a setting computes something else than we do.
@@ -17,7 +18,8 @@ def peers_of(torch, name: str, function, tx, tdy, ours: tuple) -> dict:
     for setting in SETTINGS:
         peers[setting] = _passes(torch, setting, function, tx, tdy)
         for our, their in zip(ours, peers[setting]["forward + backward"](), strict=True):
-            difference = np.abs(our - their.detach().permute(0, 2, 3, 1).numpy()).max() / np.abs(our).max()
+            our, their = place.to_host(our), place.to_host(their.permute(0, 2, 3, 1))
+            difference = np.abs(our - their).max() / np.abs(our).max()
             if not difference < TOLERANCE:
                 raise SystemExit(f"error: {name}: PyTorch, {setting}, differs from ours by {difference:.1e} of the "
                                  f"largest, where {TOLERANCE:.0e} is allowed; these times cannot be compared")

@@ -37,17 +37,20 @@ def take_steps(ops, dtype: str):
     return losses, {name: param.data.astype(np.float64) - start[name] for name, param in net.params.items()}
 
 
-@pytest.mark.cuda
-def test_full_kernels_on_a_gpu_follow_the_reference():
-    """For `make gpu-check`: the golden run's network, all of its kernels, on CuPy's device."""
-    nets = [reduced_alexnet(num_classes=run.CLASSES, device=device, dtype=dtype)
-            for device, dtype in (("cuda:fp32", "float32"), ("reference", "float64"))]
+@pytest.mark.parametrize(("device", "against", "steps"), [
+    pytest.param("cuda:fp32", "reference", run.STEPS, marks=pytest.mark.cuda),
+    pytest.param("cuda:fp32", "cpu", 200, marks=pytest.mark.cuda),
+    pytest.param("cpu", "reference", 200, marks=pytest.mark.slow)])
+def test_full_kernels_go_the_same_way(device, against, steps):
+    """For `make gpu-check`, on CuPy's device: the golden run's network, all of its kernels, in float32."""
+    nets = [reduced_alexnet(num_classes=run.CLASSES, device=name, dtype="float64" if name == "reference" else "float32")
+            for name in (device, against)]
     images, labels = run.images_and_labels(67)
     moved = []
     for net in nets:
         net.load_arrays({name: run.initial_value(name, param.data.shape) for name, param in net.params.items()})
         sgd = SGD(net.params, lr=run.LR, momentum=run.MOMENTUM, decay=run.DECAY)
-        for step in range(run.STEPS):
+        for step in range(steps):
             ids = run.batch(step)
             net.loss(images[ids].astype(net.dtype), labels[ids], sample_ids=ids, epoch=step)
             net.backward()

@@ -1,0 +1,113 @@
+"""AlexNet and its parts on a GPU, ours beside PyTorch's: `make gpu-check`, or this for one precision.
+
+A training step at batch 128, images and weights on the GPU; each convolution; LRN, pooling and the update. Times are
+those of a stream of calls from Python, waited for at its end, so that what launching costs is in them. In bf16
+PyTorch's training runs under autocast, which keeps activations in 16 bits; ours keeps them in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+
+import bench_conv
+import bench_lrn
+import bench_pool
+import bench_sgd
+import numpy as np
+from alexnet_twins import batch_of, our_network, our_training, their_training, torch_alexnet
+from bench_alexnet import multiply_adds
+from benchmark import Benchmark, command_line
+from places import Gpu
+from side_by_side import import_torch
+
+from minicnn.backend.cuda import PRECISION, PRECISIONS
+from minicnn.backend.ops import get_ops
+
+BATCH = 128
+SETTINGS = ("eager", "channels_last", "compile", "graphs")
+# of a training step, by precision: gates and aims
+STEP = {"tf32": [("eager", 1.5, 2.5), ("best", 1.1, 1.5)], "bf16": [("best", 1.0, 1.3)], "fp32": []}
+MEMORY_BOUND = [("best", 1.0, None), ("share", 0.8, None)]
+# how far two sums of rounded products may lie apart, in units of the largest
+APART = {"fp32": 1e-3, "tf32": 4e-3, "bf16": 3e-2}
+
+
+def main() -> None:
+    options = command_line(__doc__, peers=(*SETTINGS, "fused"), threads=(1,), extra=lambda parser: parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISION, help=f"of matrix products (default: {PRECISION})"))
+    gpu = Gpu(import_torch(), options.precision)
+    bench = Benchmark(f"bench_cuda-{options.precision}", f"AlexNet on a GPU, products in {options.precision}", options,
+                      __doc__.split("\n\n")[1].replace("\n", " "), gpu)
+    ops = get_ops(f"cuda:{options.precision}")
+    for _ in bench.each_threads():
+        training(bench, gpu)
+        convolutions(bench, gpu, ops)
+        if options.precision == PRECISION:                  # what follows computes in float32, whatever products do
+            normalisation_and_pooling(bench, gpu, ops)
+            update(bench, gpu, ops)
+    bench.finish()
+
+
+def training(bench: Benchmark, gpu) -> None:
+    """The whole step."""
+    name, torch = f"training, batch {BATCH}", bench.torch
+    if not bench.wants(name):
+        return
+    net = our_network(device=f"cuda:{gpu.precision}")
+    images, labels = batch_of(BATCH)
+    functions = {}
+    for setting in set(SETTINGS) & set(bench.options.peers):
+        twin = torch_alexnet(torch, net)
+        functions[setting] = their_training(torch, setting, twin, images, labels, gpu, gpu.precision == "bf16")
+    functions["ours"] = our_training(net, net.ops.from_host(images), labels)
+    losses = {side: step() for side, step in functions.items()}
+    if not np.ptp(list(losses.values())) < 0.1 * losses["ours"]:
+        raise SystemExit(f"error: the losses of the first step, {losses}, differ by more than dropout explains; these "
+                         "times cannot be compared")
+    bench.measure(name, functions, gflop=2e-9 * multiply_adds(net, BATCH, True), batch=BATCH, goals=STEP[gpu.precision])
+    functions.clear()
+    gc.collect()
+
+
+def convolutions(bench: Benchmark, gpu, ops) -> None:
+    """Every pass of every convolution of AlexNet, and those of others that bench_conv.py has."""
+    for conv in bench_conv.ALEXNET + bench_conv.OTHERS:
+        conv = dataclasses.replace(conv, batch=BATCH)
+        wanted = [what for what in bench_conv.PASSES if bench.wants(f"{conv.name} {what}")]
+        if not wanted or (wanted == ["dx"] and conv.first):
+            continue
+        for what, functions, gflop, gbyte in bench_conv.cases_of(bench.torch, ops, conv, gpu, APART[gpu.precision]):
+            if what in wanted:
+                bench.measure(f"{conv.name} {what}", functions, gflop=gflop, gbyte=gbyte, batch=BATCH,
+                              goals=[("best", 0.5, 0.9)] if gpu.precision == "tf32" else [], dot=(conv.name, what))
+
+
+def normalisation_and_pooling(bench: Benchmark, gpu, ops) -> None:
+    """Forward and backward, of the paper's kinds."""
+    both = "forward + backward"
+    for layer, (_, *shape) in bench_lrn.SHAPES.items():
+        if bench.wants(f"LRN {layer}"):
+            shape = (BATCH, *shape)
+            functions = bench_lrn.functions_of(bench.torch, ops, "across channels", shape, gpu)
+            bench.measure(f"LRN {layer}, {both}", {side: passes[both] for side, passes in functions.items()},
+                          gbyte=4e-9 * bench_lrn.ARRAYS[both] * float(np.prod(shape)), limit="copy", batch=BATCH,
+                          goals=[("eager", 5.0, None), ("share", 0.8, 0.9)])
+    for layer, (_, *shape) in bench_pool.SHAPES.items():
+        if bench.wants(f"max-pool {layer}"):
+            functions, gbyte = bench_pool.functions_of(bench.torch, ops, "max", (BATCH, *shape), gpu)
+            bench.measure(f"max-pool {layer}, {both}", {side: passes[both] for side, passes in functions.items()},
+                          gbyte=gbyte[both], limit="copy", batch=BATCH, goals=MEMORY_BOUND)
+
+
+def update(bench: Benchmark, gpu, ops) -> None:
+    """SGD on all parameters."""
+    if bench.wants("update"):
+        shapes = {name: param.data.shape for name, param in our_network(device="reference").params.items()}
+        count = sum(int(np.prod(shape)) for shape in shapes.values())
+        bench.measure(f"update of {count:,} parameters", bench_sgd.functions_of(bench.torch, ops, shapes, gpu),
+                      gbyte=5 * 4e-9 * count, limit="copy", goals=MEMORY_BOUND)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Where the arrays of a benchmark lie: in the machine's memory, or on a GPU. Both sides read the same ones."""
+
+from __future__ import annotations
+
+import sys
+
+import limits
+import numpy as np
+
+PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and numbers of its copy: neither fits a cache
+
+
+class Host:
+    """The machine's memory: an array of ours and a tensor of PyTorch's share it without a copy."""
+
+    device = "cpu"
+    name = staticmethod(limits.machine)
+
+    @staticmethod
+    def limits(threads: int) -> tuple[str, dict]:
+        """Whose matrix product it is, and for "sgemm" and "copy" (GFLOP or GB of one call, the call)."""
+        whose, *product = limits.sgemm(threads)
+        return whose, {"sgemm": product, "copy": limits.copy(threads)}
+
+    @staticmethod
+    def tensor(tensor):
+        """The tensor, where this place is."""
+        return tensor
+
+    @staticmethod
+    def array(tensor):
+        """The same memory as an array of ours; the tensor must be contiguous."""
+        return tensor.detach().numpy()
+
+    @staticmethod
+    def to_host(array) -> np.ndarray:
+        """A tensor or an array of ours, as NumPy's."""
+        return array.detach().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+    @staticmethod
+    def finish() -> None:
+        """Wait until everything begun is done."""
+
+
+class Gpu:
+    """The first GPU, for CuPy and PyTorch alike.   precision: that of matrix products, as in backend/cuda.py."""
+
+    device = "cuda"
+
+    def __init__(self, torch, precision: str):
+        from minicnn.backend.cuda_loader import why_not
+
+        if reason := why_not() or (None if torch.cuda.is_available() else "this PyTorch was built without CUDA"):
+            sys.exit(f"error: this benchmark needs an NVIDIA GPU: {reason}")
+        import cupy
+
+        self.cupy, self.torch, self.precision = cupy, torch, precision
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.benchmark = True               # it may choose its fastest way for every shape
+        self.finish = torch.cuda.synchronize               # everything on the device, whoever began it
+
+    def tensor(self, tensor):
+        return tensor.to(self.device)
+
+    def array(self, tensor):
+        return self.cupy.from_dlpack(tensor.detach())
+
+    def to_host(self, array) -> np.ndarray:
+        return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)
+
+    def name(self) -> str:
+        """As results are filed under it: "NVIDIA H100 80GB HBM3"."""
+        return self.torch.cuda.get_device_name()
+
+    def limits(self, threads: int) -> tuple[str, dict]:
+        """As Host's: PyTorch's matrix product in this precision, and a copy on the device."""
+        number = self.torch.bfloat16 if self.precision == "bf16" else self.torch.float32
+        a, b = (self.torch.randn(PRODUCT, PRODUCT, device=self.device, dtype=number) for _ in range(2))
+        out = self.torch.empty_like(a)
+        x = self.torch.zeros(COPIED, device=self.device)
+        y = self.torch.empty_like(x)
+        return "PyTorch", {"sgemm": (2e-9 * PRODUCT**3, lambda: self.torch.mm(a, b, out=out)),
+                           "copy": (8e-9 * COPIED, lambda: y.copy_(x))}
