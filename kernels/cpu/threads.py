@@ -13,18 +13,13 @@ partial sums belong to fixed ranges and are added in their order: same thread co
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from minicnn.cores import available_cores
+from minicnn.cores import available_cores, look_often_for_the_lock
 
-# Between two ranges a thread needs Python's lock for some microseconds. One that finds it taken sleeps, and a core that
-# sleeps may be milliseconds late to wake, longer than a range takes: on a virtual machine of two cores a step of the
-# CIFAR-10 net took 118 to 159 ms with Python's own 5 ms, and 90 to 126 ms when it looked this often.
-SWITCH_SECONDS = 1e-4
 RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
@@ -41,7 +36,7 @@ def set_threads(count: int | None = None) -> None:
         chosen = count or available_cores()
         _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
         if chosen > 1:
-            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
+            look_often_for_the_lock()
         _threads = chosen                                   # last: whoever sees it may use the pool
 
 

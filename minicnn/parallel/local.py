@@ -5,17 +5,16 @@ NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 
+from minicnn.cores import look_often_for_the_lock
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
 LINES = ("main", "side")
-SWITCH = 2e-4           # seconds between two looks at who may interpret Python; by default 5 ms, as long as a layer
 
 
 class World:
@@ -130,15 +129,11 @@ def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
 
     # daemons, so that a rank that hangs for ever does not keep the process alive
     threads = [threading.Thread(target=work, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(1, size)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(interval, SWITCH))
-    try:
-        for thread in threads:
-            thread.start()
-        work(0)
-        _end(threads, world, timeout)
-    finally:
-        sys.setswitchinterval(interval)
+    look_often_for_the_lock()
+    for thread in threads:
+        thread.start()
+    work(0)
+    _end(threads, world, timeout)
     if world.failure is not None:
         if isinstance(world.failure[1], KeyboardInterrupt):
             raise world.failure[1]
