@@ -14,7 +14,7 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(RUN)/python -m pytest -n $(JOBS)
 
-slow: $(VENV)/dev
+slow: $(VENV)/dev $(VENV)/demo
 	$(RUN)/python -m pytest -m slow
 
 gradcheck: $(VENV)/dev
@@ -29,7 +29,7 @@ gpu-check: $(VENV)/cuda$(CUDA)
 	$(RUN)/python -m pytest -m cuda
 	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck synccheck; do \
 		echo "compute-sanitizer $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN)/python -m pytest \
-		-m cuda tests/kernels -k "plain or two_groups or across or overlapping or softmax" || exit 1; done; \
+		-m cuda tests/kernels tests/backend -k "plain or two_groups or across or overlapping or softmax or integers" || exit 1; done; \
 	else echo "compute-sanitizer is not installed: races and stray accesses were looked for by the emulator only"; fi
 	@if $(RUN)/python -c "import torch" 2> /dev/null; then $(RUN)/python benchmarks/run_all.py --gpu; \
 	else echo "PyTorch is not installed here: nothing was compared with it"; fi

@@ -94,7 +94,8 @@ def cases_of(torch, ops, conv: Convolution, place=Host, tolerance: float = 1e-3)
     ours = {"forward": lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
             "dx": lambda: ops.conv_backward_data(dy, w, dx, **options),
             "dw": lambda: ops.conv_backward_weights(x, dy, dw, **options)}
-    peers = {setting: peer_of(torch, setting, conv, tx, tw, tb, tdy, pads) for setting in ("eager", "channels_last")}
+    peers = {setting: peer_of(torch, setting, conv, tx, tw, tb, tdy, pads, place.number(torch))
+             for setting in ("eager", "channels_last")}
     same_results(conv, ours, peers, {"forward": y, "dx": dx, "dw": dw}, place, tolerance)
 
     gflop = 2e-9 * N * P * Q * K * R * R * (C // groups)
@@ -105,13 +106,14 @@ def cases_of(torch, ops, conv: Convolution, place=Host, tolerance: float = 1e-3)
             yield what, {"ours": ours[what]} | {name: peer[what] for name, peer in peers.items()}, gflop, gbyte[what]
 
 
-def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads) -> dict:
-    """PyTorch's three passes on the same numbers, given in our layout, in the layout of a setting."""
+def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads, number) -> dict:
+    """PyTorch's three passes on the same numbers, given in our layout; in a setting's layout, and as `number`s."""
     form = torch.channels_last if setting == "channels_last" else torch.contiguous_format
     top, left, bottom, right = (max(0, pad - conv.padding) for pad in pads)    # what ceil hangs over the edge
     tx, tw, tdy = tx.permute(0, 3, 1, 2), tw.permute(3, 2, 0, 1), tdy.permute(0, 3, 1, 2)
     tx = torch.nn.functional.pad(tx, (left, right, top, bottom))
-    tx, tw, tdy = (a.contiguous(memory_format=form) for a in (tx, tw, tdy))
+    tx, tw, tdy = (a.contiguous(memory_format=form).to(number) for a in (tx, tw, tdy))
+    tb = tb.to(number)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2
 
     def backward(data: bool, weights: bool):
@@ -129,7 +131,7 @@ def same_results(conv: Convolution, ours: dict, peers: dict, results: dict, plac
         ours[what]()
         result = place.to_host(result)
         for setting, passes in peers.items():
-            theirs = place.to_host(passes[what]()).transpose(back[what])
+            theirs = place.to_host(passes[what]().float()).transpose(back[what])
             theirs = theirs[tuple(slice(length) for length in result.shape)]           # without ceil's padding
             difference = np.abs(result - theirs).max() / np.abs(theirs).max()
             if not difference < tolerance:

@@ -23,6 +23,11 @@ class Host:
         return whose, {"sgemm": product, "copy": limits.copy(threads)}
 
     @staticmethod
+    def number(torch):
+        """What PyTorch's convolutions are given."""
+        return torch.float32
+
+    @staticmethod
     def tensor(tensor):
         """The tensor, where this place is."""
         return tensor
@@ -59,6 +64,9 @@ class Gpu:
         torch.backends.cudnn.benchmark = True               # it may choose its fastest way for every shape
         self.finish = torch.cuda.synchronize               # everything on the device, whoever began it
 
+    def number(self, torch):
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
     def tensor(self, tensor):
         return tensor.to(self.device)
 
@@ -74,8 +82,8 @@ class Gpu:
 
     def limits(self, threads: int) -> tuple[str, dict]:
         """As Host's: PyTorch's matrix product in this precision, and a copy on the device."""
-        number = self.torch.bfloat16 if self.precision == "bf16" else self.torch.float32
-        a, b = (self.torch.randn(PRODUCT, PRODUCT, device=self.device, dtype=number) for _ in range(2))
+        number = {"device": self.device, "dtype": self.number(self.torch)}
+        a, b = (self.torch.randn(PRODUCT, PRODUCT, **number) for _ in range(2))
         out = self.torch.empty_like(a)
         x = self.torch.zeros(COPIED, device=self.device)
         y = self.torch.empty_like(x)

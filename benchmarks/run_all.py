@@ -3,7 +3,7 @@
     python benchmarks/run_all.py                        all of them
     python benchmarks/run_all.py --only bench_conv      one; the sections of the others stay as they are
     python benchmarks/run_all.py --render               none: the page and the picture again, from the kept seconds
-    python benchmarks/run_all.py --gpu                  those of the first GPU
+    python benchmarks/run_all.py --gpu                  those of the first GPU, which must be there to --render, too
 
 The seconds of every round lie in results/<machine>/NAME.json; results/<machine>.md and results/<machine>/roofline.png
 are made from them.

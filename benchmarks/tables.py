@@ -42,7 +42,7 @@ def terminal_line(m: Measures, limit: str | None, peers) -> str:
 def results_page(reports: list[dict], picture: str | None = None) -> str:
     """The page: what was asked for and whether it holds, then a section for each benchmark."""
     parts = [f"# Benchmarks: {reports[0]['machine']}",
-             "Written by `make bench`, never by hand.", HOW_TO_READ]
+             "Written by the benchmarks (`make bench`; on a GPU `make gpu-check`), never by hand.", HOW_TO_READ]
     goals = [line for report in reports for line in _goal_lines(report)]
     if goals:
         head = ("what", "threads", "against", "measured", "90 % interval", "gate", "aim", "reached")

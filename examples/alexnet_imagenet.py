@@ -1,7 +1,7 @@
 """Trains the AlexNet of the paper, all 61 million parameters of it, and shows what it has learned.
 
 With no arguments it trains on 1,670 photographs of solar cells (package elpv-dataset) for three epochs, which takes
-about five minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
+some minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
 runs/ then holds checkpoints, metrics, the curves, conv1's kernels as in Figure 3 of the paper, and a sheet of held-out
 photographs with predictions as in Figure 4. `--parallel columns` splits the network in two as the paper does, on two
 threads, or on the processes that `mpiexec -n 2` starts.
@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from minicnn.backend.cpu import set_threads, thread_report
@@ -31,45 +32,49 @@ from minicnn.models.alexnet_variants import differences as variant_differences
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.net import SCHEMES
-from minicnn.train.evaluate import averaged, evaluate
+from minicnn.train.evaluate import Evaluation, averaged, evaluate
 from minicnn.train.loop import BEST, LAST, Trainer
 from minicnn.train.metrics import majority
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
+from minicnn.train.recipes import published
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
-from minicnn.train.schedule import Cosine, Plateau
+from minicnn.train.schedule import Cosine
 from minicnn.train.start import take_over
 from minicnn.visualize.columns import draw_columns
-from minicnn.visualize.report import draw_progress, draw_run
+from minicnn.visualize.report import draw_progress, draw_run, draw_sheet
 
 DEFAULTS = {"data": "elpv", "variant": "paper", "seed": 0, "device": "auto", "threads": None, "parallel": "none",
             "ranks": None, "init_from": None, "new_head": False, "freeze": ()}
 ASKED = ("epochs", "batch", "lr")                   # what of a recipe can be asked for
-RECIPES = {
-    "paper": {"epochs": 90, "batch": 128, "lr": 0.01, "schedule": "plateau", "augment": {"colour": "paper"}},
+OURS = {
     # A few thousand images want a higher rate, falling to 0, and smaller batches.
-    "short": {"epochs": 3, "batch": 32, "lr": 0.03, "schedule": "cosine", "steady": True},
+    "short": {"epochs": 3, "batch": 32, "lr": 0.03, "steady": True},
     # Begun with weights as printed, these learn the brightness of an image and little else; see calibrate.py.
-    "long": {"epochs": 26, "batch": 32, "lr": 0.004, "schedule": "cosine",
+    "long": {"epochs": 26, "batch": 32, "lr": 0.004,
              "calibrate": {"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
                            "fc8": 0.05},
              "layer_lr": {"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}},
 }
-RECIPE_FOR = {"elpv": "short", "synthetic": "short"}                # and "paper" for folders
+RECIPES = (*OURS, *VARIANTS)                       # a variant's own recipe is that of its source: train/recipes.py
+RECIPE_FOR = {"elpv": "short", "synthetic": "short"}                # and the variant's own for folders
 NO_UPRIGHT = ("elpv",)                              # a solar cell may be mirrored up-down; most photographs may not
 
 
 def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     """The recipe of this name for this data, with what was asked for in its place."""
-    lr, parts = settings["lr"], RECIPES[settings["recipe"]]
-    turned = {"updown": True, "transpose": settings["recipe"] == "long"} if settings["data"] in NO_UPRIGHT else {}
-    varied = parts.get("augment", {}) | turned
-    return Recipe(net={"model": "alexnet", "variant": settings["variant"], "num_classes": classes},
-                  calibrate={} if settings["init_from"] else parts.get("calibrate", {}),
-                  augment=Augment(crop=crop, **varied),
-                  sgd=SGDRecipe(lr=lr, batch=settings["batch"],
-                                layer_lr=parts.get("layer_lr", {}) | dict.fromkeys(settings["freeze"], 0.0),
+    lr, name, frozen = settings["lr"], settings["recipe"], dict.fromkeys(settings["freeze"], 0.0)
+    net = {"model": "alexnet", "variant": settings["variant"], "num_classes": classes}
+    turned = {"updown": True, "transpose": name == "long"} if settings["data"] in NO_UPRIGHT else {}
+    if name not in OURS:
+        recipe = published(name).recipe
+        return replace(recipe, net=net, augment=replace(recipe.augment, crop=crop, **turned),
+                       sgd=replace(recipe.sgd, lr=lr, batch=settings["batch"], layer_lr=frozen))
+    parts = OURS[name]
+    return Recipe(net=net, calibrate={} if settings["init_from"] else parts.get("calibrate", {}),
+                  augment=Augment(crop=crop, **turned),
+                  sgd=SGDRecipe(lr=lr, batch=settings["batch"], layer_lr=parts.get("layer_lr", {}) | frozen,
                                 output_lr=steady_output_lr(lr, classes) if parts.get("steady") else 1.0),
-                  schedule=Cosine(epochs=settings["epochs"]) if parts["schedule"] == "cosine" else Plateau())
+                  schedule=Cosine(epochs=settings["epochs"]))
 
 
 def train_run(options: argparse.Namespace) -> int:
@@ -153,6 +158,8 @@ def evaluate_run(options: argparse.Namespace) -> int:
             say("data", splits.description)
         data = settings["data"]
         judged.append(judge(net, splits, checkpoint, settings["batch"], ten_crop=True))
+        held_out, result = splits.val if splits.test is None else splits.test, judged[-1]["ten crops"]
+        say("pictures", f"{draw_sheet(checkpoint.parent, title_of(settings, splits), held_out, result)}")
     for label in judged[0] if len(judged) > 1 else ():
         say("averaged", f"{averaged([results[label] for results in judged])}: {len(judged)} networks, {label}")
     return 0
@@ -165,9 +172,6 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
         given["freeze"] = [name for name in given["freeze"].split(",") if name]
     if "new_head" in given and "init_from" not in given:
         raise ConfigError("--new-head keeps a fresh output layer beside another run's weights: add --init-from RUN")
-    if options.precision:
-        device = given.get("device", "cuda").partition(":")[0]
-        given["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
     if "init_from" in given:
         if checkpoint:
             raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
@@ -176,10 +180,17 @@ def settle(options: argparse.Namespace, checkpoint: Path | None) -> dict:
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_settings(checkpoint)["about"] if checkpoint else {}
     settings = {**DEFAULTS, **begun_with, **given}
-    name = settings.setdefault("recipe", RECIPE_FOR.get(settings["data"], "paper"))
+    if options.precision:
+        device = settings["device"].partition(":")[0]
+        settings["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
+    knobs_of(settings["variant"])
+    name = settings.setdefault("recipe", RECIPE_FOR.get(settings["data"], settings["variant"]))
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
-    return {**{knob: RECIPES[name][knob] for knob in ASKED}, **settings}
+    if name in OURS:
+        return {**{knob: OURS[name][knob] for knob in ASKED}, **settings}
+    entry = published(name)
+    return {"epochs": entry.epochs, "batch": entry.recipe.sgd.batch, "lr": entry.recipe.sgd.lr, **settings}
 
 
 def prepare(settings: dict, may_fall_back: bool, neighbours: int = 1):
@@ -187,7 +198,6 @@ def prepare(settings: dict, may_fall_back: bool, neighbours: int = 1):
 
     neighbours: so many ranks share this machine and its threads.
     """
-    knobs_of(settings["variant"])
     if settings["threads"] is None:             # noted in the checkpoint: other threads, other rounding
         settings["threads"] = available_cores()
     set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
@@ -200,7 +210,9 @@ def prepare(settings: dict, may_fall_back: bool, neighbours: int = 1):
         print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
         settings["data"] = "synthetic"
         splits = open_data("synthetic")
-    return splits, alexnet(settings["variant"], len(splits.classes), settings["seed"], settings["device"])
+    net = alexnet(settings["variant"], len(splits.classes), settings["seed"], settings["device"])
+    settings["device"] = net.ops.spec           # noted, too: where it is resumed, "auto" may mean another
+    return splits, net
 
 
 def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
@@ -210,13 +222,18 @@ def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
     say("net", f"AlexNet, variant {settings['variant']}: {net.num_params:,} parameters, {len(splits.classes)} classes")
     say("device", f"{net.ops.spec}, {thread_report()}")
     if settings["parallel"] != "none":
-        say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.name} each; batch and rate are "
+        say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.spec} each; batch and rate are "
                         "those of all ranks together")
     as_printed = settings["parallel"] == "columns" and settings["ranks"] == 2
     changes = [f"epochs {settings['epochs']} (paper: about 90)", *differences_in_words(recipe),
                *variant_differences(settings["variant"]),
                "two processors instead of two GPUs" if as_printed else "no two GPUs, the same arithmetic"]
     say("differences", "; ".join(changes))
+    if settings["recipe"] not in OURS:
+        entry = published(settings["recipe"])
+        say("recipe", f"{settings['recipe']}: {entry.epochs} epochs; error on ImageNet's validation images, top-1 / "
+                      f"top-5: {entry.error} ({entry.source})"
+                      + (f". What it leaves out: {entry.apart}" if entry.apart else ""))
 
 
 def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None) -> dict:
@@ -231,7 +248,7 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
         say("skipped", held_out.report_skipped())
     report = {"checkpoint": checkpoint.name, "epoch": saved.meta["epoch"], "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
-    results = {}
+    results: dict[str, Evaluation] = {}
     for crops, label in ((1, "centre crop"), (10, "ten crops"))[:2 if ten_crop else 1]:
         result = results[label] = evaluate(net, held_out, feed, batch=batch, ten_crop=crops == 10,
                                            title=f"{name}, {label}")
@@ -245,8 +262,8 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
         (draw_into / "test.json").write_text(json.dumps(report, indent=1) + "\n")
         paths = draw_run(draw_into, net=net, title=title_of(saved.meta["about"], splits), epochs=saved.meta["epoch"],
                          held_out=held_out,
-                         images_seen=saved.meta["epoch"] * saved.meta["steps"] * batch,
-                         probabilities=result.probabilities, start=saved.data.get("start"))
+                         images_seen=saved.meta["epoch"] * saved.meta["steps"] * batch, result=result,
+                         start=saved.data.get("start"))
         say("pictures", " ".join(map(str, paths)))
     return results
 
@@ -275,7 +292,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--variant", metavar="NAME", help=f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
     how = parser.add_argument_group("how")
     how.add_argument("--recipe", metavar="NAME", help="short (3 epochs), long (26 epochs, from a start that is fitted "
-                     "to the images) or paper (section 5 of the paper). Default: paper for a folder, else short")
+                     "to the images) or that of a variant's source, such as paper (section 5). Default: the variant's "
+                     "own for a folder, else short")
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
     how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: the recipe's)")
@@ -313,7 +331,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
         return train_run(options) if options.evaluate is None else evaluate_run(options)
-    except MinicnnError as error:
+    except (MinicnnError, OSError) as error:        # such as a disk that is full when the pictures are drawn
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 DIR is CIFAR-10 as images in class folders, DIR/train/<class>/ and DIR/test/<class>/. A tenth of train/ is set apart:
 its error chooses the checkpoint, and the test images are looked at once, at the end. The published recipes take 140 and
-520 epochs; by default the rate begins four times higher and falls as half a cosine, which gets further in an hour.
+520 epochs; by default the rate begins four times higher and falls as half a cosine, for runs of an hour or so.
 The networks and their sources are in minicnn/models/cifar.py, the recipes in minicnn/train/recipes.py.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from minicnn import models
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.cores import available_cores
+from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.models.cifar import ACTIVATIONS
@@ -40,10 +41,11 @@ RECIPES = {"published": "rate, schedule and augmentation as published, the sched
 SIZE = 32
 
 
-def recipe_of(net: str, lrn: bool, activation: str, epochs: int, name: str) -> Recipe:
+def recipe_of(net: str, lrn: bool, activation: str, classes: int, epochs: int, name: str) -> Recipe:
     """How this net is trained, by the recipe of that name."""
     entry = published(NETS[net])
-    recipe = dataclasses.replace(entry.recipe, net={**entry.recipe.net, "lrn": lrn, "activation": activation})
+    recipe = dataclasses.replace(entry.recipe, net={**entry.recipe.net, "lrn": lrn, "activation": activation,
+                                                    "num_classes": classes})
     if name == "quick":
         return dataclasses.replace(recipe, augment=dataclasses.replace(recipe.augment, flip=True),
                                    sgd=dataclasses.replace(recipe.sgd, lr=4 * recipe.sgd.lr),
@@ -54,10 +56,11 @@ def recipe_of(net: str, lrn: bool, activation: str, epochs: int, name: str) -> R
 
 def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     """One run from the first step to the test images: what the page tells of it; None when it was interrupted."""
-    recipe = recipe_of(options.net, options.lrn, options.activation, options.epochs, options.recipe)
+    recipe = recipe_of(options.net, options.lrn, options.activation, len(splits.classes), options.epochs,
+                       options.recipe)
     build = getattr(models, recipe.net["model"])
-    net = build(**{knob: value for knob, value in recipe.net.items() if knob != "model"},
-                num_classes=len(splits.classes), seed=seed, device=options.device)
+    net = build(**{knob: value for knob, value in recipe.net.items() if knob != "model"}, seed=seed,
+                device=options.device)
     stem = f"{NETS[options.net]}{'' if options.lrn else '-no-lrn'}{'' if options.activation == 'relu' else '-tanh'}"
     run_dir = new_run_dir(options.out, None, f"{stem}-seed{seed}")
     began = time.perf_counter()
@@ -73,10 +76,10 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     errors = {name: 1 - evaluate(net, splits.test, feed, ten_crop=ten).top1 for name, ten in crops.items()}
     validation = [record["val"] for record in read_metrics(run_dir / METRICS) if record["kind"] == "epoch"]
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
-    report |= {"seed": seed, "best_epoch": saved.meta["epoch"], "minutes": minutes, "test": errors,
-               "val": [1 - record["top1"] for record in validation], "command": command(options, seed),
+    report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"], "minutes": minutes,
+               "test": errors, "val": [1 - record["top1"] for record in validation], "command": command(options, seed),
                "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores; "
-                          f"{net.ops.name}, {thread_report()}"}
+                          f"{net.ops.spec}, {thread_report()}"}
     (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
     return report
@@ -87,7 +90,8 @@ def command(options: argparse.Namespace, seed: int) -> str:
     parts = ["python", "examples/cifar10.py", Path(options.data).name, "--net", options.net,
              "--recipe", options.recipe, "--epochs", str(options.epochs), "--seeds", str(seed)]
     return shlex.join([*parts, *([] if options.lrn else ["--no-lrn"]),
-                       *([] if options.activation == "relu" else ["--activation", options.activation])])
+                       *([] if options.activation == "relu" else ["--activation", options.activation]),
+                       *([] if options.device == "auto" else ["--device", options.device])])
 
 
 def in_words(report: dict) -> str:
@@ -97,23 +101,31 @@ def in_words(report: dict) -> str:
 def write_page(path: Path, reports: list[dict]) -> None:
     """Add these runs to those in path.json (a run of the same command replaces the older one), and write path.md."""
     kept = path.with_suffix(".json")
-    known = {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
-    known |= {report["command"]: report for report in reports}
+    known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=lambda r: (r["net"], r["recipe"], r["activation"], r["epochs"], not r["lrn"],
                                                        r["seed"]))
     kept.write_text(json.dumps(reports, indent=1) + "\n")
     lines = ["# CIFAR-10, the small networks of the AlexNet paper", "",
-             "Written by `examples/cifar10.py --results`; nothing here is by hand. The images were JPEG files (quality "
-             "about 75)", "and not the original bytes, which costs a little accuracy. A tenth of the training images "
-             "chose the checkpoint.", "", *(f"Recipe `{name}`: {words}." for name, words in RECIPES.items()), ""]
+             "Written by `examples/cifar10.py --results`; nothing here is by hand. A tenth of the training images "
+             "chose the checkpoint.", *sorted({report["note"] for report in reports} - {""}), "",
+             *(f"Recipe `{name}`: {words}." for name, words in RECIPES.items()), ""]
     for net, name in NETS.items():
         if mine := [report for report in reports if report["net"] == net]:
             entry = published(name)
-            lines += [f"## `{name}`", "", f"Published: {entry.error} test error after {entry.epochs} epochs on all "
-                      f"training images ({entry.source}).", "", *_table(mine), ""]
+            lines += [f"## `{name}`", "", f"Published test error: {entry.error}; {entry.epochs} epochs on all training "
+                      f"images ({entry.source}).", "", *_table(mine), ""]
     lines += ["## Commands and machines", "",
               *(f"- `{report['command']}` ({report['machine']})" for report in reports), ""]
     path.with_suffix(".md").write_text("\n".join(lines))
+
+
+def known_runs(path: Path) -> dict[str, dict]:
+    """Command -> report, of the runs that the page has so far. ConfigError where its JSON cannot be read."""
+    kept = path.with_suffix(".json")
+    try:
+        return {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{kept} does not hold the runs of an earlier --results ({error}); move it away") from error
 
 
 def _table(reports: list[dict]) -> list[str]:
@@ -140,8 +152,7 @@ def _percent(reports: list[dict]) -> str:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, usage="%(prog)s DIR [options]",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="On two cores an epoch of the 18 % net takes about half a minute.")
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DIR", help="CIFAR-10 in class folders")
     parser.add_argument("--net", choices=NETS, default="18pct", help="18pct: cuda-convnet's 18 %% net; paper: the "
                         "four-layer net of section 3.3, 11 %% (default: 18pct)")
@@ -155,6 +166,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     parser.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
     parser.add_argument("--results", metavar="FILE", type=Path, help="add the runs to the page FILE.md (and FILE.json)")
+    parser.add_argument("--note", metavar="TEXT", default="", help="what its readers should know of these images")
     return parser.parse_args(arguments)
 
 
@@ -167,12 +179,18 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"{options.data} has no test/ with class folders; expected DIR/train/<class>/ and "
                               "DIR/test/<class>/")
         print(splits.description)
+        scan(splits.test, progress=sys.stderr.isatty())
+        if splits.test.skipped:
+            print(splits.test.report_skipped())
+        if options.results:
+            options.results.parent.mkdir(parents=True, exist_ok=True)
+            known_runs(options.results)
         for seed in options.seeds:
             if (report := run(options, splits, seed)) is None:
                 return 130
             if options.results:
                 write_page(options.results, [report])
-    except MinicnnError as error:
+    except (MinicnnError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

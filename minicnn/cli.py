@@ -164,7 +164,7 @@ def _device(name: str) -> str:
     if not (ops.to_host(y) == 3).all():
         return "computes wrong results"
     if name == "cuda":
-        return f"works; {ops.device.describe()}"
+        return f"works as {ops.spec}; {ops.device.describe()}"
     if name == "cpu":
         from minicnn.backend.cpu import thread_report
 

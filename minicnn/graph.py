@@ -31,7 +31,7 @@ class Net:
     nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
     inputs: name -> shape of one image (H, W, C), the first being the one that `forward` takes.
     output: the node whose value `forward` returns; by default the last that is no loss.
-    dtype: "float32", or "float64" for gradient checks.   device: "auto", "cpu", "cuda" or "reference".
+    dtype: "float32", or "float64" for gradient checks.   device: see backend.ops.get_ops.
     fuse: False runs every layer on its own.
     """
 
@@ -337,6 +337,7 @@ class Net:
     # ---- weights
     def save(self, path, metadata: dict[str, str] | None = None) -> None:
         """Write the parameters as safetensors: beside `path` first, then renamed, so that no file is half there."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
         path = Path(path)
         beside = path.with_name(path.name + ".part")
@@ -344,8 +345,13 @@ class Net:
         if not self.lead:
             return
         tensors = {name: np.ascontiguousarray(array) for name, array in whole.items()}
-        save_file(tensors, beside, {"format": "minicnn", "net": self.name, **(metadata or {})})
-        os.replace(beside, path)
+        try:
+            save_file(tensors, beside, {"format": "minicnn", "net": self.name, **(metadata or {})})
+            os.replace(beside, path)
+        except (OSError, SafetensorError) as error:
+            beside.unlink(missing_ok=True)
+            raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; make room "
+                                  "or choose another folder") from error
 
     def load(self, path) -> None:
         """Read parameters from a file of `save`, or from a checkpoint of a run. Nothing is changed unless all fit."""
@@ -375,4 +381,4 @@ class Net:
             param.data[...] = self.ops.from_host(tensors[name].astype(self.dtype, copy=False))
 
     def __repr__(self) -> str:
-        return f"Net({self.name!r}, {len(self.nodes)} layers, {self.num_params:,} parameters, {self.ops.name})"
+        return f"Net({self.name!r}, {len(self.nodes)} layers, {self.num_params:,} parameters, {self.ops.spec})"

@@ -49,6 +49,16 @@ def emulated(cuda_cache):
     return emulated_ops(cuda_cache)
 
 
+@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.cuda)])
+def tensor_cores(request, cuda_cache):
+    """make(products): the cuda backend with its products on the tensor cores, in Tf32 or Bf16."""
+    if request.param == "gpu":
+        return lambda products: get_ops(f"cuda:{products.lower()}")
+    if why_not():
+        pytest.skip(why_not())
+    return lambda products: emulated_ops(cuda_cache, "v4", products)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The specification."""

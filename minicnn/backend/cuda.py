@@ -37,7 +37,7 @@ class CudaOps(Ops):
     version: of the matrix products, a key of TILES (see kernels/README.md).   products: what version 4 multiplies.
     """
 
-    def __init__(self, device, version: str = "v3", products: str = "Tf32"):
+    def __init__(self, device, version: str, products: str):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, way in PRECISIONS.items() if way == (version, products)), "cuda")
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host

@@ -96,11 +96,12 @@ def get_ops(device: str = "auto") -> Ops:
     if device == "reference":
         return Ops("reference", "minicnn.kernels.reference")
     device, _, precision = device.partition(":")
-    if precision and device != "cuda":
+    if precision and device in ("reference", "cpu"):
         raise DeviceError(f"device {device!r} computes in the precision of its arrays; one can be chosen for cuda "
                           f"alone, as in cuda:{precision}")
-    if precision:
+    if precision and device == "cuda":
         return importlib.import_module("minicnn.backend.cuda").make_ops(precision)
-    if device in BACKENDS:
+    if device in BACKENDS and not precision:
         return importlib.import_module(f"minicnn.backend.{device}").make_ops()
-    raise DeviceError(f"unknown device {device!r}: expected one of {', '.join(BACKENDS)}, auto")
+    raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
+                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16")

@@ -11,6 +11,7 @@ training images along the principal components of "the set of RGB pixel values t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tup
 
 def _save(path, dataset: Dataset, statistics: Statistics) -> None:
     """Written beside and renamed, so that the file is whole or absent."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     tensors = {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues.copy(),
@@ -97,8 +99,14 @@ def _save(path, dataset: Dataset, statistics: Statistics) -> None:
     notes = {"format": FORMAT, "fingerprint": dataset.fingerprint, "count": str(statistics.count),
              "left_out": json.dumps(dataset.left_out)}
     beside = f"{os.fspath(path)}.{os.getpid()}.part"                     # two runs may begin at once
-    save_file(tensors, beside, metadata=notes)
-    os.replace(beside, path)
+    try:
+        save_file(tensors, beside, metadata=notes)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise DataError(f"{path}: the statistics cannot be written: {getattr(error, 'strerror', None) or error}; make "
+                        "room, or choose another folder with XDG_CACHE_HOME") from error
 
 
 def _load(path, dataset: Dataset) -> Statistics | None:

@@ -5,6 +5,8 @@ NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +17,7 @@ from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
 LINES = ("main", "side")
+GRACE = 30.0            # seconds that rank 0 has to notice that another rank has failed
 
 
 class World:
@@ -28,13 +31,25 @@ class World:
         self.where = {line: ["the start"] * size for line in LINES}
         self.given: dict[str, list] = {line: [None] * size for line in LINES}
         self.failure: tuple[int, BaseException] | None = None
+        self.end = threading.Timer(GRACE, self.give_up)
+        self.end.daemon = True
 
     def fail(self, rank: int, error: BaseException) -> None:
         """Note the first failure and wake all who wait."""
         with self.changed:
             if self.failure is None:
                 self.failure = (rank, error)
+                if rank:
+                    self.end.start()
             self.changed.notify_all()
+
+    def give_up(self) -> None:
+        """End the process: rank 0, which it would return to, has not looked up for GRACE seconds after a failure."""
+        try:
+            self.complain()
+        except RankError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(2)
 
     def wait(self, rank: int, peer: int, line: str, counts: list[int], number: int, patience: float) -> None:
         """Until counts[peer] has reached `number`; call with `changed` held."""
@@ -134,6 +149,7 @@ def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
         thread.start()
     work(0)
     _end(threads, world, timeout)
+    world.end.cancel()
     if world.failure is not None:
         if isinstance(world.failure[1], KeyboardInterrupt):
             raise world.failure[1]

@@ -44,6 +44,7 @@ def save_checkpoint(path: str | os.PathLike, params: Mapping[str, np.ndarray], v
 
     `also` is put in place first: a run killed between the two goes on from the older `path` and arrives here again.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
@@ -61,10 +62,10 @@ def save_checkpoint(path: str | os.PathLike, params: Mapping[str, np.ndarray], v
             _second_name(beside, Path(also))
         os.replace(beside, path)
         _to_disk(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:         # the library calls a full disk by a name of its own
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}; "
+        raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; "
                               "make room or choose another folder, the checkpoint before it is intact") from error
 
 

@@ -18,6 +18,7 @@ import itertools
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
 from minicnn.data.stages import in_words
 from minicnn.data.statistics import Statistics, kept_statistics, measure
-from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.errors import CheckpointError, ConfigError, DataError, MinicnnError
 from minicnn.train.calibrate import calibrate
 from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minicnn.train.evaluate import Evaluation, evaluate
@@ -194,6 +195,8 @@ class Trainer:
         fresh = not self._begun
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
+        if self.net.lead:
+            _must_be_writable(self.run_dir)             # before hours may go into the mean image
         feed = self.prepare()
         self.net.must_agree({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
                              "where the run is": (self.epoch, self.step, len(self.loader)),
@@ -204,18 +207,31 @@ class Trainer:
             first, param = next(iter(self.net.params.items()))
             self.start = self.net.whole({first: param.data.copy()}).get(first)
             self._begun = True
-        with Interrupt() as interrupt:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(self._open_log()) as self._log:
-                if fresh:
-                    self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(),
-                                     "about": self.about, "majority": {"train": majority(self.train.labels),
-                                                                       "val": majority(self.val.labels)}})
-                while self.epoch < epochs:
-                    if not (self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)):
-                        if self.step:                       # else the end of the epoch has just saved
-                            self.save()
-                        return Outcome(True, self.epoch, self.best, self.run_dir)
+        try:
+            with Interrupt() as interrupt:
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+                with contextlib.closing(self._open_log()) as self._log:
+                    return self._run(feed, epochs, interrupt, fresh)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or self.run_dir}: cannot be written: {error.strerror or error}; make "
+                              f"room or choose another folder ({self._kept()})") from error
+
+    def _run(self, feed: Feed, epochs: int, interrupt: Interrupt, fresh: bool) -> Outcome:
+        """The epochs that are still to be done."""
+        if fresh:
+            self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(), "about": self.about,
+                             "majority": {"train": majority(self.train.labels), "val": majority(self.val.labels)}})
+        while self.epoch < epochs:
+            try:
+                done = self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)
+            except DataError:                           # an image has gone or changed: between two steps
+                if self.step and not self.net.is_split:
+                    self.save()
+                raise
+            if not done:
+                if self.step:                           # else the end of the epoch has just saved
+                    self.save()
+                return Outcome(True, self.epoch, self.best, self.run_dir)
         return Outcome(False, self.epoch, self.best, self.run_dir)
 
     def _calibrate(self, feed: Feed) -> None:
@@ -318,9 +334,11 @@ class Trainer:
 
     def _must_be_finite(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
-            kept = f"the last checkpoint is {self.last_path}" if self.last_path.exists() else "nothing was saved yet"
             raise DivergedError(f"the loss became {loss} at {where}, with the rate at {self.sgd.lr:g}: training has "
-                                f"diverged; begin again with a smaller rate ({kept})")
+                                f"diverged; begin again with a smaller rate ({self._kept()})")
+
+    def _kept(self) -> str:
+        return f"the last checkpoint is {self.last_path}" if self.last_path.exists() else "nothing was saved yet"
 
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""
@@ -343,3 +361,12 @@ class Trainer:
 def _arrays(statistics: Statistics) -> dict:
     """What of the statistics a checkpoint holds as arrays."""
     return {name: getattr(statistics, name) for name in ("mean", "eigenvalues", "eigenvectors")}
+
+
+def _must_be_writable(folder: Path) -> None:
+    """ConfigError unless files can be made in the folder, or in what will hold it; nothing is left there."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to: {there}: {error.strerror}; choose another folder") from error

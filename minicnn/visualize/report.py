@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn.train.evaluate import Evaluation
 from minicnn.train.loop import METRICS
 from minicnn.train.metrics import read_metrics
 from minicnn.visualize.curves import draw_curves
@@ -28,11 +29,11 @@ def draw_progress(folder: str | os.PathLike, title: str) -> Path:
 
 
 def draw_run(folder: str | os.PathLike, *, net, title: str, images_seen: int, epochs: int, held_out,
-             probabilities: np.ndarray, start: np.ndarray | None = None) -> list[Path]:
+             result: Evaluation, start: np.ndarray | None = None) -> list[Path]:
     """Draw all pictures of the run in `folder` into it; returns the paths.
 
     title: data and net in a few words.   images_seen, epochs: training behind the weights
-    that `net` holds now.   held_out: a Dataset, and what the net makes of its images, probabilities (len, K).
+    that `net` holds now.   held_out: a Dataset, and `result` what the net makes of its images.
     start: the first layer's weights before training, where they are known.
     """
     folder = Path(folder)
@@ -43,15 +44,19 @@ def draw_run(folder: str | os.PathLike, *, net, title: str, images_seen: int, ep
         paths.append(_draw_first_layer(folder / f"{first.name}.png", net, first, title, images_seen, epochs, held_out,
                                        start))
 
+    return [*paths, draw_sheet(folder, title, held_out, result)]
+
+
+def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluation) -> Path:
+    """predictions.png as in Figure 4: some held-out photographs and the net's best guesses; returns its path."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:SHOWN])
-    labels, shown = held_out.labels[chosen], probabilities[chosen]
+    labels, shown = held_out.labels[chosen], result.probabilities[chosen]
     right = int((shown.argmax(axis=1) == labels).sum())
-    paths.append(draw_predictions(
-        np.stack([held_out.read(int(i)) for i in chosen]), labels, shown, held_out.classes, folder / "predictions.png",
-        f"{title}: {len(chosen)} held-out photographs",
+    return draw_predictions(
+        np.stack([held_out.read(int(i)) for i in chosen]), labels, shown, held_out.classes,
+        Path(folder) / "predictions.png", f"{title}: {len(chosen)} held-out photographs",
         f"{len(chosen)} of {len(held_out):,}, drawn at random; {right} of them right. In bold the true class, its "
-        "bar is green."))
-    return paths
+        "bar is green.")
 
 
 def _draw_first_layer(path: Path, net, node, title: str, images_seen: int, epochs: int, held_out, start) -> Path:

@@ -19,7 +19,9 @@ from tests.kernels.harness import call, compare, garbage
 from tests.kernels.test_conv import SMALL, Case
 
 needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
-VERSIONS = [*cuda.TILES, "v4 Bf16"]
+CASES = {name: SMALL[name] for name in ("two groups", "uneven pads", "stride past the kernel")}
+# by chunks of 16 bytes, in groups, with a sum in several slices
+CASES["four channels"] = ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)
 
 
 # ---- the text of the kernels
@@ -121,28 +123,25 @@ def test_an_array_of_the_device_is_handed_through(emulated, x):
 def test_a_missing_operation_is_refused(monkeypatch, tmp_path):
     monkeypatch.setitem(OPS, "sgd", ("sgd_step", "sgd_leap"))
     with pytest.raises(DeviceError, match="backend 'cuda' lacks the operation sgd_leap"):
-        cuda.CudaOps(EmulatorDevice(tmp_path))
+        cuda.CudaOps(EmulatorDevice(tmp_path), "v3", "Tf32")
 
 
 # ---- versions of the matrix products
 @needs_emulator
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("case", ["two groups", "uneven pads", "stride past the kernel", "four channels"])
+@pytest.mark.parametrize("version", cuda.TILES)
+@pytest.mark.parametrize("case", CASES)
 def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
-    """The last case goes by chunks of 16 bytes, in groups, with a sum in several slices."""
-    shapes = SMALL | {"four channels": ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)}
-    version, *products = version.split()
-    c, ops = Case(rng, dtype, *shapes[case]), emulated_ops(cuda_cache, version, *products)
-    if version == "v4" and dtype == "float32":
-        compare_rounded(ops, c, {"Tf32": 10, "Bf16": 7}[ops.products])
-    else:
+    if (version, dtype) != ("v4", "float32"):               # which rounds: below
+        c, ops = Case(rng, dtype, *CASES[case]), emulated_ops(cuda_cache, version)
         c.compare(ops, work=c.work(ops))
 
 
-def compare_rounded(ops, c, bits):
-    """Products of numbers rounded to so many bits: for 10, an error of 2^-11 in each factor, about 2^-10 in a term."""
-    reference = get_ops("reference")
+@pytest.mark.parametrize(("products", "bits"), [("Tf32", 10), ("Bf16", 7)])
+@pytest.mark.parametrize("case", CASES)
+def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, reference, rng, case, products, bits):
+    """Factors rounded to so many bits: for 10, an error of 2^-11 in each of them, so of about 2^-10 in a term."""
+    c, ops = Case(rng, "float32", *CASES[case]), tensor_cores(products)
     for function, arrays, output in (("conv_forward", (c.x, c.w), c.dy), ("conv_backward_data", (c.dy, c.w), c.x),
                                      ("conv_backward_weights", (c.x, c.dy), c.w)):
         start = np.zeros_like(output)
@@ -165,24 +164,20 @@ def test_linear_equals_reference(cuda_cache, rng, version, shape):
     compare(ops, "linear_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=N)
 
 
-@needs_emulator
 @pytest.mark.parametrize("products", ["Tf32", "Bf16"])
-def test_tensor_cores_multiply_small_integers_exactly(cuda_cache, rng, products):
+def test_tensor_cores_multiply_small_integers_exactly(tensor_cores, rng, products):
     """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index cannot hide."""
-    ops = emulated_ops(cuda_cache, "v4", products)
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
-    y = np.full((37, 68), np.nan, "f4")
-    ops.linear_forward(x, w, y)
+    y = call(tensor_cores(products), "linear_forward", x, w, np.full((37, 68), np.nan, "f4"), writes=(2,))
     np.testing.assert_array_equal(y, x @ w)
 
 
-@needs_emulator
-def test_bf16_is_rounded_to_the_nearest(cuda_cache):
+def test_bf16_is_rounded_to_the_nearest(tensor_cores):
     """Ties to the even neighbour, as the hardware does; infinity and NaN stay what they are."""
     values = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-9, 3.4e38, np.inf, -np.inf, np.nan], "f4")
     wanted = np.array([1, 1 + 2**-6, 1 + 2**-7, -1, np.inf, np.inf, -np.inf, np.nan], "f4")
-    y = np.zeros((1, 8), "f4")
-    emulated_ops(cuda_cache, "v4", "Bf16").linear_forward(np.ones((1, 1), "f4"), values[None], y)
+    y = call(tensor_cores("Bf16"), "linear_forward", np.ones((1, 1), "f4"), values[None], np.zeros((1, 8), "f4"),
+             writes=(2,))
     np.testing.assert_array_equal(y[0], wanted)
 
 

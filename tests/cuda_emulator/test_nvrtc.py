@@ -18,9 +18,11 @@ def test_compiles(name, arch, dtype):
     check(name, arch, dtype)
 
 
+@pytest.mark.parametrize("arch", ["80", pytest.param("90", marks=pytest.mark.slow),
+                                  pytest.param("120", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in cuda_loader.files() if "PRODUCTS" in cuda_loader.source(name)])
-def test_bf16_compiles(name):
-    check(name, "80", "float32", "Bf16")
+def test_bf16_compiles(name, arch):
+    check(name, arch, "float32", "Bf16")
 
 
 def check(name, arch, dtype, products="Tf32"):

@@ -28,5 +28,8 @@ def photographs():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_twenty_steps(photographs, scheme, dtype):
+    """At a rate that leaves rounding what it is. With 1,000 classes, a millionth more light moves conv1 by 4e-3 of its
+    displacement in twenty steps at rate 5e-4, and by a seventh at 0.01; with two classes, whose slopes nearly cancel,
+    the ranks' other order of adding up makes 2e-3 even at 1e-4."""
     x, labels = photographs
-    compare(lambda: alexnet(num_classes=2, dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=0.0005)
+    compare(lambda: alexnet(dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=5e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -95,6 +97,26 @@ def test_a_rank_that_hangs_is_named():
         run_local(3, body, timeout=1.5)
     assert time.monotonic() - began < 50
     asleep.set()
+
+
+def test_rank_0_that_hangs_ends_the_process():
+    """The others cannot return to whoever called: the process says what happened and ends."""
+    program = """
+import threading
+from minicnn.parallel import local
+local.GRACE = 0.5
+
+def body(comm):
+    comm.barrier()
+    comm.steady = True
+    if comm.rank == 0:
+        threading.Event().wait()
+    comm.barrier("conv3")
+
+local.run_local(2, body, timeout=1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "error: rank 0 hangs: rank 1 has waited 1 s for it at 'conv3" in done.stderr
 
 
 def test_a_first_step_may_take_longer():

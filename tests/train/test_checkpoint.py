@@ -9,6 +9,11 @@ from safetensors.numpy import save_file
 from minicnn.errors import CheckpointError
 from minicnn.train.checkpoint import load_checkpoint, save_checkpoint
 
+try:
+    import resource
+except ImportError:                                         # not a Unix
+    resource = None
+
 PARAMS = {"conv1.w": np.arange(12, dtype=np.float32).reshape(3, 4), "conv1.b": np.float32([1e-45, np.pi])}
 VELOCITIES = {"conv1.w": np.full((3, 4), 0.1, np.float32)}
 DATA = {"mean": np.linspace(0, 1, 5)}
@@ -67,6 +72,20 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="No space left on device"):
         write(path)
     monkeypatch.undo()
+    assert load_checkpoint(path).meta["epoch"] == 3 and os.listdir(tmp_path) == ["last"]
+
+
+@pytest.mark.skipif(resource is None, reason="files cannot be kept short here")
+def test_a_full_disk_as_the_library_meets_it(tmp_path):
+    """No file may grow beyond 200 bytes: the library that writes it has a name of its own for what then happens."""
+    path = write(tmp_path / "last")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="last: cannot be written: .*the checkpoint before it is intact"):
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(path).meta["epoch"] == 3 and os.listdir(tmp_path) == ["last"]
 
 

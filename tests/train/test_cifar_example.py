@@ -30,8 +30,9 @@ def tree(tmp_path_factory):
 
 def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    page, options = tmp_path / "page", [str(tree), "--epochs", "2", "--threads", "1", "--out", str(tmp_path / "runs")]
-    assert example.main([*options, "--seeds", "0", "1", "--results", str(page)]) == 0
+    page = tmp_path / "new" / "page"
+    options = [str(tree), "--epochs", "2", "--threads", "1", "--out", str(tmp_path / "runs")]
+    assert example.main([*options, "--seeds", "0", "1", "--results", str(page), "--note", "Drawn, not taken."]) == 0
     assert example.main([*options, "--no-lrn", "--seeds", "1", "--results", str(page)]) == 0
     reports = json.loads(page.with_suffix(".json").read_text())
     assert [(report["lrn"], report["seed"], len(report["val"])) for report in reports] == [
@@ -39,6 +40,7 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     text = page.with_suffix(".md").read_text()
     assert text.count("| quick | LRN | relu | 2 |") == 3 and text.count("**mean of 2**") == 1
     assert "python examples/cifar10.py small --net 18pct --recipe quick --epochs 2 --seeds 1 --no-lrn" in text
+    assert "Drawn, not taken." in text
     run = tmp_path / "runs/cifar-18pct-seed0-1"
     assert sorted(path.name for path in run.iterdir()) == [
         "best.safetensors", "curves.png", "last.safetensors", "metrics.jsonl", "test.json"]
@@ -50,13 +52,21 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert len(json.loads(page.with_suffix(".json").read_text())) == 3
 
 
+def test_what_would_fail_at_the_end_fails_at_the_beginning(example, tree, tmp_path, capsys):
+    (tmp_path / "page.json").write_text("[{}]")
+    assert example.main([str(tree), "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "page")]) == 2
+    assert "page.json does not hold the runs of an earlier --results" in capsys.readouterr().err
+    assert example.main([str(tree), "--out", str(tmp_path / "runs"), "--results", str(tmp_path / "page.json/x")]) == 2
+    assert "page.json" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 def test_recipes(example):
     """The published one, stretched over fewer epochs; and the one that gets further in an hour."""
-    published = example.recipe_of("18pct", True, "relu", 70, "published")
+    published = example.recipe_of("18pct", True, "relu", 10, 70, "published")
     assert published.schedule.epochs == (60, 65) and published.sgd.lr == 0.001 and not published.augment.flip
-    quick = example.recipe_of("paper", False, "tanh", 30, "quick")
+    quick = example.recipe_of("paper", False, "tanh", 7, 30, "quick")
     assert quick.schedule.epochs == 30 and quick.augment.flip and quick.sgd.lr == 0.004
-    assert quick.net == {"model": "cifar_paper", "lrn": False, "activation": "tanh"}
+    assert quick.net == {"model": "cifar_paper", "lrn": False, "activation": "tanh", "num_classes": 7}
 
 
 def test_a_tree_without_test_images_is_refused(example, tmp_path, capsys):

@@ -51,7 +51,7 @@ BAD = {
                                             "--freeze names 'conv9': expected some of conv1"),
     "a new head for nothing": (["--data", "{root}/photos", "--new-head"], "add --init-from RUN"),
     "two ways to begin": (["--resume", "small", "--init-from", "small"], "choose one of them"),
-    "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': expected one of paper, short, long"),
+    "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': expected one of short, long, paper, authors"),
     "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
     "a precision without a GPU": (["--data", "{root}/photos", "--device", "cpu", "--precision", "bf16"],

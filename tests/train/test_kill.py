@@ -20,7 +20,7 @@ from tests.train.small_run import save_tree
 from tests.train.test_loop import log, state
 
 PROGRAM, EXAMPLE = Path(__file__).with_name("small_run.py"), Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
-KILLS = 20
+KILLS = 30
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 

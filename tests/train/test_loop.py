@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.data.augment import Augment
+from minicnn.data.dataset import ImageError
 from minicnn.data.procedural import procedural_sets
 from minicnn.errors import CheckpointError, ConfigError, DataError
 from minicnn.train.checkpoint import load_checkpoint
@@ -115,6 +116,48 @@ def test_pictures_are_drawn_as_it_goes(tmp_path):
     assert not outcome.interrupted and outcome.epochs == len(seen) == 3
     assert [line for line in said if "No space" in line] == [
         "after epoch 2: [Errno 28] No space left on device; training goes on"]
+
+
+def test_an_image_that_goes_missing_ends_the_run_at_a_step_and_is_gone_on_from(tmp_path):
+    """The steps before it are kept; once it is back, the run ends as an undisturbed one."""
+    whole = small_trainer(tmp_path / "whole", images=32)
+    whole.fit(2)
+    trainer = small_trainer(tmp_path / "run", images=32)
+    trainer.prepare()
+    trainer.train.keep_decoded(0)
+    calls, decode = [], trainer.train.decode
+
+    def gone_later(item):
+        calls.append(item)
+        if len(calls) > 40:
+            raise ImageError(str(item), "No such file or directory")
+        return decode(item)
+
+    trainer.train.decode = gone_later
+    with pytest.raises(ImageError, match="No such file"):
+        trainer.fit(2)
+    again = small_trainer(tmp_path / "run", images=32).resume()
+    assert (again.epoch, again.step) > (0, 0)
+    again.fit(2)
+    for name, param in whole.net.params.items():
+        assert param.data.tobytes() == again.net.params[name].data.tobytes(), name
+
+
+def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    trainer = small_trainer(tmp_path / "file" / "run")
+    with pytest.raises(ConfigError, match="run cannot be written to: .*file: Not a directory; choose another folder"):
+        trainer.fit(1)
+    assert trainer.statistics is None
+
+
+def test_metrics_that_cannot_be_written_end_the_run_with_a_sentence(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError(28, "No space left on device", str(self.path))
+
+    monkeypatch.setattr("minicnn.train.metrics.MetricsLog.position", full)
+    with pytest.raises(ConfigError, match="metrics.jsonl: cannot be written: No space left on device; make room"):
+        small_trainer(tmp_path / "run", images=16).fit(1)
 
 
 def test_handlers_are_put_back(tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from minicnn.builder import Builder
 from minicnn.data.procedural import procedural_sets
+from minicnn.train.evaluate import Evaluation
 from minicnn.train.loop import METRICS
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
@@ -92,7 +93,8 @@ def test_all_three(tmp_path):
     b.loss()
     net, test = b.net(device="reference"), procedural_sets((4, 4, 12), size=24)[2]
     (tmp_path / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records(2)))
-    paths = draw_run(tmp_path, net=net, title="small", images_seen=80, epochs=2, held_out=test,
-                     probabilities=np.full((12, 4), 0.25), start=net.params["conv1.w"].data + 0.01)
+    result = Evaluation(1.4, 0.25, 1.0, np.full((12, 4), 0.25), test.labels)
+    paths = draw_run(tmp_path, net=net, title="small", images_seen=80, epochs=2, held_out=test, result=result,
+                     start=net.params["conv1.w"].data + 0.01)
     assert sorted(path.name for path in paths) == ["conv1.png", "curves.png", "predictions.png"]
     assert sorted(os.listdir(tmp_path)) == ["conv1.png", "curves.png", METRICS, "predictions.png"]

@@ -66,8 +66,12 @@ def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, stric
             summary, rows = _complete(out, found, shards, settings, strict)
         shutil.rmtree(os.path.join(out, UNFINISHED))
     except OSError as error:
-        raise DataError(f"{error.filename or out} cannot be written: {error.strerror or error}; make room and run the "
-                        "same command again: what is finished is kept") from error
+        name = os.fspath(error.filename or out)
+        if not os.path.abspath(name).startswith(os.path.abspath(out)):
+            raise DataError(f"{name} cannot be read: {error.strerror or error}; make it readable and run the same "
+                            "command again: what is finished is kept") from error
+        raise DataError(f"{name} cannot be written: {error.strerror or error}; make room and run the same command "
+                        "again: what is finished is kept") from error
     if said := in_words(rows):
         say("report", f"{said}; each is named in {os.path.join(out, REPORT)}")
     return summary
