@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -72,12 +73,18 @@ def steps(net, batch: int, comm) -> None:
         print(json.dumps({"sgd": update, "rows": comm.ledger.rows() if comm is not None else []}), flush=True)
 
 
+def mpiexec() -> str:
+    """Its path: beside this Python, where pip puts it, or on the PATH."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return shutil.which("mpiexec", path=places) or sys.exit("error: --mpi needs mpiexec: pip install 'minicnn[mpi]'")
+
+
 class Configuration:
     """A worker process."""
 
     def __init__(self, scheme: str, ranks: int, threads: int, batch: int, mpi: bool):
         self.scheme, self.ranks, self.threads, self.seconds = scheme, ranks, threads, []
-        start = ["mpiexec", "-n", str(ranks)] if mpi and scheme != "alone" else []
+        start = [mpiexec(), "-n", str(ranks)] if mpi and scheme != "alone" else []
         command = [*start, sys.executable, __file__, "--worker", scheme, str(ranks), str(threads), str(batch)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

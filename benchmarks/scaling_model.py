@@ -7,13 +7,16 @@
 Each rank does its share of the multiply-adds, and sends what the transfer nodes move (minicnn/parallel/transfer.py):
 
     columns   n ranks share one batch. Before conv3, fc6 and fc7 each receives (n - 1)/n of the activations, and back
-              their gradients; before fc8, rank 0 alone. All of it stands in the way.
+              their gradients; before fc8, rank 0 alone. All of it stands in the way. More than two also meet
+              before conv2, conv4 and conv5, each with the ranks of its own half (and at LRN, for a few channels,
+              which are not counted). 32 ranks at most: they must divide 96, 256 and 384 kernels
     data      each rank has its own images; 2 (n - 1)/n of all gradients cross, behind the backward pass
     hybrid    data for the convolutions and fc8; before fc6, fc7 and fc8 the images of all ranks cross, and back
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 FLOAT = 4                                               # bytes
@@ -22,6 +25,8 @@ CONV, FC = 2_332_704 + 1_376, 58_621_952 + 9_192       # parameters with biases;
 FC8 = 4_096_000 + 1_000
 MACS = {"conv": 665.8e6, "fc": 54.5e6, "fc8": 4.1e6}    # an image
 CROSSING = {"conv3": 13 * 13 * 256, "fc6": 9216, "fc7": 4096, "fc8": 4096}      # activations an image
+WITHIN_HALVES = {"conv2": 27 * 27 * 96, "conv4": 13 * 13 * 384, "conv5": 13 * 13 * 384}
+MOST_COLUMNS = 32
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,15 @@ class Machine:
 
 
 def step(machine: Machine, scheme: str, n: int, images: int) -> float:
-    """Seconds of a training step with `images` images in all on n ranks."""
+    """Seconds of a training step with `images` images in all on n ranks; NaN where so many cannot share the work."""
     total = sum(MACS.values())
     conv, fc, fc8 = (images * machine.seconds_per_image * MACS[part] / total for part in ("conv", "fc", "fc8"))
     if scheme == "columns":
-        meet = sum(2 * (n - 1) * machine.message(FLOAT * images * CROSSING[point] / n)
+        if n > MOST_COLUMNS:
+            return math.nan
+        meet = sum(2 * max(0, n // 2 - 1) * machine.message(FLOAT * images * size / n)
+                   for size in WITHIN_HALVES.values())
+        meet += sum(2 * (n - 1) * machine.message(FLOAT * images * CROSSING[point] / n)
                    for point in ("conv3", "fc6", "fc7"))
         last = 2 * (n - 1) * machine.message(FLOAT * images * CROSSING["fc8"] / n)
         return (conv + fc) / n + fc8 + meet + last + machine.sgd * ((CONV + FC - FC8) / n + FC8) / (CONV + FC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import isnan, prod
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,19 @@ import pytest
 from minicnn.models.alexnet import alexnet
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from scaling_model import CONV, CROSSING, FC, FC8, FLOAT, MACS, SCHEMES, Machine, efficiency, step  # noqa: E402
+from scaling_model import (  # noqa: E402
+    CONV,
+    CROSSING,
+    FC,
+    FC8,
+    FLOAT,
+    MACS,
+    SCHEMES,
+    WITHIN_HALVES,
+    Machine,
+    efficiency,
+    step,
+)
 
 FREE = Machine(1e-3, latency=0.0, bandwidth=1e30, overlap=1.0, sgd=0.0)
 
@@ -46,3 +59,16 @@ def test_slower_messages_cost_more(scheme):
         assert step(slow, scheme, n, 128 * n) > step(FREE, scheme, n, 128 * n)
     assert step(Machine(1e-3, 0.0, 1e9, 1.0, 0.0), "data", 2, 1024) < step(Machine(1e-3, 0.0, 1e9, 0.0, 0.0), "data", 2,
                                                                           1024)
+
+
+def test_more_than_two_columns_meet_more_often_and_32_are_the_most():
+    """What conv2, conv4 and conv5 read crosses within each half of the ranks."""
+    slow = Machine(0.0, 0.0, 1e8, 0.0, 0.0)
+    plan = alexnet()._compile(1, ["fc8"], (), grad=False)
+    maps = {node.node.name: plan.values[node.xs[0]].shape[1:] for node in plan.steps}
+    assert {name: prod(maps[name]) for name in WITHIN_HALVES} == WITHIN_HALVES
+    crossing = sum(CROSSING.values())
+    two, four = (step(slow, "columns", n, 1) for n in (2, 4))
+    assert two == pytest.approx(2 * FLOAT * crossing / 2 / 1e8)
+    assert four == pytest.approx(2 * FLOAT * (3 * crossing + sum(WITHIN_HALVES.values())) / 4 / 1e8)
+    assert isnan(step(FREE, "columns", 64, 128)) and step(FREE, "columns", 32, 128) < 0.128
