@@ -71,14 +71,15 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
         return None
     minutes = (time.perf_counter() - began) / 60
     feed, saved = restore(net, run_dir / BEST, splits.classes)
-    crops = {"whole image" if recipe.augment.crop == SIZE else "centre crop": False}
-    crops |= {} if recipe.augment.crop == SIZE else {"ten crops": True}
-    errors = {name: 1 - evaluate(net, splits.test, feed, ten_crop=ten).top1 for name, ten in crops.items()}
+    whole = recipe.augment.crop == SIZE             # then the ten crops are the image and its mirror image, five times
+    views = {"whole image" if whole else "centre crop": False}
+    views |= {"and its mirror image" if whole else "ten crops": True} if recipe.augment.flip else {}
+    errors = {name: round(1 - evaluate(net, splits.test, feed, ten_crop=ten).top1, 6) for name, ten in views.items()}
     validation = [record["val"] for record in read_metrics(run_dir / METRICS) if record["kind"] == "epoch"]
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
     report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"], "minutes": minutes,
-               "test": errors, "val": [1 - record["top1"] for record in validation], "command": command(options, seed),
-               "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores; "
+               "test": errors, "val": [round(1 - record["top1"], 6) for record in validation],
+               "command": command(options, seed), "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores; "
                           f"{net.ops.spec}, {thread_report()}"}
     (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
@@ -104,7 +105,7 @@ def write_page(path: Path, reports: list[dict]) -> None:
     known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=lambda r: (r["net"], r["recipe"], r["activation"], r["epochs"], not r["lrn"],
                                                        r["seed"]))
-    kept.write_text(json.dumps(reports, indent=1) + "\n")
+    kept.write_text("[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
     lines = ["# CIFAR-10, the small networks of the AlexNet paper", "",
              "Written by `examples/cifar10.py --results`; nothing here is by hand. A tenth of the training images "
              "chose the checkpoint.", *sorted({report["note"] for report in reports} - {""}), "",
