@@ -79,8 +79,8 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
     report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"], "minutes": minutes,
                "test": errors, "val": [round(1 - record["top1"], 6) for record in validation],
-               "command": command(options, seed), "machine": f"{platform.system()} {platform.machine()}, {available_cores()} cores; "
-                          f"{net.ops.spec}, {thread_report()}"}
+               "command": command(options, seed), "machine": f"{platform.system()} {platform.machine()}, "
+               f"{available_cores()} cores; {net.ops.spec}, {thread_report()}"}
     (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
     return report
