@@ -94,7 +94,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         name.write_bytes(b"half")
         raise OSError("no space left on device")
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(CheckpointError, match="cannot be written: no space left"):
         net.save(path)
     assert path.read_bytes() == whole
 

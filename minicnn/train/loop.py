@@ -213,6 +213,8 @@ class Trainer:
                 with contextlib.closing(self._open_log()) as self._log:
                     return self._run(feed, epochs, interrupt, fresh)
         except OSError as error:
+            if error.errno is None:                     # not the system's
+                raise
             raise ConfigError(f"{error.filename or self.run_dir}: cannot be written: {error.strerror or error}; make "
                               f"room or choose another folder ({self._kept()})") from error
 
