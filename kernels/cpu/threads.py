@@ -12,14 +12,16 @@ partial sums belong to fixed ranges and are added in their order: same thread co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from minicnn.cores import available_cores, look_often_for_the_lock
 
+TOGETHER = 1 << 19              # elements of a range in `together`: some tenths of a millisecond
 RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
@@ -57,6 +59,15 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Deferred(threading.local):
+    """The ranges that a `together` of this thread has gathered so far; None outside of one."""
+
+    tasks: list | None = None
+
+
+_deferred = _Deferred()
 
 
 def split(total: int, parts: int) -> list[tuple[int, int]]:
@@ -98,12 +109,32 @@ def run(tasks: list, body: Callable, lanes: list | None = None) -> None:
         helper.result()
 
 
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What `parallel_for` is asked for inside is done at the end, all of it in one go, so that the threads meet once.
+
+    For operations that do not need each other's results, such as the updates of several arrays.
+    """
+    if _deferred.tasks is not None or threads() == 1:
+        yield
+        return
+    _deferred.tasks = tasks = []
+    try:
+        yield
+    finally:
+        _deferred.tasks = None
+    run(tasks, lambda kernel, first, last, arguments: kernel(first, last, *arguments))
+
+
 def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
     """Call kernel(first, last, *arguments) on ranges that cover range(total), on all threads.
 
     cost: elements touched by one step of the range; small work runs at once in the calling thread, because handing it
     over would take longer.
     """
+    if _deferred.tasks is not None:
+        _deferred.tasks += [(kernel, first, last, arguments) for first, last in blocks(total, -(-TOGETHER // cost))]
+        return
     parts = min(threads() * RANGES_PER_THREAD, total * cost // 16384)
     if threads() == 1 or parts < 2:
         kernel(0, total, *arguments)

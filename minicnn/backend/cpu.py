@@ -14,6 +14,8 @@ from minicnn.kernels.cpu import threads
 class CpuOps(Ops):
     """The operations of kernels/cpu. Numba compiles each when it is first called, and keeps it on disk."""
 
+    together = staticmethod(threads.together)
+
     @contextlib.contextmanager
     def telling_of_compiling(self, tell: Callable[[str], None]) -> Iterator[None]:
         from numba.core import event

@@ -69,6 +69,10 @@ class Ops:
         """The array as NumPy's."""
         return np.asarray(array)
 
+    def together(self) -> contextlib.AbstractContextManager:
+        """Inside, operations that do not need each other's results; they may be done at its end, in one go."""
+        return contextlib.nullcontext()
+
     def telling_of_compiling(self, tell: Callable[[str], None]) -> contextlib.AbstractContextManager:
         """While inside, tell(name) is called when a kernel is about to be compiled, which takes a second or so."""
         return contextlib.nullcontext()

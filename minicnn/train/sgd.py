@@ -36,11 +36,12 @@ class SGD:
 
     def step(self, ops) -> None:
         """One update of every parameter from its `grad`; parameters with a factor of 0 stay as they are."""
-        for name, param in self.params.items():
-            factor = param.lr_mult * self.lr_mults.get(name, 1.0)
-            if factor == 0:
-                continue
-            if name not in self.velocities:
-                self.velocities[name] = ops.zeros(param.data.shape, param.data.dtype)
-            ops.sgd_step(param.data, param.grad, self.velocities[name], lr=self.lr * factor, momentum=self.momentum,
-                         decay=self.decay * param.decay_mult)
+        with ops.together():
+            for name, param in self.params.items():
+                factor = param.lr_mult * self.lr_mults.get(name, 1.0)
+                if factor == 0:
+                    continue
+                if name not in self.velocities:
+                    self.velocities[name] = ops.zeros(param.data.shape, param.data.dtype)
+                ops.sgd_step(param.data, param.grad, self.velocities[name], lr=self.lr * factor, momentum=self.momentum,
+                             decay=self.decay * param.decay_mult)

@@ -51,6 +51,30 @@ def test_ranges(rng, count):
     compare(ops, "maxpool_backward", y, argmax, garbage(shape, x.dtype), writes=(2,), kind="elementwise", **options)
 
 
+def test_together(rng, count):
+    """Several updates in one go: the same bits, and nothing before the end; one within the other ends with the outer."""
+    ops, shapes = get_ops("cpu"), [(3,), (7, 11, 13), (1200, 900)]
+    apart, joined = ([[rng.standard_normal(shape).astype(np.float32) for _ in range(3)] for shape in shapes]
+                     for _ in range(2))
+    for ours, theirs in zip(apart, joined, strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            other[...] = mine
+    before = joined[0][0].copy()
+    for arrays in apart:
+        ops.sgd_step(*arrays, lr=0.1, momentum=0.9, decay=0.01)
+    with ops.together(), ops.together():
+        for arrays in joined:
+            ops.sgd_step(*arrays, lr=0.1, momentum=0.9, decay=0.01)
+        assert count == 1 or joined[0][0].tobytes() == before.tobytes()
+    for ours, theirs in zip(apart, joined, strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.tobytes() == other.tobytes()
+    with pytest.raises(ZeroDivisionError), ops.together():
+        raise ZeroDivisionError
+    ops.relu_forward(joined[0][0], joined[0][1])            # not in it any more
+    assert (joined[0][1] == np.maximum(joined[0][0], 0)).all()
+
+
 def test_pythons_lock_is_looked_at_often(monkeypatch):
     """By threads that wait for it, if there are several; an interval that is shorter already is left."""
     intervals, before = [], threads.threads()
