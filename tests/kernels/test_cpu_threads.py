@@ -52,7 +52,7 @@ def test_ranges(rng, count):
 
 
 def test_together(rng, count):
-    """Several updates in one go: the same bits, and nothing before the end; one within the other ends with the outer."""
+    """Several updates in one go: the same bits, nothing before the end; one within another ends with the outer."""
     ops, shapes = get_ops("cpu"), [(3,), (7, 11, 13), (1200, 900)]
     apart, joined = ([[rng.standard_normal(shape).astype(np.float32) for _ in range(3)] for shape in shapes]
                      for _ in range(2))
