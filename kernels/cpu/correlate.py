@@ -29,6 +29,7 @@ from functools import lru_cache
 import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.llvm_code import take_a_number
 from minicnn.kernels.cpu.microkernel import correlate_tiles
 from minicnn.kernels.cpu.threads import blocks, run, threads
 from minicnn.kernels.cpu.tile import call, tile_for
@@ -56,13 +57,14 @@ def spans(count, step, shift, taps, size):
 
 @lru_cache(maxsize=1024)
 def _rectangles(N, rows, columns, chunk):
-    """Tasks (first, last, row span, column span): up to `chunk` pixels of the N images' pixels in one rectangle."""
+    """Tasks (first, last, *row span, *column span): up to `chunk` pixels of the N images' pixels in one rectangle."""
     tasks = []
     for i0, i1, r0, r1 in spans(*rows):
         for j0, j1, s0, s1 in spans(*columns):
-            tasks += [(first, last, (i0, i1, r0, r1), (j0, j1, s0, s1))
+            tasks += [(first, last, i0, i1, r0, r1, j0, j1, s0, s1)
                       for first, last in blocks(N * (i1 - i0) * (j1 - j0), chunk)]
-    return sorted(tasks, key=lambda task: task[0] - task[1])                   # large ones first: cores end together
+    tasks.sort(key=lambda task: task[0] - task[1])                             # large ones first: cores end together
+    return np.array(tasks, np.int64)
 
 
 @kernel
@@ -116,6 +118,22 @@ def correlate_chunk(first, last, down, across, source, target, panels, starts, a
                                  last - first, E - panel * width, relu))
 
 
+@kernel
+def _correlate_all(queue, tasks, source, target, panels, starts, addresses, steps, sums, down_map, across_map,
+                   taps_across, relu, tile_rows, tiles):
+    """Task after task, until the queue, from which every thread takes numbers, is beyond the last one.
+
+    It is here and not in threads.run, so that a thread needs Python's lock once and not for each of its tasks.
+    """
+    number = take_a_number(queue.ctypes.data)
+    while number < len(tasks):
+        task = tasks[number]
+        correlate_chunk(task[0], task[1], (task[2], task[3], task[4], task[5]), (task[6], task[7], task[8], task[9]),
+                        source, target, panels, starts, addresses, steps, sums, down_map, across_map, taps_across, relu,
+                        tile_rows, tiles)
+        number = take_a_number(queue.ctypes.data)
+
+
 def correlate(source, target, panels, starts, addresses, steps, sums, down, across, relu):
     """The target, or every (step)th pixel of it, from the source; the arrays from panels on are those of panel_space.
 
@@ -126,12 +144,13 @@ def correlate(source, target, panels, starts, addresses, steps, sums, down, acro
     chunk = len(tile[0]) * min(CHUNK_TILES, -(-tiles // (2 * threads())))
     function = correlate_tiles(tile, source.dtype.str).address
     maps = [(axis[1], axis[2], axis[5], axis[6]) for axis in (down, across)]
+    tasks, queue = _rectangles(len(source), down[:5], across[:5], chunk), np.zeros(1, np.int64)
 
-    def one_chunk(lane, first, last, rows, columns):
-        correlate_chunk(first, last, rows, columns, source, target, panels, starts, addresses[lane], steps[lane],
-                        sums[lane], *maps, across[3], relu, len(tile[0]), function)
+    def until_none_is_left(lane):
+        _correlate_all(queue, tasks, source, target, panels, starts, addresses[lane], steps[lane], sums[lane], *maps,
+                       across[3], relu, len(tile[0]), function)
 
-    run(_rectangles(len(source), down[:5], across[:5], chunk), one_chunk, list(range(threads())))
+    run([(lane,) for lane in range(min(threads(), len(tasks)))], until_none_is_left)
 
 
 def panel_space(groups, columns, taps, depth, dtype):

@@ -1,11 +1,22 @@
-"""Pieces of LLVM's intermediate code that both tile.py and vectors.py write."""
+"""Pieces of LLVM's intermediate code that several files write."""
 
 from __future__ import annotations
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+@intrinsic
+def take_a_number(typingctx, address):
+    """The int64 at this address, which is one more afterwards; several threads may ask at the same time."""
+    def code(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], INT64.as_pointer()), INT64(1), "monotonic")
+
+    return types.int64(types.int64), code
 
 
 def splat(builder, number, lanes: int):
