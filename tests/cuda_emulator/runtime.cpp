@@ -430,19 +430,26 @@ void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, c
   memcpy(value, current->all[from], bytes);
 }
 
+// The registers that the lanes of a warp hand to the tensor cores: four of a, then two of b.
+struct Fragments {
+  unsigned of[32][6];
+  Fragments(const unsigned* a, const unsigned* b) {
+    unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    cuemu_exchange(mine, sizeof mine, of, 0xffffffffu, "mma", 0);
+  }
+};
+static float as_float(unsigned bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
 // mma.sync.m16n8k8 in TF32, by the fragment layout of the PTX manual: with g = lane / 4 and t = lane % 4 a lane holds
 //     a: (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)     b: (t, g), (t + 4, g)     c: (g, 2t), (g, 2t + 1), (g + 8, 2t) ...
 // The hardware reads the upper 19 bits of each operand and multiplies exactly; its order of additions is not documented.
 void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
-  unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]}, all[32][6];
-  meet(mine, sizeof mine, 0xffffffffu, "mma", 0);
-  for (int lane = 0; lane < 32; lane++) memcpy(all[lane], current->all[lane], sizeof all[lane]);
-  auto number = [&](int lane, int i) {
-    unsigned bits = all[lane][i] & ~0x1fffu;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-  };
+  Fragments all(a, b);
+  auto number = [&](int lane, int i) { return as_float(all.of[lane][i] & ~0x1fffu); };
   int g = current->lane / 4, t = current->lane % 4;
   for (int i = 0; i < 4; i++) {
     int row = g + i / 2 * 8, column = 2 * t + i % 2;
@@ -454,14 +461,9 @@ void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
 // mma.sync.m16n8k16 in bf16: a register holds two neighbours along the sum, the first in its lower half.
 //     a: (g, 2t ..), (g + 8, 2t ..), (g, 2t + 8 ..), (g + 8, 2t + 8 ..)     b: (2t .., g), (2t + 8 .., g)     c: as in TF32
 void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b) {
-  unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]}, all[32][6];
-  meet(mine, sizeof mine, 0xffffffffu, "mma", 0);
-  for (int lane = 0; lane < 32; lane++) memcpy(all[lane], current->all[lane], sizeof all[lane]);
+  Fragments all(a, b);
   auto number = [&](int lane, int i, int upper) {
-    unsigned bits = upper ? all[lane][i] & 0xffff0000u : all[lane][i] << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
+    return as_float(upper ? all.of[lane][i] & 0xffff0000u : all.of[lane][i] << 16);
   };
   int g = current->lane / 4, t = current->lane % 4;
   for (int i = 0; i < 4; i++) {

@@ -9,12 +9,12 @@ import pytest
 
 from minicnn.backend.cpu import set_threads
 from minicnn.train.checkpoint import load_checkpoint
-from tests.train.small_run import main_example, save_tree
+from tests.train.small_run import load_example, save_tree
 
 
 @pytest.fixture(scope="module")
 def example():
-    module = main_example()
+    module = load_example()
     module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8), input_size=67)
     yield module
     set_threads(1)

@@ -19,10 +19,9 @@ from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Plateau
 
 
-def main_example():
-    """examples/alexnet_imagenet.py as a module of its own, whose names a test may replace."""
-    path = Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
-    spec = importlib.util.spec_from_file_location("alexnet_imagenet", path)
+def load_example(name: str = "alexnet_imagenet"):
+    """examples/<name>.py as a module of its own, whose names a test may replace."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / f"examples/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

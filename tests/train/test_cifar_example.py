@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.train.small_run import save_tree
+from tests.train.small_run import load_example, save_tree
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = Path(__file__).parents[2] / "examples/cifar10.py"
-    spec = importlib.util.spec_from_file_location("cifar10", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_example("cifar10")
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from tests.train.small_run import main_example, save_tree, small_recipe, small_trainer
+from tests.train.small_run import load_example, save_tree, small_recipe, small_trainer
 
 
 @pytest.fixture(scope="module")
 def example():
-    module = main_example()
+    module = load_example()
     module.alexnet = functools.partial(module.alexnet, fc=16)       # not 61 million weights for every case
     return module
 
