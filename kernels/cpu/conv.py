@@ -1,7 +1,7 @@
 """Convolution, without its im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py).
 
     forward            y = X w           correlate.py: a tile is 6 pixels x 64 output channels, summed over the taps and
-                                         input channels; winograd.py for most 3 x 3 kernels
+                                         input channels; winograd.py for most 3 x 3 and 5 x 5
     backward, data     the same: dx is dy correlated with the flipped, transposed kernel. With a stride, the pixels of
                        dx fall into stride x stride phases, and each tap belongs to exactly one of them
     backward, weights  dw = X' dy        a tile is 6 input channels x 64 output channels of one tap, summed over pixels
@@ -39,37 +39,37 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
     (N, H, W, _), (_, P, Q, K), (R, S, D, _), (u, v), (top, left, _, _) = x.shape, y.shape, w.shape, stride, pads
     (bias, relu), E = epilogue, K // groups
-    fast = winograd.is_suited((R, S), stride, pads, D, E, N, P, Q, x.dtype)
-    space = _correlation_space(fast, N, P, Q, groups, D, E, R * S, x.dtype)
-    panels, starts, *scratch = arrays_in(work, space)
+    fast = winograd.outputs_of_a_tile((R, S), stride, pads, D, E, N, P, Q, x.dtype)
+    panels, *scratch = arrays_in(work, _correlation_space(fast, N, P, Q, groups, D, E, (R, S), x.dtype))
     parallel_for(R * S * D, K, pack_forward, rows(w, K), panels)
-    pack_bias(starts, _NO_BIAS if fast or bias is None else bias)
     if fast:
-        return winograd.convolve(x, y, panels, starts, *scratch, top, left, relu, bias)
-    correlate(x, y, panels, starts, *scratch, (P, u, -top, R, H, 1, 0), (Q, v, -left, S, W, 1, 0), relu)
+        return winograd.convolve(x, y, panels, *scratch, top, left, relu, bias)
+    pack_bias(scratch[0], _NO_BIAS if bias is None else bias)
+    correlate(x, y, panels, *scratch, (P, u, -top, R, H, 1, 0), (Q, v, -left, S, W, 1, 0), relu)
 
 
 def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
     (_, P, Q, K), (R, S, D, _), (N, H, W, _) = dy.shape, w.shape, dx.shape
     E, flipped = K // groups, [R - 1 - pad for pad in pads]
-    fast = winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dy.dtype)
+    fast = winograd.outputs_of_a_tile((R, S), stride, flipped, E, D, N, H, W, dy.dtype)
     for a, (r_first, r_taps, *down) in enumerate(_phases(stride[0], pads[0], R, H, P)):
         for b, (s_first, s_taps, *across) in enumerate(_phases(stride[1], pads[1], S, W, Q)):
-            space = _correlation_space(fast, N, H, W, groups, E, D, r_taps * s_taps, dy.dtype)
-            panels, starts, *scratch = arrays_in(work, space)
-            pack_bias(starts, _NO_BIAS)
+            space = _correlation_space(fast, N, H, W, groups, E, D, (r_taps, s_taps), dy.dtype)
+            panels, *scratch = arrays_in(work, space)
             parallel_for(groups * panels.shape[1] * r_taps * s_taps, E * panels.shape[-1], pack_backward, w, panels,
                          r_first, stride[0], s_first, stride[1], r_taps, s_taps)
             if fast:                                                           # stride 1: a single phase
-                return winograd.convolve(dy, dx, panels, starts, *scratch, *flipped[:2], False)
-            correlate(dy, dx, panels, starts, *scratch, (*down, stride[0], a), (*across, stride[1], b), False)
+                return winograd.convolve(dy, dx, panels, *scratch, *flipped[:2], False)
+            pack_bias(scratch[0], _NO_BIAS)
+            correlate(dy, dx, panels, *scratch, (*down, stride[0], a), (*across, stride[1], b), False)
 
 
 def _correlation_space(fast, N, P, Q, groups, depth, columns, taps, dtype):
-    """The arrays of work space of a forward pass, or of a data gradient seen as one."""
-    return panel_space(groups, columns, taps, depth, dtype) \
-        + (winograd.space(N, P, Q, groups, depth, columns, dtype) if fast else [])
+    """The arrays of work space of a forward pass, or of a data gradient seen as one; the first is the kernel's."""
+    if fast:
+        return winograd.space(fast, taps[0], N, P, Q, groups, depth, columns, dtype)
+    return panel_space(groups, columns, taps[0] * taps[1], depth, dtype)
 
 
 def _phases(stride, pad, taps, size, outputs):
@@ -225,8 +225,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
     (N, H, W, _), (R, S, D, K), (u, v) = x_shape, w_shape, stride
     (P, Q), (fast, fast_data), E = *_choice(x_shape, w_shape, dtype, stride, pads, groups), K // groups
-    phase = -(-R // u) * -(-S // v)                                            # taps of the largest phase
-    passes = [_correlation_space(fast, N, P, Q, groups, D, E, R * S, dtype),
+    phase = -(-R // u), -(-S // v)                                             # taps of the largest phase
+    passes = [_correlation_space(fast, N, P, Q, groups, D, E, (R, S), dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
               _weights_plan(N, P, Q, W, R, S, v, pads[1], D, groups, E, np.dtype(dtype).str, threads())[-1]]
     return max(map(bytes_of, passes))
@@ -244,5 +244,5 @@ def _choice(x_shape, w_shape, dtype, stride, pads, groups):
     (N, H, W, _), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
     P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
     flipped, E = [R - 1 - pad for pad in pads], K // groups
-    return (P, Q), (winograd.is_suited((R, S), stride, pads, D, E, N, P, Q, dtype),
-                    winograd.is_suited((R, S), stride, flipped, E, D, N, H, W, dtype))
+    return (P, Q), (winograd.outputs_of_a_tile((R, S), stride, pads, D, E, N, P, Q, dtype),
+                    winograd.outputs_of_a_tile((R, S), stride, flipped, E, D, N, H, W, dtype))

@@ -2,7 +2,7 @@
 
     correlate_tile    forward and dx: rows are pixels, columns output channels; sums over taps and channels
     outer_tile        dw: rows are input channels, columns output channels; sums over pixels
-    combination       Winograd's transforms: sums of a few rows with constant factors
+    combine_rows      Winograd's transforms: sums of a few rows with constant factors
 
 Each shape of a tile becomes one small compiled function, which kernels call by its address: compiling a tile takes
 0.3 s, and a kernel around it is compiled once for all shapes.
@@ -157,34 +157,23 @@ def outer_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
     return tiles
 
 
-def combination(matrix: list[list[float]]):
-    """An intrinsic for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` numbers long.
+def combine_rows(builder, matrix, number, lanes, sources, target, step, count) -> None:
+    """Code for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` numbers long.
 
-    Its arguments: lanes, a number of the type, the address of a list with the address of each source row, the target's
-    address, the distance of its rows, and count, a multiple of the lanes. Source and target must not overlap.
+    sources: the address of a list with the address of each source row.   step: the distance of the target's rows.
+    count: a multiple of the lanes. Source and target must not overlap.
     """
-    @intrinsic
-    def combine(typingctx, lanes, number, sources, target, step, count):
-        signature = types.void(lanes, number, *[types.int64] * 4)
-
-        def code(context, builder, signature, arguments):
-            tile = Tile(builder, signature.args[1], 0, 1, signature.args[0].count)
-            sources, target, step, count = arguments[2:]
-            at = [tile.load_integer(builder.add(sources, tile.integer(8 * j))) for j in range(len(matrix[0]))]
-            to = [builder.add(target, tile.times(step, i)) for i in range(len(matrix))]
-            with cgutils.for_range_slice(builder, tile.integer(0), tile.times(count, tile.size),
-                                         tile.integer(tile.lanes * tile.size)) as (offset, _):
-                x = [tile.load(builder.add(address, offset), tile.vector) for address in at]
-                for row, address in zip(matrix, to, strict=True):
-                    total = None
-                    for factor, value in zip(row, x, strict=True):
-                        if factor:
-                            scaled = value if factor == 1 else builder.fmul(
-                                value, ir.Constant(tile.vector, [float(factor)] * tile.lanes), flags=("contract",))
-                            total = scaled if total is None else builder.fadd(total, scaled, flags=("contract",))
-                    tile.store_row([total], builder.add(address, offset))
-            return context.get_dummy_value()
-
-        return signature, code
-
-    return combine
+    tile = Tile(builder, number, 0, 1, lanes)
+    at = [tile.load_integer(builder.add(sources, tile.integer(8 * j))) for j in range(len(matrix[0]))]
+    to = [builder.add(target, tile.times(step, i)) for i in range(len(matrix))]
+    with cgutils.for_range_slice(builder, tile.integer(0), tile.times(count, tile.size),
+                                 tile.integer(tile.lanes * tile.size)) as (offset, _):
+        x = [tile.load(builder.add(address, offset), tile.vector) for address in at]
+        for row, address in zip(matrix, to, strict=True):
+            total = None
+            for factor, value in zip(row, x, strict=True):
+                if factor:
+                    scaled = value if factor == 1 else builder.fmul(
+                        value, ir.Constant(tile.vector, [float(factor)] * tile.lanes), flags=("contract",))
+                    total = scaled if total is None else builder.fadd(total, scaled, flags=("contract",))
+            tile.store_row([total], builder.add(address, offset))

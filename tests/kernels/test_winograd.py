@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,9 @@ CASES = {
     "no padding, whole":     ((4, 18, 18, 32), 3, 48, (0, 0, 0, 0), 1),
     "uneven pads":           ((3, 17, 22, 48), 3, 32, (2, 0, 1, 2), 1),
     "one pixel over":        ((9, 13, 9, 32), 3, 80, (1, 1, 1, 1), 1),
+    "27 x 27, 5 x 5 kernels": ((2, 27, 27, 96), 5, 256, (2, 2, 2, 2), 2),
+    "5 x 5, uneven pads":    ((4, 14, 16, 80), 5, 32, (4, 0, 1, 3), 1),
+    "5 x 5, no padding":     ((5, 15, 17, 32), 5, 48, (0, 0, 0, 0), 1),
 }
 
 
@@ -29,8 +34,9 @@ def run(ops, case, dtype, monkeypatch, direct):
                    ((N, H, W, C), (R, R, C // groups, K), (K,), (N, P, Q, K)))
     asked = []
     with monkeypatch.context() as patch:
-        suited = winograd.is_suited
-        patch.setattr(winograd, "is_suited", lambda *case: asked.append(suited(*case)) or (asked[-1] and not direct))
+        suited = winograd.outputs_of_a_tile
+        patch.setattr(winograd, "outputs_of_a_tile",
+                      lambda *case: asked.append(suited(*case)) or (0 if direct else asked[-1]))
         y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan)
         options = {"stride": (1, 1), "pads": pads, "groups": groups}
         work = np.full(ops.conv_work(x.shape, w.shape, dtype, **options), 255, np.uint8)
@@ -51,9 +57,10 @@ def test_equals_the_direct_algorithm_in_float64(case, monkeypatch):
     assert_close(got[1], wanted[1].astype("float32"), "winograd", R * R * K // groups)
 
 
-def test_rounding_is_a_few_times_that_of_the_direct_algorithm(monkeypatch):
-    """Root mean square error in units of the result's own size: 3e-6 beside 8e-7 for AlexNet's conv3."""
-    ops, case = get_ops("cpu"), "13 x 13 as in AlexNet"
+@pytest.mark.parametrize("case", ["13 x 13 as in AlexNet", "27 x 27, 5 x 5 kernels"])
+def test_rounding_is_a_few_times_that_of_the_direct_algorithm(case, monkeypatch):
+    """Root mean square error in units of the result's own size: 3e-6 beside 8e-7 for AlexNet's conv2 and conv3."""
+    ops = get_ops("cpu")
     exact = run(ops, case, "float64", monkeypatch, direct=True)
     errors = []
     for direct in (True, False):
@@ -64,7 +71,8 @@ def test_rounding_is_a_few_times_that_of_the_direct_algorithm(monkeypatch):
 
 @pytest.mark.parametrize("shape, why", [
     (((3, 3), (2, 2), (1, 1, 1, 1), 64, 64, 8, 28, 28, "float32"), "a stride"),
-    (((5, 5), (1, 1), (2, 2, 2, 2), 64, 64, 8, 28, 28, "float32"), "a larger kernel"),
+    (((7, 7), (1, 1), (3, 3, 3, 3), 64, 64, 8, 28, 28, "float32"), "a larger kernel"),
+    (((3, 5), (1, 1), (1, 2, 1, 2), 64, 64, 8, 28, 28, "float32"), "a kernel that is not square"),
     (((3, 3), (1, 1), (1, 1, 1, 1), 3, 64, 8, 28, 28, "float32"), "few channels"),
     (((3, 3), (1, 1), (1, 1, 1, 1), 64, 64, 1, 13, 13, "float32"), "few tiles"),
     (((3, 3), (1, 1), (1, 1, 1, 1), 33, 64, 8, 28, 28, "float32"), "channels that do not fill vectors"),
@@ -72,14 +80,35 @@ def test_rounding_is_a_few_times_that_of_the_direct_algorithm(monkeypatch):
     (((3, 3), (1, 1), (1, 1, 1, 1), 64, 64, 8, 28, 28, "float64"), "float64"),
 ])
 def test_everything_else_stays_direct(shape, why):
-    assert not winograd.is_suited(*shape), why
+    assert not winograd.outputs_of_a_tile(*shape), why
+
+
+@pytest.mark.parametrize("outputs, taps", [(4, 3), (3, 5), (2, 2)])
+def test_the_matrices_compute_a_correlation_exactly(outputs, taps):
+    """In fractions: A' [(G g) * (B' d)] is the sum over taps, with no rounding at all."""
+    rng, M = np.random.default_rng(0), winograd.matrices(outputs, taps)
+    g, d = ([Fraction(int(i)) for i in rng.integers(-9, 9, size)] for size in (taps, outputs + taps - 1))
+
+    def times(name, vector):
+        return [sum(a * b for a, b in zip(line, vector, strict=True)) for line in M[name]]
+
+    products = [a * b for a, b in zip(times("kernel", g), times("input", d), strict=True)]
+    assert times("output", products) == [sum(g[r] * d[i + r] for r in range(taps)) for i in range(outputs)]
+
+
+def test_the_matrices_of_the_paper():
+    """B' and A' of F(4 x 4, 3 x 3) as printed by Lavin & Gray (2016, section 4.3)."""
+    M = winograd.matrices(4, 3)
+    assert M["input"] == [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+                          [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+    assert M["output"] == [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
 def test_the_summary_names_the_algorithm():
-    """conv3 runs by Winograd, conv1 has a stride, and a batch of one has too few tiles."""
+    """conv2 and conv3 run by Winograd, conv1 has a stride, and a batch of one has too few tiles."""
     net = alexnet(device="cpu", fc=8)
     runs = {line.split()[0]: line.split("  ")[-1].strip() for line in net.summary(32).splitlines() if "conv" in line}
-    assert runs["conv1"] == "cpu direct + ReLU" and runs["conv3"] == "cpu Winograd + ReLU"
+    assert runs["conv1"] == "cpu direct + ReLU" and runs["conv2"] == runs["conv3"] == "cpu Winograd + ReLU"
     alone = next(line for line in net.summary(1).splitlines() if line.startswith("conv3"))
     assert alone.endswith("cpu direct + ReLU")
 
