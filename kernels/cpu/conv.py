@@ -1,12 +1,14 @@
 """Convolution, without its im2col matrix X (N*P*Q, R*S*C/G; see kernels/reference/conv.py).
 
     forward            y = X w           correlate.py: a tile is 6 pixels x 64 output channels, summed over the taps and
-                                         input channels; winograd.py for most 3 x 3 and 5 x 5
+                                         input channels; winograd.py for most 3 x 3 and 5 x 5 kernels
     backward, data     the same: dx is dy correlated with the flipped, transposed kernel. With a stride, the pixels of
                        dx fall into stride x stride phases, and each tap belongs to exactly one of them
-    backward, weights  dw = X' dy        a tile is 6 input channels x 64 output channels of one tap, summed over pixels
+    backward, weights  dw = X' dy        a tile is 6 input channels x 64 output channels of one tap, summed over pixels;
+                                         winograd_weights.py where the forward pass runs by winograd.py
 
-The weight gradient:     x: channels of a line          dy: the same pixels, packed,
+The direct weight gradient:
+                         x: channels of a line          dy: the same pixels, packed,
                          . . [c0..c5] . .        x      96 of them stay in the      ->  6 x 64 sums in the registers,
                          . . [c0..c5] . .               first-level cache               added to dw once per 96 pixels
 
@@ -22,7 +24,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from minicnn.kernels.cpu import winograd
+from minicnn.kernels.cpu import winograd, winograd_weights
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import correlate, pack_backward, pack_bias, pack_forward, panel_space, spans
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, rows
@@ -202,6 +204,9 @@ def _add_panels(first, last, dw, totals, groups):
 def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
+    if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, x.dtype):
+        space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, x.dtype)
+        return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1])
     tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
                                                 x.dtype.str, threads())
     totals, packed, cells = arrays_in(work, requests)
@@ -228,12 +233,13 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     phase = -(-R // u), -(-S // v)                                             # taps of the largest phase
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, (R, S), dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
+              winograd_weights.space(fast, R, N, P, Q, groups, D, E, dtype) if fast else
               _weights_plan(N, P, Q, W, R, S, v, pads[1], D, groups, E, np.dtype(dtype).str, threads())[-1]]
     return max(map(bytes_of, passes))
 
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """How it is computed, in words: the forward pass, and dx where that is another; dw is always direct."""
+    """How it is computed, in words: the forward pass and dw, and dx where that is another."""
     names = ["Winograd" if fast else "direct"
              for fast in _choice(x_shape, w_shape, dtype, stride, pads, groups)[1]]
     return names[0] if names[0] == names[1] else f"{names[0]}, dx {names[1]}"

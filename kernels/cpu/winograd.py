@@ -15,9 +15,10 @@ the element-wise product is a matrix product for each of the places, and that is
     V[i] U[i] -> M (places, tiles, K) --A'MA, + bias, ReLU--> y
 
 The transforms run over channels innermost, which are contiguous. The data gradient is the same with the kernel flipped
-and transposed. The price is rounding, because numbers several times larger than the result cancel. With N(0, 1) inputs
-and the shapes of AlexNet's conv2 to conv5, the root mean square error is 3e-6 of the result's own (direct: 8e-7), the
-largest 7e-5 (direct: 1e-5). In float64 convolution stays direct.
+and transposed; the weight gradient is in winograd_weights.py. The price is rounding, because numbers several times
+larger than the result cancel. With N(0, 1) inputs and the shapes of AlexNet's conv2 to conv5, the root mean square
+error is 2e-6 to 4e-6 of the result's own (direct: 8e-7, dw 2e-7), the largest 8e-5 (direct: 1e-5). In float64
+convolution stays direct.
 """
 
 from __future__ import annotations
@@ -100,36 +101,36 @@ def _combination(name):
     return combine
 
 
-_apply_input, _apply_kernel, _apply_output = map(_combination, ("input", "kernel", "output"))
+apply_input, apply_kernel, apply_output = map(_combination, ("input", "kernel", "output"))
 
 
 @kernel
-def transform_input(first, last, x, V, down, across, top, left, patch, zeros, rows, shape):
-    """B' d B for tiles first..last of all images; down, across: tiles of an image.
+def transform_input(first, last, x, c0, c1, V, length, down, across, top, left, patch, zeros, rows, shape):
+    """B' d B for tiles first..last of all images, channels c0..c1; down, across: tiles of an image.
 
-    V (places, longer than tiles * C): the tiles of each place, one behind the other.
-    patch (places, CHANNELS), rows (inputs of a tile,): scratch; zeros (C,) stand for what lies outside the image.
+    V (places, more than tiles * length): the tiles of each place, `length` numbers apart.
+    patch (places, CHANNELS), rows (inputs of a tile,): scratch; zeros (c1 - c0,) stand for what is outside the image.
     shape: outputs, taps and lanes, tuples whose lengths count.
     """
     (H, W, C), size, (outputs, taps, lanes) = x.shape[1:], x.itemsize, shape
     out, side = len(outputs), len(outputs) + len(taps) - 1
-    number, row, line = x.dtype.type(0), C * size, patch.strides[0]
+    number, line = x.dtype.type(0), patch.strides[0]
     for tile in range(first, last):
         n, h0, w0 = tile // (down * across), tile // across % down * out - top, tile % across * out - left
-        for c in range(0, C, CHANNELS):
-            count = min(CHANNELS, C - c)
+        for c in range(c0, c1, CHANNELS):
+            count = min(CHANNELS, c1 - c)
             for j in range(side):                                              # B' d, column by column
                 for i in range(side):
                     inside = h0 + i >= 0 and h0 + i < H and w0 + j >= 0 and w0 + j < W
-                    rows[i] = c * size + (x.ctypes.data + ((n * H + h0 + i) * W + w0 + j) * row if inside
-                                          else zeros.ctypes.data)
-                _apply_input(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
+                    rows[i] = x.ctypes.data + ((n * H + h0 + i) * W + w0 + j) * C * size + c * size if inside \
+                        else zeros.ctypes.data
+                apply_input(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
                              count)
             for i in range(side):                                              # (B' d) B, line by line
                 for j in range(side):
                     rows[j] = patch.ctypes.data + (i * side + j) * line
-                to = V.ctypes.data + i * side * V.strides[0] + (tile - first) * row + c * size
-                _apply_input(outputs, taps, lanes, number, rows.ctypes.data, to, V.strides[0], count)
+                to = V.ctypes.data + i * side * V.strides[0] + ((tile - first) * length + c - c0) * size
+                apply_input(outputs, taps, lanes, number, rows.ctypes.data, to, V.strides[0], count)
 
 
 @kernel
@@ -143,12 +144,12 @@ def transform_kernel(first, last, panels, U, patch, rows, shape):
         for s in range(R):
             for r in range(R):
                 rows[r] = panels.ctypes.data + ((panel * R * R + r * R + s) * depth + d) * row
-            _apply_kernel(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + s * row, R * row, width)
+            apply_kernel(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + s * row, R * row, width)
         for i in range(side):
             for s in range(R):
                 rows[s] = patch.ctypes.data + (i * R + s) * row
             to = U.ctypes.data + i * side * place + line * row
-            _apply_kernel(outputs, taps, lanes, number, rows.ctypes.data, to, place, width)
+            apply_kernel(outputs, taps, lanes, number, rows.ctypes.data, to, place, width)
 
 
 @kernel
@@ -164,13 +165,13 @@ def transform_output(first, last, M, y, down, across, bias, relu, patch, rows, s
             for j in range(side):                                              # A' M
                 for i in range(side):
                     rows[i] = M.ctypes.data + (i * side + j) * M.strides[0] + (tile - first) * row + k0 * size
-                _apply_output(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
+                apply_output(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
                               count)
             for i in range(min(out, P - p0)):                                  # (A' M) A, into the rows behind
                 for j in range(side):
                     rows[j] = patch.ctypes.data + (i * side + j) * line
                 to = out * side
-                _apply_output(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + to * line, line,
+                apply_output(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + to * line, line,
                               count)
                 for j in range(min(out, Q - q0)):
                     for k in range(count):
@@ -195,7 +196,7 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
     number = take_a_number(queue.ctypes.data)
     while number < len(tasks):
         first, last = tasks[number]
-        transform_input(first, last, source, V, down, across, top, left, patch, zeros, rows, shape)
+        transform_input(first, last, source, 0, C, V, C, down, across, top, left, patch, zeros, rows, shape)
         for m in range(last - first + tile_rows):                              # the last tile may have empty rows
             row = min(m, last - first - 1)
             at[m], to[m] = V.ctypes.data + row * C * size, M.ctypes.data + row * K * size

@@ -26,7 +26,7 @@ CASES = {
 
 
 def run(ops, case, dtype, monkeypatch, direct):
-    """y, dx and whether Winograd's algorithm was asked, for N(0, 1) numbers that fill 1 in the sum."""
+    """y, dx, dw and where Winograd's algorithm was chosen, for numbers from N(0, 1)."""
     (N, H, W, C), R, K, pads, groups = CASES[case]
     rng = np.random.default_rng(0)
     P, Q = H + pads[0] + pads[2] - R + 1, W + pads[1] + pads[3] - R + 1
@@ -37,12 +37,14 @@ def run(ops, case, dtype, monkeypatch, direct):
         suited = winograd.outputs_of_a_tile
         patch.setattr(winograd, "outputs_of_a_tile",
                       lambda *case: asked.append(suited(*case)) or (0 if direct else asked[-1]))
-        y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan)
+        y, dx, dw = np.full_like(dy, np.nan), np.full_like(x, np.nan), np.ones_like(w)
         options = {"stride": (1, 1), "pads": pads, "groups": groups}
         work = np.full(ops.conv_work(x.shape, w.shape, dtype, **options), 255, np.uint8)
         ops.conv_forward(x, w, y, epilogue=(b, True), work=work, **options)
         ops.conv_backward_data(dy, w, dx, work=work, **options)
-    return y, dx, asked
+        work[:] = 255                                                          # NaN, which none of its sums may hold
+        ops.conv_backward_weights(x, dy, dw, work=work, **options)
+    return y, dx, dw, asked
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -51,10 +53,11 @@ def test_equals_the_direct_algorithm_in_float64(case, monkeypatch):
     ops = get_ops("cpu")
     wanted = run(ops, case, "float64", monkeypatch, direct=True)
     got = run(ops, case, "float32", monkeypatch, direct=False)
-    assert any(got[2]) and not any(wanted[2])                                  # float64 stays direct by itself
+    assert any(got[3]) and not any(wanted[3])                                  # float64 stays direct by itself
     (_, _, _, C), R, K, _, groups = CASES[case]
     assert_close(got[0], wanted[0].astype("float32"), "winograd", R * R * C // groups)
     assert_close(got[1], wanted[1].astype("float32"), "winograd", R * R * K // groups)
+    assert_close(got[2], wanted[2].astype("float32"), "winograd", wanted[0][..., 0].size)
 
 
 @pytest.mark.parametrize("case", ["13 x 13 as in AlexNet", "27 x 27, 5 x 5 kernels"])
@@ -65,8 +68,10 @@ def test_rounding_is_a_few_times_that_of_the_direct_algorithm(case, monkeypatch)
     errors = []
     for direct in (True, False):
         got = run(ops, case, "float32", monkeypatch, direct)
-        errors.append(np.sqrt(np.mean((got[1] - exact[1]) ** 2)) / np.std(exact[1]))
-    assert errors[0] < errors[1] < 8 * errors[0]
+        errors.append([np.sqrt(np.mean((got[i] - exact[i]) ** 2)) / np.std(exact[i]) for i in range(3)])
+    for got, direct in zip(errors[1][:2], errors[0][:2], strict=True):
+        assert direct < got < 8 * direct
+    assert errors[0][2] < errors[1][2] < 6e-6                                  # dw: 3e-6 beside 2e-7
 
 
 @pytest.mark.parametrize("shape, why", [
