@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import textwrap
 from dataclasses import replace
@@ -33,10 +34,11 @@ from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.net import SCHEMES
 from minicnn.train.evaluate import Evaluation, averaged, evaluate
-from minicnn.train.loop import BEST, LAST, Trainer
-from minicnn.train.metrics import majority
+from minicnn.train.loop import BEST, LAST, METRICS, Trainer
+from minicnn.train.metrics import majority, training_minutes
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.recipes import published
+from minicnn.train.results import add_to_page, check_page, machine
 from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine
 from minicnn.train.start import take_over
@@ -82,6 +84,8 @@ def train_run(options: argparse.Namespace) -> int:
     checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
     settings = settle(options, checkpoint)
     may_fall_back = options.data is None and checkpoint is None
+    if options.results:
+        check_page(options.results)
     if settings["parallel"] == "none":
         if started_ranks():
             raise ConfigError("mpiexec has started several processes, each of which would train a network of its own; "
@@ -101,7 +105,13 @@ def train_run(options: argparse.Namespace) -> int:
         print(f"stopped; everything is in {run_dir / LAST}\nto go on: python {sys.argv[0]} --resume {run_dir}")
         return 130
     set_threads(settings["threads"])
-    judge(net, splits, run_dir / BEST, settings["batch"], options.ten_crop, draw_into=run_dir)
+    report = judge(net, splits, run_dir / BEST, settings["batch"], options.ten_crop, draw_into=run_dir)[1]
+    if options.results:
+        settings = named(settings)
+        report |= {"settings": settings, "trained_on": len(splits.train), "classes": len(splits.classes),
+                   "note": options.note, "minutes": training_minutes(run_dir / METRICS),
+                   "command": command(settings), "machine": machine(settings["device"])}
+        add_to_page(options.results, [report], lambda report: report["command"], page)
     return 0
 
 
@@ -157,7 +167,7 @@ def evaluate_run(options: argparse.Namespace) -> int:
         if data is None:
             say("data", splits.description)
         data = settings["data"]
-        judged.append(judge(net, splits, checkpoint, settings["batch"], ten_crop=True))
+        judged.append(judge(net, splits, checkpoint, settings["batch"], ten_crop=True)[0])
         held_out, result = splits.val if splits.test is None else splits.test, judged[-1]["ten crops"]
         say("pictures", f"{draw_sheet(checkpoint.parent, title_of(settings, splits), held_out, result)}")
     for label in judged[0] if len(judged) > 1 else ():
@@ -236,10 +246,10 @@ def introduce(settings: dict, splits, net, recipe: Recipe) -> None:
                       + (f". What it leaves out: {entry.apart}" if entry.apart else ""))
 
 
-def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None) -> dict:
+def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: Path | None = None):
     """Accuracy on the test images beside that of always giving the most frequent answer; the pictures, where wanted.
 
-    Returns the Evaluation by "centre crop", and by "ten crops" where asked for.
+    Returns the Evaluation by "centre crop", and by "ten crops" where asked for; and the report of them.
     """
     feed, saved = restore(net, checkpoint, splits.classes)
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
@@ -265,7 +275,41 @@ def judge(net, splits, checkpoint: Path, batch: int, ten_crop: bool, draw_into: 
                          images_seen=saved.meta["epoch"] * saved.meta["steps"] * batch, result=result,
                          start=saved.data.get("start"))
         say("pictures", " ".join(map(str, paths)))
-    return results
+    return results, report
+
+
+def named(settings: dict) -> dict:
+    """The settings with names in place of paths."""
+    begun = settings["init_from"] and Path(settings["init_from"]).parent.name
+    return {**settings, "data": Path(settings["data"]).name, "init_from": begun}
+
+
+def command(settings: dict) -> str:
+    """What starts this run again."""
+    flags = {knob: settings[knob] for knob in ("data", "variant", "recipe", *ASKED, "seed", "parallel", "ranks",
+                                               "init_from", "new_head")} | {"freeze": ",".join(settings["freeze"])}
+    flags = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, "none", "")}
+    return shlex.join(["python", "examples/alexnet_imagenet.py", *(
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value is not False)])
+
+
+def page(reports: list[dict]) -> list[str]:
+    """What a page of results says of them, in Markdown."""
+    lines = ["# AlexNet on photographs", "",
+             "Written by `examples/alexnet_imagenet.py --results`; nothing here is by hand. Minutes are those of "
+             "training. *By chance* is always saying the most frequent class.",
+             *sorted({report["note"] for report in reports} - {""}), "",
+             "| data | classes | trained on | variant | recipe | epochs | seed | judged on | by chance | one crop | ten "
+             "crops | minutes |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+    for report in reports:
+        settings = report["settings"]
+        right = [f"{100 * report[crops]['top1']:.1f} %" if crops in report else ""
+                 for crops in ("centre crop", "ten crops")]
+        lines.append(f"| {settings['data']} | {report['classes']} | {report['trained_on']:,} | "
+                     f"{settings['variant']} | {settings['recipe']} | {settings['epochs']} | {settings['seed']} | "
+                     f"{report['images']:,} ({report['set']}) | {100 * report['majority']:.1f} % | "
+                     f"{right[0]} | {right[1]} | {report['minutes']:.0f} |")
+    return [*lines, ""]
 
 
 def title_of(settings: dict, splits) -> str:
@@ -324,6 +368,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     runs.add_argument("--tensorboard", action="store_true", help="metrics as TensorBoard events, too (pip install "
                       "minicnn[tensorboard])")
     runs.add_argument("--ten-crop", action="store_true", help="after training, judge by ten crops as well")
+    runs.add_argument("--results", metavar="FILE", type=Path, help="after training, add the run to the page FILE.md "
+                      "(and FILE.json)")
+    runs.add_argument("--note", metavar="TEXT", default="", help="what readers of the page should know of these images")
     return parser.parse_args(arguments)
 
 

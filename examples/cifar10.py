@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import shlex
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn import models
-from minicnn.backend.cpu import set_threads, thread_report
+from minicnn.backend.cpu import set_threads
 from minicnn.cores import available_cores
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
@@ -31,6 +30,7 @@ from minicnn.train.loop import BEST, LAST, METRICS, Trainer
 from minicnn.train.metrics import read_metrics
 from minicnn.train.recipe import Recipe
 from minicnn.train.recipes import published
+from minicnn.train.results import add_to_page, check_page, machine
 from minicnn.train.run import new_run_dir, restore
 from minicnn.train.schedule import Cosine
 from minicnn.visualize.report import draw_progress
@@ -79,8 +79,7 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
     report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"], "minutes": minutes,
                "test": errors, "val": [round(1 - record["top1"], 6) for record in validation],
-               "command": command(options, seed), "machine": f"{platform.system()} {platform.machine()}, "
-               f"{available_cores()} cores; {net.ops.spec}, {thread_report()}"}
+               "command": command(options, seed), "machine": machine(net.ops.spec)}
     (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
     return report
@@ -99,13 +98,13 @@ def in_words(report: dict) -> str:
     return "test error " + ", ".join(f"{100 * error:.2f} % ({name})" for name, error in report["test"].items())
 
 
-def write_page(path: Path, reports: list[dict]) -> None:
-    """Add these runs to those in path.json (a run of the same command replaces the older one), and write path.md."""
-    kept = path.with_suffix(".json")
-    known = known_runs(path) | {report["command"]: report for report in reports}
-    reports = sorted(known.values(), key=lambda r: (r["net"], r["recipe"], r["activation"], r["epochs"], not r["lrn"],
-                                                       r["seed"]))
-    kept.write_text("[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
+def order(report: dict):
+    """Reports stand in this order."""
+    return report["net"], report["recipe"], report["activation"], report["epochs"], not report["lrn"], report["seed"]
+
+
+def page(reports: list[dict]) -> list[str]:
+    """What the page says of them, in Markdown."""
     lines = ["# CIFAR-10, the small networks of the AlexNet paper", "",
              "Written by `examples/cifar10.py --results`; nothing here is by hand. A tenth of the training images "
              "chose the checkpoint.", *sorted({report["note"] for report in reports} - {""}), "",
@@ -115,18 +114,7 @@ def write_page(path: Path, reports: list[dict]) -> None:
             entry = published(name)
             lines += [f"## `{name}`", "", f"Published test error: {entry.error}; {entry.epochs} epochs on all training "
                       f"images ({entry.source}).", "", *_table(mine), ""]
-    lines += ["## Commands and machines", "",
-              *(f"- `{report['command']}` ({report['machine']})" for report in reports), ""]
-    path.with_suffix(".md").write_text("\n".join(lines))
-
-
-def known_runs(path: Path) -> dict[str, dict]:
-    """Command -> report, of the runs that the page has so far. ConfigError where its JSON cannot be read."""
-    kept = path.with_suffix(".json")
-    try:
-        return {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{kept} does not hold the runs of an earlier --results ({error}); move it away") from error
+    return lines
 
 
 def _table(reports: list[dict]) -> list[str]:
@@ -184,13 +172,12 @@ def main(arguments: list[str] | None = None) -> int:
         if splits.test.skipped:
             print(splits.test.report_skipped())
         if options.results:
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            known_runs(options.results)
+            check_page(options.results)
         for seed in options.seeds:
             if (report := run(options, splits, seed)) is None:
                 return 130
             if options.results:
-                write_page(options.results, [report])
+                add_to_page(options.results, [report], order, page)
     except (MinicnnError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

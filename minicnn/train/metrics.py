@@ -87,3 +87,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
     """The records of a metrics file; an unfinished last line, as a killed run may leave, is left out."""
     lines = Path(path).read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines if line]
+
+
+def training_minutes(path: str | os.PathLike) -> float:
+    """Minutes that the epochs of a metrics file took, interruptions left out."""
+    return sum(record["time"]["seconds"] for record in read_metrics(path) if record["kind"] == "epoch") / 60

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 
 import pytest
@@ -88,6 +89,35 @@ def test_bad_input_gets_one_line_and_leaves_nothing(example, place, case, capsys
     assert code == 2 and errors.startswith("error: ") and message in errors
     assert errors.count("\n") == 1 and errors.endswith("\n"), errors
     assert sorted(place.rglob("*")) == before
+
+
+def test_runs_and_their_page(example, tmp_path, capsys, monkeypatch):
+    """A page that two runs have written, with commands that start them again and nothing of where they ran."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part, count in (("train", 8), ("val", 4), ("test", 4)):
+        save_tree(tmp_path / "photos" / part, per_class=count)
+    options = ["--data", str(tmp_path / "photos"), "--recipe", "short", "--batch", "4", "--epochs", "1", "--out",
+               str(tmp_path / "runs"), "--results", str(tmp_path / "new" / "page"), "--note", "Drawn, not taken."]
+    assert example.main([*options, "--ten-crop"]) == 0
+    tuned = ["--seed", "1", "--init-from", "photos-paper-1", "--new-head", "--freeze", "conv1"]
+    assert example.main([*options, *tuned]) == 0
+    reports = json.loads((tmp_path / "new/page.json").read_text())
+    text, said = (tmp_path / "new/page.md").read_text(), capsys.readouterr().out
+    assert text.count("| photos | 2 | 16 | paper | short | 1 |") == 2 and "Drawn, not taken." in text
+    first = "--data=photos --variant=paper --recipe=short --epochs=1 --batch=4 --lr=0.03 --seed=0` ("
+    assert f"python examples/alexnet_imagenet.py {first}" in text
+    assert "--seed=1 --init-from=photos-paper-1 --new-head --freeze=conv1` (" in text
+    assert str(tmp_path) not in text + (tmp_path / "new/page.json").read_text()
+    assert f"{100 * reports[0]['ten crops']['top1']:.1f} % " in said and "ten crops" not in reports[1]
+    assert all(report["minutes"] > 0 for report in reports)
+
+
+def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys):
+    (tmp_path / "page.json").write_text("[{}]")
+    assert example.main(["--data", str(place / "photos"), "--out", str(tmp_path / "runs"), "--results",
+                         str(tmp_path / "page")]) == 2
+    assert "page.json does not hold the runs of an earlier --results" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists() and (tmp_path / "page.json").read_text() == "[{}]"
 
 
 def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):

@@ -1,0 +1,46 @@
+"""A page of results that runs write themselves: FILE.json holds what each reported, FILE.md shows it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from minicnn.backend.cpu import thread_report
+from minicnn.cores import available_cores
+from minicnn.errors import ConfigError
+
+
+def known_runs(path: Path) -> dict[str, dict]:
+    """Command -> report, of the runs that the page has so far. ConfigError where its JSON cannot be read."""
+    kept = path.with_suffix(".json")
+    try:
+        return {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{kept} does not hold the runs of an earlier --results ({error}); move it away") from error
+
+
+def check_page(path: Path) -> None:
+    """Raise now what would otherwise be raised when hours of training are to be written down."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known_runs(path)
+
+
+def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object],
+                lines: Callable[[list[dict]], list[str]]) -> None:
+    """Add reports, each with "command" and "machine", and write both files anew.
+
+    A report takes the place of an older one with the same command. order: the key they are sorted by; lines: the page
+    of all of them in Markdown, to which the list of commands is added.
+    """
+    known = known_runs(path) | {report["command"]: report for report in reports}
+    reports = sorted(known.values(), key=order)
+    path.with_suffix(".json").write_text("[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
+    commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
+    path.with_suffix(".md").write_text("\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))
+
+
+def machine(device: str) -> str:
+    """Where a run was made, in words; device: `ops.spec`."""
+    return f"{platform.system()} {platform.machine()}, {available_cores()} cores; {device}, {thread_report()}"
