@@ -299,8 +299,8 @@ def page(reports: list[dict]) -> list[str]:
              "Written by `examples/alexnet_imagenet.py --results`; nothing here is by hand. Minutes are those of "
              "training. *By chance* is always saying the most frequent class.",
              *sorted({report["note"] for report in reports} - {""}), "",
-             "| data | classes | trained on | variant | recipe | epochs | seed | judged on | by chance | one crop | ten "
-             "crops | minutes |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]
+             "| data | classes | trained on | variant | recipe | epochs | seed | judged on | by chance | one crop | "
+             "ten crops | minutes |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for report in reports:
         settings = report["settings"]
         right = [f"{100 * report[crops]['top1']:.1f} %" if crops in report else ""
