@@ -4,8 +4,9 @@
     feed.py           from photographs to what the net takes
     sgd.py            the update of the weights;  schedule.py    its rate
     loop.py           Trainer: steps and epochs, stopping and going on;  interrupt.py progress.py memory.py serve it
+    watch.py          what goes wrong, and what to try;  stall.py    how long steps wait for data
     evaluate.py       one crop or ten;  metrics.py    what is counted, and the file it goes to
-    checkpoint.py     a run's whole state in one file;  run.py    the folders of runs
+    checkpoint.py     a run's whole state in one file;  run.py    the folders of runs;  results.py    pages of results
 """
 
 from minicnn.train.evaluate import Evaluation, evaluate

@@ -37,6 +37,12 @@ class Checkpoint:
     data: dict[str, np.ndarray]
     meta: dict
 
+    def must_tell_apart(self, classes: Collection[str]) -> None:
+        """CheckpointError unless it was trained on these classes, in this order."""
+        if self.meta["classes"] != list(classes):
+            raise CheckpointError(f"{self.path}: was trained on {_some(self.meta['classes'])}, the data has "
+                                  f"{_some(classes)}; use it with data of the same class folders")
+
 
 def save_checkpoint(path: str | os.PathLike, params: Mapping[str, np.ndarray], velocities: Mapping[str, np.ndarray],
                     data: Mapping[str, np.ndarray], meta: dict, also: str | os.PathLike | None = None) -> None:
@@ -122,3 +128,9 @@ def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = ("params",
     if found.meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is in format {found.meta.get('format')}, this minicnn reads {FORMAT}")
     return found
+
+
+def _some(names: Collection[str]) -> str:
+    """Such as "3 classes (cat, dog, fish)"."""
+    first = ", ".join(list(names)[:3]) + (" ..." if len(names) > 3 else "")
+    return f"{len(names)} classes ({first})"

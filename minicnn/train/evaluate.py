@@ -21,7 +21,7 @@ from minicnn.train.metrics import Tally
 
 @dataclass
 class Evaluation:
-    """loss: mean cross-entropy.   top1, top5: shares of right answers.   probabilities (N, K), labels (N,)."""
+    """loss: mean cross-entropy.   top1, top5: shares of right answers.   probabilities float32 (N, K), labels (N,)."""
 
     loss: float
     top1: float
@@ -43,13 +43,13 @@ class Evaluation:
 
 def averaged(results: Sequence[Evaluation]) -> Evaluation:
     """Several networks as one (section 5 of the paper averages the predictions of five): the mean of their softmax."""
-    return _evaluation(np.mean([result.probabilities for result in results], axis=0), results[0].labels)
+    return _evaluation(sum(result.probabilities for result in results) / len(results), results[0].labels)
 
 
 def _evaluation(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
-    own = probabilities[np.arange(len(labels)), labels]
+    own = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
     tally = Tally()
-    tally.add(-np.log(np.maximum(own, np.finfo(probabilities.dtype).tiny)).mean(), probabilities, labels)
+    tally.add(-np.log(own, dtype=np.float64).mean(), probabilities, labels)
     return Evaluation(**tally.result(), probabilities=probabilities, labels=labels)
 
 
@@ -58,7 +58,7 @@ def evaluate(net, dataset: Dataset, feed: Feed, *, batch: int = 128, ten_crop: b
     """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way."""
     from tqdm import tqdm
 
-    rows = []
+    probabilities, done = np.empty((len(dataset), net.num_classes), np.float32), 0
     loader = Loader(dataset, batch)
     show = progress and sys.stderr.isatty()
     with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not show) as bar:
@@ -66,9 +66,10 @@ def evaluate(net, dataset: Dataset, feed: Feed, *, batch: int = 128, ten_crop: b
             if stop():
                 return None
             crops = [_probabilities(net, x) for x in feed.test(images, ten_crop)]
-            rows.append(np.mean(crops, axis=0))                                                # (10, n, K) -> (n, K)
-            bar.update(len(rows[-1]))
-    return _evaluation(np.concatenate(rows), dataset.labels)
+            probabilities[done:done + len(images.labels)] = np.mean(crops, axis=0)             # (10, n, K) -> (n, K)
+            done += len(images.labels)
+            bar.update(len(images.labels))
+    return _evaluation(probabilities, dataset.labels)
 
 
 def _probabilities(net, x) -> np.ndarray:

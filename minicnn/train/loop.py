@@ -37,14 +37,15 @@ from minicnn.train.feed import Feed
 from minicnn.train.interrupt import Interrupt
 from minicnn.train.memory import check_memory
 from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
-from minicnn.train.progress import Progress, duration
+from minicnn.train.progress import WORTH_SAYING, Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
+from minicnn.train.stall import StallMeter
 from minicnn.train.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
-WORTH_SAYING = 0.02                         # of an epoch's time: what waiting for data was for
+LOOK_EVERY = 2000                           # steps between looks of the watch, in epochs that are longer
 CALIBRATED_ON = 128                         # images, or a few more: whole batches
 
 
@@ -123,6 +124,7 @@ class Trainer:
         CheckpointError when it is missing, cut short, of another net, or of a run with another recipe, seed or data.
         """
         saved = load_checkpoint(path or self.last_path)
+        saved.must_tell_apart(self.train.classes)
         self.net.load_arrays(saved.params, str(saved.path))
         self._check_same_run(saved)
         self.sgd.velocities = self.net.own_part(saved.velocities)
@@ -258,13 +260,14 @@ class Trainer:
     def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a wish to stop came."""
         net, sgd, steps, batch_size = self.net, self.sgd, len(self.loader), self.loader.batch
-        log_every = max(1, steps // 100)
+        log_every, stalls = max(1, steps // 100), None
         progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
                             batch_size, self.progress)
-        began = time.perf_counter()
+        began, seen = time.perf_counter(), self.tally.state()
         with contextlib.closing(progress), net.ops.telling_of_compiling(progress.compiling), \
                 contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
+                stalls = stalls or StallMeter(self.loader)      # the first batch is made while nobody could compute
                 x = feed.train(batch, self.epoch)
                 sgd.lr = self._rate(self.step)
                 loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=self.epoch)
@@ -274,10 +277,13 @@ class Trainer:
                 net.backward()
                 sgd.step(net.ops)
                 self.step += 1
-                progress.step(loss)
+                progress.step(loss, stalls)
                 if self.step % log_every == 0:
                     self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
-                                     "lr": sgd.lr, "loss": loss})
+                                     "lr": sgd.lr, "loss": loss, "time": stalls.lap()})
+                if self.step % LOOK_EVERY == 0 and self.step < steps:
+                    self._look(feed, self.tally.since(seen))
+                    seen = self.tally.state()
                 if net.agree(interrupt.wanted):
                     return False
                 if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
@@ -310,14 +316,18 @@ class Trainer:
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
         self.save(best=is_best)
-        for line in self._watch.epoch(train, val, self.net, self.sgd.velocities, self.schedule.factor(self.epoch),
-                                      self._some_of_val(feed)):
-            self.say(line)
+        self._look(feed, train, val)
         try:
             self.on_epoch()
         except OSError as error:                        # a full disk, say
             self.say(f"after epoch {self.epoch}: {error}; training goes on")
         return not self.net.agree(interrupt.wanted) or self.epoch == epochs
+
+    def _look(self, feed: Feed, train: dict, val: Evaluation | None = None) -> None:
+        """Let the watch say what goes wrong. train: means over the images since the last look."""
+        factor = self.schedule.factor(self.epoch + self.step / len(self.loader))
+        for line in self._watch.look(train, val, self.net, self.sgd.velocities, factor, self._some_of_val(feed)):
+            self.say(line)
 
     def _say_epoch(self, train: dict, val: Evaluation, is_best: bool, epochs: int) -> None:
         rate, waited = self._time["images_per_second"], self._time["waited_for_data"]

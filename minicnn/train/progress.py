@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
+from minicnn.train.stall import StallMeter
+
 SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
+WORTH_SAYING = 0.02             # of the time: waiting for data
 
 
 class Progress:
@@ -35,11 +38,13 @@ class Progress:
             print(f"{self.title}  {text}", flush=True)
         self._compiles = True
 
-    def step(self, loss: float) -> None:
-        """One step is done."""
+    def step(self, loss: float, stalls: StallMeter | None = None) -> None:
+        """One step is done. stalls: how long it waited for data, which is shown where it is worth a thought."""
         now = time.perf_counter()
         taken, self._last = now - self._last, now
         self.done += 1
+        if stalls is not None:
+            stalls.step(taken)
         text = f"loss {loss:.4f}"
         if self._began is None:
             self._began, self._from = now, self.done
@@ -47,6 +52,8 @@ class Progress:
             self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
             text += (f", {self.batch / self.pace:.0f} images/s, "
                      f"{duration(self.pace * (self.steps - self.done + self.later))} left")
+            if stalls is not None and stalls.share > WORTH_SAYING:
+                text += f", {100 * stalls.share:.0f} % waiting for data ({stalls.reason()})"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()

@@ -54,16 +54,10 @@ def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, Che
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
     saved = load_checkpoint(path, parts=("params", "data"))
+    saved.must_tell_apart(classes)
     net.load_arrays(saved.params, str(path))
-    if saved.meta["classes"] != list(classes):
-        raise CheckpointError(f"{path}: was trained on the classes {_some(saved.meta['classes'])}, the data has "
-                              f"{_some(classes)}; evaluate it on data with the same class folders")
     augment = Augment(**saved.meta["recipe"]["augment"])
     return Feed(net, augment, saved.data["mean"]), saved
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" ... ({len(names)})" if len(names) > 3 else "")
 
 
 __all__ = ["BEST", "LAST", "find_checkpoint", "new_run_dir", "read_settings", "restore"]

@@ -1,4 +1,4 @@
-"""What goes wrong in a training, noticed at the end of an epoch and said once, with what to try.
+"""What goes wrong in a training, noticed at the end of an epoch or of 2,000 steps and said once, with what to try.
 
     stuck           the loss is that of knowing nothing but how frequent each class is
     worse           it is well above that
@@ -6,8 +6,8 @@
     update ratio    |v| / |w|: how much one step changes an array; about 1e-3 is usual, 1e-4 to 1e-2 is fine
     chance          training goes well, and validation is no better than always giving one answer
 
-It looks at the means of the epoch, at samples of the weights and velocities, and at some validation images; it changes
-nothing, and nothing of it is stored.
+It looks at means over the images since its last look, at samples of the weights and velocities, and at some validation
+images; it changes nothing, and nothing of it is stored.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class Watch:
         self._said: set[str] = set()
         self._before = ""
 
-    def epoch(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
+    def look(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
         """Warnings, one line each.
 
-        train: {"loss", "top1"}.   val: an Evaluation.   velocities: of the optimiser.   factor: of the schedule; small
-        updates are no wonder where it is small.   images: batches of them, as the net takes them.
+        train: {"loss", "top1"}.   val: an Evaluation, or None within an epoch.   velocities: of the optimiser.
+        factor: of the schedule; small updates are no wonder where it is small.   images: batches of them, as the net
+        takes them.
         """
-        found = {"loss": self._loss(train), "chance": self._chance(train, val),
+        found = {"loss": self._loss(train), "chance": self._chance(train, val) if val else "",
                  **self._updates(net, velocities, factor), **dead_units(net, images)}
         fresh = {what: text for what, text in found.items() if text and what not in self._said}
         self._said.update(fresh)
@@ -54,13 +55,13 @@ class Watch:
         loss, share = train["loss"], train["loss"] / self.entropy
         stuck = STUCK <= share <= WORSE and train["top1"] <= self.majority + 0.01
         state = "worse" if share > WORSE else "stuck" if stuck else ""
-        again, self._before = state == self._before, state                     # one such epoch may be the first
+        again, self._before = state == self._before, state                     # it may have begun like that
         if state == "stuck" and again:
             return (f"the loss stays at {loss:.3f}; {self.entropy:.3f} is what knowing only how frequent each class is "
                     "gives. Nothing is learned: try a rate three times as high, weights that begin larger, and look at "
                     "some training images with their labels")
         if state == "worse" and again:
-            return (f"the loss is {loss:.3f} in a second epoch, where {self.entropy:.3f} could be had without looking "
+            return (f"the loss is {loss:.3f} once more, where {self.entropy:.3f} could be had without looking "
                     "at the images: try a third of the rate")
         return ""
 

@@ -1,7 +1,8 @@
 """A small training run under mpiexec, for tests that disturb it: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
 
 settings: scheme, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps], after how many steps a rank
-kills itself, or falls asleep.
+kills itself, or falls asleep; other_seed: a rank that begins with other weights. Once a rank trains it prints its
+process, for those who would kill it.
 """
 
 import json
@@ -18,7 +19,8 @@ from tests.train.small_run import small_net, small_trainer
 
 
 def train(comm, run_dir: str, settings: dict):
-    net = SCHEMES[settings.get("scheme", "columns")](small_net(), comm)
+    seed = 2 if comm.rank == settings.get("other_seed") else 1
+    net = SCHEMES[settings.get("scheme", "columns")](small_net(seed=seed), comm)
     say = None if settings.get("quiet") else print
     trainer = small_trainer(run_dir, images=settings.get("images", 96), net=net, say=say,
                             save_every=settings.get("save_every", 0))
@@ -35,6 +37,8 @@ def train(comm, run_dir: str, settings: dict):
         if here == settings.get("hang"):
             time.sleep(600)
     net.backward = disturbed
+    if not settings.get("quiet"):
+        print(f"rank {comm.rank} trains in process {os.getpid()}", flush=True)
     return trainer.fit(settings.get("epochs", 2)).interrupted
 
 

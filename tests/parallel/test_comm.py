@@ -14,44 +14,16 @@ from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel import comm as comm_module
 from minicnn.parallel.comm import RankError
 from minicnn.parallel.local import run_local
+from tests.parallel.collectives import check_collectives
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_collectives(monkeypatch, size):
-    """Against the same in NumPy, the sums in the order of the ranks."""
     monkeypatch.setattr(comm_module, "PIECE", 7)            # so that arrays are cut
-    rng = np.random.default_rng(1)
-    arrays = [rng.standard_normal((size, 5)).astype(np.float32) for _ in range(size)]
-    many = [[rng.standard_normal(n).astype(np.float32) for n in (1, 3, 20)] for _ in range(size)]
-
-    def body(comm):
-        gathered = np.empty((size, size, 5), np.float32)
-        comm.all_gather(arrays[comm.rank], gathered)
-        summed = np.empty(5, np.float32)
-        comm.reduce_scatter(arrays[comm.rank], summed)
-        reduced = [array.copy() for array in many[comm.rank]]
-        comm.all_reduce(reduced)
-        later = [array.copy() for array in many[comm.rank]]
-        comm.finish([comm.start_all_reduce(later)])
-        sent = np.full(3, float(comm.rank))
-        comm.broadcast(sent, size - 1)
-        comm.barrier()
-        told = comm.tell({"from": comm.rank, "é": [1]}, {"a": np.arange(3) + comm.rank})
-        return gathered, summed, reduced, later, sent, told
-
-    results = run_local(size, body)
-    for rank, (gathered, summed, reduced, later, sent, told) in enumerate(results):
-        np.testing.assert_array_equal(gathered, arrays)
-        expected = arrays[0][rank].copy()
-        for array in arrays[1:]:
-            expected += array[rank]
-        np.testing.assert_array_equal(summed, expected)
-        for i in range(3):
-            np.testing.assert_allclose(reduced[i], np.sum([own[i] for own in many], axis=0), rtol=1e-5, atol=1e-6)
-            np.testing.assert_array_equal(reduced[i], results[0][2][i])
-            np.testing.assert_array_equal(later[i], reduced[i])
-        np.testing.assert_array_equal(sent, float(size - 1))
-        assert told[0] == {"from": 0, "é": [1]} and told[1]["a"].tolist() == [0, 1, 2]
+    first, *others = run_local(size, check_collectives)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_rank_that_fails_is_named_on_all_others():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,9 @@ from minicnn.errors import ConfigError
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.local import run_local
 from minicnn.train.checkpoint import load_checkpoint
+from minicnn.train.metrics import read_metrics
 from tests.parallel import small_ranks
+from tests.train.small_run import save_tree
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 if not MPIEXEC.exists():
@@ -48,12 +52,27 @@ def same_checkpoints(one, other):
 
 
 @needs_mpi
-@pytest.mark.parametrize("scheme", ["columns", "data"])
-def test_processes_compute_the_bits_of_threads(tmp_path, scheme):
-    code, text = mpiexec(tmp_path / "mpi", scheme=scheme)
+@pytest.mark.parametrize(("scheme", "ranks"), [("columns", 2), ("data", 2), ("hybrid", 2), ("columns", 4), ("data", 4)])
+def test_processes_compute_the_bits_of_threads(tmp_path, scheme, ranks):
+    code, text = mpiexec(tmp_path / "mpi", ranks, scheme=scheme)
     assert code == 0, text
-    locally(tmp_path / "local", scheme=scheme)
+    locally(tmp_path / "local", ranks, scheme=scheme)
     same_checkpoints(tmp_path / "mpi", tmp_path / "local")
+
+
+@needs_mpi
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_collectives(ranks):
+    done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.collectives"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.count("all as in NumPy") == ranks, done.stdout + done.stderr
+
+
+@needs_mpi
+def test_ranks_with_other_weights_do_not_train(tmp_path):
+    code, text = mpiexec(tmp_path / "run", other_seed=1)
+    assert code == 2 and "error: rank 1 disagrees with rank 0 on the network" in text, text
+    assert text.count("error: ") == 1 and "Traceback" not in text and not (tmp_path / "run").exists()
 
 
 @needs_mpi
@@ -71,9 +90,13 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
 
 @needs_mpi
 def test_a_hanging_rank_is_named_and_ends_all(tmp_path):
-    code, text = mpiexec(tmp_path, hang=[1, 8], timeout=5.0)
+    code, text = mpiexec(tmp_path / "hung", hang=[1, 8], timeout=5.0, save_every=3)
     assert code == 2 and "error: rank 1 hangs: rank 0 has waited 5 s" in text, text
     assert "Traceback" not in text
+    code, text = mpiexec(tmp_path / "hung", save_every=3)
+    assert code == 0, text
+    locally(tmp_path / "whole")
+    same_checkpoints(tmp_path / "hung", tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -90,6 +113,56 @@ def test_twenty_kills(tmp_path):
     assert code == 0, text
     locally(tmp_path / "whole", epochs=4, scheme="data")
     same_checkpoints(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@needs_mpi
+def test_twenty_kills_from_outside(tmp_path):
+    """Kill -9 of either column at twenty random moments: all end within 10 s, and the run ends with the same bits."""
+    rng, command = np.random.default_rng(3), json.dumps({"images": 48, "epochs": 40, "save_every": 1})
+    kills = 0
+    for attempt in range(60):
+        run = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, "-u", "-m", "tests.parallel.small_ranks",
+                                tmp_path / "killed", command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
+        processes = {}
+        while len(processes) < 2:
+            line = run.stdout.readline()
+            assert line, "it ended before both ranks trained"
+            if found := re.search(r"rank (\d) trains in process (\d+)", line):
+                processes[int(found[1])] = int(found[2])
+        if kills == 20:
+            break
+        time.sleep(float(rng.uniform(0, 2)))
+        if run.poll() is None:
+            os.kill(processes[int(rng.integers(2))], signal.SIGKILL)
+            kills += 1
+            run.communicate(timeout=10)
+            assert run.returncode != 0
+        else:                                               # through before its time: begin again
+            shutil.rmtree(tmp_path / "killed")
+    run.communicate(timeout=120)
+    assert run.returncode == 0 and kills == 20, (run.returncode, kills, attempt)
+    locally(tmp_path / "whole", epochs=40)
+    same_checkpoints(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@needs_mpi
+@pytest.mark.parametrize("scheme", ["columns", "data"])
+def test_the_example_under_mpiexec(tmp_path, scheme):
+    """All of AlexNet in two processes, four images a step: the same loss as on one, the picture, and one ledger."""
+    save_tree(tmp_path / "photos", per_class=8)
+    runs = {}
+    for name, prefix, more in (("two", [MPIEXEC, "-n", "2"], ["--parallel", scheme]), ("one", [], [])):
+        done = subprocess.run([*prefix, sys.executable, "examples/alexnet_imagenet.py", "--data", tmp_path / "photos",
+                               "--epochs", "1", "--batch", "4", "--lr", "0.001", "--out", tmp_path, "--run-name", name,
+                               *more], cwd=ROOT, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stdout + done.stderr
+        runs[name] = done.stdout, read_metrics(tmp_path / name / "metrics.jsonl")[-1]
+    assert runs["two"][0].count("where ranks meet") == 1
+    assert (tmp_path / "two/columns.png").exists() == (scheme == "columns")
+    assert runs["two"][1]["train"]["loss"] == pytest.approx(runs["one"][1]["train"]["loss"], rel=1e-3)
 
 
 @needs_mpi

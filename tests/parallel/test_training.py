@@ -58,7 +58,7 @@ def test_a_run_on_two_ranks_is_the_run_on_one(tmp_path, scheme):
             assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("scheme", ["columns", "hybrid"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, scheme):
     """Interrupted in the middle of an epoch; two ranks go on to the same bits, one and four to the same weights."""
     def stop_early(trainer, comm):

@@ -8,7 +8,9 @@ import os
 
 import pytest
 
-from tests.train.small_run import load_example, save_tree, small_recipe, small_trainer
+from minicnn.data.source import open_data
+from minicnn.train.loop import Trainer
+from tests.train.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,9 @@ def place(tmp_path_factory):
         (root / "runs" / name).mkdir()
         whole = (root / "runs" / "small" / "last.safetensors").read_bytes()
         (root / "runs" / name / "last.safetensors").write_bytes(whole[:length])
+    photos = open_data(root / "photos", size=32)                               # the classes are right, the net is not
+    Trainer(small_net(classes=2), small_recipe(batch=4), photos.train, photos.val, root / "runs" / "other", about=about,
+            progress=False, say=None).fit(1)
     return root
 
 
@@ -68,8 +73,11 @@ BAD = {
     "run without a checkpoint": (["--evaluate", "{root}/empty"], "best.safetensors: no such checkpoint"),
     "a checkpoint cut short": (["--resume", "cut"], "last.safetensors: cut short or damaged, 2,000 bytes"),
     "an empty checkpoint": (["--resume", "{root}/runs/nothing/last.safetensors"], "the file is empty"),
-    "a checkpoint of another net": (["--resume", "small"], "of another network: 'conv1.w' is (5, 5, 3, 8) there"),
-    "evaluating another net": (["--evaluate", "small"], "of another network: 'conv1.w'"),
+    "a checkpoint of another net": (["--resume", "other"], "of another network: 'conv1.w' is (5, 5, 3, 8) there"),
+    "evaluating another net": (["--evaluate", "other"], "of another network: 'conv1.w'"),
+    "a checkpoint of other classes": (["--resume", "small"], "was trained on 4 classes (stripes, checks, rings ...), "
+                                      "the data has 2 classes (checks, stripes)"),
+    "evaluating other classes": (["--evaluate", "small"], "was trained on 4 classes (stripes, checks, rings ...)"),
     "a run folder in use": (["--data", "{root}/photos", "--run-name", "small"], "exists and is not empty"),
 }
 

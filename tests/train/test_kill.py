@@ -1,6 +1,6 @@
 """kill -9 at any moment, then resume: the files of a run that was never disturbed, byte for byte.
 
-The gate is twenty kills. Runs follow one another; each is killed and resumed until it reaches its end. Checkpoints are
+The gate is thirty kills. Runs follow one another; each is killed and resumed until it reaches its end. Checkpoints are
 written after every second step, so that many kills fall into the writing of one.
 """
 
@@ -46,7 +46,7 @@ def assert_same_run(run_dir, other):
     assert sorted(os.listdir(run_dir)) == sorted(os.listdir(other))
 
 
-def test_killed_twenty_times(tmp_path):
+def test_killed_thirty_times(tmp_path):
     """Moments are drawn by what has been noted, not by the clock: any line of the log, and some milliseconds."""
     assert finish(start(tmp_path / "undisturbed")) == 0
     length = noted(tmp_path / "undisturbed")

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from minicnn.data.dataset import Dataset
+from minicnn.data.procedural import procedural_sets
+from minicnn.train import loop
 from minicnn.train.evaluate import Evaluation
+from minicnn.train.loop import Trainer
 from minicnn.train.watch import Watch, dead_units
 from tests.train.small_run import small_net, small_recipe, small_trainer
 
@@ -15,7 +19,7 @@ def judged(top1, labels=LABELS):
 
 
 def look(watch, loss=1.0, top1=0.6, val=0.5, net=None, velocities=None, factor=1.0, images=()):
-    return watch.epoch({"loss": loss, "top1": top1}, judged(val), net or small_net(), velocities or {}, factor, images)
+    return watch.look({"loss": loss, "top1": top1}, judged(val), net or small_net(), velocities or {}, factor, images)
 
 
 def test_a_good_epoch_is_left_in_peace():
@@ -41,6 +45,32 @@ def test_stuck_counts_how_frequent_classes_are():
     watch = Watch(np.array([0] * 90 + [1] * 10))
     look(watch, 0.325, 0.9)
     assert "0.325 is what" in look(watch, 0.325, 0.9)[0]
+
+
+def test_within_a_long_epoch(tmp_path, monkeypatch):
+    """ImageNet's epoch has 10,009 steps: it is looked at every LOOK_EVERY steps, each time at what came since."""
+    monkeypatch.setattr(loop, "LOOK_EVERY", 3)
+    seen = []
+    monkeypatch.setattr(Watch, "look", lambda self, train, val, *rest: seen.append((train, val is None)) or [])
+    trainer = small_trainer(tmp_path / "run")
+    losses, inner = [], trainer.net.loss
+    trainer.net.loss = lambda *args, **options: losses.append(inner(*args, **options)) or losses[-1]
+    trainer.fit(1)
+    steps = len(trainer.loader)
+    assert [within for _, within in seen] == [True] * ((steps - 1) // 3) + [False] and steps > 6
+    for number, (train, within) in enumerate(seen[:-1]):
+        assert within and train["loss"] == pytest.approx(np.mean(losses[3 * number:3 * number + 3]), rel=1e-6)
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_shuffled_labels(tmp_path, shuffled):
+    """Images that do not belong to their labels: the loss stays where knowing nothing puts it, and that is said."""
+    said = []
+    train, val, _ = procedural_sets((480, 40, 4), seed=3, size=32)
+    labels = np.random.default_rng(0).permutation(train.labels) if shuffled else train.labels
+    train = Dataset("train", train.classes, labels, range(480), train.read, size=(32, 32))
+    Trainer(small_net(), small_recipe(), train, val, tmp_path / "run", progress=False, say=said.append).fit(4)
+    assert any("look at some training images with their labels" in line for line in said) == shuffled, said
 
 
 def test_worse_than_not_looking():
