@@ -2,6 +2,7 @@
 
     python benchmarks/bench_scaling.py                            # one process on all cores beside 2 ranks, in turns
     python benchmarks/bench_scaling.py --ranks 2 4 --mpi          # processes; more ranks than cores are marked so
+    python benchmarks/bench_scaling.py --results                  # keep them, and write results/<machine>-scaling.md
     python benchmarks/bench_scaling.py --predict-only --json FILE --plot FILE
 
 Each configuration is a process of its own that takes one step when it is told to; the others are idle meanwhile. From
@@ -22,7 +23,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from limits import BUSY, machine, others, slug
 from scaling_model import SCHEMES, Machine, efficiency, step
+from scaling_page import scaling_page
 from side_by_side import median_interval, order_of, write_json
 
 from minicnn.backend.cpu import set_threads
@@ -126,11 +129,15 @@ def measure(options) -> tuple[list[dict], Machine]:
         ratios = [theirs / ours for ours, theirs in zip(configuration.seconds, fastest.seconds, strict=True)]
         ratio, low, high = median_interval(ratios)
         rows.append({"name": configuration.name, "scheme": configuration.scheme, "ranks": configuration.ranks,
-                     "threads": configuration.threads, "seconds": statistics.median(configuration.seconds),
+                     "threads": configuration.threads, "rounds": configuration.seconds,
+                     "seconds": statistics.median(configuration.seconds),
                      "images_per_second": batch / statistics.median(configuration.seconds), "ratio": ratio,
                      "ratio_low": low, "ratio_high": high, "fastest": configuration is fastest,
                      "crowded": configuration.ranks * configuration.threads > cores, **end})
-    return rows, fit(rows, batch)
+    fitted = fit(rows, batch)
+    for row in rows:
+        row["model_ms"] = 1e3 * step(fitted, row["scheme"], row["ranks"], batch) if row["scheme"] in SCHEMES else None
+    return rows, fitted
 
 
 def fit(rows: list[dict], batch: int) -> Machine:
@@ -150,22 +157,22 @@ def fit(rows: list[dict], batch: int) -> Machine:
                    statistics.mean(hidden) if hidden else 1.0, alone["sgd"])
 
 
-def show(rows: list[dict], machine: Machine, batch: int) -> None:
+def show(rows: list[dict], fitted: Machine, batch: int) -> None:
     print(f"{'measured here, batch ' + str(batch):44s}{'ms':>8s}{'images/s':>10s}{'of the fastest alone':>24s}"
           f"{'model, ms':>12s}")
     for row in rows:
-        model = f"{1e3 * step(machine, row['scheme'], row['ranks'], batch):12.0f}" if row["scheme"] in SCHEMES else ""
+        model = "" if row["model_ms"] is None else f"{row['model_ms']:12.0f}"
         print(f"{row['name']:44s}{1e3 * row['seconds']:8.0f}{row['images_per_second']:10.1f}"
               f"{row['ratio']:10.3f} ({row['ratio_low']:.3f}-{row['ratio_high']:.3f}){model}")
-    print(f"the model's numbers here: {1e3 * machine.seconds_per_image:.2f} ms an image and thread, messages "
-          f"{1e6 * machine.latency:.0f} us + bytes / {machine.bandwidth / 1e9:.2f} GB/s, "
-          f"overlap {machine.overlap:.2f}, SGD {1e3 * machine.sgd:.0f} ms")
+    print(f"the model's numbers here: {1e3 * fitted.seconds_per_image:.2f} ms an image and thread, messages "
+          f"{1e6 * fitted.latency:.0f} us + bytes / {fitted.bandwidth / 1e9:.2f} GB/s, "
+          f"overlap {fitted.overlap:.2f}, SGD {1e3 * fitted.sgd:.0f} ms")
 
 
 def predict(options) -> tuple[Machine, dict]:
-    machine = Machine(1 / options.gpu_rate, options.latency, options.bandwidth, options.overlap,
+    gpu = Machine(1 / options.gpu_rate, options.latency, options.bandwidth, options.overlap,
                       5 * 4 * 60_965_224 / options.memory)
-    table = {scheme: {n: efficiency(machine, scheme, n, options.gpu_batch * (1 if scheme == "columns" else n))
+    table = {scheme: {n: efficiency(gpu, scheme, n, options.gpu_batch * (1 if scheme == "columns" else n))
                       for n in COUNTS} for scheme in SCHEMES}
     print(f"\na prediction, not a measurement; assumed: {options.gpu_rate:,.0f} images/s on one GPU, messages "
           f"{1e6 * options.latency:.0f} us + bytes / {options.bandwidth / 1e9:.0f} GB/s between any two, overlap "
@@ -174,10 +181,10 @@ def predict(options) -> tuple[Machine, dict]:
     print(f"{'GPUs':10s}" + "".join(f"{n:>8,d}" for n in COUNTS))
     for scheme, values in table.items():
         print(f"{scheme:10s}" + "".join(f"{value:8.3f}" for value in values.values()))
-    return machine, table
+    return gpu, table
 
 
-def plot(path: str, rows: list[dict], machine: Machine | None, batch: int, table: dict, options) -> None:
+def plot(path: str, rows: list[dict], fitted: Machine | None, batch: int, table: dict, options) -> None:
     """Left what was measured here beside the model, right the prediction."""
     from minicnn.visualize.style import BLUE, GREEN, INK, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
@@ -190,13 +197,13 @@ def plot(path: str, rows: list[dict], machine: Machine | None, batch: int, table
     there.set_title("a prediction, not measured: share of n times one GPU", loc="left", fontsize=9.5, color=INK)
     for scheme, colour in colours.items():
         mine = [row for row in rows if row["scheme"] == scheme]
-        if mine and machine:
-            alone = batch / step(machine, "data", 1, batch)
+        if mine and fitted:
+            alone = batch / step(fitted, "data", 1, batch)
             for row in mine:
                 here.plot(row["ranks"], row["images_per_second"] / alone, "o", color=colour, markersize=6, zorder=3,
                           markerfacecolor="white" if row["crowded"] else colour)
             counts = [1, 2, *(row["ranks"] for row in mine if row["ranks"] > 2 and not row["crowded"])]
-            here.plot(counts, [batch / step(machine, scheme, n, batch) / alone for n in counts], color=colour)
+            here.plot(counts, [batch / step(fitted, scheme, n, batch) / alone for n in counts], color=colour)
         there.plot(list(COUNTS), list(table[scheme].values()), color=colour, linewidth=1.8, linestyle=(0, (5, 2)),
                    label=scheme)
     there.set_xscale("log", base=2)
@@ -234,23 +241,43 @@ def main() -> int:
     parser.add_argument("--memory", type=float, default=1.5e12, help="bytes/s of a GPU's memory (assumed 1.5e12)")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--results", metavar="DIR", type=Path, nargs="?", const=Path(__file__).parent / "results",
+                        help="keep the run, its picture and the page there (default: benchmarks/results)")
     options = parser.parse_args()
     if options.worker:
         scheme, *numbers = options.worker
         worker(scheme, *map(int, numbers))
         return 0
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    busy = others()
     rows, fitted = ([], None) if options.predict_only else measure(options)
     if fitted:
         show(rows, fitted, options.batch)
     assumed, table = predict(options)
-    write_json(options.json, {"batch": options.batch, "pairs": options.pairs, "mpi": options.mpi, "measured": rows,
-                              "fitted": vars(fitted) if fitted else None, "assumed": vars(assumed),
-                              "predicted_efficiency": table})
+    report = {"batch": options.batch, "pairs": options.pairs, "mpi": options.mpi, "others": busy, "busy": BUSY,
+              "measured": rows, "fitted": vars(fitted) if fitted else None, "assumed": vars(assumed),
+              "gpu_batch": options.gpu_batch, "predicted_efficiency": table}
+    write_json(options.json, report)
     if options.plot:
         plot(options.plot, rows, fitted, options.batch, table, options)
         print(f"picture   {Path(options.plot)}")
+    if options.results and fitted:
+        keep(options.results / slug(machine()), report, lambda path: plot(path, rows, fitted, options.batch, table,
+                                                                        options))
     return 0
+
+
+def keep(folder: Path, report: dict, draw) -> None:
+    """This run beside the other kind of ranks, and the page of both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"scaling-{'processes' if report['mpi'] else 'threads'}"
+    write_json(str(folder / f"{name}.json"), report)
+    draw(str(folder / f"{name}.png"))
+    kept = [path for path in (folder / "scaling-threads.json", folder / "scaling-processes.json") if path.exists()]
+    page = folder.parent / f"{folder.name}-scaling.md"
+    page.write_text(scaling_page([json.loads(path.read_text()) for path in kept],
+                                 [f"{folder.name}/{path.stem}.png" for path in kept]))
+    print(f"results   {page}")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_twenty_kills_from_outside(tmp_path):
     """Kill -9 of either column at twenty random moments: all end within 10 s, and the run ends with the same bits."""
     rng, command = np.random.default_rng(3), json.dumps({"images": 48, "epochs": 40, "save_every": 1})
     kills = 0
-    for attempt in range(60):
+    for _ in range(60):
         run = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, "-u", "-m", "tests.parallel.small_ranks",
                                 tmp_path / "killed", command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
@@ -142,7 +142,7 @@ def test_twenty_kills_from_outside(tmp_path):
         else:                                               # through before its time: begin again
             shutil.rmtree(tmp_path / "killed")
     run.communicate(timeout=120)
-    assert run.returncode == 0 and kills == 20, (run.returncode, kills, attempt)
+    assert run.returncode == 0 and kills == 20, (run.returncode, kills)
     locally(tmp_path / "whole", epochs=40)
     same_checkpoints(tmp_path / "killed", tmp_path / "whole")
 

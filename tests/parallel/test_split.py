@@ -13,6 +13,7 @@ from minicnn.layers.activation import ReLU
 from minicnn.layers.lrn import LRN
 from minicnn.models.alexnet import alexnet, reduced_alexnet
 from minicnn.models.cifar import cifar_paper
+from minicnn.parallel import net as net_module
 from minicnn.parallel.comm import RankError
 from minicnn.parallel.local import run_local
 from minicnn.parallel.net import SCHEMES, columns, shard_channels
@@ -138,6 +139,27 @@ def test_two_hundred_steps_of_the_reduced_net(scheme, size, dtype, photographs):
 
     x, labels = photographs(64, every=3)
     compare(make, scheme, size, x[:, :67, :67].astype(dtype), labels, 200, lr=0.001)
+
+
+def test_gradients_are_on_their_way_before_the_backward_pass_is_through(monkeypatch):
+    """Buckets go out while earlier layers are still computing; every gradient is in exactly one of them."""
+    monkeypatch.setattr(net_module, "BUCKET", 200)
+    x, labels = images(tiny_alexnet(), 4)
+
+    def body(comm):
+        net, events = SCHEMES["data"](tiny_alexnet(), comm), []
+        start, done = comm.start_all_reduce, net._gradients_done
+        comm.start_all_reduce = lambda arrays, point: events.append(len(arrays)) or start(arrays, point)
+        net._gradients_done = lambda node: done(node) or events.append(node.name)
+        rows = net.own_rows(4)
+        net.loss(x[rows], labels[rows])
+        net.backward()
+        return events, len(net.params)
+
+    for events, params in run_local(2, body):
+        buckets = [event for event in events if isinstance(event, int)]
+        assert sum(buckets) == params and len(buckets) > 3
+        assert events.index(buckets[0]) < events.index("conv5") < events.index("conv1")
 
 
 def test_columns_meet_where_the_paper_has_them_and_nowhere_else():
