@@ -7,6 +7,7 @@ feed      batches of 128 crops of 224 x 224, mirrored half of the time, minus th
           that does the same with torch operations (processes as workers, and none; the faster is the peer)
 prepare   the whole step (read, decode, resize, checksum, mean, covariance, write) beside threads that decode and resize
           the same bytes and throw the result away
+train     steps of the paper's AlexNet on batches from the prepared set, beside the same steps on one batch over and over
 
 Without --photographs (a folder of images), noise-free patterns are made in the sizes that ImageNet's photographs have.
 """
@@ -36,9 +37,13 @@ from minicnn.data.prepare.run import prepare
 from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
+from minicnn.models.alexnet import alexnet
+from minicnn.train.feed import Feed
+from minicnn.train.sgd import SGD
 
 SIZE, CROP = 256, 224
 BATCHES = 15                   # in one timed run
+STEPS = 4                      # the same, of training: what the loader makes ahead counts little
 PER_SHARD = 256                # so that writing out one shard falls together with decoding the next, as in a large set
 
 
@@ -123,6 +128,30 @@ def taking(batches):
     return lambda: [None for _ in itertools.islice(batches, BATCHES)]
 
 
+# ---- training
+def steps(folder: Path, batch: int):
+    """Two functions that take STEPS training steps: on batches from the shards, and on one batch that stays."""
+    train, augment = open_data(folder).train, Augment(crop=CROP, colour="paper")
+    statistics, net = measure(train), alexnet(num_classes=len(train.classes))
+    feed = Feed(net, augment, statistics.mean, statistics.pca)
+    loader, sgd = Loader(train, batch, shuffle=True, drop_last=True), SGD(net.params, 1e-4)
+
+    def endless():
+        for epoch in itertools.count():
+            for images in loader.epoch(epoch):
+                yield feed.train(images, epoch), images.labels
+
+    def step(x, labels):
+        net.loss(x, labels)
+        net.backward()
+        sgd.step(net.ops)
+
+    batches = endless()
+    x, labels = next(batches)
+    x = x.copy()
+    return (lambda: [step(*next(batches)) for _ in range(STEPS)]), (lambda: [step(x, labels) for _ in range(STEPS)])
+
+
 # ---- preparing
 def our_preparation(source: Path, out: Path):
     def run():
@@ -161,7 +190,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--only", default="", help="feed or prepare")
+    parser.add_argument("--only", default="", choices=["feed", "prepare", "train"], metavar="NAME",
+                        help="feed, prepare or train")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     torch, cores = import_torch(), available_cores()
@@ -176,14 +206,17 @@ def main() -> None:
         print(f"machine   {machine()}; {cores} cores; PyTorch {torch.__version__}; {count} images of 500 x 375, "
               f"{'photographs' if options.photographs else 'patterns'}\n{'':34s}{'ours':>9s}{'theirs':>9s}")
         prepare(str(source), str(out), per_shard=PER_SHARD, progress=False)
-        if options.only != "prepare":
+        if options.only in ("", "feed"):
             ours = our_batches(out, options.batch)
             for workers in (0, cores):
                 rows.append(row(f"feed, beside DataLoader ({workers})", BATCHES * options.batch, ours,
                                 torch_batches(torch, out, options.batch, workers), options.pairs))
-        if options.only != "feed":
+        if options.only in ("", "prepare"):
             rows.append(row("prepare, beside bare decoding", count, our_preparation(source, Path(folder, "again")),
                             bare_decoding(source, cores), options.pairs))
+        if options.only in ("", "train"):
+            rows.append(row("train, beside a repeated batch", STEPS * options.batch, *steps(out, options.batch),
+                            options.pairs))
     write_json(options.json, {"benchmark": "data", "batch": options.batch, "cores": cores, "images": count,
                               "photographs": bool(options.photographs), "peer": f"PyTorch {torch.__version__}",
                               "rows": rows})

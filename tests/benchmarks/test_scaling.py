@@ -72,7 +72,7 @@ def test_close_is_neither():
     rows = made_up_rows()
     rows[1] |= {"ratio": 0.89, "ratio_high": 0.91}
     report = {"machine": "a machine", "python": "3", "numpy": "2", "batch": 128, "pairs": 15, "mpi": False,
-              "others": 0.0, "busy": 0.05, "measured": rows, "fitted": vars(TRUE), "assumed": vars(TRUE), "gpu_batch": 128,
-              "predicted_efficiency": {"columns": {"2": 0.9, "64": float("nan")}}}
+              "others": 0.0, "busy": 0.05, "measured": rows, "fitted": vars(TRUE), "assumed": vars(TRUE),
+              "gpu_batch": 128, "predicted_efficiency": {"columns": {"2": 0.9, "64": float("nan")}}}
     page = scaling_page([report], ["a.png"])
     assert "0.890** of the fastest single process; gate 0.9: close" in page and "| columns | 0.900 |  |" in page
