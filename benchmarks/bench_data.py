@@ -7,7 +7,7 @@ feed      batches of 128 crops of 224 x 224, mirrored half of the time, minus th
           that does the same with torch operations (processes as workers, and none; the faster is the peer)
 prepare   the whole step (read, decode, resize, checksum, mean, covariance, write) beside threads that decode and resize
           the same bytes and throw the result away
-train     steps of the paper's AlexNet on batches from the prepared set, beside the same steps on one batch over and over
+train     steps of the paper's AlexNet on batches from the prepared set, beside such steps on one batch over and over
 
 Without --photographs (a folder of images), noise-free patterns are made in the sizes that ImageNet's photographs have.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from limits import machine
+from limits import BUSY, machine, others, slug
 from PIL import Image
 from side_by_side import compare, import_torch, in_turns, write_json
 
@@ -42,6 +43,7 @@ from minicnn.train.feed import Feed
 from minicnn.train.sgd import SGD
 
 SIZE, CROP = 256, 224
+GATES = {"feed": (1.0, 3000), "prepare": (0.9, None), "train": (0.97, None)}      # times as fast as the peer; images/s
 BATCHES = 15                   # in one timed run
 STEPS = 4                      # the same, of training: what the loader makes ahead counts little
 PER_SHARD = 256                # so that writing out one shard falls together with decoding the next, as in a large set
@@ -184,6 +186,27 @@ def row(name: str, images: int, ours, theirs, pairs: int) -> dict:
     return {"name": name, "ours_images_per_second": a, "theirs_images_per_second": b} | result
 
 
+def page(report: dict) -> str:
+    """What was measured, in Markdown, beside what was asked for."""
+    lines = [f"# Feeding a network: {report['machine']}", "",
+             "Written by `python benchmarks/bench_data.py --results`, never by hand. Both sides of a row are timed in "
+             "turns; *times as fast* is the median of the ratios within a round, with its 90 % interval. "
+             f"{report['images']:,} {'photographs' if report['photographs'] else 'patterns'} of 500 x 375, batches of "
+             f"{report['batch']}, {report['cores']} cores, {report['peer']}, Python {report['python']}, NumPy "
+             f"{report['numpy']}.",
+             *([f"**Other programs used {100 * report['others']:.0f} % of the cores, so a trial.**"]
+               if report["others"] > BUSY else []), "",
+             "| what | images/s | beside | times as fast | gate | reached |", "|---|---:|---:|---:|---|---|"]
+    for row in report["rows"]:
+        ratio, low, high = (1 / row[key] for key in ("ratio", "ratio_high", "ratio_low"))
+        least, rate = GATES[row["name"].split(",")[0]]
+        reached = ratio >= least and (rate is None or row["ours_images_per_second"] >= rate)
+        gate = f"{least:g}x" + (f", {rate:,} images/s" if rate else "")
+        lines.append(f"| {row['name']} | {row['ours_images_per_second']:,.0f} | {row['theirs_images_per_second']:,.0f} | "
+                     f"**{ratio:.2f}** ({low:.2f} to {high:.2f}) | {gate} | {'yes' if reached else 'no'} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photographs", metavar="DIR", help="a folder of photographs; default: patterns")
@@ -193,7 +216,10 @@ def main() -> None:
     parser.add_argument("--only", default="", choices=["feed", "prepare", "train"], metavar="NAME",
                         help="feed, prepare or train")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--results", metavar="DIR", type=Path, nargs="?", const=Path(__file__).parent / "results",
+                        help="keep the run and write its page there (default: benchmarks/results)")
     options = parser.parse_args()
+    busy = others()
     torch, cores = import_torch(), available_cores()
     warnings.filterwarnings("ignore", message=".*not writable.*")      # torch, of a tensor over a read-only map
     set_threads(cores)
@@ -217,9 +243,14 @@ def main() -> None:
         if options.only in ("", "train"):
             rows.append(row("train, beside a repeated batch", STEPS * options.batch, *steps(out, options.batch),
                             options.pairs))
-    write_json(options.json, {"benchmark": "data", "batch": options.batch, "cores": cores, "images": count,
-                              "photographs": bool(options.photographs), "peer": f"PyTorch {torch.__version__}",
-                              "rows": rows})
+    report = {"benchmark": "data", "batch": options.batch, "cores": cores, "images": count, "others": busy,
+              "photographs": bool(options.photographs), "peer": f"PyTorch {torch.__version__}", "rows": rows}
+    write_json(options.json, report)
+    if options.results:
+        kept = options.results / slug(machine()) / "bench_data.json"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(str(kept), report)
+        (options.results / f"{kept.parent.name}-data.md").write_text(page(json.loads(kept.read_text())))
 
 
 if __name__ == "__main__":
