@@ -202,8 +202,8 @@ def page(report: dict) -> str:
         least, rate = GATES[row["name"].split(",")[0]]
         reached = ratio >= least and (rate is None or row["ours_images_per_second"] >= rate)
         gate = f"{least:g}x" + (f", {rate:,} images/s" if rate else "")
-        lines.append(f"| {row['name']} | {row['ours_images_per_second']:,.0f} | {row['theirs_images_per_second']:,.0f} | "
-                     f"**{ratio:.2f}** ({low:.2f} to {high:.2f}) | {gate} | {'yes' if reached else 'no'} |")
+        lines.append(f"| {row['name']} | {row['ours_images_per_second']:,.0f} | "
+                     f"{row['theirs_images_per_second']:,.0f} | **{ratio:.2f}** ({low:.2f} to {high:.2f}) | {gate} | {'yes' if reached else 'no'} |")
     return "\n".join(lines) + "\n"
 
 
