@@ -318,6 +318,9 @@ class Net:
         """What the lead says, on every rank."""
         return what, arrays
 
+    def lead_has_written(self) -> None:
+        """Returns when the lead has come here, too, from writing files."""
+
     def agree(self, wish: bool) -> bool:
         """Whether any rank wishes it."""
         return wish

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from minicnn.backend import cuda_loader
+from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
 from minicnn.backend.ops import OPS, Ops
 from minicnn.errors import DeviceError
@@ -49,6 +50,9 @@ class CudaOps(Ops):
     def from_host(self, array):
         """The array on the device; one that is already there is handed through."""
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
+
+    def crossing(self, place: int = 0) -> Crossing:
+        return self.device.crossing(place)
 
     # ---- activation
     def relu_forward(self, x, y):

@@ -15,6 +15,8 @@ from importlib import import_module, resources
 
 import numpy as np
 
+from minicnn.backend.crossing import Crossing
+from minicnn.backend.cuda_crossing import CupyCrossing
 from minicnn.errors import DeviceError
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
@@ -132,6 +134,11 @@ def why_not() -> str | None:
         return f"the GPU is there, but a kernel cannot be compiled and run ({_line(error)}); {INSTALL}"
 
 
+def current_gpu() -> int | None:
+    """The number of the GPU that the calling thread uses; None where none can be used."""
+    return None if why_not() else int(import_module("cupy").cuda.runtime.getDevice())
+
+
 def _line(error: Exception) -> str:
     """The first line of a message that may have many."""
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -163,6 +170,10 @@ class CupyDevice:
     def owns(self, array) -> bool:
         """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""
         return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
+
+    def crossing(self, place: int) -> Crossing:
+        """How arrays pass between ranks, of which the one at this place on the machine takes the next GPU."""
+        return CupyCrossing(self.cupy, place % self.cupy.cuda.runtime.getDeviceCount())
 
     def compile(self, name: str, text: str, options: tuple[str, ...]):
         """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""

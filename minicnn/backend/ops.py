@@ -21,6 +21,7 @@ from functools import cache
 
 import numpy as np
 
+from minicnn.backend.crossing import Crossing
 from minicnn.errors import DeviceError
 
 # module in kernels/<backend>/ -> the operations it must provide
@@ -69,6 +70,10 @@ class Ops:
         """The array as NumPy's."""
         return np.asarray(array)
 
+    def crossing(self, place: int = 0) -> Crossing:
+        """How this backend's arrays pass between ranks. place: the rank's number among those on this machine."""
+        return Crossing()
+
     def together(self) -> contextlib.AbstractContextManager:
         """Inside, operations that do not need each other's results; they may be done at its end, in one go."""
         return contextlib.nullcontext()
@@ -86,14 +91,25 @@ class Ops:
         return f"Ops({self.name!r})"
 
 
-@cache
 def get_ops(device: str = "auto") -> Ops:
-    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu.
+    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Made once for each GPU.
 
-    "cuda:fp32", "cuda:tf32" (the same as "cuda") and "cuda:bf16" say how its matrix products round (backend/cuda.py).
+    "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda") and "cuda:bf16" say
+    how its matrix products round (backend/cuda.py).
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """
+    on_host = device.partition(":")[0] in ("reference", "cpu")
+    return _kept_ops(device, None if on_host else importlib.import_module("minicnn.backend.cuda_loader").current_gpu())
+
+
+@cache
+def _kept_ops(device: str, gpu: int | None) -> Ops:
+    return make_ops(device)
+
+
+def make_ops(device: str) -> Ops:
+    """What get_ops keeps."""
     if device == "auto":
         loader = importlib.import_module("minicnn.backend.cuda_loader")
         device = "cpu" if loader.why_not() else "cuda"

@@ -12,19 +12,22 @@ within `timeout` seconds, or is somewhere else in its program is named in a Rank
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from minicnn.backend.crossing import Crossing
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.ledger import Ledger
 
 TIMEOUT = 60.0          # seconds a rank waits for another
 FIRST_STEP = 600.0      # at least so many before the first step is through: kernels may have to be compiled
+SAVING = 600.0          # and while rank 0 writes a checkpoint: the disk may be a slow one
 LONG = 7 * 86400.0      # for rank 0 while it looks through a data set
 PIECE = 4 << 20         # elements that are summed at once, so that buffers stay small
 
@@ -37,7 +40,8 @@ class Comm:
     """The ranks, as seen by one of them.
 
     rank, size: 0 .. size-1, and how many.   timeout: seconds to wait for another rank.   ledger: what has crossed.
-    neighbours: how many of the ranks share this machine.
+    neighbours: how many of the ranks share this machine.   place: this one's number among them.   crossing: how the
+    arrays of the ranks' backend pass between them (`work_with`).
     """
 
     def __init__(self, rank: int, size: int, timeout: float = TIMEOUT, ledger: Ledger | None = None):
@@ -45,18 +49,30 @@ class Comm:
             raise ConfigError(f"the time to wait for another rank must be positive, not {timeout} s")
         self.rank, self.size, self.timeout = rank, size, timeout
         self.ledger = ledger or Ledger(rank, size)
-        self.neighbours = size
+        self.neighbours, self.place, self.crossing = size, rank, Crossing()
         self.steady = False                                 # True once a step is through
-        self._waits_long = False
+        self._least_patience = 0.0
         self._side: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
+
+    def work_with(self, crossing: Crossing) -> None:
+        """Arrays are such ones from here on; to be called by the thread that the rank runs in."""
+        self.crossing = crossing
+        crossing.settle()
 
     @property
     def patience(self) -> float:
         """Seconds to wait for another rank now."""
-        if self._waits_long:
-            return LONG
-        return self.timeout if self.steady else max(self.timeout, FIRST_STEP)
+        return max(self.timeout if self.steady else max(self.timeout, FIRST_STEP), self._least_patience)
+
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Inside, this rank waits at least so long for the others."""
+        self._least_patience = seconds
+        try:
+            yield
+        finally:
+            self._least_patience = 0.0
 
     # ---- to be provided by an engine
     def _exchange(self, where: str, sends: list[list], receives: list[list], consume: Callable) -> float:
@@ -106,9 +122,17 @@ class Comm:
     def start_all_reduce(self, arrays: Sequence, point: str = "all_reduce") -> Future:
         """`all_reduce` in the background; `finish` waits for it. The arrays must be left alone until then."""
         if self._worker is None:
-            self._side, self._worker = self._second(), ThreadPoolExecutor(1, f"rank {self.rank}, background")
-        self._side.steady = self.steady
-        return self._worker.submit(self._side.all_reduce, arrays, point)
+            self._side = self._second()
+            self._side.crossing = self.crossing
+            self._worker = ThreadPoolExecutor(1, f"rank {self.rank}, background", self.crossing.settle)
+        self._side.steady, ready = self.steady, self.crossing.mark()
+
+        def reduce():
+            self.crossing.after(ready)                      # on a GPU, the gradients may still be being computed
+            self._side.all_reduce(arrays, point)
+            self.crossing.synchronize()
+
+        return self._worker.submit(reduce)
 
     def finish(self, pending: Sequence[Future], point: str = "all_reduce") -> None:
         """Wait for what `start_all_reduce` has begun; its first error is raised here."""
@@ -145,7 +169,7 @@ class Comm:
         text = json.dumps([what, forms]).encode() if self.rank == 0 else b""
         self._waits_long = True
         length = int(self.numbers([len(text)], "tell")[0, 0])
-        self._waits_long = False
+        self._least_patience = 0.0
         letters = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
         self.broadcast(letters, 0, "tell", "")
         what, forms = json.loads(letters.tobytes())

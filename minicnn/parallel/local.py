@@ -1,6 +1,7 @@
 """Ranks as threads of one process: no launcher and no copies, since a thread can read another's arrays in place.
 
-NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do compute at the same time.
+NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do compute at the same time. With GPUs,
+each rank takes the next one, or shares the only one, and works on a stream of its own.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class LocalComm(Comm):
 
     def _exchange(self, where, sends, receives, consume):
         world, line, rank, waited = self.world, self.line, self.rank, 0.0
+        self.crossing.synchronize()                                 # what I give is computed
         with world.changed:
             if world.failure is not None:
                 world.complain()
@@ -102,7 +104,8 @@ class LocalComm(Comm):
                 waited += time.perf_counter() - began
                 pieces = world.given[line][peer][rank]
                 self._check(where, peer, world.where[line][peer], pieces, receives[peer])
-                consume(peer, pieces)
+                consume(peer, [self.crossing.here(piece) for piece in pieces])
+        self.crossing.synchronize()                                 # and what I was given is read
         began = time.perf_counter()
         with world.changed:
             world.done[line][rank] = number

@@ -46,25 +46,35 @@ class MPIComm(Comm):
                               "sending gradients in the background needs; pip install mpich brings one that is")
         self._spare: dict[tuple[str, int], np.ndarray] = {}
         if mpi is None:                                     # all ranks together, so once and in the same order
-            self._line = self.mpi.Dup()
-            self.neighbours = self.mpi.Split_type(self.MPI.COMM_TYPE_SHARED).Get_size()
+            self._line, here = self.mpi.Dup(), self.mpi.Split_type(self.MPI.COMM_TYPE_SHARED)
+            self.neighbours, self.place = here.Get_size(), here.Get_rank()
 
     def _second(self):
         return MPIComm(self._line, self.timeout, self.ledger)
 
     def _exchange(self, where, sends, receives, consume):
-        tag, greeting = (zlib.crc32(text.encode()) & 0x7FFF for text in (where, f"here: {where}"))
         peers = [peer for peer in range(self.size) if peer != self.rank and (sends[peer] or receives[peer])]
-        coming, going, here = {}, {}, np.zeros(1, np.uint8)
-        greetings = [(peer, self.mpi.Irecv([np.empty(1, np.uint8), self.MPI.BYTE], peer, greeting)) for peer in peers]
-        greeted = [(peer, self.mpi.Isend([here, self.MPI.BYTE], peer, greeting)) for peer in peers]
-        waited = sum(self._wait(request, peer, where) for peer, request in greetings + greeted)
-        for peer in peers:
-            if receives[peer]:
+        waited = self._greet(where, peers)
+        self._hand_over(where, sends, receives, consume)
+        return waited
+
+    def _greet(self, where: str, peers: list[int]) -> float:
+        """Wait until these have come here, too; seconds."""
+        greeting, here = zlib.crc32(f"here: {where}".encode()) & 0x7FFF, np.zeros(1, np.uint8)
+        requests = [(peer, self.mpi.Irecv([np.empty(1, np.uint8), self.MPI.BYTE], peer, greeting)) for peer in peers]
+        requests += [(peer, self.mpi.Isend([here, self.MPI.BYTE], peer, greeting)) for peer in peers]
+        return sum(self._wait(request, peer, where) for peer, request in requests)
+
+    def _hand_over(self, where: str, sends: list[list], receives: list[list], consume: Callable) -> None:
+        """Move the bytes; arrays on a GPU go through pinned memory of the host."""
+        tag, crossing = zlib.crc32(where.encode()) & 0x7FFF, self.crossing
+        coming, going = {}, {}
+        for peer in range(self.size):
+            if peer != self.rank and receives[peer]:
                 memory = self._memory("from", peer, receives[peer])
                 coming[peer] = (self.mpi.Irecv([memory, self.MPI.BYTE], peer, tag), memory)
-        for peer in peers:
-            if sends[peer]:
+        for peer in range(self.size):
+            if peer != self.rank and sends[peer]:
                 going[peer] = self.mpi.Isend([self._packed(peer, sends[peer]), self.MPI.BYTE], peer, tag)
         for peer in range(self.size):
             if peer == self.rank:
@@ -72,10 +82,12 @@ class MPIComm(Comm):
             elif peer in coming:
                 request, memory = coming[peer]
                 self._wait(request, peer, where, len(memory))
-                consume(peer, _unpacked(memory, receives[peer]))
+                pieces = _unpacked(memory, receives[peer])
+                consume(peer, [piece if crossing.is_on_host(target) else crossing.from_host(piece)
+                               for piece, target in zip(pieces, receives[peer], strict=True)])
+        crossing.synchronize()                              # the memory of messages may be written again
         for peer, request in going.items():
             self._wait(request, peer, where)
-        return waited
 
     def _wait(self, request, peer: int, where: str, nbytes: int | None = None) -> float:
         """Until a message is through; seconds."""
@@ -100,16 +112,16 @@ class MPIComm(Comm):
         nbytes = sum(array.nbytes for array in arrays)
         spare = self._spare.get((use, peer))
         if spare is None or len(spare) < nbytes:
-            spare = self._spare[use, peer] = np.empty(nbytes, np.uint8)
+            spare = self._spare[use, peer] = self.crossing.memory(nbytes)
         return spare[:nbytes]
 
     def _packed(self, peer: int, arrays: list) -> np.ndarray:
         """The arrays as bytes, one after the other; without a copy where there is one, in one piece."""
-        if len(arrays) == 1 and arrays[0].flags.c_contiguous:
+        if len(arrays) == 1 and self.crossing.is_on_host(arrays[0]) and arrays[0].flags.c_contiguous:
             return arrays[0].reshape(-1).view(np.uint8)
         memory = self._memory("to", peer, arrays)
         for piece, array in zip(_unpacked(memory, arrays), arrays, strict=True):
-            piece[...] = array
+            self.crossing.to_host(array, piece)
         return memory
 
 
@@ -123,8 +135,11 @@ def _unpacked(memory: np.ndarray, like: list) -> list[np.ndarray]:
 
 
 def run_mpi(body: Callable, timeout: float = TIMEOUT):
-    """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them."""
-    comm = MPIComm(timeout=timeout)
+    """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them.
+
+    GPUs speak to each other by NCCL (nccl.py) where each rank has one of its own and NCCL is installed.
+    """
+    comm = comm_for_gpus(timeout)
     try:
         names = comm.mpi.gather(f"rank {comm.rank} is process {os.getpid()} on {socket.gethostname()}")
         if comm.rank == 0:                                  # mpiexec names a process that was killed by its number
@@ -136,6 +151,14 @@ def run_mpi(body: Callable, timeout: float = TIMEOUT):
     except BaseException as error:
         _stop(comm, error)
         raise
+
+
+def comm_for_gpus(timeout: float = TIMEOUT) -> MPIComm:
+    """An NcclComm where NCCL is installed in all processes; it goes through host memory where it must."""
+    from minicnn.parallel.nccl import NcclComm, nccl_is_there
+
+    comm = MPIComm(timeout=timeout)
+    return NcclComm(comm) if all(comm.mpi.allgather(nccl_is_there())) else comm
 
 
 def _stop(comm: MPIComm, error: BaseException) -> None:

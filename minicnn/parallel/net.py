@@ -22,7 +22,7 @@ import numpy as np
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.graph import Net
 from minicnn.layers.linear import Linear
-from minicnn.parallel.comm import Comm, RankError
+from minicnn.parallel.comm import SAVING, Comm, RankError
 from minicnn.parallel.shares import slices, width
 from minicnn.parallel.split import Splitter, heads
 from minicnn.parallel.transfer import Transfer
@@ -80,6 +80,7 @@ class ParallelNet(Net):
         if not self.split.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to split")
+        comm.work_with(net.ops.crossing(comm.place))        # from here on on the rank's own GPU, where there are some
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
                          device=net.ops.spec, fuse=net.fuse, name=net.name)
         self.lead, self.is_split = comm.rank == 0, True
@@ -244,6 +245,10 @@ class ParallelNet(Net):
 
     def tell(self, what, arrays):
         return self.comm.tell(what, arrays)
+
+    def lead_has_written(self) -> None:
+        with self.comm.patient(SAVING):
+            self.comm.barrier("checkpoint")
 
     def agree(self, wish: bool) -> bool:
         return bool(self.comm.numbers([float(wish)], "agreement").any())

@@ -357,17 +357,17 @@ class Trainer:
         net, statistics = self.net, self.statistics
         params = net.whole({name: param.data for name, param in net.params.items()})
         velocities, tally = net.whole(self.sgd.velocities), net.total(self.tally.state())
-        if not net.lead:
-            return
-        self._metrics_bytes = self._log.position()
-        meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
-                "schedule": self.schedule.state, "tally": tally, "metrics_bytes": self._metrics_bytes,
-                "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
-                "classes": self.train.classes, "statistics_count": statistics.count,
-                "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
-        start = {} if self.start is None else {"start": self.net.ops.to_host(self.start)}
-        save_checkpoint(self.last_path, params, velocities, _arrays(statistics) | start, meta,
-                        also=self.best_path if best else None)
+        if net.lead:
+            self._metrics_bytes = self._log.position()
+            meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
+                    "schedule": self.schedule.state, "tally": tally, "metrics_bytes": self._metrics_bytes,
+                    "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
+                    "classes": self.train.classes, "statistics_count": statistics.count,
+                    "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
+            start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
+            save_checkpoint(self.last_path, params, velocities, _arrays(statistics) | start, meta,
+                            also=self.best_path if best else None)
+        net.lead_has_written()
 
 
 def _arrays(statistics: Statistics) -> dict:

@@ -11,7 +11,7 @@ import pytest
 
 from minicnn.backend import cuda, cuda_loader
 from minicnn.backend.cuda_launcher import Launcher
-from minicnn.backend.ops import OPS, get_ops
+from minicnn.backend.ops import OPS, make_ops
 from minicnn.errors import DeviceError, ShapeError
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import EmulatorDevice, emulated_ops
@@ -185,9 +185,9 @@ def test_bf16_is_rounded_to_the_nearest(tensor_cores):
     ("cuda", "v4", "Tf32"), ("cuda:fp32", "v3", "Tf32"), ("cuda:tf32", "v4", "Tf32"), ("cuda:bf16", "v4", "Bf16")])
 def test_precision(monkeypatch, tmp_path, spec, version, products):
     monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
-    ops = get_ops.__wrapped__(spec)
+    ops = make_ops(spec)
     assert (ops.name, ops.version, ops.products) == ("cuda", version, products)
-    assert get_ops.__wrapped__(ops.spec).spec == ops.spec == (spec if ":" in spec else "cuda:tf32")
+    assert make_ops(ops.spec).spec == ops.spec == (spec if ":" in spec else "cuda:tf32")
 
 
 @pytest.mark.parametrize(("spec", "complaint"), [
@@ -195,7 +195,7 @@ def test_precision(monkeypatch, tmp_path, spec, version, products):
     ("cpu:bf16", "device 'cpu' computes in the precision of its arrays; one can be chosen for cuda alone")])
 def test_precisions_that_do_not_exist(spec, complaint):
     with pytest.raises(DeviceError, match=complaint):
-        get_ops.__wrapped__(spec)
+        make_ops(spec)
 
 
 # ---- why a GPU cannot be used
@@ -252,12 +252,12 @@ def test_the_probe_says_why_not_in_one_line(reason, cupy, message):
 def test_a_device_that_cannot_be_used_is_refused_and_auto_goes_on(monkeypatch):
     monkeypatch.setattr(cuda_loader, "why_not", lambda: "there is no GPU")
     with pytest.raises(DeviceError, match="device 'cuda' cannot be used: there is no GPU; or use --device cpu"):
-        get_ops.__wrapped__("cuda")
-    assert get_ops.__wrapped__("auto").name == "cpu"
+        make_ops("cuda")
+    assert make_ops("auto").name == "cpu"
 
 
 @needs_emulator
 def test_auto_takes_a_gpu_that_works(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_loader, "why_not", lambda: None)
     monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
-    assert get_ops.__wrapped__("auto").name == "cuda"
+    assert make_ops("auto").name == "cuda"

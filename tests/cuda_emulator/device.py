@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda import CudaOps
 from tests.cuda_emulator.build import EmulatorError, Library
 
@@ -54,6 +55,10 @@ class EmulatorDevice:
     @staticmethod
     def owns(array) -> bool:
         return isinstance(array, np.ndarray)
+
+    @staticmethod
+    def crossing(place: int) -> Crossing:
+        return Crossing()                                   # its arrays are NumPy's
 
     def compile(self, name: str, text: str, options: tuple[str, ...]) -> Library:
         return Library(text, options, self.cache_folder)

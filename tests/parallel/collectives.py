@@ -1,4 +1,7 @@
-"""Everything that ranks can do together, compared with NumPy: mpiexec -n 3 python -m tests.parallel.collectives."""
+"""Everything that ranks can do together, compared with NumPy: mpiexec -n 3 python -m tests.parallel.collectives [far].
+
+With `far`, the arrays are such as a message cannot be made of, as those on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,43 @@ import sys
 
 import numpy as np
 
+from minicnn.backend.crossing import Crossing
 from minicnn.parallel import comm as comm_module
 from minicnn.parallel.launch import launch
 
 
-def check_collectives(comm) -> list[np.ndarray]:
+class Far(np.ndarray):
+    """Stands for an array on a GPU."""
+
+
+class FarCrossing(Crossing):
+    """Counts the copies to and from host memory."""
+
+    copies = 0
+
+    def is_on_host(self, array):
+        return not isinstance(array, Far)
+
+    def to_host(self, array, target):
+        self.copies += not self.is_on_host(array)
+        target[...] = array
+
+    def from_host(self, array):
+        self.copies += 1
+        return array.copy().view(Far)
+
+
+def check_collectives(comm, kind=np.ndarray) -> list[np.ndarray]:
     """Each operation of `comm`, sums in the order of the ranks; returns what it reduced, the same on every rank."""
     size, rng = comm.size, np.random.default_rng(1)                            # the same numbers on every rank
-    arrays = [rng.standard_normal((size, 5)).astype(np.float32) for _ in range(size)]
-    many = [[rng.standard_normal(n).astype(np.float32) for n in (1, 3, 20)] for _ in range(size)]
+    arrays = [rng.standard_normal((size, 5)).astype(np.float32).view(kind) for _ in range(size)]
+    many = [[rng.standard_normal(n).astype(np.float32).view(kind) for n in (1, 3, 20)] for _ in range(size)]
 
-    gathered = np.empty((size, size, 5), np.float32)
+    gathered = np.empty((size, size, 5), np.float32).view(kind)
     comm.all_gather(arrays[comm.rank], gathered)
     np.testing.assert_array_equal(gathered, arrays)
 
-    summed = np.empty(5, np.float32)
+    summed = np.empty(5, np.float32).view(kind)
     comm.reduce_scatter(arrays[comm.rank], summed)
     expected = arrays[0][comm.rank].copy()
     for array in arrays[1:]:
@@ -36,7 +61,7 @@ def check_collectives(comm) -> list[np.ndarray]:
         np.testing.assert_array_equal(later[i], reduced[i])
     comm.must_agree({"what was reduced": np.concatenate(reduced)})             # to the bit, on every rank
 
-    sent = np.full(3, float(comm.rank))
+    sent = np.full(3, float(comm.rank)).view(kind)
     comm.broadcast(sent, size - 1)
     np.testing.assert_array_equal(sent, float(size - 1))
     comm.barrier()
@@ -45,8 +70,16 @@ def check_collectives(comm) -> list[np.ndarray]:
     return reduced
 
 
+def check_far(comm) -> None:
+    """The same with arrays of which no message can be made: they have passed through host memory, all of them."""
+    comm.work_with(FarCrossing())
+    assert all(isinstance(array, Far) for array in check_collectives(comm, Far))
+    assert comm.crossing.copies > 10 or comm.size == 1
+
+
 if __name__ == "__main__":
     comm_module.PIECE = 7                                                      # so that arrays are cut
-    launch(None, lambda neighbours: None, lambda comm, _: check_collectives(comm), 60.0)
+    check = check_far if "far" in sys.argv else check_collectives
+    launch(None, lambda neighbours: None, lambda comm, _: check(comm), 60.0)
     print("all as in NumPy", flush=True)
     sys.exit(0)

@@ -1,7 +1,7 @@
 """A small training run under mpiexec, for tests that disturb it: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
 
-settings: scheme, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps], after how many steps a rank
-kills itself, or falls asleep; other_seed: a rank that begins with other weights. Once a rank trains it prints its
+settings: scheme, device, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps], after how many steps a
+rank kills itself, or falls asleep; other_seed: a rank that begins with other weights. Once a rank trains it prints its
 process, for those who would kill it.
 """
 
@@ -20,7 +20,7 @@ from tests.train.small_run import small_net, small_trainer
 
 def train(comm, run_dir: str, settings: dict):
     seed = 2 if comm.rank == settings.get("other_seed") else 1
-    net = SCHEMES[settings.get("scheme", "columns")](small_net(seed=seed), comm)
+    net = SCHEMES[settings.get("scheme", "columns")](small_net(settings.get("device", "reference"), seed), comm)
     say = None if settings.get("quiet") else print
     trainer = small_trainer(run_dir, images=settings.get("images", 96), net=net, say=say,
                             save_every=settings.get("save_every", 0))

@@ -61,10 +61,10 @@ def test_processes_compute_the_bits_of_threads(tmp_path, scheme, ranks):
 
 
 @needs_mpi
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_collectives(ranks):
-    done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.collectives"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize(("ranks", "arrays"), [(2, "near"), (3, "near"), (4, "near"), (2, "far"), (3, "far")])
+def test_collectives(ranks, arrays):
+    done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.collectives", arrays],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.count("all as in NumPy") == ranks, done.stdout + done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from minicnn.data.procedural import procedural_sets
 from minicnn.parallel.comm import RankError
 from minicnn.parallel.local import run_local
 from minicnn.parallel.net import SCHEMES
+from minicnn.train import loop
 from minicnn.train.checkpoint import load_checkpoint
 from minicnn.train.metrics import read_metrics
 from tests.parallel.training import displacement
@@ -84,6 +86,19 @@ def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, schem
         assert logs[0] == logs[1]
     for name in ("one", "four"):
         assert displacement(START, checkpoint(tmp_path / name).params, whole.params) < 1e-3, name
+
+
+def test_a_slow_disk_is_not_a_hang(tmp_path, monkeypatch):
+    """Rank 0 writes for two seconds; rank 1 waits for it, with a timeout of a tenth of that."""
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *args, **options: (time.sleep(2), save(*args, **options)))
+
+    def body(comm):
+        comm.timeout = 0.2
+        small_trainer(tmp_path, images=48, net=SCHEMES["data"](small_net(), comm)).fit(1)
+        return comm.steady, comm.patience
+
+    assert run_local(2, body, timeout=300) == [(True, 0.2)] * 2
 
 
 def test_only_the_lead_looks_through_the_images(tmp_path, monkeypatch):

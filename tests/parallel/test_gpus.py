@@ -1,0 +1,145 @@
+"""Ranks whose arrays are on GPUs: what a stream has not computed yet must not be read; and the same on real GPUs.
+
+Without a GPU, streams are played: work that a rank has asked for is done when somebody waits for it, and no earlier.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from minicnn.backend import cuda_loader
+from minicnn.backend.crossing import Crossing
+from minicnn.backend.ops import get_ops
+from minicnn.models.alexnet import reduced_alexnet
+from minicnn.parallel.local import run_local
+from minicnn.parallel.nccl import nccl_is_there
+from tests.graphs import images
+from tests.parallel.test_mpi import MPIEXEC, ROOT, needs_mpi
+from tests.parallel.test_split import compare
+
+
+class Stream(threading.local):
+    """A thread's: work that was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+
+class Late(Crossing):
+    """A GPU that computes as late as it may."""
+
+    def __init__(self):
+        self.stream, self.threads, self.fetched = Stream(), [], 0
+
+    def settle(self):
+        self.threads.append(threading.current_thread().name)
+
+    def ask(self, array, value):
+        self.stream.asked.append(lambda: array.fill(value))
+
+    def mark(self):
+        asked, self.stream.asked = self.stream.asked, []
+        return asked
+
+    def after(self, mark):
+        self.stream.asked += mark
+
+    def synchronize(self):
+        for work in self.stream.asked:
+            work()
+        self.stream.asked = []
+
+    def here(self, array):
+        self.fetched += 1
+        return array
+
+
+def test_what_is_handed_over_is_computed():
+    def body(comm):
+        comm.work_with(Late())
+        x, y = np.zeros(5), np.zeros((2, 5))
+        comm.crossing.ask(x, comm.rank + 1)
+        comm.all_gather(x, y)
+        return y, comm.crossing.fetched
+
+    for y, fetched in run_local(2, body):
+        assert y[:, 0].tolist() == [1, 2] and fetched == 1
+
+
+def test_gradients_are_computed_before_they_are_summed_in_the_background():
+    """The thread in the background waits for what the rank had asked for, and for no more."""
+    def body(comm):
+        comm.work_with(Late())
+        gradient, other = np.zeros(7), np.zeros(7)
+        comm.crossing.ask(gradient, comm.rank + 1)
+        pending = comm.start_all_reduce([gradient])
+        comm.crossing.ask(other, 5)
+        comm.finish([pending])
+        later = other.copy()
+        comm.crossing.synchronize()
+        return gradient, later, other, comm.crossing.threads
+
+    for rank, (gradient, later, other, threads) in enumerate(run_local(2, body)):
+        assert gradient.tolist() == [3] * 7 and not later.any() and other.all()
+        assert len(threads) == 2 and threads[1].startswith(f"rank {rank}, background")
+
+
+def test_the_host_needs_nothing_of_this():
+    crossing, x = get_ops("cpu").crossing(1), np.arange(3.0)
+    assert crossing.gpu is None and crossing.here(x) is x and crossing.from_host(x) is x and crossing.is_on_host(x)
+    crossing.synchronize(), crossing.after(crossing.mark())
+    target = np.zeros(3)
+    crossing.to_host(x, target)
+    assert target.tolist() == [0, 1, 2] and crossing.memory(4).nbytes == 4
+
+
+@pytest.fixture
+def gpus():
+    """How many GPUs there are."""
+    if reason := cuda_loader.why_not():
+        pytest.skip(reason)
+    import cupy
+
+    return cupy.cuda.runtime.getDeviceCount()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
+def test_two_ranks_on_the_gpus_there_are(gpus, scheme):
+    """On one GPU both ranks have a stream of their own; with two, each has its own GPU."""
+    def make():
+        return reduced_alexnet(num_classes=6, device="cuda:fp32")
+
+    x, labels = images(make(), 16)
+    compare(make, scheme, 2, 50 * x.astype(np.float32), labels, 20, lr=0.001)
+
+
+@pytest.mark.cuda
+@needs_mpi
+@pytest.mark.parametrize("scheme", ["columns", "data"])
+def test_two_processes_on_the_gpus_there_are(gpus, tmp_path, scheme):
+    """By NCCL where each process has a GPU of its own; on one GPU through pinned memory."""
+    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.small_ranks", tmp_path,
+                           f'{{"scheme": "{scheme}", "device": "cuda:fp32", "images": 48}}'], cwd=ROOT,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.cuda
+@needs_mpi
+def test_gpus_speak_by_nccl(gpus):
+    if gpus < 2 or not nccl_is_there():
+        pytest.skip(f"needs two GPUs and NCCL; here {'is' if nccl_is_there() else 'is no'} NCCL, GPUs: {gpus}")
+    program = ("from minicnn.backend.ops import get_ops; from minicnn.parallel.mpi import run_mpi\n"
+               "def body(comm):\n"
+               "    ops = get_ops('cuda'); comm.work_with(ops.crossing(comm.place)); assert comm._nccl is not None\n"
+               "    import cupy; x = cupy.full(9, comm.rank + 1.0); comm.all_reduce([x]); assert (x == 3).all()\n"
+               "run_mpi(body)")
+    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
