@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from minicnn.models.alexnet import alexnet
+from minicnn.parallel.local import run_local
+from tests.parallel.test_mpi import MPIEXEC, ROOT, needs_mpi
 from tests.parallel.test_split import compare
+from tests.parallel.twenty_steps import COUNT, LR, twenty_steps
 
 
 @pytest.mark.slow
@@ -14,5 +20,17 @@ from tests.parallel.test_split import compare
 def test_twenty_steps(photographs, scheme, dtype):
     """The loss falls from 7.0 to 0.7. With 32 images rounding is not magnified beyond the tolerance: the columns' other
     order of adding up makes 0.5e-3 of conv1's displacement; with 8 images 1e-3, and 4e-3 at five times the rate."""
-    x, labels = photographs(32)
-    compare(lambda: alexnet(dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=1e-4)
+    x, labels = photographs(COUNT)
+    compare(lambda: alexnet(dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=LR)
+
+
+@pytest.mark.slow
+@needs_mpi
+@pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
+def test_twenty_steps_under_mpiexec(photographs, scheme):
+    """Processes end with the bits of threads, which the test before compares with the network on one rank."""
+    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.twenty_steps", scheme], cwd=ROOT,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    threads = run_local(2, lambda comm: twenty_steps(comm, scheme), timeout=300)[0]
+    assert f"checksum {threads}\n" in done.stdout
