@@ -1,6 +1,6 @@
 """Feeding a network: batches from a prepared set, ours beside PyTorch's, and `minicnn prepare` beside bare decoding.
 
-    python benchmarks/bench_data.py [--photographs DIR] [--images 2048] [--pairs 9] [--json FILE]
+    python benchmarks/bench_data.py [--photographs DIR] [--images 2048] [--pairs 9] [--only NAME] [--results]
 
 feed      batches of 128 crops of 224 x 224, mirrored half of the time, minus the mean image, colours shifted as in
           section 4.1 of the paper: our loader and augmentation, beside a torch DataLoader over the same memory map
@@ -250,6 +250,9 @@ def main() -> None:
     if options.results:
         kept = options.results / slug(machine()) / "bench_data.json"
         kept.parent.mkdir(parents=True, exist_ok=True)
+        measured = {row["name"] for row in rows}            # with --only, the other rows stay
+        earlier = json.loads(kept.read_text())["rows"] if kept.exists() else []
+        report["rows"] = [row for row in earlier if row["name"] not in measured] + rows
         write_json(str(kept), report)
         (options.results / f"{kept.parent.name}-data.md").write_text(page(json.loads(kept.read_text())))
 

@@ -248,6 +248,8 @@ def main() -> int:
         scheme, *numbers = options.worker
         worker(scheme, *map(int, numbers))
         return 0
+    if options.results and options.predict_only:
+        parser.error("--results keeps what is measured, and --predict-only measures nothing: choose one of them")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     busy = others()
     rows, fitted = ([], None) if options.predict_only else measure(options)

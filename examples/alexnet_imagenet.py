@@ -107,7 +107,7 @@ def train_run(options: argparse.Namespace) -> int:
     set_threads(settings["threads"])
     report = judge(net, splits, run_dir / BEST, settings["batch"], options.ten_crop, draw_into=run_dir)[1]
     if options.results:
-        settings = named(settings)
+        settings = named(read_settings(run_dir / BEST)["about"])
         report |= {"settings": settings, "trained_on": len(splits.train), "classes": len(splits.classes),
                    "note": options.note, "minutes": training_minutes(run_dir / METRICS),
                    "command": command(settings), "machine": machine(settings["device"])}
@@ -156,6 +156,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
 
 def evaluate_run(options: argparse.Namespace) -> int:
     """Judge the best checkpoint of a run on the test images, by one crop and by ten; of several, also their average."""
+    if options.results:
+        raise ConfigError("--results keeps a training run, and --evaluate only judges: leave one of the two out")
     judged, data = [], None
     for which in options.evaluate:
         checkpoint = find_checkpoint(options.out, which, BEST)
@@ -286,10 +288,13 @@ def named(settings: dict) -> dict:
 
 def command(settings: dict) -> str:
     """What starts this run again."""
-    flags = {knob: settings[knob] for knob in ("data", "variant", "recipe", *ASKED, "seed", "parallel", "ranks",
-                                               "init_from", "new_head")} | {"freeze": ",".join(settings["freeze"])}
+    flags = {knob: settings[knob] for knob in ("data", "variant", "recipe", *ASKED, "seed", "device", "threads",
+                                               "parallel", "ranks", "init_from", "new_head")}
+    flags["freeze"], start = ",".join(settings["freeze"]), ["python"]
+    if started_ranks():
+        start, flags["ranks"] = ["mpiexec", "-n", str(started_ranks()), "python"], None
     flags = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, "none", "")}
-    return shlex.join(["python", "examples/alexnet_imagenet.py", *(
+    return shlex.join([*start, "examples/alexnet_imagenet.py", *(
         f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value is not False)])
 
 

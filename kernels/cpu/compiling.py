@@ -1,8 +1,8 @@
 """How the kernels of this folder are compiled: Numba, without Python's lock, kept on disk from run to run.
 
 Compiled code lies beside each file and is renewed when that file changes: after a change of the options here, or of
-philox.py, vectors.py, llvm_code.py, tile.py, microkernel.py or product.py, which are compiled into their callers,
-delete kernels/cpu/__pycache__.
+philox.py, vectors.py, llvm_code.py, tile.py, microkernel.py, product.py or winograd.py, which are compiled into their
+callers, delete kernels/cpu/__pycache__.
 """
 
 from __future__ import annotations

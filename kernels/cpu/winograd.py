@@ -245,7 +245,7 @@ def convolve(source, target, panels, addresses, sums, U, V, M, patches, rows, ze
 
 
 def space(outputs, taps, N, P, Q, groups, depth, columns, dtype):
-    """Work space, the packed kernel first; then each thread's addresses and sums, U, V, M, patch and rows."""
+    """Work space: the packed kernel, each thread's addresses and sums, U, V, M, patches and rows; zeros, the bias."""
     panels, _, addresses, _, sums = panel_space(groups, columns, taps * taps, depth, dtype)
     places, tiles = (outputs + taps - 1) ** 2, N * -(-P // outputs) * -(-Q // outputs)
     tiles, (_, count, _, _, width) = min(TILES, -(-tiles // (2 * threads()))), panels[0]

@@ -51,11 +51,11 @@ def _transform_gradient(first, last, dy, k0, W, down, across, patch, zeros, rows
 
 
 @kernel
-def _sum_tiles(first, last, panel0, panel1, x, dy, S, V, W, down, across, top, left, patch, columns, zeros, rows, shape,
-               tiles):
+def _sum_tiles(first, last, panel0, panel1, x, dy, S, V, W, down, across, top, left, patch, dy_patch, zeros, rows,
+               shape, tiles):
     """S[:, panel0..panel1] (places, panels, C/G, width) = sum of V' W over tiles first..last.
 
-    shape: outputs, taps and lanes of the forward pass.   patch (places, CHANNELS), columns (places, width), rows:
+    shape: outputs, taps and lanes of the forward pass.   patch (places, CHANNELS), dy_patch (places, width), rows:
     scratch.   tiles: address of microkernel.outer_tiles.
     """
     outputs, taps, lanes = shape
@@ -76,7 +76,7 @@ def _sum_tiles(first, last, panel0, panel1, x, dy, S, V, W, down, across, top, l
                 transform_input(begin, end, x, g * D, (g + 1) * D, V, D + APART, down, across, top, left, patch, zeros,
                                 rows, shape)
                 done = g
-            _transform_gradient(begin, end, dy, panel * width, W, down, across, columns, zeros, rows,
+            _transform_gradient(begin, end, dy, panel * width, W, down, across, dy_patch, zeros, rows,
                                 (taps, outputs, lanes))
             for place in range(places):
                 call(tiles, (V.ctypes.data + place * V.strides[0], 0, (D + APART) * size,
@@ -111,7 +111,7 @@ def _add_weights(first, last, S, dw, patch, rows, shape):
                     dw[r, s, d, index(panel * width + k)] += patch[R * side + s, k]
 
 
-def weights(x, dy, dw, S, V, W, patches, columns, rows, zeros, *, top, left):
+def weights(x, dy, dw, S, V, W, patches, dy_patches, rows, zeros, *, top, left):
     """dw (R, R, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); the arrays from S on are those of `space`.
 
     top, left: padding of x.
@@ -125,10 +125,10 @@ def weights(x, dy, dw, S, V, W, patches, columns, rows, zeros, *, top, left):
 
     def sums(lane, part, first, last, panel0, panel1):
         _sum_tiles(first, last, panel0, panel1, x, dy, S[part], V[lane], W[lane], down, across, top, left,
-                   patches[lane], columns[lane], zeros, rows[lane], shape, function)
+                   patches[lane], dy_patches[lane], zeros, rows[lane], shape, function)
 
     def ends(lane, first, last):
-        _add_weights(first, last, S, dw, columns[lane], rows[lane], shape)
+        _add_weights(first, last, S, dw, dy_patches[lane], rows[lane], shape)
 
     everyone = list(range(threads()))
     run([(part, *tiles, *panels_of) for part, tiles in enumerate(split(N * down * across, parts))
@@ -141,7 +141,7 @@ def space(edge, R, N, P, Q, groups, depth, columns, dtype):
     _, vectors, lanes = tile_for(columns, np.dtype(dtype).itemsize)
     width, places, workers = len(vectors) * len(lanes), (edge + R - 1) ** 2, threads()
     panels, tiles = groups * columns // width, N * -(-P // edge) * -(-Q // edge)
-    parts, chunk = max(1, workers // panels), min(TILES, tiles)
+    parts, chunk = max(1, min(workers // panels, tiles)), min(TILES, tiles)
     return [((parts, places, panels, depth, width), dtype), ((workers, places, chunk * (depth + APART) + APART), dtype),
             ((workers, places, chunk * width + APART), dtype), ((workers, places, CHANNELS), dtype),
             ((workers, places, width), dtype), ((workers, edge + R - 1), np.int64), ((depth + width,), dtype)]

@@ -14,6 +14,7 @@ class Crossing:
     """Arrays of the host."""
 
     gpu: int | None = None              # number of the GPU that the arrays are on
+    name: str | None = None             # and what it is called by every process of this machine
 
     def settle(self) -> None:
         """The calling thread works with such arrays from here on."""
@@ -27,7 +28,7 @@ class Crossing:
     def synchronize(self) -> None:
         """Wait until what the calling thread has asked for is done."""
 
-    def here(self, array):
+    def fetch(self, array):
         """Another rank's array, of the same process, where this rank can compute with it."""
         return array
 

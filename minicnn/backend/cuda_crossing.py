@@ -31,10 +31,19 @@ class CupyCrossing(Crossing):
     def synchronize(self) -> None:
         self.cupy.cuda.get_current_stream().synchronize()
 
-    def here(self, array):
+    def fetch(self, array):
         if self.is_on_host(array) or array.device.id == self.gpu:
             return array
-        return array.copy()                                 # CuPy copies to the current GPU
+        with array.device:                                  # whose default stream does not wait for this rank's
+            whole = self.cupy.ascontiguousarray(array)
+            self.synchronize()
+        copy = whole.copy()                                 # CuPy copies to the current GPU
+        self.synchronize()                                  # before `whole` goes back to where it is from
+        return copy
+
+    @property
+    def name(self) -> str:
+        return self.cupy.cuda.runtime.deviceGetPCIBusId(self.gpu)
 
     def memory(self, nbytes: int) -> np.ndarray:
         """Pinned: the copies to and from it need no detour."""

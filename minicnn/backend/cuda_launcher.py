@@ -11,6 +11,7 @@ A device is small: empty, zeros, from_host, to_host, owns, compile, function, la
 
 from __future__ import annotations
 
+import threading
 from math import prod
 
 import numpy as np
@@ -42,7 +43,7 @@ class Launcher:
         self.device, self.products = device, products
         self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function
         self._modules: dict[tuple[str, str], object] = {}
-        self._scratch = None
+        self._scratch = threading.local()                           # ranks that are threads have a stream each
 
     def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
@@ -120,11 +121,12 @@ class Launcher:
                 for start, shape in zip(starts.tolist(), shapes, strict=False)]
 
     def scratch(self, shapes: list[tuple[int, ...]], dtype) -> list:
-        """The same in memory that this backend keeps, for operations that are given none; grows, and then stays."""
+        """The same in memory that each thread keeps, for operations that are given none; it grows, and then stays."""
         needed = sum(aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
-        if self._scratch is None or self._scratch.size < needed:
-            self._scratch = self.device.empty((needed,), "uint8")
-        return self.arrays_in(self._scratch, shapes, dtype)
+        memory = getattr(self._scratch, "memory", None)
+        if memory is None or memory.size < needed:
+            memory = self._scratch.memory = self.device.empty((needed,), "uint8")
+        return self.arrays_in(memory, shapes, dtype)
 
     def each(self, file: str, kernel: str, n: int, *arguments) -> None:
         """A kernel that walks over n numbers, 16 bytes to a thread."""

@@ -109,7 +109,7 @@ def _kept_ops(device: str, gpu: int | None) -> Ops:
 
 
 def make_ops(device: str) -> Ops:
-    """What get_ops keeps."""
+    """The same, made anew with each call."""
     if device == "auto":
         loader = importlib.import_module("minicnn.backend.cuda_loader")
         device = "cpu" if loader.why_not() else "cuda"

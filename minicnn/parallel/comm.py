@@ -55,9 +55,13 @@ class Comm:
         self._side: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
 
-    def work_with(self, crossing: Crossing) -> None:
-        """Arrays are such ones from here on; to be called by the thread that the rank runs in."""
-        self.crossing = crossing
+    def work_with(self, crossing: Crossing, in_background: bool = False) -> None:
+        """Arrays are such ones from here on; to be called by the thread that the rank runs in.
+
+        in_background: whether it is `start_all_reduce` that moves nearly all of them.
+        """
+        self.close()
+        self.crossing, self._side = crossing, None
         crossing.settle()
 
     @property
@@ -68,11 +72,11 @@ class Comm:
     @contextlib.contextmanager
     def patient(self, seconds: float) -> Iterator[None]:
         """Inside, this rank waits at least so long for the others."""
-        self._least_patience = seconds
+        before, self._least_patience = self._least_patience, seconds
         try:
             yield
         finally:
-            self._least_patience = 0.0
+            self._least_patience = before
 
     # ---- to be provided by an engine
     def _exchange(self, where: str, sends: list[list], receives: list[list], consume: Callable) -> float:
@@ -167,9 +171,8 @@ class Comm:
         arrays = arrays or {}
         forms = [[name, str(array.dtype), array.shape] for name, array in arrays.items()]
         text = json.dumps([what, forms]).encode() if self.rank == 0 else b""
-        self._waits_long = True
-        length = int(self.numbers([len(text)], "tell")[0, 0])
-        self._least_patience = 0.0
+        with self.patient(LONG):
+            length = int(self.numbers([len(text)], "tell")[0, 0])
         letters = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
         self.broadcast(letters, 0, "tell", "")
         what, forms = json.loads(letters.tobytes())

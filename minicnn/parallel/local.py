@@ -104,7 +104,7 @@ class LocalComm(Comm):
                 waited += time.perf_counter() - began
                 pieces = world.given[line][peer][rank]
                 self._check(where, peer, world.where[line][peer], pieces, receives[peer])
-                consume(peer, [self.crossing.here(piece) for piece in pieces])
+                consume(peer, [self.crossing.fetch(piece) for piece in pieces])
         self.crossing.synchronize()                                 # and what I was given is read
         began = time.perf_counter()
         with world.changed:

@@ -1,14 +1,16 @@
 """Ranks as processes whose GPUs speak to each other by NCCL: no way through the host's memory.
 
-MPI starts the ranks, says who is there, and moves what is NumPy's; NCCL moves what lies on a GPU. Every rank needs a
-GPU of its own, which NCCL insists on; where some share one, or with arrays of the host, this is MPIComm and no more.
-Only sends and receives are used: the sums are formed as everywhere else (comm.py), to the same bits.
+MPI starts the ranks, says who is there and how much is coming, and moves what is NumPy's; NCCL moves what lies on a
+GPU. It wants a GPU for every rank, and one thing at a time: so of a rank's two lines only the one that moves most has
+NCCL (with data, the gradients in the background; elsewhere what crosses within a pass), and the other goes through the
+host. Only sends and receives are used: the sums are formed as everywhere else (comm.py), to the same bits.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 import time
 import warnings
 
@@ -36,14 +38,22 @@ class NcclComm(MPIComm):
         self._over = comm
         super().__init__(comm.mpi, comm.timeout, comm.ledger)
         self.neighbours, self.place = comm.neighbours, comm.place
-        self._nccl = None
+        self._nccl, self._joins_in_background = None, False
 
-    def work_with(self, crossing):
-        super().work_with(crossing)
-        mine = None if crossing.gpu is None else (socket.gethostname(), crossing.gpu)
-        everyone = self.mpi.allgather(mine)
-        if None not in everyone and len(set(everyone)) == self.size > 1:
-            self._nccl = self._join()
+    def work_with(self, crossing, in_background=False):
+        super().work_with(crossing, in_background)
+        self.barrier("GPUs")                                # a rank that hangs is named here; NCCL would wait for ever
+        gpus = self.mpi.allgather(None if crossing.name is None else f"{socket.gethostname()}, GPU {crossing.name}")
+        self._nccl, self._joins_in_background = None, False
+        if None in gpus:
+            return
+        shared = len(set(gpus)) < self.size
+        if self.rank == 0:
+            way = "through host memory, since ranks share a GPU: " if shared else "by NCCL: "
+            print(f"{'messages':13s}{way}{'; '.join(gpus)}", file=sys.stderr, flush=True)
+        if not shared and self.size > 1:
+            self._joins_in_background = in_background
+            self._nccl = None if in_background else self._join()
 
     def _join(self):
         """NCCL's communicator; all ranks together."""
@@ -54,7 +64,7 @@ class NcclComm(MPIComm):
 
     def _second(self):
         side = NcclComm(self._over._second())
-        if self._nccl is not None:
+        if self._joins_in_background:
             side._nccl = side._join()
         return side
 

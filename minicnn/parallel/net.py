@@ -80,7 +80,8 @@ class ParallelNet(Net):
         if not self.split.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to split")
-        comm.work_with(net.ops.crossing(comm.place))        # from here on on the rank's own GPU, where there are some
+        only_gradients = by_rows and not any(self.split.channels.values())     # cross, and nothing within a pass
+        comm.work_with(net.ops.crossing(comm.place), only_gradients)           # on the rank's own GPU from here on
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
                          device=net.ops.spec, fuse=net.fuse, name=net.name)
         self.lead, self.is_split = comm.rank == 0, True

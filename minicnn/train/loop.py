@@ -98,6 +98,7 @@ class Trainer:
         self.loader = self._loader()
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
         self.tally, self.best = Tally(), None
+        self._seen = self.tally.state()                 # what of the tally the watch has looked at
         self._watch = Watch(train.labels)
         self.statistics: Statistics | None = None
         self.start = None                               # what the first layer's weights began as, for its picture
@@ -263,7 +264,7 @@ class Trainer:
         log_every, stalls = max(1, steps // 100), None
         progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
                             batch_size, self.progress)
-        began, seen = time.perf_counter(), self.tally.state()
+        began, self._seen = time.perf_counter(), self.tally.state()
         with contextlib.closing(progress), net.ops.telling_of_compiling(progress.compiling), \
                 contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
@@ -281,9 +282,9 @@ class Trainer:
                 if self.step % log_every == 0:
                     self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
                                      "lr": sgd.lr, "loss": loss, "time": stalls.lap()})
-                if self.step % LOOK_EVERY == 0 and self.step < steps:
-                    self._look(feed, self.tally.since(seen))
-                    seen = self.tally.state()
+                if self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps:
+                    self._look(feed, self.tally.since(self._seen).result())
+                    self._seen = self.tally.state()
                 if net.agree(interrupt.wanted):
                     return False
                 if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
@@ -308,6 +309,7 @@ class Trainer:
         if is_best:
             self.best = {"epoch": self.epoch + 1, "top1": val.top1, "loss": val.loss}
         train = Tally(**self.net.total(self.tally.state())).result()
+        lately = Tally(**self.net.total(self.tally.since(self._seen).state())).result()
         self.sgd.lr = self._rate(len(self.loader) - 1)  # a run may have been resumed after the last step
         self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
@@ -316,7 +318,7 @@ class Trainer:
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
         self.save(best=is_best)
-        self._look(feed, train, val)
+        self._look(feed, lately, val)
         try:
             self.on_epoch()
         except OSError as error:                        # a full disk, say

@@ -45,9 +45,9 @@ class Tally:
         images = max(self.images, 1)
         return {"loss": self.loss / images, "top1": self.top1 / images, "top5": self.top5 / images}
 
-    def since(self, state: dict[str, float]) -> dict[str, float]:
-        """The result of the images since this earlier `state`."""
-        return Tally(**{name: now - state[name] for name, now in self.state().items()}).result()
+    def since(self, state: dict[str, float]) -> Tally:
+        """What was added since this earlier `state`."""
+        return Tally(**{name: now - state[name] for name, now in self.state().items()})
 
     def state(self) -> dict[str, float]:
         return {"images": self.images, "loss": self.loss, "top1": self.top1, "top5": self.top5}

@@ -14,7 +14,8 @@ class StallMeter:
     def __init__(self, loader: Loader):
         self._loader = loader
         self._before = self._now()
-        self._waited = loader.waited                    # until the last `step`
+        self._waited, self._spent = loader.waited, loader.spent()              # until the last `step`
+        self._lately = dict.fromkeys(KINDS, 0.0)        # seconds by kind, recent steps counting most
         self.share = 0.0                                # of a step that is waiting, recent steps counting most
 
     def _now(self) -> tuple[float, float, dict[str, float]]:
@@ -23,6 +24,8 @@ class StallMeter:
     def step(self, seconds: float) -> None:
         """A step is done that took so long, waiting included."""
         waited, self._waited = self._loader.waited - self._waited, self._loader.waited
+        spent, self._spent = self._spent, self._loader.spent()
+        self._lately = {kind: 0.9 * self._lately[kind] + self._spent[kind] - spent[kind] for kind in KINDS}
         self.share = 0.9 * self.share + 0.1 * min(1.0, waited / seconds if seconds else 0.0)
 
     def lap(self) -> dict:
@@ -33,6 +36,5 @@ class StallMeter:
                 "data": {kind: round(spent_now[kind] - spent[kind], 3) for kind in KINDS}}
 
     def reason(self) -> str:
-        """What the data threads have spent most of their time on since the last lap: disk, decode or copy."""
-        spent = self._loader.spent()
-        return max(KINDS, key=lambda kind: spent[kind] - self._before[2][kind])
+        """What the data threads have spent most of their time on lately: disk, decode or copy."""
+        return max(KINDS, key=self._lately.get)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend.ops import get_ops
-from minicnn.kernels.cpu import conv, winograd
+from minicnn.kernels.cpu import conv, winograd, winograd_weights
 from minicnn.models.alexnet import alexnet
 from tests.tolerances import assert_close
 
@@ -20,6 +20,7 @@ CASES = {
     "uneven pads":           ((3, 17, 22, 48), 3, 32, (2, 0, 1, 2), 1),
     "one pixel over":        ((9, 13, 9, 32), 3, 80, (1, 1, 1, 1), 1),
     "27 x 27, 5 x 5 kernels": ((2, 27, 27, 96), 5, 256, (2, 2, 2, 2), 2),
+    "64 tiles, one panel":   ((16, 8, 8, 32), 3, 32, (1, 1, 1, 1), 1),
     "5 x 5, uneven pads":    ((4, 14, 16, 80), 5, 32, (4, 0, 1, 3), 1),
     "5 x 5, no padding":     ((5, 15, 17, 32), 5, 48, (0, 0, 0, 0), 1),
 }
@@ -53,11 +54,19 @@ def test_equals_the_direct_algorithm_in_float64(case, monkeypatch):
     ops = get_ops("cpu")
     wanted = run(ops, case, "float64", monkeypatch, direct=True)
     got = run(ops, case, "float32", monkeypatch, direct=False)
-    assert any(got[3]) and not any(wanted[3])                                  # float64 stays direct by itself
+    assert all(got[3]) and not any(wanted[3])                                  # float64 stays direct by itself
     (_, _, _, C), R, K, _, groups = CASES[case]
     assert_close(got[0], wanted[0].astype("float32"), "winograd", R * R * C // groups)
     assert_close(got[1], wanted[1].astype("float32"), "winograd", R * R * K // groups)
     assert_close(got[2], wanted[2].astype("float32"), "winograd", wanted[0][..., 0].size)
+
+
+def test_more_threads_than_tiles(monkeypatch):
+    """Each adds up a part of the tiles of dw, and there are no more parts than tiles."""
+    wanted = run(get_ops("cpu"), "64 tiles, one panel", "float64", monkeypatch, direct=True)[2]
+    monkeypatch.setattr(winograd_weights, "threads", lambda: 80)
+    got = run(get_ops("cpu"), "64 tiles, one panel", "float32", monkeypatch, direct=False)[2]
+    assert_close(got, wanted.astype("float32"), "winograd", 16 * 8 * 8)
 
 
 @pytest.mark.parametrize("case", ["13 x 13 as in AlexNet", "27 x 27, 5 x 5 kernels"])

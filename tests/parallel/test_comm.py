@@ -26,6 +26,17 @@ def test_collectives(monkeypatch, size):
             np.testing.assert_array_equal(a, b)
 
 
+def test_what_rank_0_tells_is_waited_for():
+    """It may look at a million images first: no timeout of the others ends that, steady or not."""
+    def body(comm):
+        comm.timeout, comm.steady = 0.2, True
+        if comm.rank == 0:
+            time.sleep(1)
+        return comm.tell("found")[0], comm.patience
+
+    assert run_local(2, body) == [("found", 0.2)] * 2
+
+
 def test_a_rank_that_fails_is_named_on_all_others():
     seen = {}
 

@@ -19,7 +19,7 @@ from minicnn.models.alexnet import reduced_alexnet
 from minicnn.parallel.local import run_local
 from minicnn.parallel.nccl import nccl_is_there
 from tests.graphs import images
-from tests.parallel.test_mpi import MPIEXEC, ROOT, needs_mpi
+from tests.parallel.test_mpi import MPIEXEC, ROOT, locally, mpiexec, needs_mpi, same_checkpoints
 from tests.parallel.test_split import compare
 
 
@@ -54,7 +54,7 @@ class Late(Crossing):
             work()
         self.stream.asked = []
 
-    def here(self, array):
+    def fetch(self, array):
         self.fetched += 1
         return array
 
@@ -91,7 +91,7 @@ def test_gradients_are_computed_before_they_are_summed_in_the_background():
 
 def test_the_host_needs_nothing_of_this():
     crossing, x = get_ops("cpu").crossing(1), np.arange(3.0)
-    assert crossing.gpu is None and crossing.here(x) is x and crossing.from_host(x) is x and crossing.is_on_host(x)
+    assert crossing.gpu is None and crossing.fetch(x) is x and crossing.from_host(x) is x and crossing.is_on_host(x)
     crossing.synchronize(), crossing.after(crossing.mark())
     target = np.zeros(3)
     crossing.to_host(x, target)
@@ -124,10 +124,11 @@ def test_two_ranks_on_the_gpus_there_are(gpus, scheme):
 @pytest.mark.parametrize("scheme", ["columns", "data"])
 def test_two_processes_on_the_gpus_there_are(gpus, tmp_path, scheme):
     """By NCCL where each process has a GPU of its own; on one GPU through pinned memory."""
-    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.small_ranks", tmp_path,
-                           f'{{"scheme": "{scheme}", "device": "cuda:fp32", "images": 48}}'], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    settings = {"scheme": scheme, "device": "cuda:fp32"}
+    code, text = mpiexec(tmp_path / "mpi", **settings)
+    assert code == 0, text
+    locally(tmp_path / "local", **settings)
+    same_checkpoints(tmp_path / "mpi", tmp_path / "local")
 
 
 @pytest.mark.cuda

@@ -57,6 +57,7 @@ BAD = {
                                             "--freeze names 'conv9': expected some of conv1"),
     "a new head for nothing": (["--data", "{root}/photos", "--new-head"], "add --init-from RUN"),
     "two ways to begin": (["--resume", "small", "--init-from", "small"], "choose one of them"),
+    "a page of what is only judged": (["--evaluate", "other", "--results", "{root}/page"], "leave one of the two out"),
     "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': expected one of short, long, paper, authors"),
     "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
@@ -112,9 +113,9 @@ def test_runs_and_their_page(example, tmp_path, capsys, monkeypatch):
     reports = json.loads((tmp_path / "new/page.json").read_text())
     text, said = (tmp_path / "new/page.md").read_text(), capsys.readouterr().out
     assert text.count("| photos | 2 | 16 | paper | short | 1 |") == 2 and "Drawn, not taken." in text
-    first = "--data=photos --variant=paper --recipe=short --epochs=1 --batch=4 --lr=0.03 --seed=0` ("
+    first = "--data=photos --variant=paper --recipe=short --epochs=1 --batch=4 --lr=0.03 --seed=0 --device=cpu --thr"
     assert f"python examples/alexnet_imagenet.py {first}" in text
-    assert "--seed=1 --init-from=photos-paper-1 --new-head --freeze=conv1` (" in text
+    assert "--init-from=photos-paper-1 --new-head --freeze=conv1` (" in text
     assert str(tmp_path) not in text + (tmp_path / "new/page.json").read_text()
     assert f"{100 * reports[0]['ten crops']['top1']:.1f} % " in said and "ten crops" not in reports[1]
     assert all(report["minutes"] > 0 for report in reports)
