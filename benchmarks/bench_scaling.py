@@ -214,6 +214,7 @@ def plot(path: str, rows: list[dict], fitted: Machine | None, batch: int, table:
     here.set_xlabel("ranks with one thread each; hollow: more than cores", fontsize=8.5, color=QUIET)
     here.set_ylabel("speed-up over one", fontsize=8.5, color=QUIET)
     here.set_ylim(bottom=0)
+    here.set_xticks(sorted({1, 2, *(row["ranks"] for row in rows)}))
     there.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left")
     for axes in (here, there):
         quiet_axes(axes)
