@@ -125,11 +125,11 @@ def test_twenty_kills_from_outside(tmp_path):
         run = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, "-u", "-m", "tests.parallel.small_ranks",
                                 tmp_path / "killed", command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
-        processes = {}
+        processes, said = {}, []
         while len(processes) < 2:
-            line = run.stdout.readline()
-            assert line, "it ended before both ranks trained"
-            if found := re.search(r"rank (\d) trains in process (\d+)", line):
+            said.append(run.stdout.readline())
+            assert said[-1], f"it ended before both ranks trained: {said}"
+            for found in re.finditer(r"rank (\d) trains in process (\d+)", said[-1]):        # two may share a line
                 processes[int(found[1])] = int(found[2])
         if kills == 20:
             break
@@ -140,6 +140,7 @@ def test_twenty_kills_from_outside(tmp_path):
             run.communicate(timeout=10)
             assert run.returncode != 0
         else:                                               # through before its time: begin again
+            run.communicate()
             shutil.rmtree(tmp_path / "killed")
     run.communicate(timeout=120)
     assert run.returncode == 0 and kills == 20, (run.returncode, kills)
