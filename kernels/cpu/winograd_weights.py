@@ -7,7 +7,7 @@ The tiles are those of the forward pass (winograd.py): 7 x 7 inputs and 3 x 3 of
 place the matrix product V' W of all pairs of channels, added up in S; only its end is transformed.
 
     x  (images, H, W, C) --B'dB--> V (places, tiles, C/G)         a thread does this for some of the panels of K,
-    dy (images, P, Q, K) --GeG'--> W (places, panels, tiles, 64)  some tiles at a time
+    dy (images, P, Q, K) --GeG'--> W (places, tiles, 64)          some tiles and a panel at a time
     S (places, panels, C/G, 64) += V[i]' W[i]     --A'SA--> dw
 
 Where there are fewer panels than threads, threads also share out the tiles, and their S are added in order.
