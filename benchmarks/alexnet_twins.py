@@ -13,7 +13,10 @@ from places import Host
 
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
+from minicnn.train.loss_scale import LossScale
+from minicnn.train.metrics import Tally
 from minicnn.train.sgd import SGD
+from minicnn.train.step import RecordedStep
 
 RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
@@ -47,22 +50,35 @@ def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
     return step
 
 
+def our_recorded_training(net: Net, images: np.ndarray, labels: np.ndarray) -> tuple[RecordedStep, Callable]:
+    """A step of ours as a GPU takes it, recorded once and replayed; nobody waits for it."""
+    optimiser = SGD(net.params, decay=DECAY, **RECIPE)
+    scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
+    step, x, ids = RecordedStep(net, optimiser, scale, Tally()), net.ops.from_host(images), np.arange(len(labels))
+    return step, lambda: step.run(x, labels, ids, epoch=0)
+
+
 def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray, place=Host,
-                   mixed: bool = False) -> Callable:
-    """A step of PyTorch's in one of its settings; it returns the loss. mixed: bf16 where autocast sees fit."""
+                   mixed: str = "") -> Callable:
+    """A step of PyTorch's in one of its settings; it returns the loss, as a tensor where that would have to wait.
+
+    mixed: bfloat16 or float16, in which autocast computes where it sees fit, for float16 with its scaling of the loss.
+    """
     x, y = (place.tensor(tensor) for tensor in (torch_images(torch, setting, images),
                                                 torch.from_numpy(labels.astype(np.int64))))
     twin = place.tensor(twin)
     model = in_setting(torch, setting, twin.train())
     optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
+    scaler = torch.amp.GradScaler(place.device, enabled=mixed == "float16")
 
-    def step() -> float:
+    def step():
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(place.device, torch.bfloat16, enabled=mixed):
+        with torch.autocast(place.device, getattr(torch, mixed or "bfloat16"), enabled=bool(mixed)):
             loss = torch.nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimiser.step()
-        return loss.item()
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        return loss.item() if place.device == "cpu" else loss.detach()
 
     return step
 

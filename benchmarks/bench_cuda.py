@@ -1,9 +1,10 @@
 """AlexNet and its parts on a GPU, ours beside PyTorch's: `make gpu-check`, or this for one precision.
 
 A training step at batch 128, images and weights on the GPU; each convolution; LRN, pooling and the update. Times are
-those of a stream of calls from Python, waited for at its end, so that what launching costs is in them. In bf16
-PyTorch's training runs under autocast and its convolutions on bf16 tensors, so that it moves half of the bytes that
-we do: our arrays are float32 in every precision.
+those of a stream of calls from Python, waited for at its end, so that what launching costs is in them. Our step is
+recorded once and replayed; neither side reads its loss. In bf16 and fp16 PyTorch's training runs under autocast and its
+convolutions on tensors of that kind, so that it moves half of the bytes that we do: our arrays are float32 in every
+precision.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import bench_lrn
 import bench_pool
 import bench_sgd
 import numpy as np
-from alexnet_twins import batch_of, our_network, our_training, their_training, torch_alexnet
+from alexnet_twins import batch_of, our_network, our_recorded_training, their_training, torch_alexnet
 from bench_alexnet import multiply_adds
 from benchmark import Benchmark, command_line
 from places import Gpu
-from side_by_side import import_torch
+from side_by_side import import_torch, order_of, seconds_of
 
 from minicnn.backend.cuda import PRECISION, PRECISIONS
 from minicnn.backend.ops import get_ops
@@ -28,10 +29,13 @@ from minicnn.backend.ops import get_ops
 BATCH = 128
 SETTINGS = ("eager", "channels_last", "compile", "graphs")
 # of a training step, by precision: gates and aims
-STEP = {"tf32": [("eager", 1.5, 2.5), ("best", 1.1, 1.5)], "bf16": [("best", 1.0, 1.3)], "fp32": []}
+STEP = {"tf32": [("eager", 1.5, 2.5), ("best", 1.1, 1.5)], "bf16": [("best", 1.0, 1.3)],
+        "fp16": [("best", 1.0, 1.3)], "fp32": []}
 MEMORY_BOUND = [("best", 1.0, None), ("share", 0.8, None)]
 # how far two sums of rounded products may lie apart, in units of the largest
-APART = {"fp32": 1e-3, "tf32": 4e-3, "bf16": 3e-2}
+APART = {"fp32": 1e-3, "tf32": 4e-3, "bf16": 3e-2, "fp16": 4e-3}
+MIXED = {"bf16": "bfloat16", "fp16": "float16"}             # what autocast computes in
+AHEAD = 8                                                   # steps begun before anybody waits
 
 
 def main() -> None:
@@ -60,15 +64,30 @@ def training(bench: Benchmark, gpu) -> None:
     functions = {}
     for setting in (setting for setting in SETTINGS if setting in bench.options.peers):
         twin = torch_alexnet(torch, net)
-        functions[setting] = their_training(torch, setting, twin, images, labels, gpu, gpu.precision == "bf16")
-    functions["ours"] = our_training(net, net.ops.from_host(images), labels)
-    losses = {side: step() for side, step in functions.items()}
+        functions[setting] = their_training(torch, setting, twin, images, labels, gpu, MIXED.get(gpu.precision, ""))
+    losses = {side: float(step()) for side, step in functions.items()}
+    step, functions["ours"] = our_recorded_training(net, images, labels)
+    functions["ours"]()
+    losses["ours"], _ = step.read()
     if not np.ptp(list(losses.values())) < 0.1 * losses["ours"]:
         raise SystemExit(f"error: the losses of the first step, {losses}, differ by more than dropout explains; these "
                          "times cannot be compared")
     bench.measure(name, functions, gflop=2e-9 * multiply_adds(net, BATCH, True), batch=BATCH, goals=STEP[gpu.precision])
+    begun = python_times(functions, bench.options.pairs, gpu)
+    bench.keep({"name": f"Python of it, {gpu.precision}", "threads": 1, "batch": None, "gflop": None, "gbyte": None,
+                "limit": None, "limit_rates": [], "seconds": begun, "dot": None, "goals": []})
     functions.clear()
     gc.collect()
+
+
+def python_times(functions: dict, rounds: int, gpu) -> dict[str, list[float]]:
+    """Seconds that Python takes to begin a step, the GPU being far behind: what it could do besides is the rest."""
+    seconds = {side: [] for side in functions}
+    for i in range(rounds):
+        for side in order_of(list(functions), i):
+            gpu.finish()
+            seconds[side].append(seconds_of(functions[side], AHEAD))
+    return seconds
 
 
 def convolutions(bench: Benchmark, gpu, ops) -> None:

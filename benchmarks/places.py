@@ -65,7 +65,7 @@ class Gpu:
         self.finish = torch.cuda.synchronize               # everything on the device, whoever began it
 
     def number(self, torch):
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
 
     def tensor(self, tensor):
         return tensor.to(self.device)

@@ -57,6 +57,7 @@ class Net:
         self._plans: dict[tuple, tuple[int, Plan]] = {}
         self._arena = None
         self._run: tuple | None = None                      # what the last forward left for backward
+        self.moves = 0                                      # how often arrays may have come to lie elsewhere
         self._calls = 0
         self._plan(1, [self.output], (), grad=False)        # finds shape errors now, not at the first batch
         self._plans.clear()
@@ -121,29 +122,60 @@ class Net:
         `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` is to give back.
         sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the calls.
         """
-        self._forward(x, None, [self.output], train, train if grad is None else grad, tuple(keep), sample_ids, epoch)
+        given = self._check_inputs(x, None)
+        self._forward(given, [self.output], train, train if grad is None else grad, tuple(keep),
+                      *self._counters(given, train, sample_ids, epoch))
         return self.logits
 
     def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep: Iterable[str] = (),
              sample_ids=None, epoch: int | None = None) -> float:
         """Sum over the loss nodes of weight * mean loss, for labels (N,); `backward()` may follow. See `forward`."""
-        losses = [node for node in self.nodes if node.layer.is_loss and (train or not node.layer.train_only)]
+        given = self._check_inputs(x, labels)
+        self._forward(given, self._outputs(train), train, train if grad is None else grad, tuple(keep),
+                      *self._counters(given, train, sample_ids, epoch))
+        return self.mean_loss(self.last_losses())
+
+    def start_loss(self, x, labels, *, sample_ids, epoch) -> None:
+        """`loss` in training, without waiting for its value: what can be recorded. `tally` and `backward` may follow.
+
+        x, labels (int32) and sample_ids (uint32) must be arrays of the backend's, and are not checked.
+        """
+        self._forward({next(iter(self.inputs)): x, LABELS: labels}, self._outputs(True), True, True, (), sample_ids,
+                      epoch)
+
+    def tally(self, tally) -> None:
+        """Add images, losses and hits of the last loss to `tally`; see kernels/reference/tally.py."""
+        plan, arrays = self._last
+        for weight, losses in self.last_losses():
+            self.ops.tally_losses(losses, tally, weight=weight)
+        self.ops.tally_hits(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], tally)
+
+    def _outputs(self, train: bool) -> list[str]:
+        """The nodes that a loss is made of, and the one that it judges."""
+        losses = [node.name for node in self.nodes if node.layer.is_loss and (train or not node.layer.train_only)]
         if not losses:
             raise ConfigError(f"network {self.name!r} has no loss; end it with SoftmaxCrossEntropy, or use forward")
-        outputs = [node.name for node in losses] + [self.output]
-        grad = train if grad is None else grad
-        plan, arrays = self._forward(x, labels, outputs, train, grad, tuple(keep), sample_ids, epoch)
-        return float(sum(node.layer.weight * self.ops.to_host(arrays[plan.where[node.name]]).mean(dtype=np.float64)
-                         for node in losses))
+        return [*losses, self.output]
 
-    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False):
+    def last_losses(self) -> list[tuple[float, object]]:
+        """Weight and losses (N,) of each loss node of the last run; overwritten by the next."""
+        plan, arrays = self._last
+        return [(step.node.layer.weight, arrays[step.y]) for step in plan.steps if step.node.layer.is_loss]
+
+    def mean_loss(self, losses: list[tuple[float, object]]) -> float:
+        """The loss that `last_losses` make up."""
+        return float(sum(weight * self.ops.to_host(array).mean(dtype=np.float64) for weight, array in losses))
+
+    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False, loss_scale=None):
         """Gradients of the last `loss`, or of sum(logits * dy) after the last `forward`, into `params[...].grad`.
 
         They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient by the images.
+        loss_scale: the state of kernels/reference/scaling.py, whose power of two all gradients are multiplied with.
         """
         if self._run is None:
             raise ConfigError("backward needs a forward pass before it: call loss(...), or forward(x, train=True)")
         (plan, arrays, context), self._run = self._run, None
+        context.loss_scale = loss_scale
         has_loss = any(step.node.layer.is_loss for step in plan.steps)
         if has_loss != (dy is None):
             raise ConfigError("backward takes dy after forward, and nothing after loss" if has_loss else
@@ -189,6 +221,7 @@ class Net:
             raise ConfigError(f"network {self.name!r} has no layer with weights called {unknown[0]!r} to freeze")
         self._frozen = layers
         self._plans.clear()
+        self.moves += 1
 
     def _gradients_done(self, node: Node) -> None:
         """Called by `backward` when the gradients of this layer's parameters are complete."""
@@ -211,8 +244,8 @@ class Net:
         for key in [key for key in self._plans if key[1] == tuple(keep)]:
             del self._plans[key]
 
-    def _forward(self, x, labels, outputs, train, grad, keep, sample_ids, epoch):
-        given = self._check_inputs(x, labels)
+    def _forward(self, given, outputs, train, grad, keep, sample_ids, epoch):
+        """given: input -> array on the device; sample_ids and epoch as in Context."""
         batch = len(next(iter(given.values())))
         plan = self._plan(batch, outputs, keep, grad)
         if self._arena is None or self._arena.size < plan.arena_bytes:
@@ -220,17 +253,11 @@ class Net:
             for _, other in self._plans.values():
                 other.forget_arrays()
             self._arena = self.ops.empty((plan.arena_bytes,), "uint8")
+            self.moves += 1
         arrays = plan.arrays(batch, self._arena)
         for name, value in plan.input_values.items():
             arrays[value] = given[name]
-        if sample_ids is None:
-            sample_ids = np.arange(batch, dtype=np.uint32)
-        elif len(sample_ids) != batch:
-            raise ShapeError(f"sample_ids must have one entry per image, {batch}, got {len(sample_ids)}")
-        if epoch is None:
-            epoch = self._calls
-            self._calls += train
-        context = Context(self.ops, train, self.seed, epoch, np.ascontiguousarray(sample_ids, np.uint32))
+        context = Context(self.ops, train, self.seed, epoch, sample_ids)
         self._run = None
         for step in plan.steps:
             xs = [arrays[value] for value in step.xs]
@@ -277,17 +304,34 @@ class Net:
             given[name] = self.ops.from_host(array) if isinstance(array, np.ndarray) else array
         if labels is not None:
             labels = np.asarray(labels)
-            if labels.shape != (batch,) or labels.dtype.kind not in "iu":
-                raise ShapeError(f"labels must be {batch} integers, one per image, got {labels.dtype} {labels.shape}")
-            if labels.min() < 0 or labels.max() >= self.num_classes:
-                raise ShapeError(f"labels must lie in 0..{self.num_classes - 1}, got {labels.min()}..{labels.max()}")
+            self.check_labels(labels, batch)
             given[LABELS] = self.ops.from_host(labels.astype(np.int32))
         return given
+
+    def check_labels(self, labels: np.ndarray, count: int) -> None:
+        """ShapeError unless these are `count` classes of this network."""
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            raise ShapeError(f"labels must be {count} integers, one per image, got {labels.dtype} {labels.shape}")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ShapeError(f"labels must lie in 0..{self.num_classes - 1}, got {labels.min()}..{labels.max()}")
+
+    def _counters(self, given: dict, train: bool, sample_ids, epoch) -> tuple:
+        """sample_ids (on the device) and epoch, or what stands for them where they are None."""
+        batch = len(next(iter(given.values())))
+        if sample_ids is None:
+            sample_ids = np.arange(batch, dtype=np.uint32)
+        elif len(sample_ids) != batch:
+            raise ShapeError(f"sample_ids must have one entry per image, {batch}, got {len(sample_ids)}")
+        if epoch is None:
+            epoch = self._calls
+            self._calls += train
+        return self.ops.from_host(np.ascontiguousarray(sample_ids, np.uint32)), epoch
 
     def _plan(self, batch, outputs, keep, grad) -> Plan:
         key = (tuple(outputs), tuple(keep), grad)
         if key not in self._plans or self._plans[key][0] < batch:
             self._plans[key] = (batch, self._compile(batch, outputs, keep, grad))
+            self.moves += 1
         return self._plans[key][1]
 
     def _compile(self, batch, outputs, keep, grad) -> Plan:

@@ -1,7 +1,7 @@
 """A trained array with its gradient.
 
 `data` is the master copy in float32 (float64 in checks). Backward passes add to `grad`; the network zeroes it. Zeroing
-only notes that the gradient counts as zero: it costs a pass over memory, which a backward that can write instead of add
+only notes that the gradient counts as zero: it costs a pass over memory, which a backward that writes instead of adding
 saves (AlexNet's fully connected layers, 234 MB a step). Whoever asks for `grad` sees zeros.
 The two multipliers belong to the recipe: Krizhevsky's own code, for one, trains biases at twice the rate, undecayed.
 """

@@ -51,7 +51,7 @@ def emulated(cuda_cache):
 
 @pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.cuda)])
 def tensor_cores(request, cuda_cache):
-    """make(products): the cuda backend with its products on the tensor cores, in Tf32 or Bf16."""
+    """make(products): the cuda backend with its products on the tensor cores, in Tf32, Bf16 or Fp16."""
     if request.param == "gpu":
         return lambda products: get_ops(f"cuda:{products.lower()}")
     if why_not():

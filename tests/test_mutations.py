@@ -99,6 +99,48 @@ def sgd(ops, rng):
     return [w, v]
 
 
+def scaled_step(ops, rng):
+    """Loss and update with a scale of 2^3, and an update after an overflow."""
+    probs, labels, dx = rng.random((4, 5)), np.array([1, 0, 4, 2], np.int32), np.empty((4, 5))
+    w, v = rng.standard_normal((4, 5)), rng.standard_normal((4, 5))
+    for overflow in (0, 1):
+        state = np.array([3, 0, overflow, 0], np.int32)
+        ops.softmax_cross_entropy_backward(probs, labels, dx, scale=0.25, loss_scale=state)
+        ops.sgd_step(w, dx, v, lr=0.1, momentum=0.9, decay=0.5, loss_scale=state)
+    return [dx, w, v]
+
+
+def overflow(ops, rng):
+    """The flag after a good array, after each kind of bad one, and after a good one behind that."""
+    found = []
+    for bad in (np.nan, np.inf, -np.inf):
+        for place in (0, 18, 36):
+            state, dw = np.array([5, 6, 0, 7], np.int32), rng.standard_normal(37)
+            for dw[place] in (1.0, bad, 1.0):
+                ops.find_overflow(dw, state)
+                found.append(state.copy())
+    return found
+
+
+def scales(ops, rng):
+    """A scale that rises to its limit, and falls to the other."""
+    state, found = np.array([1, 0, 0, 0], np.int32), []
+    for step in range(40):
+        state[2] = step in (7, 8, 9) or step > 30
+        ops.next_loss_scale(state, steady=3, lowest=0, highest=4)
+        found.append(state.copy())
+    return found
+
+
+def tally(ops, rng):
+    """Two batches, with many equal scores."""
+    counted = np.zeros(4)
+    for _ in range(2):
+        ops.tally_losses(rng.random(70), counted, weight=0.3)
+        ops.tally_hits(rng.integers(0, 6, (70, 13)).astype(float), rng.integers(0, 13, 70).astype(np.int32), counted)
+    return [counted]
+
+
 def augment(ops, rng):
     images, y = rng.integers(0, 256, (3, 7, 7, 3)).astype(np.uint8), np.empty((3, 4, 4, 3))
     ops.augment_forward(images, y, mean=100 * rng.standard_normal((7, 7, 3)), top=np.array([0, 1, 2], np.int32),
@@ -144,6 +186,10 @@ CASES = {
     "fork": Fork(),
     "softmax": Values(softmax),
     "sgd": Values(sgd),
+    "scaled_step": Values(scaled_step),
+    "overflow": Values(overflow),
+    "scales": Values(scales),
+    "tally": Values(tally),
     "augment": Values(augment),
 }
 

@@ -188,12 +188,15 @@ def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, line
 
 
 @kernel
-def _add_panels(first, last, dw, totals, groups):
-    """dw (R*S*C/G, K) += the parts' totals (parts, panels, R*S*C/G or more, width), rows first..last."""
+def _add_panels(first, last, dw, totals, groups, add):
+    """dw (R*S*C/G, K) += the parts' totals (parts, panels, R*S*C/G or more, width), rows first..last; = without add."""
     parts, count, _, width = totals.shape
     E = dw.shape[1] // groups
     per_group = count // groups
     for row in range(first, last):
+        if not add:
+            for k in range(dw.shape[1]):
+                dw[row, k] = 0
         for part in range(parts):
             for panel in range(count):
                 g, k0 = panel // per_group, panel % per_group * width
@@ -201,12 +204,12 @@ def _add_panels(first, last, dw, totals, groups):
                     dw[row, index(g * E + k0 + k)] += totals[part, panel, row, index(k)]
 
 
-def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
-    """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
+def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
+    """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
     if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, x.dtype):
         space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, x.dtype)
-        return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1])
+        return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1], add=add)
     tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
                                                 x.dtype.str, threads())
     totals, packed, cells = arrays_in(work, requests)
@@ -223,7 +226,7 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
                       runs, groups, tiles)
 
     run(tasks, part_of, list(range(threads())))
-    parallel_for(R * S * D, K * len(totals), _add_panels, rows(dw, K), totals, groups)
+    parallel_for(R * S * D, K * len(totals), _add_panels, rows(dw, K), totals, groups, add)
 
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):

@@ -51,14 +51,20 @@ def _mask_and_sum(first, last, dy, y, masked, sums, summed):
 
 
 @kernel
-def _add(db, sums):
+def _add(db, sums, add):
+    if not add:
+        for k in range(db.size):
+            db[k] = 0
     for part in range(len(sums)):
         for k in range(db.size):
             db[k] += sums[part, k]
 
 
-def epilogue_backward(dy, db, *, y=None):
-    """In place: dy (..., K) is masked by y > 0 where y is given; then db (K,) += its sum, unless db is None."""
+def epilogue_backward(dy, db, *, y=None, add=True):
+    """In place: dy (..., K) is masked by y > 0 where y is given; then db (K,) += its sum, unless db is None.
+
+    Without `add`, db = and what it held does not matter.
+    """
     K = dy.shape[-1]
     dY = rows(dy, K)                                                           # (M, K)
     Y = dY if y is None else rows(y, K)
@@ -67,4 +73,4 @@ def epilogue_backward(dy, db, *, y=None):
     masked, summed = y is not None, db is not None
     run([(*part, dY, Y, masked, row, summed) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
     if db is not None:
-        _add(db, sums)
+        _add(db, sums, add)

@@ -43,6 +43,10 @@ def softmax_cross_entropy_forward(x, labels, probs, losses):
     parallel_for(len(x), 16 * x.shape[1], _softmax, x, labels, probs, losses)
 
 
-def softmax_cross_entropy_backward(probs, labels, dx, *, scale):
-    """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged."""
+def softmax_cross_entropy_backward(probs, labels, dx, *, scale, loss_scale=None):
+    """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged.
+
+    loss_scale: the state of scaling.py, where all gradients are to come out larger by its power of two.
+    """
+    scale = scale if loss_scale is None else scale * 2.0 ** loss_scale[0]
     parallel_for(len(dx), dx.shape[1], _backward, probs, labels, dx, dx.dtype.type(scale))

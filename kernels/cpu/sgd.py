@@ -15,7 +15,12 @@ def _step(first, last, w, dw, v, momentum, shrink, rate):
         w[i] += v[i]
 
 
-def sgd_step(w, dw, v, *, lr, momentum, decay):
-    """v = momentum v - decay lr w - lr dw, then w += v; in place, all of one shape."""
-    number = w.dtype.type
-    parallel_for(w.size, 2, _step, flat(w), flat(dw), flat(v), number(momentum), number(decay * lr), number(lr))
+def sgd_step(w, dw, v, *, lr, momentum, decay, loss_scale=None):
+    """v = momentum v - decay lr w - lr dw, then w += v; in place, all of one shape.
+
+    loss_scale: the state of scaling.py, by whose power of two dw is too large; after an overflow nothing is done.
+    """
+    if loss_scale is not None and loss_scale[2]:
+        return
+    number, rate = w.dtype.type, lr if loss_scale is None else lr * 2.0 ** -loss_scale[0]
+    parallel_for(w.size, 2, _step, flat(w), flat(dw), flat(v), number(momentum), number(decay * lr), number(rate))

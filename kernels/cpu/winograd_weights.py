@@ -85,8 +85,8 @@ def _sum_tiles(first, last, panel0, panel1, x, dy, S, V, W, down, across, top, l
 
 
 @kernel
-def _add_weights(first, last, S, dw, patch, rows, shape):
-    """dw (R, R, C/G, K) += A' S A, for rows first..last of panels * C/G.   S: the parts' sums."""
+def _add_weights(first, last, S, dw, patch, rows, shape, add):
+    """dw (R, R, C/G, K) += A' S A, for rows first..last of panels * C/G; = without add.   S: the parts' sums."""
     parts, D, width, (taps, outputs, lanes) = S.shape[0], S.shape[3], S.shape[4], shape
     R, side, size = len(outputs), len(outputs) + len(taps) - 1, S.itemsize
     number, row = S.dtype.type(0), width * size
@@ -107,14 +107,17 @@ def _add_weights(first, last, S, dw, patch, rows, shape):
             to = patch.ctypes.data + R * side * row
             apply_output(outputs, taps, lanes, number, rows.ctypes.data, to, row, width)
             for s in range(R):
+                if not add:
+                    for k in range(width):
+                        dw[r, s, d, index(panel * width + k)] = 0
                 for k in range(width):
                     dw[r, s, d, index(panel * width + k)] += patch[R * side + s, k]
 
 
-def weights(x, dy, dw, S, V, W, patches, dy_patches, rows, zeros, *, top, left):
+def weights(x, dy, dw, S, V, W, patches, dy_patches, rows, zeros, *, top, left, add):
     """dw (R, R, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); the arrays from S on are those of `space`.
 
-    top, left: padding of x.
+    top, left: padding of x.   add: False writes dw, whatever it held.
     """
     (N, P, Q, K), (R, _, D, _), edge = dy.shape, dw.shape, OUTPUTS[len(dw)]
     down, across = -(-P // edge), -(-Q // edge)
@@ -128,7 +131,7 @@ def weights(x, dy, dw, S, V, W, patches, dy_patches, rows, zeros, *, top, left):
                    patches[lane], dy_patches[lane], zeros, rows[lane], shape, function)
 
     def ends(lane, first, last):
-        _add_weights(first, last, S, dw, dy_patches[lane], rows[lane], shape)
+        _add_weights(first, last, S, dw, dy_patches[lane], rows[lane], shape, add)
 
     everyone = list(range(threads()))
     run([(part, *tiles, *panels_of) for part, tiles in enumerate(split(N * down * across, parts))

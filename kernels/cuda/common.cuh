@@ -49,6 +49,15 @@ template <class F> __device__ inline void map(unsigned n, const T* a, const T* b
   for (unsigned i = packs * VECTOR + thread_number(); i < n; i += thread_count()) y[i] = f(a[i], b[i]);
 }
 
+// ---- numbers that change from step to step. A step that was recorded is replayed with the numbers it was recorded with;
+// those of the day it reads from memory.
+
+// The number itself, or that many times the one at `there`. In double, as the host would compute it.
+__device__ inline double number(double factor, const double* there) { return there ? *there * factor : factor; }
+
+// What the loss was multiplied with: a power of two, so that dividing by it again rounds nothing (scaling.cu).
+__device__ inline T loss_scale_of(const int* state) { return state ? T(__int_as_float((state[0] + 127) << 23)) : T(1); }
+
 // ---- asynchronous copies and tensor cores: PTX on a GPU, and what the PTX manual says they do on the emulator
 #ifdef CUDA_EMULATOR
 template <int BYTES> inline void copy_async(void* to, const void* from, bool real) { cuemu_copy_async(to, from, BYTES, real ? BYTES : 0); }
@@ -62,6 +71,15 @@ inline unsigned bf16(float x) {                       // to the nearest, ties to
 }
 inline unsigned bf16_pair(float low, float high) { return bf16(low) | bf16(high) << 16; }
 inline void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_bf16(c, a, b); }
+inline unsigned fp16(float x) {                       // the same; infinite from 65,520 on, in steps of 2^-24 below 2^-14
+  unsigned bits = __float_as_uint(x), size = bits & 0x7fffffffu, sign = bits >> 16 & 0x8000u;
+  if (size > 0x7f800000u) return 0x7fffu;
+  if (size >= 0x477ff000u) return sign | 0x7c00u;
+  if (size < 0x38800000u) return sign | (__float_as_uint(__uint_as_float(size) + 0.5f) - __float_as_uint(0.5f));
+  return sign | (((size + 0xfffu + (size >> 13 & 1)) >> 13) - (112u << 10));
+}
+inline unsigned fp16_pair(float low, float high) { return fp16(low) | fp16(high) << 16; }
+inline void mma_fp16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_fp16(c, a, b); }
 #else
 // Starts a copy of 4, 8 or 16 bytes from memory to shared memory, or of so many zeros.
 template <int BYTES> __device__ inline void copy_async(void* to, const void* from, bool real) {
@@ -96,6 +114,17 @@ __device__ inline unsigned bf16_pair(float low, float high) {
 //     a: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)     b: (2t, g), (2t + 8, g)     c: as above
 __device__ inline void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// And in fp16: 10 bits of mantissa, but nothing above 65,504, and little below 2^-14.
+__device__ inline unsigned fp16_pair(float low, float high) {
+  unsigned pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ inline void mma_fp16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

@@ -80,9 +80,9 @@ extern "C" __global__ void conv_v1_backward_weights(const T* X, const T* dy, T* 
        Slice{partial, t.taps(), t.kernels()});
 }
 
-// dw += the slices' sums, in order. Grid: one-dimensional, blocks of 256. Every version ends so.
-extern "C" __global__ void conv_add_slices(const T* partial, T* dw, unsigned slices, Geometry t) {
-  add_slices(partial, dw + t.g * t.kernels(), slices, t.taps(), t.kernels(), t.K);
+// dw += the slices' sums, in order; without `add`, dw =. Grid: one-dimensional, blocks of 256. Every version ends so.
+extern "C" __global__ void conv_add_slices(const T* partial, T* dw, unsigned slices, int add, Geometry t) {
+  add_slices(partial, dw + t.g * t.kernels(), slices, t.taps(), t.kernels(), t.K, add);
 }
 
 // ---- version 2: the matrices as functions.

@@ -19,8 +19,9 @@ __device__ inline uint4 philox(unsigned c0, unsigned c1, unsigned c2, unsigned c
 }
 
 extern "C" __global__ void dropout(const T* x, T* y, unsigned N, unsigned units, float rate, T scale, unsigned k0, unsigned k1,
-                                   unsigned epoch, unsigned purpose, const unsigned* sample_ids) {
+                                   unsigned epoch, const double* epoch_there, unsigned purpose, const unsigned* sample_ids) {
   unsigned per_image = (units + 3) / 4;
+  if (epoch_there) epoch = unsigned(*epoch_there);
   for (unsigned i = thread_number(); i < N * per_image; i += thread_count()) {
     unsigned n = i / per_image, block = i % per_image, start = n * units + 4 * block, count = min(4u, units - 4 * block);
     uint4 words = philox(sample_ids[n], block, epoch, purpose, k0, k1);

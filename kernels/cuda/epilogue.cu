@@ -36,11 +36,11 @@ extern "C" __global__ void epilogue_sums(T* dy, const T* y, T* partial, unsigned
   else sum_columns<1>(dy, y, partial, rows, K, chunk);
 }
 
-// Pass two: a thread for each column.
-extern "C" __global__ void epilogue_add(const T* partial, T* db, unsigned chunks, unsigned K) {
+// Pass two: a thread for each column. Without `add`, db = and not +=.
+extern "C" __global__ void epilogue_add(const T* partial, T* db, unsigned chunks, unsigned K, int add) {
   for (unsigned k = thread_number(); k < K; k += thread_count()) {
     T total = 0;
     for (unsigned chunk = 0; chunk < chunks; chunk++) total += partial[chunk * K + k];
-    db[k] += total;
+    db[k] = add ? db[k] + total : total;
   }
 }

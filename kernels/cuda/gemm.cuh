@@ -10,7 +10,7 @@
 //     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
 //     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is on its way while this one is multiplied
 //     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply: 16 x 8 x 8 at once in TF32, or 16 x 8 x 16 in
-//                                bf16, as -DPRODUCTS=Tf32 or Bf16 says
+//                                bf16 or fp16, as -DPRODUCTS=Tf32, Bf16 or Fp16 says
 #pragma once
 #include "common.cuh"
 
@@ -59,12 +59,14 @@ struct Slice {
   __device__ void operator()(unsigned m, unsigned n, T sum) const { partial[(blockIdx.z * M + m) * N + n] = sum; }
 };
 
-// dw[m][n] += partial[0][m][n] + partial[1][m][n] + ...; a row of dw begins every `step` numbers. Grid: one-dimensional.
-__device__ inline void add_slices(const T* partial, T* dw, unsigned slices, unsigned M, unsigned N, unsigned step) {
+// dw[m][n] += partial[0][m][n] + partial[1][m][n] + ...; a row of dw begins every `step` numbers. Without `add`, dw =.
+// Grid: one-dimensional.
+__device__ inline void add_slices(const T* partial, T* dw, unsigned slices, unsigned M, unsigned N, unsigned step, int add) {
   for (unsigned i = thread_number(); i < M * N; i += thread_count()) {
     T sum = 0;
     for (unsigned slice = 0; slice < slices; slice++) sum += partial[slice * M * N + i];
-    dw[i / N * step + i % N] += sum;
+    T& to = dw[i / N * step + i % N];
+    to = add ? to + sum : sum;
   }
 }
 
@@ -165,13 +167,18 @@ struct Tf32 {
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) { return tf32(piece.at(i, k + t + 4 * half)); }
   __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(c, a, b); }
 };
-struct Bf16 {
+template <unsigned (*PAIR)(float, float)> struct Pairs {
   static constexpr int DEPTH = 16;
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) {
     int first = k + 2 * t + 8 * half;
-    return bf16_pair(piece.at(i, first), piece.at(i, first + 1));
+    return PAIR(piece.at(i, first), piece.at(i, first + 1));
   }
+};
+struct Bf16 : Pairs<bf16_pair> {
   __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_bf16(c, a, b); }
+};
+struct Fp16 : Pairs<fp16_pair> {
+  __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_fp16(c, a, b); }
 };
 
 // What a warp keeps: 32 rows and all 64 columns of the tile, as 2 x 8 results of the tensor cores. Of each 16 x 8 result a

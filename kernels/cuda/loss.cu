@@ -41,9 +41,11 @@ extern "C" __global__ void softmax_cross_entropy_forward(const T* x, const int* 
   softmax<true>(x, labels, probs, losses, N, K);
 }
 
-// dx = scale * (p - onehot). Grid: one-dimensional, blocks of 256, a thread for each number.
+// dx = scale * (p - onehot), times the loss scale where there is one. Grid: one-dimensional, blocks of 256, a thread for
+// each number.
 extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, T* dx, unsigned N, unsigned K,
-                                                          T scale) {
+                                                          T scale, const int* loss_scale) {
+  scale *= loss_scale_of(loss_scale);
   for (unsigned i = thread_number(); i < N * K; i += thread_count())
     dx[i] = scale * (probs[i] - T(i % K == (unsigned)labels[i / K]));
 }

@@ -11,7 +11,12 @@ __device__ inline void step(T& w, T dw, T& v, T lr, T momentum, T shrink) {
   w += v;
 }
 
-extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, T lr, T momentum, T shrink) {    // shrink = decay * lr
+// lr_there: see `number`. loss_scale: what dw was multiplied with, or null; after an overflow nothing is done (scaling.cu).
+extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, double factor, const double* lr_there, T momentum,
+                                    double decay, const int* loss_scale) {
+  if (loss_scale && loss_scale[2]) return;
+  double rate = number(factor, lr_there);
+  T lr = T(rate) / loss_scale_of(loss_scale), shrink = T(decay * rate);
   unsigned packs = aligned(w) && aligned(dw) && aligned(v) ? n / VECTOR : 0;
   for (unsigned i = thread_number(); i < packs; i += thread_count()) {
     Pack<VECTOR> pw = load<VECTOR>(w + i * VECTOR), pd = load<VECTOR>(dw + i * VECTOR), pv = load<VECTOR>(v + i * VECTOR);

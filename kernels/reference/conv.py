@@ -86,13 +86,14 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
         col2im(dX, _part(dx, g, groups), (R, S), stride, pads, (P, Q))
 
 
-def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, work=None):
-    """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
+def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
+    """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
     N, P, Q, _ = dy.shape
     for g in range(groups):
         X = im2col(_part(x, g, groups), dw.shape[:2], stride, pads, (P, Q), work)
         dW = X.T @ _part(dy, g, groups).reshape(N * P * Q, -1)                 # (R*S*C/G, K/G)
-        _part(dw, g, groups)[...] += dW.reshape(*dw.shape[:3], -1)             # (R, S, C/G, K/G)
+        part, dW = _part(dw, g, groups), dW.reshape(*dw.shape[:3], -1)         # (R, S, C/G, K/G)
+        part[...] = part + dW if add else dW
 
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):

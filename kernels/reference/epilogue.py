@@ -8,9 +8,13 @@ The bias enters every row with slope 1, hence the sum. y > 0 exactly where z + b
 from __future__ import annotations
 
 
-def epilogue_backward(dy, db, *, y=None):
-    """In place: dy (..., K) is masked by y > 0 where y is given; then db (K,) += its sum, unless db is None."""
+def epilogue_backward(dy, db, *, y=None, add=True):
+    """In place: dy (..., K) is masked by y > 0 where y is given; then db (K,) += its sum, unless db is None.
+
+    Without `add`, db = and what it held does not matter.
+    """
     if y is not None:
         dy *= y > 0
     if db is not None:
-        db += dy.reshape(-1, dy.shape[-1]).sum(axis=0)                         # (..., K) -> (K,)
+        total = dy.reshape(-1, dy.shape[-1]).sum(axis=0)                       # (..., K) -> (K,)
+        db[...] = db + total if add else total

@@ -25,8 +25,11 @@ def softmax_cross_entropy_forward(x, labels, probs, losses):
 
 
 # d/dx_k of log sum_j exp(x_j) is exp(x_k) / sum_j exp(x_j) = p_k, and d/dx_k of x_label is [k = label]: p - onehot.
-def softmax_cross_entropy_backward(probs, labels, dx, *, scale):
-    """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged."""
+def softmax_cross_entropy_backward(probs, labels, dx, *, scale, loss_scale=None):
+    """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged.
+
+    loss_scale: the state of scaling.py, where all gradients are to come out larger by its power of two.
+    """
     dx[...] = probs
     dx[np.arange(len(dx)), labels] -= 1
-    dx *= scale
+    dx *= scale if loss_scale is None else scale * 2.0 ** loss_scale[0]

@@ -9,7 +9,7 @@ import numpy as np
 from minicnn.backend import cuda_loader
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
-from minicnn.backend.ops import OPS, Ops
+from minicnn.backend.ops import OPS, DeviceNumber, Ops
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
 
@@ -18,8 +18,9 @@ from minicnn.rng import key_words
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
 LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4"}
 # How matrix products of float32 arrays are computed -> version, and what its tensor cores read. Arrays and sums are
-# float32 in any case: "tf32" rounds the factors to 10 bits of mantissa and "bf16" to 7, for the sake of speed.
-PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16")}
+# float32 in any case: "tf32" and "fp16" round the factors to 10 bits of mantissa and "bf16" to 7, for the sake of speed.
+# fp16 has fewer exponents besides, nothing below 2^-24: its gradients need a scaled loss (train/loss_scale.py).
+PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16"), "fp16": ("v4", "Fp16")}
 PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
 SLICES = 64                 # into which the sum over all pixels of a batch is cut at most
 SLICE = 512                 # pixels in a slice at least
@@ -42,6 +43,7 @@ class CudaOps(Ops):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, way in PRECISIONS.items() if way == (version, products)), "cuda")
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
+        self.needs_loss_scale = products == "Fp16"
         self._gpu = Launcher(device, products)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]
         if missing:
@@ -50,6 +52,10 @@ class CudaOps(Ops):
     def from_host(self, array):
         """The array on the device; one that is already there is handed through."""
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
+
+    def record(self, function):
+        """See Ops; what is recorded keeps its arrays for itself. Nothing in it may need the host."""
+        return self._gpu.record(function)
 
     def crossing(self, place: int = 0) -> Crossing:
         return self.device.crossing(place)
@@ -72,7 +78,7 @@ class CudaOps(Ops):
         self._gpu.each("activation", "tanh_backward", dy.size, y, dy, dx, dy.size)
 
     # ---- epilogue
-    def epilogue_backward(self, dy, db, *, y=None):
+    def epilogue_backward(self, dy, db, *, y=None, add=True):
         """In place: dy is masked by y > 0 where y is given; then db += its sum over rows, unless db is None."""
         if db is None:
             if y is not None:
@@ -87,7 +93,7 @@ class CudaOps(Ops):
         columns = K // (VECTOR_BYTES // dy.dtype.itemsize) if packs else K
         self._gpu.launch("epilogue", "epilogue_sums", (ceil_div(columns, 32), chunks),
                          (dy, y, partial, rows, K, chunk, packs), block=(32, 8))
-        self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, THREADS), (partial, db, chunks, K))
+        self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, THREADS), (partial, db, chunks, K, int(add)))
 
     # ---- combine
     def concat_forward(self, xs, y):
@@ -134,8 +140,9 @@ class CudaOps(Ops):
         """y = x * scale where u >= rate, else 0; sample_ids uint32 (N,), on the host or the device. y may be x."""
         N, units = x.shape[0], x.size // x.shape[0]
         k0, k1 = key_words(seed)
+        epoch = (0, epoch.array) if isinstance(epoch, DeviceNumber) else (epoch, None)
         self._gpu.launch("dropout", "dropout", ceil_div(N * ceil_div(units, 4), THREADS),
-                         (x, y, N, units, rate, scale, k0, k1, epoch, purpose, self.from_host(sample_ids)))
+                         (x, y, N, units, rate, scale, k0, k1, *epoch, purpose, self.from_host(sample_ids)))
 
     def dropout_backward(self, dy, dx, *, rate, scale, seed, purpose, epoch, sample_ids):
         """dx = dy * the same mask. dx may be dy."""
@@ -158,16 +165,35 @@ class CudaOps(Ops):
         self._gpu.launch("loss", "softmax_cross_entropy_forward", ceil_div(N, 4), (x, labels, probs, losses, N, K),
                          block=128)
 
-    def softmax_cross_entropy_backward(self, probs, labels, dx, *, scale):
-        """dx = scale * (probs - onehot)."""
+    def softmax_cross_entropy_backward(self, probs, labels, dx, *, scale, loss_scale=None):
+        """dx = scale * (probs - onehot), times the power of two of loss_scale."""
         N, K = probs.shape
         self._gpu.launch("loss", "softmax_cross_entropy_backward", ceil_div(N * K, THREADS),
-                         (probs, labels, dx, N, K, scale))
+                         (probs, labels, dx, N, K, scale, loss_scale))
+
+    # ---- tally
+    def tally_losses(self, losses, tally, *, weight):
+        """tally[1] += weight * sum of losses (N,)."""
+        self._gpu.launch("tally", "tally_losses", 1, (losses, tally, len(losses), weight), block=32)
+
+    def tally_hits(self, x, labels, tally):
+        """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
+        self._gpu.launch("tally", "tally_hits", 1, (x, labels, tally, *x.shape), block=1024)
+
+    # ---- scaling
+    def find_overflow(self, dw, state):
+        """state[2] = 1 where dw, of any shape, holds an infinity or a NaN."""
+        self._gpu.each("scaling", "find_overflow", dw.size, dw, state, dw.size)
+
+    def next_loss_scale(self, state, *, steady, lowest, highest):
+        """The state for the next step: one higher after `steady` good ones, one lower after an overflow."""
+        self._gpu.launch("scaling", "next_loss_scale", 1, (state, steady, lowest, highest), block=1)
 
     # ---- sgd
-    def sgd_step(self, w, dw, v, *, lr, momentum, decay):
-        """One step, in place, on w and v."""
-        self._gpu.each("sgd", "sgd_step", w.size, w, dw, v, w.size, lr, momentum, decay * lr)
+    def sgd_step(self, w, dw, v, *, lr, momentum, decay, loss_scale=None):
+        """One step, in place, on w and v; none after an overflow."""
+        rate = (lr.factor, lr.array) if isinstance(lr, DeviceNumber) else (lr, None)
+        self._gpu.each("sgd", "sgd_step", w.size, w, dw, v, w.size, *rate, momentum, decay, loss_scale)
 
     # ---- augment
     def augment_forward(self, images, y, *, mean, top, left, flip, shift):
@@ -306,8 +332,8 @@ class CudaOps(Ops):
             self._gpu.launch("conv", f"conv_{self.version}_backward_data", arguments=(dy, w, dx, packs, geometry),
                              **self._grid(N * H * W, geometry["D"]))
 
-    def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, work=None):
-        """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K)."""
+    def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
+        """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
         shape = _Shape(x.shape, dw.shape, dy.shape, stride, pads, groups)
         X, partial = self._gpu.arrays_in(work, shape.work(self.version), x.dtype)
         packs = self._conv_packs(shape, x, dy)
@@ -320,7 +346,7 @@ class CudaOps(Ops):
             self._gpu.launch("conv", f"conv_{self.version}_backward_weights", arguments=arguments,
                              **self._grid(shape.taps, shape.kernels, shape.slices))
             self._gpu.launch("conv", "conv_add_slices", ceil_div(shape.taps * shape.kernels, THREADS),
-                             (partial, dw, shape.slices, geometry))
+                             (partial, dw, shape.slices, int(add), geometry))
 
     def conv_work(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """Bytes of work space for any of the three."""

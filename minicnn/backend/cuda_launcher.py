@@ -5,18 +5,20 @@ reads 4, an array whose strides it ignores, an empty grid as one block. So `laun
 kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
 the type declared, and must fit.
 
-A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch. CuPy is one
+A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch, record. CuPy is one
 (cuda_loader.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
 
 from minicnn.backend import cuda_loader
+from minicnn.backend.ops import address
 from minicnn.errors import ShapeError
 
 THREADS = 256               # a block, where nothing else asks for another number
@@ -36,14 +38,14 @@ def aligned(size: int, to: int = 256) -> int:
 class Launcher:
     """The kernels of one device, compiled when they are first launched, and memory for those that need some.
 
-    products: what the tensor cores read, "Tf32" or "Bf16" (gemm.cuh).
+    products: what the tensor cores read, "Tf32", "Bf16" or "Fp16" (gemm.cuh).
     """
 
     def __init__(self, device, products: str):
         self.device, self.products = device, products
         self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function
         self._modules: dict[tuple[str, str], object] = {}
-        self._scratch = threading.local()                           # ranks that are threads have a stream each
+        self._own = threading.local()                               # ranks that are threads have a stream each
 
     def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
@@ -65,6 +67,26 @@ class Launcher:
             raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
                              "memory is more than a GPU takes; use a smaller batch or smaller layers")
         self.device.launch(self._function(file, kernel, real), grid, block, checked, shared)
+        recorded = getattr(self._own, "recorded", None)
+        if recorded is not None:
+            recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What `function` launches, to be run by calling the result: the whole at the cost of one launch.
+
+        A recording knows addresses, not arrays; so it keeps every array that it was given, lest another one take its
+        place.
+        """
+        self._own.recorded = arrays = []
+        try:
+            replay = self.device.record(function)
+        finally:
+            self._own.recorded = None
+
+        def run(arrays=tuple({id(array): array for array in arrays}.values())) -> None:
+            replay()
+
+        return run
 
     def _checked(self, kernel: str, parameter, value, real: str):
         """The argument in exactly the form that the kernel reads; raises ShapeError where it does not fit."""
@@ -123,9 +145,9 @@ class Launcher:
     def scratch(self, shapes: list[tuple[int, ...]], dtype) -> list:
         """The same in memory that each thread keeps, for operations that are given none; it grows, and then stays."""
         needed = sum(aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
-        memory = getattr(self._scratch, "memory", None)
+        memory = getattr(self._own, "scratch", None)
         if memory is None or memory.size < needed:
-            memory = self._scratch.memory = self.device.empty((needed,), "uint8")
+            memory = self._own.scratch = self.device.empty((needed,), "uint8")
         return self.arrays_in(memory, shapes, dtype)
 
     def each(self, file: str, kernel: str, n: int, *arguments) -> None:
@@ -137,9 +159,4 @@ class Launcher:
         """1 where rows of so many channels can be read 16 bytes at a time in all these arrays, else 0."""
         given = [array for array in arrays if array is not None]
         fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
-        return int(fits and all(_address(array) % VECTOR_BYTES == 0 for array in given))
-
-
-def _address(array) -> int:
-    """Where an array lies; a plain number, nothing is read."""
-    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
+        return int(fits and all(address(array) % VECTOR_BYTES == 0 for array in given))

@@ -8,7 +8,10 @@ and cuda_launcher.py checks every argument against them.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
@@ -148,7 +151,7 @@ class CupyDevice:
     """The current GPU, by CuPy: what cuda_launcher.py and cuda.py ask of a device.
 
     Kernels run on CuPy's current stream, where its own copies and sums run too: what is launched in order happens in
-    order. To capture a step in a graph, enter a stream of one's own around all of it.
+    order.
     """
 
     def __init__(self):
@@ -158,14 +161,43 @@ class CupyDevice:
         self.cupy = import_module("cupy")
         self.index = int(self.cupy.cuda.runtime.getDevice())
         self.empty, self.zeros = self.cupy.empty, self.cupy.zeros
+        self._recording = threading.local()
 
     def from_host(self, array: np.ndarray):
         """A copy on the GPU."""
+        self._must_not_record("copied to the GPU")
         return self.cupy.asarray(np.ascontiguousarray(array))
 
     def to_host(self, array) -> np.ndarray:
         """A copy as NumPy's; waits until the kernels before it are done."""
+        self._must_not_record("copied from the GPU")
         return self.cupy.asnumpy(array)
+
+    def _must_not_record(self, what: str) -> None:
+        """What the host does is no part of a recording: it would be done once, and not with each replay."""
+        if getattr(self._recording, "on", False):
+            raise DeviceError(f"an array was to be {what} while a step was being recorded; do that before the step")
+
+    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What `function` launches, as a CUDA graph; the result launches it on the stream that is then current.
+
+        Capturing takes a stream of its own, the default one cannot; nothing runs meanwhile.
+        """
+        stream = self.cupy.cuda.Stream(non_blocking=True)
+        self._recording.on = True
+        try:
+            with stream:
+                stream.begin_capture()
+                try:
+                    function()
+                except BaseException:
+                    with contextlib.suppress(Exception):        # that the capture was broken off; why is on its way
+                        stream.end_capture()
+                    raise
+                graph = stream.end_capture()
+        finally:
+            self._recording.on = False
+        return graph.launch
 
     def owns(self, array) -> bool:
         """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -35,11 +36,32 @@ OPS: dict[str, tuple[str, ...]] = {
     "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
     "combine": ("concat_forward", "concat_backward", "add_forward", "add_backward", "accumulate"),
     "loss": ("softmax_forward", "softmax_cross_entropy_forward", "softmax_cross_entropy_backward"),
+    "tally": ("tally_losses", "tally_hits"),
+    "scaling": ("find_overflow", "next_loss_scale"),
     "sgd": ("sgd_step",),
     "augment": ("augment_forward",),
 }
 
 BACKENDS = ("reference", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class DeviceNumber:
+    """A number that kernels read from the device's memory, for steps that are recorded once and replayed with others.
+
+    array: one float64 on the device; the number is that many times `factor`.
+    """
+
+    array: object
+    factor: float = 1.0
+
+    def __mul__(self, factor: float) -> DeviceNumber:
+        return DeviceNumber(self.array, self.factor * factor)
+
+
+def address(array) -> int:
+    """Where an array of NumPy or CuPy lies; a plain number, nothing is read."""
+    return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
 
 
 class Ops:
@@ -74,6 +96,11 @@ class Ops:
         """How this backend's arrays pass between ranks. place: the rank's number among those on this machine."""
         return Crossing()
 
+    # A backend that can record: record(function) notes the operations that function() calls, which happen only when the
+    # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers.
+    record: Callable[[Callable[[], None]], Callable[[], None]] | None = None
+    needs_loss_scale = False    # its products have too few small numbers: gradients must be scaled (train/loss_scale.py)
+
     def together(self) -> contextlib.AbstractContextManager:
         """Inside, operations that do not need each other's results; they may be done at its end, in one go."""
         return contextlib.nullcontext()
@@ -94,8 +121,8 @@ class Ops:
 def get_ops(device: str = "auto") -> Ops:
     """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Made once for each GPU.
 
-    "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda") and "cuda:bf16" say
-    how its matrix products round (backend/cuda.py).
+    "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
+    "cuda:fp16" say how its matrix products round (backend/cuda.py).
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """
@@ -124,4 +151,4 @@ def make_ops(device: str) -> Ops:
     if device in BACKENDS and not precision:
         return importlib.import_module(f"minicnn.backend.{device}").make_ops()
     raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
-                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16")
+                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")

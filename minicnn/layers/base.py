@@ -22,7 +22,7 @@ from minicnn.param import Param
 from minicnn.rng import normal_init, purpose_id, uniform_init
 
 if TYPE_CHECKING:
-    from minicnn.backend.ops import Ops
+    from minicnn.backend.ops import DeviceNumber, Ops
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,21 @@ class Context:
     ops: the backend.   train: dropout drops.   work: scratch space (uint8) or None.
     seed, epoch, sample_ids (uint32, one per image), purpose (the layer's own number): the counter of random numbers.
     relu: the network fused the ReLU that follows into this layer.   comm: the other ranks, where the network is split.
+    loss_scale: what losses multiply their gradient with (kernels/reference/scaling.py), where they are to.
+
+    sample_ids may be an array of the backend's; epoch a DeviceNumber, where a step is being recorded.
     """
 
     ops: Ops
     train: bool = False
     seed: int = 0
-    epoch: int = 0
+    epoch: int | DeviceNumber = 0
     sample_ids: np.ndarray | None = None
     purpose: int = 0
     work: object = None
     relu: bool = False
     comm: object = None
+    loss_scale: object = None
 
 
 class Layer:

@@ -62,9 +62,10 @@ class Conv2d(Layer):
     def backward(self, ctx, dy, saved, dxs):
         x, w = saved["x"], self.params["w"]
         _, window = self.geometry(x.shape)
-        db = self.params["b"].grad if self.bias else None
-        ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None)
-        ctx.ops.conv_backward_weights(x, dy, w.grad, work=ctx.work, **window)
+        db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
+        ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
+        dw, add = w.grad_to_fill()
+        ctx.ops.conv_backward_weights(x, dy, dw, add=add, work=ctx.work, **window)
         if dxs[0] is not None:
             ctx.ops.conv_backward_data(dy, w.data, dxs[0], work=ctx.work, **window)
 

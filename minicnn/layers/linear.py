@@ -39,8 +39,8 @@ class Linear(Layer):
 
     def backward(self, ctx, dy, saved, dxs):
         w = self.params["w"]
-        db = self.params["b"].grad if self.bias else None
-        ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None)
+        db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
+        ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
         dw, add = w.grad_to_fill()
         ctx.ops.linear_backward_weights(saved["x"], dy, dw, add=add, work=ctx.work)
         if dxs[0] is not None:

@@ -75,8 +75,10 @@ class Local2d(Layer):
         dy = dy.reshape(N, 1, 1, -1)                                            # (N, 1, 1, P*Q*K)
         windows = saved["windows"].reshape(N, 1, 1, -1)                         # (N, 1, 1, P*Q*R*S*C)
         y = saved["y"].reshape(dy.shape) if ctx.relu else None
-        ctx.ops.epilogue_backward(dy, b.grad.reshape(-1), y=y)
-        ctx.ops.conv_backward_weights(windows, dy, w.grad.reshape(w_shape), work=ctx.work, **options)
+        db, add = b.grad_to_fill()
+        ctx.ops.epilogue_backward(dy, db.reshape(-1), y=y, add=add)
+        dw, add = w.grad_to_fill()
+        ctx.ops.conv_backward_weights(windows, dy, dw.reshape(w_shape), add=add, work=ctx.work, **options)
         if dxs[0] is not None:
             dx, dwindows = dxs[0], saved["dwindows"]
             ctx.ops.conv_backward_data(dy, w.data.reshape(w_shape), dwindows.reshape(windows.shape), work=ctx.work,

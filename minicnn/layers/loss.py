@@ -39,7 +39,8 @@ class SoftmaxCrossEntropy(Layer):
         if dxs[0] is not None:
             probs, labels = saved["probs"], saved["xs"][1]
             scale = self.weight / probs.shape[0]
-            ctx.ops.softmax_cross_entropy_backward(probs, labels, dxs[0], scale=scale)
+            ctx.ops.softmax_cross_entropy_backward(probs, labels, dxs[0], scale=scale,
+                                                   loss_scale=ctx.loss_scale)
 
     def describe(self):
         return f"weight {self.weight:g}" + (", training only" if self.train_only else "")

@@ -197,18 +197,22 @@ class ParallelNet(Net):
         self.comm.must_agree({"the number of images": count})
         if not self.by_rows:
             self.split.sample_ids = np.arange(count, dtype=np.uint32)
-            self._forward(x, None, self.split.test_ends or [self.output], False, False, tuple(keep), None, epoch)
+            self._predict(x, self.split.test_ends or [self.output], keep, epoch)
             logits = self.ops.empty((count, self.num_classes), self.dtype) if not self.lead else super().logits
             self.comm.broadcast(logits, 0, "logits")
             return logits
         own = -(-count // size)                             # the last images again where they do not come out even
         at = np.minimum(np.arange(self.comm.rank * own, (self.comm.rank + 1) * own), count - 1)
         self.split.sample_ids = np.arange(own * size, dtype=np.uint32)
-        self._forward(x[at], None, [self.output], False, False, tuple(keep), None, epoch)
+        self._predict(x[at], [self.output], keep, epoch)
         part = super().logits
         logits = self.ops.empty((size, *part.shape), self.dtype)
         self.comm.all_gather(part, logits, "logits")
         return logits.reshape(own * size, -1)[:count]
+
+    def _predict(self, x, outputs, keep, epoch) -> None:
+        given = self._check_inputs(x, None)
+        self._forward(given, outputs, False, False, tuple(keep), *self._counters(given, False, None, epoch))
 
     @property
     def logits(self):
@@ -216,10 +220,13 @@ class ParallelNet(Net):
             raise ConfigError(f"rank {self.comm.rank} has no logits: with columns, the output layer is on rank 0")
         return super().logits
 
-    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False):
-        if dy is not None or input_grad or accumulate:
-            raise ConfigError("backward of a network of several ranks follows loss(...), without dy, input_grad or "
-                              "accumulate; use the unsplit network for those")
+    def start_loss(self, x, labels, *, sample_ids, epoch) -> None:
+        raise ConfigError("a step of a network of several ranks cannot be recorded; use loss(...)")
+
+    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False, loss_scale=None):
+        if dy is not None or input_grad or accumulate or loss_scale is not None:
+            raise ConfigError("backward of a network of several ranks follows loss(...), without dy, input_grad, "
+                              "accumulate or loss_scale; use the unsplit network for those")
         super().backward()
         self._send_bucket()
         if self._shared:

@@ -35,12 +35,14 @@ from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from minicnn.train.evaluate import Evaluation, evaluate
 from minicnn.train.feed import Feed
 from minicnn.train.interrupt import Interrupt
+from minicnn.train.loss_scale import LossScale
 from minicnn.train.memory import check_memory
 from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
 from minicnn.train.progress import WORTH_SAYING, Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
 from minicnn.train.stall import StallMeter
+from minicnn.train.step import step_for
 from minicnn.train.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.watch import Watch
 
@@ -96,6 +98,7 @@ class Trainer:
         net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = self._loader()
+        self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
         self.tally, self.best = Tally(), None
         self._seen = self.tally.state()                 # what of the tally the watch has looked at
@@ -131,6 +134,8 @@ class Trainer:
         self.sgd.velocities = self.net.own_part(saved.velocities)
         self.epoch, self.step, self.best = saved.meta["epoch"], saved.meta["step"], saved.meta["best"]
         self.schedule.state = saved.meta["schedule"]
+        if self.loss_scale is not None and saved.meta.get("loss_scale"):
+            self.loss_scale = LossScale(self.net.ops, **saved.meta["loss_scale"])
         self.tally = Tally(**saved.meta["tally"]) if self.net.lead else Tally()
         self._metrics_bytes = saved.meta["metrics_bytes"]
         for dataset, name in ((self.train, "train"), (self.val, "val")):
@@ -261,38 +266,44 @@ class Trainer:
     def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a wish to stop came."""
         net, sgd, steps, batch_size = self.net, self.sgd, len(self.loader), self.loader.batch
-        log_every, stalls = max(1, steps // 100), None
+        log_every, stalls, loss = max(1, steps // 100), None, None
         progress = Progress(f"epoch {self.epoch + 1}/{epochs}", steps, self.step, (epochs - self.epoch - 1) * steps,
                             batch_size, self.progress)
         began, self._seen = time.perf_counter(), self.tally.state()
+        step = step_for(net, sgd, self.loss_scale, self.tally)
         with contextlib.closing(progress), net.ops.telling_of_compiling(progress.compiling), \
                 contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
             for batch in batches:
                 stalls = stalls or StallMeter(self.loader)      # the first batch is made while nobody could compute
                 x = feed.train(batch, self.epoch)
                 sgd.lr = self._rate(self.step)
-                loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=self.epoch)
-                self._must_be_finite(loss, f"epoch {self.epoch + 1}, step {self.step + 1}")
-                if net.has_logits:
-                    self.tally.add(loss, net.ops.to_host(net.logits), batch.labels)
-                net.backward()
-                sgd.step(net.ops)
+                step.run(x, batch.labels, batch.sample_ids, self.epoch)
                 self.step += 1
+                stop, log, look, save = (net.agree(interrupt.wanted), self.step % log_every == 0,
+                                         self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps,
+                                         self.save_every and (self.epoch * steps + self.step) % self.save_every == 0)
+                if loss is None or stop or log or look or save or self.step % step.read_every == 0 or self.step == steps:
+                    loss, self.tally = step.read()
+                    self._must_be_finite(loss + self.tally.loss, f"epoch {self.epoch + 1}, step {self.step}")
                 progress.step(loss, stalls)
-                if self.step % log_every == 0:
+                if log:
                     self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
                                      "lr": sgd.lr, "loss": loss, "time": stalls.lap()})
-                if self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps:
+                if look:
                     self._look(feed, self.tally.since(self._seen).result())
                     self._seen = self.tally.state()
-                if net.agree(interrupt.wanted):
+                if stop:
                     return False
-                if self.save_every and (self.epoch * steps + self.step) % self.save_every == 0:
+                if save:
                     self.save()
         self._time = {"seconds": round(time.perf_counter() - began, 2),
                       "waited_for_data": round(self.loader.waited, 2), "images_per_second": progress.rate(),
                       "data": {kind: round(spent, 2) for kind, spent in self.loader.spent().items()}}
         return True
+
+    def _scaled(self) -> dict | None:
+        """What a checkpoint keeps of the loss scale."""
+        return self.loss_scale.to_dict() if self.loss_scale else None
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step of this epoch."""
@@ -313,7 +324,7 @@ class Trainer:
         self.sgd.lr = self._rate(len(self.loader) - 1)  # a run may have been resumed after the last step
         self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
-                         "time": self._time})
+                         **({"loss_scale": self._scaled()} if self.loss_scale else {}), "time": self._time})
         self._say_epoch(train, val, is_best, epochs)
         self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
@@ -362,7 +373,7 @@ class Trainer:
         if net.lead:
             self._metrics_bytes = self._log.position()
             meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
-                    "schedule": self.schedule.state, "tally": tally, "metrics_bytes": self._metrics_bytes,
+                    "schedule": self.schedule.state, "loss_scale": self._scaled(), "tally": tally, "metrics_bytes": self._metrics_bytes,
                     "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                     "classes": self.train.classes, "statistics_count": statistics.count,
                     "left_out": {"train": self.train.left_out, "val": self.val.left_out}}

@@ -34,14 +34,27 @@ class SGD:
         self.lr_mults = dict(lr_mults or {})
         self.velocities = {}                                   # name -> array like param.data, made at the first step
 
-    def step(self, ops) -> None:
-        """One update of every parameter from its `grad`; parameters with a factor of 0 stay as they are."""
+    @property
+    def trained(self) -> dict[str, float]:
+        """Name -> factor on the rate, of the parameters that are trained at all."""
+        factors = {name: param.lr_mult * self.lr_mults.get(name, 1.0) for name, param in self.params.items()}
+        return {name: factor for name, factor in factors.items() if factor}
+
+    def step(self, ops, loss_scale=None) -> None:
+        """One update of every parameter from its `grad`; parameters with a factor of 0 stay as they are.
+
+        loss_scale: a LossScale that the gradients were multiplied with; where one overflowed, nothing is updated.
+        """
+        trained, scaled = self.trained, {}
+        if loss_scale is not None:
+            loss_scale.look([self.params[name].grad for name in trained])
+            scaled = {"loss_scale": loss_scale.state}
         with ops.together():
-            for name, param in self.params.items():
-                factor = param.lr_mult * self.lr_mults.get(name, 1.0)
-                if factor == 0:
-                    continue
+            for name, factor in trained.items():
+                param = self.params[name]
                 if name not in self.velocities:
                     self.velocities[name] = ops.zeros(param.data.shape, param.data.dtype)
                 ops.sgd_step(param.data, param.grad, self.velocities[name], lr=self.lr * factor, momentum=self.momentum,
-                             decay=self.decay * param.decay_mult)
+                             decay=self.decay * param.decay_mult, **scaled)
+        if loss_scale is not None:
+            loss_scale.next()

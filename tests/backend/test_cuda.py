@@ -137,7 +137,7 @@ def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
         c.compare(ops, work=c.work(ops))
 
 
-@pytest.mark.parametrize(("products", "bits"), [("Tf32", 10), ("Bf16", 7)])
+@pytest.mark.parametrize(("products", "bits"), [("Tf32", 10), ("Bf16", 7), ("Fp16", 10)])
 @pytest.mark.parametrize("case", CASES)
 def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, reference, rng, case, products, bits):
     """Factors rounded to so many bits: for 10, an error of 2^-11 in each of them, so of about 2^-10 in a term."""
@@ -164,7 +164,7 @@ def test_linear_equals_reference(cuda_cache, rng, version, shape):
     compare(ops, "linear_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=N)
 
 
-@pytest.mark.parametrize("products", ["Tf32", "Bf16"])
+@pytest.mark.parametrize("products", ["Tf32", "Bf16", "Fp16"])
 def test_tensor_cores_multiply_small_integers_exactly(tensor_cores, rng, products):
     """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index cannot hide."""
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
@@ -181,8 +181,21 @@ def test_bf16_is_rounded_to_the_nearest(tensor_cores):
     np.testing.assert_array_equal(y[0], wanted)
 
 
+def test_fp16_is_rounded_as_ieee_has_it(tensor_cores, rng):
+    """NumPy's half floats agree: ties to even, below 2^-14 in steps of 2^-24, infinite from 65,520 on."""
+    values = np.concatenate([
+        [1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-11 + 2**-20, -1 - 2**-12, 65504, 65519.9, 65520, -7e4, 3e38, np.inf, -np.inf,
+         np.nan, 2**-14, 2**-24, 2**-25, 1.1 * 2**-25, 1.5 * 2**-24, 2.5 * 2**-24, -3e-6, 0.0, -0.0, 2**-14 - 2**-26],
+        rng.standard_normal(234) * 10.0 ** rng.integers(-8, 6, 234)]).astype("f4")
+    y = call(tensor_cores("Fp16"), "linear_forward", np.ones((1, 1), "f4"), values[None],
+             np.zeros((1, len(values)), "f4"), writes=(2,))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(y[0], values.astype("f2").astype("f4"))
+
+
 @pytest.mark.parametrize(("spec", "version", "products"), [
-    ("cuda", "v4", "Tf32"), ("cuda:fp32", "v3", "Tf32"), ("cuda:tf32", "v4", "Tf32"), ("cuda:bf16", "v4", "Bf16")])
+    ("cuda", "v4", "Tf32"), ("cuda:fp32", "v3", "Tf32"), ("cuda:tf32", "v4", "Tf32"), ("cuda:bf16", "v4", "Bf16"),
+    ("cuda:fp16", "v4", "Fp16")])
 def test_precision(monkeypatch, tmp_path, spec, version, products):
     monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
     ops = make_ops(spec)
@@ -191,7 +204,7 @@ def test_precision(monkeypatch, tmp_path, spec, version, products):
 
 
 @pytest.mark.parametrize(("spec", "complaint"), [
-    ("cuda:fp8", "unknown precision 'fp8' of device 'cuda': expected one of fp32, tf32, bf16"),
+    ("cuda:fp8", "unknown precision 'fp8' of device 'cuda': expected one of fp32, tf32, bf16, fp16"),
     ("cpu:bf16", "device 'cpu' computes in the precision of its arrays; one can be chosen for cuda alone")])
 def test_precisions_that_do_not_exist(spec, complaint):
     with pytest.raises(DeviceError, match=complaint):

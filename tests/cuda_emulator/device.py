@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +41,38 @@ class EmulatorDevice:
     def __init__(self, cache_folder: Path, order: int | None = None, watch: bool = True):
         self.cache_folder, self.order, self.watch = Path(cache_folder), order, watch
         self.launches = 0
+        self._recorded: list | None = None
         self._memory = np.empty(0, np.uint8)
 
     empty, zeros = staticmethod(np.empty), staticmethod(np.zeros)
 
-    @staticmethod
-    def from_host(array):
+    def from_host(self, array):
+        self._must_not_record()
         return np.ascontiguousarray(array)
 
-    @staticmethod
-    def to_host(array):
+    def to_host(self, array):
+        self._must_not_record()
         return np.asarray(array)
+
+    def _must_not_record(self) -> None:
+        if self._recorded is not None:
+            raise EmulatorError("an array was to be copied to or from the device while a step was being recorded")
+
+    def record(self, function):
+        """As a CUDA graph: launches are noted and not run, with addresses, which keep no array alive. What NumPy does to
+        an array meanwhile is not noted."""
+        self._recorded = launches = []
+        try:
+            function()
+        finally:
+            self._recorded = None
+
+        def replay():
+            for kernel, grid, block, arguments, shared in launches:
+                self.launch(kernel, grid, block, tuple(_still_there(kernel, i, value)
+                                                       for i, value in enumerate(arguments)), shared)
+
+        return replay
 
     @staticmethod
     def owns(array) -> bool:
@@ -68,6 +90,11 @@ class EmulatorDevice:
 
     def launch(self, kernel: Kernel, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on copies of its arrays with guard zones around them, and copy back what it may write."""
+        if self._recorded is not None:
+            weak = (weakref.ref(value) if kind in "pr" and value is not None else value
+                    for kind, value in zip(kernel.kinds, arguments, strict=True))
+            self._recorded.append((kernel, grid, block, tuple(weak), shared))
+            return
         if len(arguments) != len(kernel.kinds):
             raise EmulatorError(f"{kernel.name}: {len(arguments)} arguments for {len(kernel.kinds)} parameters")
         staged = self._stage(kernel, arguments)
@@ -145,6 +172,16 @@ class _Copy:
     parameter: int
     constant: bool = True
     start: int = 0
+
+
+def _still_there(kernel: Kernel, i: int, value):
+    """An argument of a recorded launch."""
+    if not isinstance(value, weakref.ref):
+        return value
+    array = value()
+    if array is None:
+        raise EmulatorError(f"{kernel.name}: {kernel.parameters[i]}, recorded, has been freed")
+    return array
 
 
 def _number(kernel: Kernel, i: int, value):

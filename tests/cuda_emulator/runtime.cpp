@@ -458,19 +458,37 @@ void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
   }
 }
 
-// mma.sync.m16n8k16 in bf16: a register holds two neighbours along the sum, the first in its lower half.
+// mma.sync.m16n8k16 in bf16 and fp16: a register holds two neighbours along the sum, the first in its lower half.
 //     a: (g, 2t ..), (g + 8, 2t ..), (g, 2t + 8 ..), (g + 8, 2t + 8 ..)     b: (2t .., g), (2t + 8 .., g)     c: as in TF32
-void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b) {
+static void mma_of_pairs(float* c, const unsigned* a, const unsigned* b, float (*value)(unsigned)) {
   Fragments all(a, b);
-  auto number = [&](int lane, int i, int upper) {
-    return as_float(upper ? all.of[lane][i] & 0xffff0000u : all.of[lane][i] << 16);
-  };
+  auto number = [&](int lane, int i, int upper) { return value(all.of[lane][i] >> 16 * upper & 0xffffu); };
   int g = current->lane / 4, t = current->lane % 4;
   for (int i = 0; i < 4; i++) {
     int row = g + i / 2 * 8, column = 2 * t + i % 2;
     for (int k = 0; k < 16; k++)
       c[i] += number(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2) * number(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
   }
+}
+void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b) {
+  mma_of_pairs(c, a, b, [](unsigned bits) { return as_float(bits << 16); });
+}
+void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b) {
+  mma_of_pairs(c, a, b, [](unsigned bits) {
+    unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023, sign = bits >> 15 << 31;
+    if (exponent == 0) return as_float(sign | 0x3f800000u) * mantissa * 0x1p-24f;
+    return as_float(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
+  });
+}
+
+// An atomic operation orders itself with others of its kind, hence counts as a read: plain writes may not meet it.
+int cuemu_atomic_or(int* to, int bits) {
+  uintptr_t pc = (uintptr_t)__builtin_return_address(0);
+  access((uintptr_t)to, 4, false, pc);
+  if (watching && last_region && last_region->constant) DIE(pc, "writes to argument %d, which is const", last_region->parameter);
+  int before = *to;
+  *to = before | bits;
+  return before;
 }
 
 // cp.async: a write that lasts from its beginning to the wait; others must keep away from then on. The bytes arrive at the

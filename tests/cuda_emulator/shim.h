@@ -41,6 +41,8 @@ void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, c
 void cuemu_exchange(const void* mine, int bytes, void* all, unsigned mask, const char* file, int line);
 void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b);
 void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b);
+void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b);
+int cuemu_atomic_or(int* to, int bits);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();
 void cuemu_copy_wait(int newest);
@@ -84,6 +86,7 @@ static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uin
 static inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
 static inline float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
+static inline int atomicOr(int* to, int bits) { return cuemu_atomic_or(to, bits); }
 template <class V> static inline V __ldg(const V* p) { return *p; }
 
 // ---- how a kernel is described and called: build.py adds CUEMU_KERNEL(name) for each

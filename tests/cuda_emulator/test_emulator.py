@@ -218,7 +218,8 @@ def test_the_same_operations_pass_unspoiled(cuda_cache, device, operation):
     ("Tf32", "g + r % 2 * 8, l", "g + r / 2 * 8, l"), ("Bf16", "l, t, r / 2)", "l, t, r % 2)"),
     ("Tf32", "k + t + 4 * half", "k + t"), ("Tf32", "2 * member() + r % 2", "member() + 4 * (r % 2)"),
     ("Bf16", "2 * t + 8 * half", "2 * t"), ("Bf16", "2 * t + 8 * half", "t + 8 * half"),
-    ("Bf16", "(piece.at(i, first), piece.at(i, first + 1))", "(piece.at(i, first + 1), piece.at(i, first + 1))")])
+    ("Bf16", "(piece.at(i, first), piece.at(i, first + 1))", "(piece.at(i, first + 1), piece.at(i, first + 1))"),
+    ("Fp16", "2 * t + 8 * half", "2 * t")])
 def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):
     text = cuda_loader.source("linear")
     assert old in text

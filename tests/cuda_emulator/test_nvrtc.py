@@ -21,8 +21,9 @@ def test_compiles(name, arch, dtype):
 @pytest.mark.parametrize("arch", ["80", pytest.param("90", marks=pytest.mark.slow),
                                   pytest.param("120", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in cuda_loader.files() if "PRODUCTS" in cuda_loader.source(name)])
-def test_bf16_compiles(name, arch):
-    check(name, arch, "float32", "Bf16")
+@pytest.mark.parametrize("products", ["Bf16", "Fp16"])
+def test_other_products_compile(name, arch, products):
+    check(name, arch, "float32", products)
 
 
 def check(name, arch, dtype, products="Tf32"):

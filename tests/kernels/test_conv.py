@@ -58,7 +58,9 @@ class Case:
                     epilogue=epilogue, **options)
         compare(ops, "conv_backward_data", dy, w, garbage(x.shape, x.dtype), writes=(2,), kind="sum", terms=R * S * K,
                 **options)
-        compare(ops, "conv_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=dy.size // K, **options)
+        for dw, add in ((w.copy(), True), (garbage(w.shape, w.dtype), False)):
+            compare(ops, "conv_backward_weights", x, dy, dw, writes=(2,), kind="sum", terms=dy.size // K, add=add,
+                    **options)
 
 
 @pytest.mark.parametrize("case", SMALL)

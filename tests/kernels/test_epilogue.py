@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels.harness import call, compare, numeric_gradient
+from tests.kernels.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 
@@ -28,6 +28,7 @@ def test_equals_reference(ops, dtype, rng, shape):
     terms = dy.size // shape[-1]
     compare(ops, "epilogue_backward", dy, db, writes=(0, 1), kind="sum", terms=terms, y=y)
     compare(ops, "epilogue_backward", dy, db, writes=(1,), kind="sum", terms=terms)         # without y, dy stays
+    compare(ops, "epilogue_backward", dy, garbage(db.shape, dtype), writes=(1,), kind="sum", terms=terms, add=False)
     masked = compare(ops, "epilogue_backward", dy, None, writes=(0,), kind="exact", y=y)
     np.testing.assert_array_equal(masked, np.where(y > 0, dy, 0))
     np.testing.assert_array_equal(call(ops, "epilogue_backward", dy, None, writes=(0,)), dy)

@@ -45,6 +45,9 @@ def run(ops, case, dtype, monkeypatch, direct):
         ops.conv_backward_data(dy, w, dx, work=work, **options)
         work[:] = 255                                                          # NaN, which none of its sums may hold
         ops.conv_backward_weights(x, dy, dw, work=work, **options)
+        alone = np.full_like(w, np.nan)                                        # written, whatever it held; dw: added
+        ops.conv_backward_weights(x, dy, alone, add=False, work=work, **options)
+        np.testing.assert_allclose(alone + 1, dw, rtol=1e-5, atol=1e-4)
     return y, dx, dw, asked
 
 

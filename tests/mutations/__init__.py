@@ -4,7 +4,7 @@ see every one of them.
 One file per kind of layer, as everywhere; ways.py holds what a mutation is.
 """
 
-from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, lrn, pool, sgd
+from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, lrn, pool, scaling, sgd
 
-MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, dropout, combine, loss, sgd, augment)
+MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, dropout, combine, loss, scaling, sgd, augment)
              for mutation in module.MUTATIONS]

@@ -40,8 +40,8 @@ def bias_after_relu(op, ops):
 
 def bias_before_mask(op, ops):
     """db summed up before the ReLU's mask is applied to dy."""
-    def call(dy, db, *, y=None):
-        op(dy, db, y=None)
+    def call(dy, db, *, y=None, add=True):
+        op(dy, db, y=None, add=add)
         op(dy, None, y=y)
     return call
 
@@ -79,7 +79,7 @@ MUTATIONS = [
     Mutation("epilogue: db written", "conv", {"epilogue_backward": written}),
     Mutation("epilogue: mask forgotten", "conv_relu", {"epilogue_backward": option("y", lambda y: None)}),
     Mutation("epilogue: mask taken from dy", "conv_relu", {
-        "epilogue_backward": lambda op, ops: lambda dy, db, *, y=None: op(dy, db, y=dy.copy())}),
+        "epilogue_backward": lambda op, ops: lambda dy, db, *, y=None, add=True: op(dy, db, y=dy.copy(), add=add)}),
     Mutation("epilogue: db summed before the mask", "linear_relu", {"epilogue_backward": bias_before_mask}),
     Mutation("epilogue: last unit of db forgotten", "linear", {
         "epilogue_backward": arguments(lambda dy, db: (without_last(1)(dy), db))}),

@@ -7,7 +7,7 @@ import numpy as np
 from tests.mutations.ways import Mutation, afterwards, arguments, instead, option
 
 
-def without_onehot(probs, labels, dx, *, scale):
+def without_onehot(probs, labels, dx, *, scale, loss_scale=None):
     dx[...] = scale * probs
 
 
@@ -23,10 +23,14 @@ MUTATIONS = [
     Mutation("loss: gradient without the one-hot", "loss", {"softmax_cross_entropy_backward": instead(without_onehot)}),
     Mutation("loss: gradient not divided by the batch", "loss", {
         "softmax_cross_entropy_backward":
-            lambda op, ops: lambda probs, labels, dx, *, scale: op(probs, labels, dx, scale=scale * len(probs))}),
+            lambda op, ops: lambda probs, labels, dx, *, scale, **options: op(probs, labels, dx,
+                                                                              scale=scale * len(probs), **options)}),
     Mutation("loss: weight forgotten in the gradient", "loss", {
         "softmax_cross_entropy_backward":
-            lambda op, ops: lambda probs, labels, dx, *, scale: op(probs, labels, dx, scale=1 / len(probs))}),
+            lambda op, ops: lambda probs, labels, dx, *, scale, **options: op(probs, labels, dx,
+                                                                              scale=1 / len(probs), **options)}),
+    Mutation("loss: gradient not scaled", "scaled_step", {
+        "softmax_cross_entropy_backward": option("loss_scale", lambda state: None)}, True),
     Mutation("loss: sign of the gradient", "loss", {
         "softmax_cross_entropy_backward": option("scale", lambda scale: -scale)}),
     Mutation("loss: labels of the neighbours", "loss", {

@@ -28,8 +28,8 @@ def train(comm, run_dir: str, settings: dict):
         trainer.resume()
     backward = net.backward
 
-    def disturbed():
-        backward()
+    def disturbed(**options):
+        backward(**options)
         here = [comm.rank, trainer.epoch * len(trainer.loader) + trainer.step]
         if here == settings.get("die"):
             print(f"rank {comm.rank} dies at {time.time()}", flush=True)

@@ -320,7 +320,7 @@ def test_errors_name_the_layer():
             return call(net, x)
         return lambda: run_local(2, body)
 
-    with pytest.raises(RankError, match="without dy, input_grad or accumulate"):
+    with pytest.raises(RankError, match="without dy, input_grad, accumulate or loss_scale"):
         misuse(lambda net, x: net.backward(input_grad=True))()
     with pytest.raises(RankError, match="its forward predicts"):
         misuse(lambda net, x: net.forward(x, train=True))()

@@ -69,8 +69,8 @@ class StopAfter:
         self.trainer, self.left, self.step = trainer, steps, trainer.sgd.step
         trainer.sgd.step = self
 
-    def __call__(self, ops):
-        self.step(ops)
+    def __call__(self, ops, loss_scale):
+        self.step(ops, loss_scale)
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)

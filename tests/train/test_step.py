@@ -1,0 +1,236 @@
+"""Steps that are recorded once and replayed do what steps do that the host waits for, bit for bit; and steps in fp16, whose
+loss is scaled. On the emulated GPU, where a recorded launch keeps addresses and nothing else, as on a real one."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from minicnn.errors import ConfigError
+from minicnn.train.loss_scale import LossScale
+from minicnn.train.metrics import Tally
+from minicnn.train.sgd import SGD
+from minicnn.train.step import READ_EVERY, RecordedStep, Step, step_for
+from tests.cuda_emulator.build import EmulatorError, why_not
+from tests.cuda_emulator.device import emulated_ops
+from tests.train.small_run import small_net, small_trainer
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
+BATCH, CLASSES = 4, 4
+
+
+@pytest.fixture(params=["Tf32", "Fp16"])
+def products(request):
+    return request.param
+
+
+@pytest.fixture
+def make_net(cuda_cache):
+    """make(products): a small net on an emulated GPU."""
+    def make(products="Tf32"):
+        net = small_net("reference")
+        net.ops = emulated_ops(cuda_cache, "v4" if products == "Fp16" else "v3", products, watch=False)
+        return net
+    return make
+
+
+def batch(step: int, count: int = BATCH):
+    """Images, labels and sample ids: others with every step."""
+    rng = np.random.default_rng(step)
+    return (rng.standard_normal((count, 24, 24, 3)).astype("f4"), rng.integers(0, CLASSES, count),
+            rng.permutation(1000)[:count].astype(np.uint32))
+
+
+def make_step(kind, net, exponent=16):
+    scale = LossScale(net.ops, exponent) if net.ops.needs_loss_scale else None
+    return kind(net, SGD(net.params, lr=0.01), scale, Tally())
+
+
+def state_of(step) -> list[np.ndarray]:
+    """All that a step changes."""
+    scale = [] if step.loss_scale is None else [step.loss_scale.state]
+    return [*(param.data for param in step.net.params.values()), *step.sgd.velocities.values(), *scale]
+
+
+def take(step, x, number: int, between=None) -> None:
+    for i in range(number):
+        x[...], labels, ids = batch(i)
+        step.sgd.lr = 0.01 / (1 + i)
+        step.run(x, labels, ids, epoch=i // 2)
+        if between:
+            between(i, step.net)
+
+
+def test_recorded_steps_are_the_same_steps(make_net, products):
+    steps = [make_step(kind, make_net(products)) for kind in (Step, RecordedStep)]
+    for step in steps:
+        take(step, np.empty((BATCH, 24, 24, 3), "f4"), 5)
+    for waited_for, recorded in zip(*map(state_of, steps), strict=True):
+        np.testing.assert_array_equal(recorded, waited_for)
+    (loss, tally), (recorded_loss, recorded_tally) = (step.read() for step in steps)
+    assert recorded_loss == loss
+    assert recorded_tally.state() == pytest.approx(tally.state(), rel=1e-6) and tally.images == 5 * BATCH
+    if products == "Fp16":
+        assert steps[1].loss_scale.to_dict() == {"exponent": 16, "good": 5, "left_out": 0}
+
+
+def test_a_recorded_step_is_no_launch_of_its_own(make_net):
+    """All launches from the third step on come from the recording: the host calls no operation."""
+    net = make_net()
+    step, x = make_step(RecordedStep, net), np.empty((BATCH, 24, 24, 3), "f4")
+    take(step, x, 2)
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("launched by the host")
+
+    net.ops._gpu.launch = forbidden
+    before = net.ops.device.launches
+    take(step, x, 2)
+    assert net.ops.device.launches > before + 40
+
+
+def test_arrays_that_move_are_recorded_anew(make_net):
+    """A larger batch in between, as in validation, takes the place of the arrays that the recording knows."""
+    results = []
+    for kind in (Step, RecordedStep):
+        net = make_net()
+        step = make_step(kind, net)
+        larger = [net.forward(batch(9, 3 * BATCH)[0]), None]
+
+        def between(i, net, larger=larger):
+            if i == 3:
+                larger[1] = net.forward(batch(9, 5 * BATCH)[0], keep=("conv1", "pool1"))
+
+        x = np.empty((BATCH, 24, 24, 3), "f4")
+        take(step, x, 6, between)
+        take(step, x.copy(), 3)                             # images that lie elsewhere
+        results.append([*state_of(step), *larger])
+    for waited_for, recorded in zip(*results, strict=True):
+        np.testing.assert_array_equal(recorded, waited_for)
+
+
+def test_memory_that_was_replaced_is_let_go(make_net):
+    """A recording keeps its arrays: so it must not outlive the arrays' use, or there would be two of each."""
+    net = make_net()
+    step, x = make_step(RecordedStep, net), np.empty((BATCH, 24, 24, 3), "f4")
+    take(step, x, 3)
+    old = weakref.ref(net._arena)
+    net.forward(batch(9, 5 * BATCH)[0], keep=("conv1", "pool1"))
+    assert old() is not None
+    take(step, x, 1)
+    gc.collect()
+    assert old() is None
+
+
+def test_a_recording_keeps_its_arrays(make_net):
+    """The host lets go of every array of the step; the memory is nobody else's all the same."""
+    net = make_net()
+    ops, y = net.ops, np.zeros(8, "f4")
+    x = np.arange(8, dtype="f4")
+    replay = ops.record(lambda: ops.relu_forward(x, y))
+    assert not y.any()                                      # nothing has run yet
+    x -= 4
+    replay()
+    np.testing.assert_array_equal(y, [0, 0, 0, 0, 0, 1, 2, 3])
+    del x
+    replay()
+    without = ops.device.record(lambda: ops.relu_forward(np.ones(8, "f4"), y))
+    with pytest.raises(EmulatorError, match="relu_forward: x, recorded, has been freed"):
+        without()
+
+
+def test_what_the_host_would_do_is_refused_while_recording(make_net):
+    net = make_net()
+    x, labels, ids = batch(0)
+    with pytest.raises(EmulatorError, match="copied .* while a step was being recorded"):
+        net.ops.record(lambda: net.loss(x, labels, sample_ids=ids))
+    assert np.isfinite(net.loss(x, labels, sample_ids=ids))                    # and nothing is left behind
+
+
+def test_labels_are_checked_before_the_step(make_net):
+    net = make_net()
+    x, _, ids = batch(0)
+    with pytest.raises(Exception, match=r"labels must lie in 0..3, got 0..4"):
+        make_step(RecordedStep, net).run(x, np.array([0, 4, 1, 2]), ids, 0)
+
+
+# ---- fp16
+def test_an_overflow_leaves_out_the_step_and_halves_the_scale(make_net):
+    """A scale far too large: gradients are infinite until it has fallen far enough; the weights never see them."""
+    net = make_net("Fp16")
+    step, x = make_step(RecordedStep, net, exponent=24), np.empty((BATCH, 24, 24, 3), "f4")
+    start, exponents = {name: param.data.copy() for name, param in net.params.items()}, []
+    for i in range(12):
+        x[...], labels, ids = batch(i)
+        before = {name: param.data.copy() for name, param in net.params.items()}
+        left_out = step.loss_scale.to_dict()["left_out"]
+        step.run(x, labels, ids, 0)
+        scale = step.loss_scale.to_dict()
+        moved = any((param.data != before[name]).any() for name, param in net.params.items())
+        assert moved == (scale["left_out"] == left_out)
+        exponents.append(scale["exponent"])
+    assert exponents[0] == 23 and exponents[-1] < 23 and exponents == sorted(exponents, reverse=True)
+    assert 0 < scale["left_out"] < 12 and all(np.isfinite(param.data).all() for param in net.params.values())
+    assert any((param.data != start[name]).any() for name, param in net.params.items())
+
+
+def test_gradients_too_small_for_fp16_are_saved_by_the_scale(make_net):
+    """A loss of weight 1e-5: unscaled, what reaches the first layer is rounded to nothing or to few bits."""
+    def first_gradient(products, exponent):
+        net = make_net(products)
+        next(node.layer for node in net.nodes if node.layer.is_loss).weight = 1e-5
+        x, labels, ids = batch(0)
+        net.loss(x, labels, sample_ids=ids, epoch=0)
+        scale = LossScale(net.ops, exponent)
+        net.backward(loss_scale=scale.state if exponent else None)
+        return net.params["conv1.w"].grad / 2.0**exponent
+
+    exact = first_gradient("Tf32", 0)                       # the registers' version, which does not round
+    errors = [np.linalg.norm(first_gradient("Fp16", exponent) - exact) / np.linalg.norm(exact) for exponent in (0, 16)]
+    assert errors[1] < 0.01 < 0.1 < errors[0]
+
+
+def test_ranks_are_refused_where_the_loss_must_be_scaled(make_net):
+    net = make_net("Fp16")
+    net.is_split = True
+    with pytest.raises(ConfigError, match="cuda:fp16 scales the loss by what one rank sees.*use cuda:tf32"):
+        step_for(net, SGD(net.params, lr=0.1), LossScale(net.ops), Tally())
+
+
+def test_which_steps_are_recorded(make_net):
+    for net, kind in ((make_net(), RecordedStep), (small_net("reference"), Step), (small_net("cpu"), Step)):
+        assert type(step_for(net, SGD(net.params, lr=0.1), None, Tally())) is kind
+
+
+# ---- in a run
+def test_a_run_on_recorded_steps_resumes_bit_for_bit(make_net, products, tmp_path):
+    """Interrupted within an epoch and resumed: weights, scale, metrics. READ_EVERY is more than the steps of an epoch."""
+    def trainer(folder, **options):
+        return small_trainer(tmp_path / folder, images=32, net=make_net(products), **options)
+
+    assert READ_EVERY > 4
+    whole = trainer("whole")
+    whole.fit(2)
+    first = trainer("cut", save_every=2)
+
+    def cut(*arguments, **options):
+        if first.epoch == 1 and first.step == 2:
+            save(*arguments, **options)
+            raise KeyboardInterrupt
+        save(*arguments, **options)
+
+    save, first.save = first.save, cut
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(2)
+    second = trainer("cut").resume()
+    assert (second.epoch, second.step) == (1, 2)
+    second.fit(2)
+    for name, param in whole.net.params.items():
+        np.testing.assert_array_equal(second.net.params[name].data, param.data)
+        np.testing.assert_array_equal(second.sgd.velocities[name], whole.sgd.velocities[name])
+    assert second.tally.state() == whole.tally.state()
+    if products == "Fp16":
+        assert second.loss_scale.to_dict() == whole.loss_scale.to_dict() == {"exponent": 16, "good": 8, "left_out": 0}
