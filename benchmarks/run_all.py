@@ -6,7 +6,7 @@
     python benchmarks/run_all.py --gpu                  those of the first GPU, which must be there to --render, too
 
 The seconds of every round lie in results/<machine>/NAME.json; results/<machine>.md and results/<machine>/roofline.png
-are made from them.
+are made from them. results/<machine>/timeline.png is one step (timeline.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tables import results_page
 
 HERE = Path(__file__).parent
 ORDER = ("bench_alexnet", "bench_memory", "bench_conv", "bench_linear", "bench_lrn", "bench_pool", "bench_sgd")
+STEP = "timeline.png"
 ON_GPU = tuple(f"bench_cuda-{precision}" for precision in ("tf32", "bf16", "fp16", "fp32"))     # NAME-PRECISION
 
 
@@ -55,6 +56,8 @@ def main() -> None:
         start = time.monotonic()
         for name in options.only or known:
             failed += [] if run(name, folder, extra) else [name]
+        if not options.only:
+            failed += [] if draw_step(folder, "cuda" if options.gpu else "cpu") else ["timeline"]
         print(f"all took  {_minutes(time.monotonic() - start)}")
     page = render(folder, known)
     print(f"results   {page}")
@@ -88,8 +91,14 @@ def run(name: str, folder: Path, extra: list[str]) -> bool:
     return done
 
 
+def draw_step(folder: Path, device: str) -> bool:
+    """Take the time line of a step of 128 images."""
+    command = [sys.executable, str(HERE / "timeline.py"), "--device", device, "--batch", "128"]
+    return subprocess.run([*command, "--out", str(folder / STEP)]).returncode == 0
+
+
 def render(folder: Path, names: list[str]) -> Path:
-    """The page and the picture, from all JSON files of a machine."""
+    """The page and the picture of rates, from all JSON files of a machine."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for name in names
                if (path := folder / f"{name}.json").exists()]
     if not reports:
@@ -97,7 +106,9 @@ def render(folder: Path, names: list[str]) -> Path:
     picture = folder / "roofline.png"
     page = folder.with_suffix(".md") if not folder.suffix else folder.parent / f"{folder.name}.md"
     drawn = draw_roofline(reports, picture)
-    page.write_text(results_page(reports, f"{folder.name}/{picture.name}" if drawn else None), encoding="utf-8")
+    pictures = [f"{folder.name}/{name}" if there else None
+                for name, there in ((picture.name, drawn), (STEP, (folder / STEP).exists()))]
+    page.write_text(results_page(reports, *pictures), encoding="utf-8")
     return page
 
 

@@ -39,7 +39,7 @@ def terminal_line(m: Measures, limit: str | None, peers) -> str:
 
 
 # ---- Markdown
-def results_page(reports: list[dict], picture: str | None = None) -> str:
+def results_page(reports: list[dict], picture: str | None = None, timeline: str | None = None) -> str:
     """The page: what was asked for and whether it holds, then a section for each benchmark."""
     parts = [f"# Benchmarks: {reports[0]['machine']}",
              "Written by the benchmarks (`make bench`; on a GPU `make gpu-check`), never by hand.", HOW_TO_READ]
@@ -49,6 +49,8 @@ def results_page(reports: list[dict], picture: str | None = None) -> str:
         parts += ["## Goals", _table(head, goals, "lrlrrrrl")]
     if picture:
         parts += ["## Rates", f"![Arithmetic rate over arithmetic intensity, ours and PyTorch's]({picture})"]
+    if timeline:
+        parts += ["## One step of training", f"![A step of AlexNet, layer by layer, over time]({timeline})"]
     return "\n\n".join(parts + [_section(report) for report in reports]) + "\n"
 
 

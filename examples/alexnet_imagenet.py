@@ -348,8 +348,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--lr", metavar="N", type=float, help="rate to begin with (default: the recipe's)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     how.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
-    how.add_argument("--precision", metavar="NAME", help="of matrix products on a GPU: fp32, tf32 or bf16; everything "
-                     "else is float32 (default: tf32)")
+    how.add_argument("--precision", metavar="NAME", help="of matrix products on a GPU: fp32, tf32, bf16 or fp16, which "
+                     "scales the loss; everything else is float32 (default: tf32)")
     how.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     tune = parser.add_argument_group("fine-tuning")
     tune.add_argument("--init-from", metavar="RUN", help="begin with the weights of a run or checkpoint, wherever name "

@@ -18,7 +18,7 @@ from minicnn.rng import key_words
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
 LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4"}
 # How matrix products of float32 arrays are computed -> version, and what its tensor cores read. Arrays and sums are
-# float32 in any case: "tf32" and "fp16" round the factors to 10 bits of mantissa and "bf16" to 7, for the sake of speed.
+# float32 in any case: "tf32" and "fp16" round the factors to 10 bits of mantissa and "bf16" to 7, to be faster.
 # fp16 has fewer exponents besides, nothing below 2^-24: its gradients need a scaled loss (train/loss_scale.py).
 PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16"), "fp16": ("v4", "Fp16")}
 PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"

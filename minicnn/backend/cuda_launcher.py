@@ -35,6 +35,16 @@ def aligned(size: int, to: int = 256) -> int:
     return ceil_div(size, to) * to
 
 
+class Recording:
+    """Launches that run anew with each call, and the arrays that they know by address."""
+
+    def __init__(self, replay: Callable[[], None], arrays: list):
+        self._replay, self._arrays = replay, arrays
+
+    def __call__(self) -> None:
+        self._replay()
+
+
 class Launcher:
     """The kernels of one device, compiled when they are first launched, and memory for those that need some.
 
@@ -71,11 +81,10 @@ class Launcher:
         if recorded is not None:
             recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+    def record(self, function: Callable[[], None]) -> Recording:
         """What `function` launches, to be run by calling the result: the whole at the cost of one launch.
 
-        A recording knows addresses, not arrays; so it keeps every array that it was given, lest another one take its
-        place.
+        A device records addresses. So every array is kept with them, lest another one take its place.
         """
         self._own.recorded = arrays = []
         try:
@@ -83,10 +92,7 @@ class Launcher:
         finally:
             self._own.recorded = None
 
-        def run(arrays=tuple({id(array): array for array in arrays}.values())) -> None:
-            replay()
-
-        return run
+        return Recording(replay, list({id(array): array for array in arrays}.values()))
 
     def _checked(self, kernel: str, parameter, value, real: str):
         """The argument in exactly the form that the kernel reads; raises ShapeError where it does not fit."""

@@ -99,7 +99,7 @@ class Ops:
     # A backend that can record: record(function) notes the operations that function() calls, which happen only when the
     # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers.
     record: Callable[[Callable[[], None]], Callable[[], None]] | None = None
-    needs_loss_scale = False    # its products have too few small numbers: gradients must be scaled (train/loss_scale.py)
+    needs_loss_scale = False    # small gradients are lost in its products, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:
         """Inside, operations that do not need each other's results; they may be done at its end, in one go."""

@@ -279,10 +279,11 @@ class Trainer:
                 sgd.lr = self._rate(self.step)
                 step.run(x, batch.labels, batch.sample_ids, self.epoch)
                 self.step += 1
-                stop, log, look, save = (net.agree(interrupt.wanted), self.step % log_every == 0,
-                                         self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps,
-                                         self.save_every and (self.epoch * steps + self.step) % self.save_every == 0)
-                if loss is None or stop or log or look or save or self.step % step.read_every == 0 or self.step == steps:
+                stop, log = net.agree(interrupt.wanted), self.step % log_every == 0
+                look = self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps
+                save = self.save_every and (self.epoch * steps + self.step) % self.save_every == 0
+                due = self.step % step.read_every == 0 or self.step == steps or loss is None
+                if due or stop or log or look or save:
                     loss, self.tally = step.read()
                     self._must_be_finite(loss + self.tally.loss, f"epoch {self.epoch + 1}, step {self.step}")
                 progress.step(loss, stalls)
@@ -373,7 +374,8 @@ class Trainer:
         if net.lead:
             self._metrics_bytes = self._log.position()
             meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
-                    "schedule": self.schedule.state, "loss_scale": self._scaled(), "tally": tally, "metrics_bytes": self._metrics_bytes,
+                    "schedule": self.schedule.state, "loss_scale": self._scaled(), "tally": tally,
+                    "metrics_bytes": self._metrics_bytes,
                     "recipe": self.recipe.to_dict(), "identity": self._identity(), "about": self.about,
                     "classes": self.train.classes, "statistics_count": statistics.count,
                     "left_out": {"train": self.train.left_out, "val": self.val.left_out}}

@@ -39,7 +39,7 @@ class Progress:
         self._compiles = True
 
     def step(self, loss: float, stalls: StallMeter | None = None) -> None:
-        """One step is done. loss: the last known.   stalls: how long it waited for data, shown where worth a thought."""
+        """One step is done. loss: the last known.   stalls: how long it waited for data, shown where it matters."""
         now = time.perf_counter()
         taken, self._last = now - self._last, now
         self.done += 1

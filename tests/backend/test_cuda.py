@@ -184,8 +184,9 @@ def test_bf16_is_rounded_to_the_nearest(tensor_cores):
 def test_fp16_is_rounded_as_ieee_has_it(tensor_cores, rng):
     """NumPy's half floats agree: ties to even, below 2^-14 in steps of 2^-24, infinite from 65,520 on."""
     values = np.concatenate([
-        [1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-11 + 2**-20, -1 - 2**-12, 65504, 65519.9, 65520, -7e4, 3e38, np.inf, -np.inf,
-         np.nan, 2**-14, 2**-24, 2**-25, 1.1 * 2**-25, 1.5 * 2**-24, 2.5 * 2**-24, -3e-6, 0.0, -0.0, 2**-14 - 2**-26],
+        [1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-11 + 2**-20, -1 - 2**-12, 65504, 65519.9, 65520, -7e4, 3e38, np.inf,
+         -np.inf, np.nan, 2**-14, 2**-24, 2**-25, 1.1 * 2**-25, 1.5 * 2**-24, 2.5 * 2**-24, -3e-6, 0.0, -0.0,
+         2**-14 - 2**-26],
         rng.standard_normal(234) * 10.0 ** rng.integers(-8, 6, 234)]).astype("f4")
     y = call(tensor_cores("Fp16"), "linear_forward", np.ones((1, 1), "f4"), values[None],
              np.zeros((1, len(values)), "f4"), writes=(2,))

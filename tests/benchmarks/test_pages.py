@@ -52,6 +52,18 @@ def test_memory_has_its_own_table():
     assert "| training | 2 | 1000 | *2000* | 0.50 |" in page
 
 
+def test_times_without_work_have_no_rate():
+    """As those of Python, which begins a step on a GPU and does not wait for it."""
+    rows = [row("Python of it", gflop=None, gbyte=None, limit=None, limit_rates=[])]
+    assert cells(results_page([report(rows=rows, totals=[])]), "Python of it")[2:6] == ["1000", "3000", "*2000*", ""]
+
+
+def test_the_pictures_are_on_the_page():
+    page = results_page([report()], "a/roofline.png", "a/timeline.png")
+    assert "(a/roofline.png)" in page and "## One step of training" in page and "(a/timeline.png)" in page
+    assert "One step" not in results_page([report()], "a/roofline.png")
+
+
 def test_every_line_of_a_table_has_as_many_cells_as_its_head():
     for block in results_page([report()]).split("\n\n"):
         if block.startswith("|"):

@@ -59,8 +59,10 @@ class EmulatorDevice:
             raise EmulatorError("an array was to be copied to or from the device while a step was being recorded")
 
     def record(self, function):
-        """As a CUDA graph: launches are noted and not run, with addresses, which keep no array alive. What NumPy does to
-        an array meanwhile is not noted."""
+        """As a CUDA graph: launches are noted and not run, with addresses, which keep no array alive.
+
+        What NumPy does to an array meanwhile is not noted.
+        """
         self._recorded = launches = []
         try:
             function()

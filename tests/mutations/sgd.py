@@ -36,7 +36,7 @@ MUTATIONS = [
     Mutation("sgd: moved before v is known", "sgd", {"sgd_step": instead(moved_before)}, True),
     Mutation("sgd: momentum forgotten", "sgd", {"sgd_step": option("momentum", lambda m: 0.0)}, True),
     Mutation("sgd: decay forgotten", "sgd", {"sgd_step": option("decay", lambda d: 0.0)}, True),
-    Mutation("sgd: scaled gradient not divided", "scaled_step", {"sgd_step": option("loss_scale", lambda s: None)}, True),
-    Mutation("sgd: a step after an overflow", "scaled_step", {"sgd_step": option("loss_scale", without_overflow)}, True),
+    Mutation("sgd: gradient not divided", "scaled_step", {"sgd_step": option("loss_scale", lambda state: None)}, True),
+    Mutation("sgd: step after an overflow", "scaled_step", {"sgd_step": option("loss_scale", without_overflow)}, True),
     Mutation("sgd: decay grows the weights", "sgd", {"sgd_step": option("decay", lambda d: -d)}, True),
 ]

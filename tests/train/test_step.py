@@ -1,5 +1,5 @@
-"""Steps that are recorded once and replayed do what steps do that the host waits for, bit for bit; and steps in fp16, whose
-loss is scaled. On the emulated GPU, where a recorded launch keeps addresses and nothing else, as on a real one."""
+"""Steps that are recorded once and replayed do what steps do that the host waits for, bit for bit; and steps in fp16,
+whose loss is scaled. On the emulated GPU, where a recorded launch is addresses and nothing else, as on a real one."""
 
 from __future__ import annotations
 
@@ -129,13 +129,13 @@ def test_a_recording_keeps_its_arrays(make_net):
     """The host lets go of every array of the step; the memory is nobody else's all the same."""
     net = make_net()
     ops, y = net.ops, np.zeros(8, "f4")
-    x = np.arange(8, dtype="f4")
-    replay = ops.record(lambda: ops.relu_forward(x, y))
+    xs = [np.arange(8, dtype="f4")]
+    replay = ops.record(lambda: ops.relu_forward(xs[0], y))
     assert not y.any()                                      # nothing has run yet
-    x -= 4
+    xs[0] -= 4
     replay()
     np.testing.assert_array_equal(y, [0, 0, 0, 0, 0, 1, 2, 3])
-    del x
+    xs.clear()
     replay()
     without = ops.device.record(lambda: ops.relu_forward(np.ones(8, "f4"), y))
     with pytest.raises(EmulatorError, match="relu_forward: x, recorded, has been freed"):
@@ -207,7 +207,7 @@ def test_which_steps_are_recorded(make_net):
 
 # ---- in a run
 def test_a_run_on_recorded_steps_resumes_bit_for_bit(make_net, products, tmp_path):
-    """Interrupted within an epoch and resumed: weights, scale, metrics. READ_EVERY is more than the steps of an epoch."""
+    """Interrupted within an epoch, which has fewer steps than READ_EVERY, and resumed: weights, scale, counts."""
     def trainer(folder, **options):
         return small_trainer(tmp_path / folder, images=32, net=make_net(products), **options)
 
