@@ -366,7 +366,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     runs = parser.add_argument_group("runs")
     runs.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
     runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, variant and a number)")
-    runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="checkpoints within an epoch, too")
+    runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="a checkpoint after every "
+                      "so many steps (one is written every 15 minutes in any case)")
     runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
     runs.add_argument("--evaluate", metavar="RUN", nargs="+", help="only judge a run folder or checkpoint, by one crop "
                       "and by ten; of several, also the average of their predictions")

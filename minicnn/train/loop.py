@@ -47,6 +47,7 @@ from minicnn.train.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.watch import Watch
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+SAVE_AFTER = 15 * 60                        # seconds without a checkpoint, after which one is written within an epoch
 LOOK_EVERY = 2000                           # steps between looks of the watch, in epochs that are longer
 CALIBRATED_ON = 128                         # images, or a few more: whole batches
 
@@ -69,8 +70,8 @@ class Trainer:
     """Trains `net` by `recipe` on `train`, watched on `val`.
 
     run_dir: made by `fit`, not before.   seed: of order, crops and (in the net) dropout; default the net's.
-    save_every: also write last.safetensors after every so many steps (0: after epochs only).   about: plain data that
-    the checkpoint is to hold besides.   say: where lines go; None for silence.   progress: show a bar.
+    save_every: write last.safetensors after every so many steps, too; besides epochs' ends and every 15 minutes.
+    about: plain data that the checkpoint is to hold.   say: where lines go; None for silence.   progress: show a bar.
     keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
     tensorboard: write the metrics as TensorBoard events, too.   on_epoch: called after each epoch, when its metrics and
     checkpoint are written (the lead alone), such as to draw what they show; an OSError of it is said and ends nothing.
@@ -105,7 +106,7 @@ class Trainer:
         self._watch = Watch(train.labels)
         self.statistics: Statistics | None = None
         self.start = None                               # what the first layer's weights began as, for its picture
-        self._begun = False
+        self._begun, self._saved = False, time.monotonic()
         self._metrics_bytes = 0
         self._log: MetricsLog | None = None
 
@@ -281,7 +282,8 @@ class Trainer:
                 self.step += 1
                 stop, log = net.agree(interrupt.wanted), self.step % log_every == 0
                 look = self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps
-                save = self.save_every and (self.epoch * steps + self.step) % self.save_every == 0
+                save = (self.save_every and (self.epoch * steps + self.step) % self.save_every == 0
+                        or log and net.agree(time.monotonic() - self._saved > SAVE_AFTER))
                 due = self.step % step.read_every == 0 or self.step == steps or loss is None
                 if due or stop or log or look or save:
                     loss, self.tally = step.read()
@@ -383,6 +385,7 @@ class Trainer:
             save_checkpoint(self.last_path, params, velocities, _arrays(statistics) | start, meta,
                             also=self.best_path if best else None)
         net.lead_has_written()
+        self._saved = time.monotonic()
 
 
 def _arrays(statistics: Statistics) -> dict:

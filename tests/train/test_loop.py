@@ -184,6 +184,18 @@ def test_checkpoints_within_an_epoch(tmp_path):
     assert seen == [(0, 5), (0, 10), (1, 0), (1, 3), (1, 8), (2, 0)]
 
 
+def test_a_long_epoch_is_saved_from_time_to_time(undisturbed, tmp_path, monkeypatch):
+    """Where nobody asked for it, too; and it changes nothing."""
+    monkeypatch.setattr("minicnn.train.loop.SAVE_AFTER", 0)
+    trainer, seen = small_trainer(tmp_path / "run"), []
+    save = trainer.save
+    trainer.save = lambda best=False: (seen.append((trainer.epoch, trainer.step)), save(best=best))
+    trainer.fit(3)
+    assert seen[:12] == [(0, step) for step in range(1, 13)] and seen[-1] == (3, 0)
+    assert state(tmp_path / "run" / "last.safetensors") == state(undisturbed / "last.safetensors")
+    assert log(tmp_path / "run") == log(undisturbed)
+
+
 def test_more_epochs_than_planned(undisturbed, tmp_path):
     small_trainer(tmp_path / "run").fit(2)
     small_trainer(tmp_path / "run").resume().fit(3)
