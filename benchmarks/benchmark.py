@@ -39,6 +39,7 @@ PEERS = {
     "compile": "torch.compile, channels_last",
     "graphs": "torch.compile with CUDA graphs, channels_last",
     "fused": "PyTorch's fused SGD",
+    **{f"v{rung}": f"version {rung} of the matrix products" for rung in (1, 2, 3)},
 }
 
 

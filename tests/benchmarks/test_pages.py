@@ -17,7 +17,7 @@ from tables import results_page, terminal_head, terminal_line
 from tests.benchmarks.made_up import report, row
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = [f"{name}.py" for name in [*benchmarks(), "bench_cuda", "run_all"]]
+SCRIPTS = [f"{name}.py" for name in [*benchmarks(), "bench_cuda", "bench_ladder", "run_all"]]
 
 
 def cells(page, first):

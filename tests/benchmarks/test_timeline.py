@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import timeline
 from timeline import HostClock, draw_timeline, step_of
 
 from tests.train.small_run import small_net
@@ -35,3 +39,11 @@ def test_it_is_drawn(bars, tmp_path):
     from PIL import Image
     picture = Image.open(draw_timeline(bars, "a machine", tmp_path / "timeline.png"))
     assert picture.width == 1350 and len(picture.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_help_and_bad_numbers():
+    def call(*arguments):
+        return subprocess.run([sys.executable, timeline.__file__, *arguments], capture_output=True, text=True)
+
+    assert "usage:" in call("--help").stdout
+    assert "--batch must be at least 1" in call("--batch", "0").stderr
