@@ -365,9 +365,9 @@ class Net:
     def lead_has_written(self) -> None:
         """Returns when the lead has come here, too, from writing files."""
 
-    def agree(self, wish: bool) -> bool:
-        """Whether any rank wishes it."""
-        return wish
+    def agree(self, *wishes: bool) -> tuple[bool, ...]:
+        """Whether any rank wishes it, of each of these."""
+        return wishes
 
     def total(self, numbers: dict[str, float]) -> dict[str, float]:
         """The sum over the ranks of each number."""

@@ -10,7 +10,7 @@
 //     v1   X is written to memory by im2col, then multiplied
 //     v2   the same product, but X exists nowhere: a tile is gathered from the image as it is needed
 //     v3   v2 with larger tiles in registers, whose next piece is fetched while one is multiplied
-//     v4   v3 on the tensor cores, in TF32 or bf16
+//     v4   v3 on the tensor cores, in TF32, bf16 or fp16
 #include "gemm.cuh"
 
 struct Geometry {

@@ -42,7 +42,7 @@ class CudaOps(Ops):
     def __init__(self, device, version: str, products: str):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, way in PRECISIONS.items() if way == (version, products)), "cuda")
-        self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
+        self.empty, self.zeros, self.to_host, self.mark = device.empty, device.zeros, device.to_host, device.mark
         self.needs_loss_scale = products == "Fp16"
         self._gpu = Launcher(device, products)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]

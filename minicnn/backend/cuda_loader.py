@@ -181,12 +181,13 @@ class CupyDevice:
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
         """What `function` launches, as a CUDA graph; the result launches it on the stream that is then current.
 
-        Capturing takes a stream of its own, the default one cannot; nothing runs meanwhile.
+        Capturing takes a stream of its own, the default one cannot; nothing runs meanwhile. Memory that is taken
+        meanwhile comes from a pool that lives as long as the graph: in the common one it would be free afterwards.
         """
-        stream = self.cupy.cuda.Stream(non_blocking=True)
+        stream, pool = self.cupy.cuda.Stream(non_blocking=True), self.cupy.cuda.MemoryPool()
         self._recording.on = True
         try:
-            with stream:
+            with stream, self.cupy.cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
                 try:
                     function()
@@ -197,7 +198,17 @@ class CupyDevice:
                 graph = stream.end_capture()
         finally:
             self._recording.on = False
-        return graph.launch
+
+        def launch(pool=pool) -> None:
+            graph.launch()
+
+        return launch
+
+    def mark(self) -> Callable[[], None]:
+        """A place in the current stream: the result waits until the GPU has come to it."""
+        event = self.cupy.cuda.Event(block=True, disable_timing=True)
+        event.record()
+        return event.synchronize
 
     def owns(self, array) -> bool:
         """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""

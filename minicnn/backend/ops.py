@@ -7,7 +7,8 @@ A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs i
     cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
-accumulate (+=), everything else is overwritten. Only `*_work`, the bytes of scratch space that an operation wants, and
+accumulate (+=) unless `add` is False, counts and the state of a loss scale go on from what they are, everything else is
+overwritten. Only `*_work`, the bytes of scratch space that an operation wants, and
 `conv_algorithm`, how it will be computed in words, return something. A backend that lacks an operation cannot be made:
 there is no silent slow path.
 """
@@ -97,8 +98,10 @@ class Ops:
         return Crossing()
 
     # A backend that can record: record(function) notes the operations that function() calls, which happen only when the
-    # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers.
+    # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers. mark()
+    # returns a function that waits until everything before the mark is done.
     record: Callable[[Callable[[], None]], Callable[[], None]] | None = None
+    mark: Callable[[], Callable[[], None]] | None = None
     needs_loss_scale = False    # small gradients are lost in its products, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:

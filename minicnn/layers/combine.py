@@ -19,6 +19,8 @@ from minicnn.layers.base import Layer, LayerPlan
 class Concat(Layer):
     """Inputs that agree in all axes but the last."""
 
+    recordable = True
+
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
         for shape in in_shapes[1:]:
@@ -36,6 +38,8 @@ class Concat(Layer):
 
 class Add(Layer):
     """Two or more inputs of one shape."""
+
+    recordable = True
 
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
@@ -55,6 +59,7 @@ class Flatten(Layer):
     """Height, width and channels become one axis, in this order (channels-last: a filter of fc6 sees H x W x C)."""
 
     is_view = True
+    recordable = True
 
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes

@@ -16,6 +16,8 @@ from minicnn.shapes import pads4, pair, window_output
 class _Pool(Layer):
     """What both kinds share: the window."""
 
+    recordable = True
+
     def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False):
         super().__init__()
         self.kernel, self.padding, self.ceil = pair(kernel), pads4(padding), ceil

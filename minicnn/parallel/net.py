@@ -258,8 +258,8 @@ class ParallelNet(Net):
         with self.comm.patient(SAVING):
             self.comm.barrier("checkpoint")
 
-    def agree(self, wish: bool) -> bool:
-        return bool(self.comm.numbers([float(wish)], "agreement").any())
+    def agree(self, *wishes: bool) -> tuple[bool, ...]:
+        return tuple(self.comm.numbers([float(wish) for wish in wishes], "agreement").any(axis=0).tolist())
 
     def total(self, numbers: dict[str, float]) -> dict[str, float]:
         sums = self.comm.numbers(list(numbers.values()), "agreement").sum(axis=0)

@@ -42,7 +42,7 @@ from minicnn.train.progress import WORTH_SAYING, Progress, duration
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.sgd import SGD
 from minicnn.train.stall import StallMeter
-from minicnn.train.step import step_for
+from minicnn.train.step import Step, not_recordable, step_for
 from minicnn.train.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.watch import Watch
 
@@ -99,6 +99,9 @@ class Trainer:
         net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = self._loader()
+        if net.is_split and net.ops.needs_loss_scale:
+            raise ConfigError(f"device {net.ops.spec} scales the loss by what one rank sees, which is not yet done for "
+                              "several; use cuda:tf32 or cuda:bf16 with them")
         self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
         self.tally, self.best = Tally(), None
@@ -229,6 +232,9 @@ class Trainer:
 
     def _run(self, feed: Feed, epochs: int, interrupt: Interrupt, fresh: bool) -> Outcome:
         """The epochs that are still to be done."""
+        self._saved = time.monotonic()
+        if self.net.ops.record is not None and not self.net.is_split and (name := not_recordable(self.net)):
+            self.say(f"{'steps':13s}are launched one operation after the other: layer {name!r} cannot be recorded")
         if fresh:
             self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(), "about": self.about,
                              "majority": {"train": majority(self.train.labels), "val": majority(self.val.labels)}})
@@ -274,20 +280,19 @@ class Trainer:
         step = step_for(net, sgd, self.loss_scale, self.tally)
         with contextlib.closing(progress), net.ops.telling_of_compiling(progress.compiling), \
                 contextlib.closing(self.loader.epoch(self.epoch, self.step)) as batches:
-            for batch in batches:
+            for batch in self._whole_steps(batches, step):
                 stalls = stalls or StallMeter(self.loader)      # the first batch is made while nobody could compute
                 x = feed.train(batch, self.epoch)
                 sgd.lr = self._rate(self.step)
                 step.run(x, batch.labels, batch.sample_ids, self.epoch)
                 self.step += 1
-                stop, log = net.agree(interrupt.wanted), self.step % log_every == 0
+                stop, late = net.agree(interrupt.wanted, time.monotonic() - self._saved > SAVE_AFTER)
+                log = self.step % log_every == 0
                 look = self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps
-                save = (self.save_every and (self.epoch * steps + self.step) % self.save_every == 0
-                        or log and net.agree(time.monotonic() - self._saved > SAVE_AFTER))
+                save = late or (self.save_every and (self.epoch * steps + self.step) % self.save_every == 0)
                 due = self.step % step.read_every == 0 or self.step == steps or loss is None
                 if due or stop or log or look or save:
-                    loss, self.tally = step.read()
-                    self._must_be_finite(loss + self.tally.loss, f"epoch {self.epoch + 1}, step {self.step}")
+                    loss = self._take_over(step)
                 progress.step(loss, stalls)
                 if log:
                     self._log.write({"kind": "step", "epoch": self.epoch + 1, "step": self.step, "steps": steps,
@@ -304,6 +309,20 @@ class Trainer:
                       "data": {kind: round(spent, 2) for kind, spent in self.loader.spent().items()}}
         return True
 
+    def _whole_steps(self, batches: Iterator, step: Step) -> Iterator:
+        """The batches. When one cannot be made, what the steps before it have counted is taken over first."""
+        try:
+            yield from batches
+        except DataError:
+            self._take_over(step)
+            raise
+
+    def _take_over(self, step: Step) -> float:
+        """What the steps have counted so far; gives the loss of the last one. DivergedError when one was no number."""
+        loss, self.tally = step.read()
+        self._must_be_finite(loss + self.tally.loss, f"epoch {self.epoch + 1}, step {self.step}")
+        return loss
+
     def _scaled(self) -> dict | None:
         """What a checkpoint keeps of the loss scale."""
         return self.loss_scale.to_dict() if self.loss_scale else None
@@ -315,7 +334,7 @@ class Trainer:
     def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
         """Validation, schedule, metrics, checkpoint; False when a wish to stop came before validation was through."""
         val = evaluate(self.net, self.val, feed, batch=self.loader.batch, title="validation", progress=self.progress,
-                       stop=lambda: self.net.agree(interrupt.wanted))
+                       stop=lambda: self.net.agree(interrupt.wanted)[0])
         if val is None:
             return False
         self._must_be_finite(val.loss, f"validation after epoch {self.epoch + 1}")
@@ -337,7 +356,7 @@ class Trainer:
             self.on_epoch()
         except OSError as error:                        # a full disk, say
             self.say(f"after epoch {self.epoch}: {error}; training goes on")
-        return not self.net.agree(interrupt.wanted) or self.epoch == epochs
+        return not self.net.agree(interrupt.wanted)[0] or self.epoch == epochs
 
     def _look(self, feed: Feed, train: dict, val: Evaluation | None = None) -> None:
         """Let the watch say what goes wrong. train: means over the images since the last look."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FIRST, LOWEST, HIGHEST = 16, 0, 24          # exponents
+FIRST, LOWEST, HIGHEST = 16, -24, 24        # exponents
 STEADY = 2000                               # steps without an overflow after which the exponent rises
 
 

@@ -3,7 +3,7 @@
     Step            each is waited for
     RecordedStep    on a GPU: recorded once and then replayed, the whole of it at the price of a single launch. What is
                     another with every step lies in the device's memory, written before each replay; what is counted
-                    stays there until somebody reads it, so that the host runs ahead of the device
+                    stays there until somebody reads it. The host is a step or two ahead, and never further
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.backend.ops import DeviceNumber, address
-from minicnn.errors import ConfigError
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.metrics import Tally
 from minicnn.train.sgd import SGD
 
-READ_EVERY = 16
+READ_EVERY = 16             # steps after which counts are read
+AHEAD = 2                   # steps that the host may be ahead of the device
 
 
 class Step:
@@ -56,9 +56,12 @@ class RecordedStep(Step):
         self._counted = net.ops.from_host(np.array(list(tally.state().values()), np.float64))
         self._today = None                                  # rate, epoch, sample ids and labels, in one array
         self._arrays, self._replay, self._losses = None, None, []
+        self._marks: list = []                              # of the steps that may be under way
 
     def run(self, x, labels, sample_ids, epoch):
         net = self.net
+        if len(self._marks) >= AHEAD:
+            self._marks.pop(0)()
         self._write(np.asarray(labels), np.asarray(sample_ids), epoch)
         if self._place(x) != self._arrays:
             self._replay = None                             # lets go of its arrays, before others are made
@@ -67,6 +70,7 @@ class RecordedStep(Step):
         else:
             self._replay = self._replay or net.ops.record(lambda: self._now(x))
             self._replay()
+        self._marks.append(net.ops.mark())
 
     def _place(self, x) -> tuple:
         """What must be the same for a recording to be of use."""
@@ -104,8 +108,11 @@ class RecordedStep(Step):
 
 
 def step_for(net, sgd: SGD, loss_scale: LossScale | None, tally: Tally) -> Step:
-    """The kind of step that the net's backend can do. ConfigError where ranks would have to scale their loss."""
-    if net.is_split and loss_scale is not None:
-        raise ConfigError(f"device {net.ops.spec} scales the loss by what one rank sees, which is not yet done for "
-                          "several; use cuda:tf32 or cuda:bf16 with them")
-    return (Step if net.is_split or net.ops.record is None else RecordedStep)(net, sgd, loss_scale, tally)
+    """The kind of step that the net and its backend can do."""
+    recorded = net.ops.record is not None and not net.is_split and not not_recordable(net)
+    return (RecordedStep if recorded else Step)(net, sgd, loss_scale, tally)
+
+
+def not_recordable(net) -> str:
+    """The first layer that does not leave everything to the device; "" where there is none."""
+    return next((node.name for node in net.nodes if not node.layer.recordable), "")

@@ -84,6 +84,10 @@ class EmulatorDevice:
     def crossing(place: int) -> Crossing:
         return Crossing()                                   # its arrays are NumPy's
 
+    @staticmethod
+    def mark():
+        return lambda: None                                 # nothing here runs ahead
+
     def compile(self, name: str, text: str, options: tuple[str, ...]) -> Library:
         return Library(text, options, self.cache_folder)
 

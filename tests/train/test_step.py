@@ -9,16 +9,17 @@ import weakref
 import numpy as np
 import pytest
 
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, DataError, DeviceError
+from minicnn.train import loop
+from minicnn.train.checkpoint import load_checkpoint
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.metrics import Tally
 from minicnn.train.sgd import SGD
 from minicnn.train.step import READ_EVERY, RecordedStep, Step, step_for
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import emulated_ops
-from tests.train.small_run import small_net, small_trainer
+from tests.train.small_run import small_net, small_recipe, small_trainer
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
 BATCH, CLASSES = 4, 4
 
 
@@ -28,13 +29,24 @@ def products(request):
 
 
 @pytest.fixture
-def make_net(cuda_cache):
-    """make(products): a small net on an emulated GPU."""
+def make_emulated(cuda_cache):
+    """make(products): a small net on an emulated GPU, whose arrays are NumPy's."""
+    if why_not():
+        pytest.skip(why_not())
+
     def make(products="Tf32"):
         net = small_net("reference")
         net.ops = emulated_ops(cuda_cache, "v4" if products == "Fp16" else "v3", products, watch=False)
         return net
     return make
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.cuda)])
+def make_net(request):
+    """The same, and on a GPU."""
+    if request.param == "emulated":
+        return request.getfixturevalue("make_emulated")
+    return lambda products="Tf32": small_net("cuda:fp16" if products == "Fp16" else "cuda:fp32")
 
 
 def batch(step: int, count: int = BATCH):
@@ -51,13 +63,24 @@ def make_step(kind, net, exponent=16):
 
 def state_of(step) -> list[np.ndarray]:
     """All that a step changes."""
-    scale = [] if step.loss_scale is None else [step.loss_scale.state]
-    return [*(param.data for param in step.net.params.values()), *step.sgd.velocities.values(), *scale]
+    arrays = [*(param.data for param in step.net.params.values()), *step.sgd.velocities.values()]
+    arrays += [] if step.loss_scale is None else [step.loss_scale.state]
+    return [np.array(step.net.ops.to_host(array)) for array in arrays]
+
+
+def weights_of(net) -> dict[str, np.ndarray]:
+    return {name: np.array(net.ops.to_host(param.data)) for name, param in net.params.items()}
+
+
+def images_for(step):
+    """Where a step finds its images."""
+    return step.net.ops.empty((BATCH, 24, 24, 3), "float32")
 
 
 def take(step, x, number: int, between=None) -> None:
     for i in range(number):
-        x[...], labels, ids = batch(i)
+        images, labels, ids = batch(i)
+        x[...] = step.net.ops.from_host(images)
         step.sgd.lr = 0.01 / (1 + i)
         step.run(x, labels, ids, epoch=i // 2)
         if between:
@@ -67,7 +90,7 @@ def take(step, x, number: int, between=None) -> None:
 def test_recorded_steps_are_the_same_steps(make_net, products):
     steps = [make_step(kind, make_net(products)) for kind in (Step, RecordedStep)]
     for step in steps:
-        take(step, np.empty((BATCH, 24, 24, 3), "f4"), 5)
+        take(step, images_for(step), 5)
     for waited_for, recorded in zip(*map(state_of, steps), strict=True):
         np.testing.assert_array_equal(recorded, waited_for)
     (loss, tally), (recorded_loss, recorded_tally) = (step.read() for step in steps)
@@ -77,10 +100,11 @@ def test_recorded_steps_are_the_same_steps(make_net, products):
         assert steps[1].loss_scale.to_dict() == {"exponent": 16, "good": 5, "left_out": 0}
 
 
-def test_a_recorded_step_is_no_launch_of_its_own(make_net):
+def test_a_recorded_step_is_no_launch_of_its_own(make_emulated):
     """All launches from the third step on come from the recording: the host calls no operation."""
-    net = make_net()
-    step, x = make_step(RecordedStep, net), np.empty((BATCH, 24, 24, 3), "f4")
+    net = make_emulated()
+    step = make_step(RecordedStep, net)
+    x = images_for(step)
     take(step, x, 2)
 
     def forbidden(*arguments, **options):
@@ -98,13 +122,13 @@ def test_arrays_that_move_are_recorded_anew(make_net):
     for kind in (Step, RecordedStep):
         net = make_net()
         step = make_step(kind, net)
-        larger = [net.forward(batch(9, 3 * BATCH)[0]), None]
+        larger = [net.ops.to_host(net.forward(batch(9, 3 * BATCH)[0])), None]
 
         def between(i, net, larger=larger):
             if i == 3:
-                larger[1] = net.forward(batch(9, 5 * BATCH)[0], keep=("conv1", "pool1"))
+                larger[1] = net.ops.to_host(net.forward(batch(9, 5 * BATCH)[0], keep=("conv1", "pool1")))
 
-        x = np.empty((BATCH, 24, 24, 3), "f4")
+        x = images_for(step)
         take(step, x, 6, between)
         take(step, x.copy(), 3)                             # images that lie elsewhere
         results.append([*state_of(step), *larger])
@@ -112,10 +136,11 @@ def test_arrays_that_move_are_recorded_anew(make_net):
         np.testing.assert_array_equal(recorded, waited_for)
 
 
-def test_memory_that_was_replaced_is_let_go(make_net):
+def test_memory_that_was_replaced_is_let_go(make_emulated):
     """A recording keeps its arrays: so it must not outlive the arrays' use, or there would be two of each."""
-    net = make_net()
-    step, x = make_step(RecordedStep, net), np.empty((BATCH, 24, 24, 3), "f4")
+    net = make_emulated()
+    step = make_step(RecordedStep, net)
+    x = images_for(step)
     take(step, x, 3)
     old = weakref.ref(net._arena)
     net.forward(batch(9, 5 * BATCH)[0], keep=("conv1", "pool1"))
@@ -125,9 +150,9 @@ def test_memory_that_was_replaced_is_let_go(make_net):
     assert old() is None
 
 
-def test_a_recording_keeps_its_arrays(make_net):
+def test_a_recording_keeps_its_arrays(make_emulated):
     """The host lets go of every array of the step; the memory is nobody else's all the same."""
-    net = make_net()
+    net = make_emulated()
     ops, y = net.ops, np.zeros(8, "f4")
     xs = [np.arange(8, dtype="f4")]
     replay = ops.record(lambda: ops.relu_forward(xs[0], y))
@@ -145,7 +170,7 @@ def test_a_recording_keeps_its_arrays(make_net):
 def test_what_the_host_would_do_is_refused_while_recording(make_net):
     net = make_net()
     x, labels, ids = batch(0)
-    with pytest.raises(EmulatorError, match="copied .* while a step was being recorded"):
+    with pytest.raises((EmulatorError, DeviceError), match="copied .* while a step was being recorded"):
         net.ops.record(lambda: net.loss(x, labels, sample_ids=ids))
     assert np.isfinite(net.loss(x, labels, sample_ids=ids))                    # and nothing is left behind
 
@@ -161,24 +186,28 @@ def test_labels_are_checked_before_the_step(make_net):
 def test_an_overflow_leaves_out_the_step_and_halves_the_scale(make_net):
     """A scale far too large: gradients are infinite until it has fallen far enough; the weights never see them."""
     net = make_net("Fp16")
-    step, x = make_step(RecordedStep, net, exponent=24), np.empty((BATCH, 24, 24, 3), "f4")
-    start, exponents = {name: param.data.copy() for name, param in net.params.items()}, []
+    step = make_step(RecordedStep, net, exponent=24)
+    x, start, exponents = images_for(step), weights_of(net), []
     for i in range(12):
-        x[...], labels, ids = batch(i)
-        before = {name: param.data.copy() for name, param in net.params.items()}
-        left_out = step.loss_scale.to_dict()["left_out"]
+        images, labels, ids = batch(i)
+        x[...] = net.ops.from_host(images)
+        before, left_out = weights_of(net), step.loss_scale.to_dict()["left_out"]
         step.run(x, labels, ids, 0)
         scale = step.loss_scale.to_dict()
-        moved = any((param.data != before[name]).any() for name, param in net.params.items())
-        assert moved == (scale["left_out"] == left_out)
+        assert differ(weights_of(net), before) == (scale["left_out"] == left_out)
         exponents.append(scale["exponent"])
     assert exponents[0] == 23 and exponents[-1] < 23 and exponents == sorted(exponents, reverse=True)
-    assert 0 < scale["left_out"] < 12 and all(np.isfinite(param.data).all() for param in net.params.values())
-    assert any((param.data != start[name]).any() for name, param in net.params.items())
+    assert 0 < scale["left_out"] < 12 and all(np.isfinite(array).all() for array in weights_of(net).values())
+    assert differ(weights_of(net), start)
+
+
+def differ(weights: dict, others: dict) -> bool:
+    return any((weights[name] != others[name]).any() for name in weights)
 
 
 def test_gradients_too_small_for_fp16_are_saved_by_the_scale(make_net):
     """A loss of weight 1e-5: unscaled, what reaches the first layer is rounded to nothing or to few bits."""
+
     def first_gradient(products, exponent):
         net = make_net(products)
         next(node.layer for node in net.nodes if node.layer.is_loss).weight = 1e-5
@@ -186,23 +215,50 @@ def test_gradients_too_small_for_fp16_are_saved_by_the_scale(make_net):
         net.loss(x, labels, sample_ids=ids, epoch=0)
         scale = LossScale(net.ops, exponent)
         net.backward(loss_scale=scale.state if exponent else None)
-        return net.params["conv1.w"].grad / 2.0**exponent
+        return net.ops.to_host(net.params["conv1.w"].grad) / 2.0**exponent
 
     exact = first_gradient("Tf32", 0)                       # the registers' version, which does not round
     errors = [np.linalg.norm(first_gradient("Fp16", exponent) - exact) / np.linalg.norm(exact) for exponent in (0, 16)]
     assert errors[1] < 0.01 < 0.1 < errors[0]
 
 
-def test_ranks_are_refused_where_the_loss_must_be_scaled(make_net):
+def test_ranks_are_refused_where_the_loss_must_be_scaled(make_net, tmp_path):
     net = make_net("Fp16")
     net.is_split = True
     with pytest.raises(ConfigError, match="cuda:fp16 scales the loss by what one rank sees.*use cuda:tf32"):
-        step_for(net, SGD(net.params, lr=0.1), LossScale(net.ops), Tally())
+        small_trainer(tmp_path / "run", net=net)
 
 
 def test_which_steps_are_recorded(make_net):
-    for net, kind in ((make_net(), RecordedStep), (small_net("reference"), Step), (small_net("cpu"), Step)):
+    ranks, own = make_net(), make_net()
+    ranks.is_split = True
+    own.nodes[1].layer.recordable = False                   # as of a layer that somebody wrote for himself
+    for net, kind in ((make_net(), RecordedStep), (ranks, Step), (own, Step), (small_net("reference"), Step),
+                      (small_net("cpu"), Step)):
         assert type(step_for(net, SGD(net.params, lr=0.1), None, Tally())) is kind
+
+
+def test_a_layer_that_cannot_be_recorded_is_named(make_net, tmp_path):
+    net, said = make_net(), []
+    net.nodes[2].layer.recordable = False
+    small_trainer(tmp_path / "run", images=16, net=net, say=said.append).fit(1)
+    assert any("are launched one operation after the other: layer 'norm1' cannot be recorded" in line for line in said)
+
+
+def test_the_host_is_never_far_ahead(make_emulated):
+    """It waits for the step before the last one, so that its queue of batches is not emptied by steps under way."""
+    net = make_emulated()
+    step, events = make_step(RecordedStep, net), []
+
+    def mark():
+        here = sum(what == "mark" for what, _ in events)
+        events.append(("mark", here))
+        return lambda: events.append(("wait", here))
+
+    net.ops.mark = mark
+    take(step, images_for(step), 5)
+    assert events == [("mark", 0), ("mark", 1), ("wait", 0), ("mark", 2), ("wait", 1), ("mark", 3), ("wait", 2),
+                      ("mark", 4)]
 
 
 # ---- in a run
@@ -228,9 +284,31 @@ def test_a_run_on_recorded_steps_resumes_bit_for_bit(make_net, products, tmp_pat
     second = trainer("cut").resume()
     assert (second.epoch, second.step) == (1, 2)
     second.fit(2)
-    for name, param in whole.net.params.items():
-        np.testing.assert_array_equal(second.net.params[name].data, param.data)
-        np.testing.assert_array_equal(second.sgd.velocities[name], whole.sgd.velocities[name])
+    assert not differ(weights_of(second.net), weights_of(whole.net))
+    for name, velocity in whole.sgd.velocities.items():
+        np.testing.assert_array_equal(*(net.ops.to_host(array) for net, array in (
+            (second.net, second.sgd.velocities[name]), (whole.net, velocity))))
     assert second.tally.state() == whole.tally.state()
     if products == "Fp16":
         assert second.loss_scale.to_dict() == whole.loss_scale.to_dict() == {"exponent": 16, "good": 8, "left_out": 0}
+
+
+def test_a_batch_that_cannot_be_made_loses_no_count(make_net, tmp_path, monkeypatch):
+    """The device is ahead of what was read when an image turns out to be gone: the checkpoint counts every step."""
+    monkeypatch.setattr(loop, "LOOK_EVERY", 10**9)
+    trainer = small_trainer(tmp_path / "run", images=2 * 240, net=make_net(), recipe=small_recipe(batch=2))
+    assert len(trainer.loader) >= 200                       # else each step is logged, and read for that
+    batches = trainer.loader.epoch
+
+    def broken(*position):
+        for number, batch in enumerate(batches(*position)):
+            if number == 7:
+                raise DataError("an image is gone")
+            yield batch
+
+    trainer.loader.epoch = broken
+    trainer._loader = lambda: trainer.loader
+    with pytest.raises(DataError, match="an image is gone"):
+        trainer.fit(1)
+    meta = load_checkpoint(trainer.last_path).meta
+    assert meta["step"] == 7 and meta["tally"]["images"] == 14
