@@ -23,6 +23,7 @@ from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
 SPINS = 2000            # looks at a message before the processor is left to others in between
 COURTESY = 1.0          # seconds that other ranks leave rank 0 to say what is wrong
+PASSED_ON = 0.3         # seconds for mpiexec to print what was said, which it drops when a rank ends all of them
 
 
 def _mpi():
@@ -180,5 +181,6 @@ def _stop(comm: MPIComm, error: BaseException) -> None:
         time.sleep(COURTESY)
     print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
+    time.sleep(PASSED_ON)
     comm.mpi.Abort(code)
     os._exit(code)                                          # Abort may return before this process is ended

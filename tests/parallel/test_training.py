@@ -67,9 +67,9 @@ def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, schem
         seen = []
         agree = trainer.net.agree
 
-        def wish(wanted):                                   # rank 1 alone wishes to stop, in the second epoch
+        def wish(wanted, *others):                          # rank 1 alone wishes to stop, in the second epoch
             seen.append(wanted)
-            return agree(wanted or (comm.rank == 1 and trainer.epoch == 1 and trainer.step == 4))
+            return agree(wanted or (comm.rank == 1 and trainer.epoch == 1 and trainer.step == 4), *others)
         trainer.net.agree = wish
 
     fit(tmp_path / "whole", 2, scheme, 2)
