@@ -18,6 +18,7 @@ import numpy as np
 from minicnn.backend.ops import get_ops
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeError
 from minicnn.layers.base import Context
+from minicnn.only_rank import OnlyRank
 from minicnn.param import Param, layer_of
 from minicnn.plan import Node, Plan
 from minicnn.rng import purpose_id
@@ -25,7 +26,7 @@ from minicnn.rng import purpose_id
 LABELS = "labels"
 
 
-class Net:
+class Net(OnlyRank):
     """A network of layers.
 
     nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
@@ -345,41 +346,6 @@ class Net:
                         keep=keep, frozen=self._frozen)
         except MinicnnError as error:
             raise type(error)(f"network {self.name!r}, {error}") from None
-
-    # ---- as one of several ranks (minicnn/parallel/net.py); a network by itself is the only one
-    lead = True                 # writes files and speaks
-    is_split = False            # a forward pass needs the other ranks
-    has_logits = True           # `logits` can be asked for after `loss`
-
-    def own_rows(self, batch: int) -> slice:
-        """Which images of a batch this rank is given by the loader: all of them."""
-        return slice(0, batch)
-
-    def must_agree(self, values: dict) -> None:
-        """Raises where ranks do not hold the same values."""
-
-    def tell(self, what, arrays: dict[str, np.ndarray]) -> tuple:
-        """What the lead says, on every rank."""
-        return what, arrays
-
-    def lead_has_written(self) -> None:
-        """Returns when the lead has come here, too, from writing files."""
-
-    def agree(self, *wishes: bool) -> tuple[bool, ...]:
-        """Whether any rank wishes it, of each of these."""
-        return wishes
-
-    def total(self, numbers: dict[str, float]) -> dict[str, float]:
-        """The sum over the ranks of each number."""
-        return numbers
-
-    def own_part(self, arrays: dict[str, np.ndarray]) -> dict:
-        """What this rank holds of arrays that belong to parameters, by their names: all of it."""
-        return {name: self.ops.from_host(array) for name, array in arrays.items()}
-
-    def whole(self, arrays: dict) -> dict[str, np.ndarray]:
-        """The inverse of `own_part`, on the lead."""
-        return {name: self.ops.to_host(array) for name, array in arrays.items()}
 
     # ---- weights
     def save(self, path, metadata: dict[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LEAVES = {"errors", "shapes", "rng", "param", "cores"}
+LEAVES = {"errors", "shapes", "rng", "param", "cores", "only_rank"}
 NET = {"leaves", "backend", "layers", "plan", "summary", "graph", "builder", "models"}
 
 ALLOWED = {
