@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from minicnn.backend.cuda import CudaOps
+from minicnn.backend.cuda_loader import CupyDevice
 from minicnn.backend.ops import BACKENDS, get_ops
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
@@ -49,14 +51,20 @@ def emulated(cuda_cache):
     return emulated_ops(cuda_cache)
 
 
-@pytest.fixture(scope="session", params=["emulated", pytest.param("gpu", marks=pytest.mark.cuda)])
+@pytest.fixture(scope="session", params=[
+    pytest.param((where, version), marks=[pytest.mark.cuda] if where == "gpu" else [], id=f"{where}-{version}")
+    for where in ("emulated", "gpu") for version in ("v4", "v5")])
 def tensor_cores(request, cuda_cache):
     """make(products): the cuda backend with its products on the tensor cores, in Tf32, Bf16 or Fp16."""
-    if request.param == "gpu":
-        return lambda products: get_ops(f"cuda:{products.lower()}")
-    if why_not():
-        pytest.skip(why_not())
-    return lambda products: emulated_ops(cuda_cache, "v4", products)
+    where, version = request.param
+    if where == "emulated":
+        if why_not():
+            pytest.skip(why_not())
+        return lambda products: emulated_ops(cuda_cache, version, products)
+    device = CupyDevice()
+    if version == "v5" and device.architecture != "90":
+        pytest.skip(f"version 5 is for an H100 or H200, compute capability 9.0; this GPU has {device.architecture}")
+    return lambda products: CudaOps(device, version, products)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,15 @@ template <class F> __device__ inline void map(unsigned n, const T* a, const T* b
   for (unsigned i = packs * VECTOR + thread_number(); i < n; i += thread_count()) y[i] = f(a[i], b[i]);
 }
 
+// A number to divide by, many times: n / by is a multiplication and a shift, for all n < 2^31, where a GPU has no
+// instruction for it. The launcher computes magic = ceil(2^(31 + shift) / by), shift = ceil(log2(by)).
+struct Divisor {
+  unsigned by, magic, shift;
+  __device__ operator unsigned() const { return by; }
+};
+__device__ inline unsigned operator/(unsigned n, Divisor d) { return __umulhi(2 * n, d.magic) >> d.shift; }
+__device__ inline unsigned operator%(unsigned n, Divisor d) { return n - n / d * d.by; }
+
 // ---- numbers that change from step to step. A step that was recorded is replayed with the numbers it was recorded with;
 // those of the day it reads from memory.
 
@@ -90,10 +99,15 @@ template <int BYTES> __device__ inline void copy_async(void* to, const void* fro
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int NEWEST> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(NEWEST) : "memory"); }
 
-// A float rounded to the 10 bits of mantissa that the tensor cores read.
+// A float rounded to the nearest of 10 bits of mantissa, which the tensor cores read. From Hopper on that is an instruction,
+// for which a tie goes to the even one; before, it is four, and a tie goes outwards.
 __device__ inline unsigned tf32(float x) {
   unsigned rounded;
+#if __CUDA_ARCH__ >= 900
+  asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+#else
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+#endif
   return rounded;
 }
 // c += a b by a whole warp, a (16, 8), b (8, 8), c (16, 8). With g = lane / 4 and t = lane % 4, a lane holds

@@ -1,11 +1,11 @@
 // The matrix product behind convolution and fully connected layers:  C (M, N) = A (M, K) B (K, N), three times over.
 //
-// A and B are given as functions of (row, column): where(row, column) is the address of an element, or null for a zero.
-// So they may be a plain matrix, its transpose, or one that exists nowhere, such as the windows of an image (conv.cu).
-// What depends on the row alone, and on the column alone, is computed apart: that is what Row and Column hold.
+// A and B are given as functions of (row, column): where(row, column) is the place of an element, which may be a zero that
+// is nowhere. So they may be a plain matrix, its transpose, or one that does not exist, such as the windows of an image
+// (conv.cuh). What depends on the row alone, and on the column alone, is computed apart: that is what Row and Column hold.
 //
-// Grid (M / tile, N / tile, slices of K), a slice being a multiple of 16. With one slice the result goes where it belongs;
-// with several, each leaves its own partial sum, and add_slices adds them up, always in the same order.
+// Grid (M / tile, N / tile, slices of K and groups). A block sums over first <= k < last, where first is a multiple of 32.
+// With one slice the result goes where it belongs; with several, each leaves a partial sum, and add_slices adds them up.
 //
 //     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
 //     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is on its way while this one is multiplied
@@ -14,16 +14,19 @@
 #pragma once
 #include "common.cuh"
 
+// Where an element is; if it is not real, it is a zero, and `at` is no address.
+struct Place { const T* at; bool real; };
+
 // A matrix whose rows lie one after the other, `step` numbers apart.
 struct Matrix {
   const T* p;
   unsigned rows, columns, step;
   static constexpr bool ALONG_COLUMN = true;          // going along a row is going along memory
-  struct Row { const T* p; };
-  struct Column { unsigned k; bool inside; };
-  __device__ Row row(unsigned i) const { return {i < rows ? p + i * step : nullptr}; }
+  struct Row { unsigned at; bool inside; };
+  struct Column { unsigned at; bool inside; };
+  __device__ Row row(unsigned i) const { return {i * step, i < rows}; }
   __device__ Column column(unsigned k) const { return {k, k < columns}; }
-  __device__ const T* where(Row r, Column c) const { return r.p && c.inside ? r.p + c.k : nullptr; }
+  __device__ Place where(Row r, Column c) const { return {p + (r.at + c.at), r.inside && c.inside}; }
 };
 
 // The same elements, rows and columns exchanged. Nothing moves.
@@ -34,39 +37,34 @@ template <class M> struct Transposed {
   using Column = typename M::Row;
   __device__ Row row(unsigned i) const { return m.column(i); }
   __device__ Column column(unsigned k) const { return m.row(k); }
-  __device__ const T* where(Row r, Column c) const { return m.where(c, r); }
+  __device__ Place where(Row r, Column c) const { return m.where(c, r); }
 };
 template <class M> __device__ inline Transposed<M> transposed(const M& m) { return {m}; }
 
 // ---- what becomes of a sum
 
-// y[m][n] = sum + bias, then ReLU. Row m of y begins at m * step.
-struct Epilogue {
+// y[m][n] = sum + bias, then ReLU; or y[m][n] += sum. Row m of y begins at m * step.
+struct Result {
   T* y;
   unsigned step;
   const T* bias;                                      // or null
-  int relu;
+  int relu, add;
+  __device__ T bias_of(unsigned n) const { return bias ? bias[n] : T(0); }
+  __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // a NaN is not <= 0
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
-    if (bias) sum += bias[n];
-    y[m * step + n] = relu && sum <= 0 ? T(0) : sum;  // a NaN is not <= 0
+    T& to = y[m * step + n];
+    to = ended(sum + bias_of(n) + (add ? to : T(0)));
   }
 };
 
-// The partial sum of this slice.
-struct Slice {
-  T* partial;
-  unsigned M, N;
-  __device__ void operator()(unsigned m, unsigned n, T sum) const { partial[(blockIdx.z * M + m) * N + n] = sum; }
-};
-
-// dw[m][n] += partial[0][m][n] + partial[1][m][n] + ...; a row of dw begins every `step` numbers. Without `add`, dw =.
-// Grid: one-dimensional.
-__device__ inline void add_slices(const T* partial, T* dw, unsigned slices, unsigned M, unsigned N, unsigned step, int add) {
-  for (unsigned i = thread_number(); i < M * N; i += thread_count()) {
+// What a product in several slices ends with: y = the slices' sums, always added in the same order, + bias, ReLU; or y +=.
+// n numbers, each row has so many columns. Grid: one-dimensional.
+__device__ inline void add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n, Divisor columns) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
     T sum = 0;
-    for (unsigned slice = 0; slice < slices; slice++) sum += partial[slice * M * N + i];
-    T& to = dw[i / N * step + i % N];
-    to = add ? to + sum : sum;
+    for (unsigned slice = 0; slice < slices; slice++) sum += partial[slice * n + i];
+    if (bias) sum += bias[i % columns];
+    Result{y, 0, nullptr, relu, add}(0, i, sum);
   }
 }
 
@@ -81,16 +79,16 @@ template <bool IS_A, class M> __device__ inline void copy_tile(const M& matrix, 
   constexpr bool K_FAST = IS_A == M::ALONG_COLUMN;
   for (int n = threadIdx.x; n < TILE * STEP; n += 256) {
     unsigned i = K_FAST ? n / STEP : n % TILE, k = K_FAST ? n % STEP : n / TILE;
-    const T* from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
-                         : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
-    tile[k][i] = from ? *from : T(0);
+    Place from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                      : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+    tile[k][i] = from.real ? *from.at : T(0);
   }
 }
 
 template <class A, class B, class Put>
-__device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsigned K, unsigned slice, Put put) {
+__device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsigned first, unsigned last, const Put& put) {
   __shared__ T tile_a[STEP][TILE + 1], tile_b[STEP][TILE + 1];                // + 1: columns fall into different banks
-  unsigned row = blockIdx.x * TILE, column = blockIdx.y * TILE, first = blockIdx.z * slice, last = min(first + slice, K);
+  unsigned row = blockIdx.x * TILE, column = blockIdx.y * TILE;
   unsigned x = threadIdx.x % 16, y = threadIdx.x / 16;
   T sum[4][4] = {};
   for (unsigned k = first; k < last; k += STEP) {
@@ -128,9 +126,9 @@ template <int LENGTH, bool K_FAST> struct Piece {
     constexpr int FAST = (K_FAST ? DEEP : LENGTH) / V;
     for (int n = threadIdx.x; n < LENGTH * DEEP / V; n += ASYNC_THREADS) {
       int fast = n % FAST * V, slow = n / FAST, i = K_FAST ? slow : fast, k = K_FAST ? fast : slow;
-      const T* from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
-                           : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
-      copy_async<V * sizeof(T)>(&at(i, k), from ? from : anywhere, from != nullptr);
+      Place from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                        : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+      copy_async<V * sizeof(T)>(&at(i, k), from.real ? from.at : anywhere, from.real);
     }
   }
 };
@@ -160,15 +158,18 @@ struct Registers {
   }
 };
 
-// What the tensor cores read, DEPTH numbers along the sum in one instruction. One register of row i, as member t of a group
-// of four lanes holds it: of the first half of these numbers or of the second (mma_tf32 and mma_bf16 say which they are).
+// What the tensor cores read: PER_WORD neighbours along the sum in a word of 32 bits, DEPTH of them in one instruction.
+// read: one register of row i, as member t of a group of four lanes holds it: of the first half of these numbers or of the
+// second (mma_tf32 and mma_bf16 say which they are).
 struct Tf32 {
-  static constexpr int DEPTH = 8;
+  static constexpr int PER_WORD = 1, DEPTH = 8;
+  __device__ static unsigned word(const T* v) { return tf32(v[0]); }
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) { return tf32(piece.at(i, k + t + 4 * half)); }
   __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(c, a, b); }
 };
 template <unsigned (*PAIR)(float, float)> struct Pairs {
-  static constexpr int DEPTH = 16;
+  static constexpr int PER_WORD = 2, DEPTH = 16;
+  __device__ static unsigned word(const T* v) { return PAIR(v[0], v[1]); }
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) {
     int first = k + 2 * t + 8 * half;
     return PAIR(piece.at(i, first), piece.at(i, first + 1));
@@ -226,11 +227,11 @@ template <> struct Tensor<float> { using Sums = TensorCores<PRODUCTS>; };
 // without anybody waiting for them. VA and VB: numbers to a copy.
 // `packs`: the matrices' runs of neighbours begin at, and last for, multiples of 16 bytes. `anywhere`: any valid address.
 template <class Sums, class A, class B, class Put>
-__device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int packs, unsigned M, unsigned N, unsigned K,
-                                  unsigned slice, Put put) {
+__device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int packs, unsigned M, unsigned N, unsigned first,
+                                  unsigned last, const Put& put) {
   __shared__ __align__(16) Piece<TALL, A::ALONG_COLUMN> pieces_a[2];
   __shared__ __align__(16) Piece<WIDE, !B::ALONG_COLUMN> pieces_b[2];
-  unsigned row = blockIdx.x * TALL, column = blockIdx.y * WIDE, first = blockIdx.z * slice, last = min(first + slice, K);
+  unsigned row = blockIdx.x * TALL, column = blockIdx.y * WIDE;
   Sums sums;
   auto start = [&](unsigned k, int turn) {
     if (packs) {

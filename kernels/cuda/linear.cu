@@ -1,50 +1,51 @@
 // Fully connected layer:  y = x w + b,   dx = dy w',   dw += x' dy   (' is the transpose).
 //
-// Layout: x (N, in), w (in, out), y (N, out); `in` and `out` are called I and O here. Grid: see gemm.cuh, which multiplies:
-// v1 and v2 by its gemm, v3 by gemm_async with registers, v4 with tensor cores. Nothing is transposed in memory: a transposed
-// matrix is read with rows and columns exchanged. `packs`: I and O are multiples of 16 bytes, and so are the addresses.
-#include "gemm.cuh"
+// Layouts: linear.cuh. gemm.cuh multiplies: v1 (and v2) by its gemm, v3 by gemm_async with registers, v4 with tensor cores;
+// v5 is in linear_hopper.cu. `packs`: I and O are multiples of 16 bytes, and so are the addresses.
+#include "linear.cuh"
 
-// The sum of the third runs over the N images, a short one: one slice, added to dw at once, or written there without `add`.
-struct Add {
-  T* dw;
-  unsigned step;
-  int add;
-  __device__ void operator()(unsigned i, unsigned o, T sum) const { dw[i * step + o] = add ? dw[i * step + o] + sum : sum; }
-};
-
-extern "C" __global__ void linear_v1_forward(const T* x, const T* w, T* y, const T* bias, unsigned N, unsigned I, unsigned O, int relu,
-                                             int packs) {
-  gemm(Matrix{x, N, I, I}, Matrix{w, I, O, O}, N, O, I, I, Epilogue{y, O, bias, relu});
-}
-extern "C" __global__ void linear_v1_backward_data(const T* dy, const T* w, T* dx, unsigned N, unsigned I, unsigned O, int packs) {
-  gemm(Matrix{dy, N, O, O}, transposed(Matrix{w, I, O, O}), N, I, O, O, Epilogue{dx, I, nullptr, 0});
-}
-extern "C" __global__ void linear_v1_backward_weights(const T* x, const T* dy, T* dw, unsigned N, unsigned I, unsigned O, int add,
-                                                      int packs) {
-  gemm(transposed(Matrix{x, N, I, I}), Matrix{dy, N, O, O}, I, O, N, N, Add{dw, O, add});
+// What a product in slices ends with: see add_slices. Grid: one-dimensional, blocks of 256.
+extern "C" __global__ void linear_add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n,
+                                             Divisor columns) {
+  add_slices(partial, y, bias, relu, add, slices, n, columns);
 }
 
-extern "C" __global__ void linear_v3_forward(const T* x, const T* w, T* y, const T* bias, unsigned N, unsigned I, unsigned O, int relu,
-                                             int packs) {
-  gemm_async<Registers>(Matrix{x, N, I, I}, Matrix{w, I, O, O}, x, packs, N, O, I, I, Epilogue{y, O, bias, relu});
+extern "C" __global__ void linear_v1_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm(s.images(x), s.weights(w), s.N, s.O, first, min(first + slice, s.I), s.to_outputs(y, bias, relu));
 }
-extern "C" __global__ void linear_v3_backward_data(const T* dy, const T* w, T* dx, unsigned N, unsigned I, unsigned O, int packs) {
-  gemm_async<Registers>(Matrix{dy, N, O, O}, transposed(Matrix{w, I, O, O}), dy, packs, N, I, O, O, Epilogue{dx, I, nullptr, 0});
+extern "C" __global__ void linear_v1_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm(s.outputs(dy), transposed(s.weights(w)), s.N, s.I, first, min(first + slice, s.O), s.to_images(dx));
 }
-extern "C" __global__ void linear_v3_backward_weights(const T* x, const T* dy, T* dw, unsigned N, unsigned I, unsigned O, int add,
-                                                      int packs) {
-  gemm_async<Registers>(transposed(Matrix{x, N, I, I}), Matrix{dy, N, O, O}, x, packs, I, O, N, N, Add{dw, O, add});
+extern "C" __global__ void linear_v1_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm(transposed(s.images(x)), s.outputs(dy), s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
 }
 
-extern "C" __global__ void linear_v4_forward(const T* x, const T* w, T* y, const T* bias, unsigned N, unsigned I, unsigned O, int relu,
-                                             int packs) {
-  gemm_async<Tensor<T>::Sums>(Matrix{x, N, I, I}, Matrix{w, I, O, O}, x, packs, N, O, I, I, Epilogue{y, O, bias, relu});
+extern "C" __global__ void linear_v3_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Registers>(s.images(x), s.weights(w), x, packs, s.N, s.O, first, min(first + slice, s.I), s.to_outputs(y, bias, relu));
 }
-extern "C" __global__ void linear_v4_backward_data(const T* dy, const T* w, T* dx, unsigned N, unsigned I, unsigned O, int packs) {
-  gemm_async<Tensor<T>::Sums>(Matrix{dy, N, O, O}, transposed(Matrix{w, I, O, O}), dy, packs, N, I, O, O, Epilogue{dx, I, nullptr, 0});
+extern "C" __global__ void linear_v3_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Registers>(s.outputs(dy), transposed(s.weights(w)), dy, packs, s.N, s.I, first, min(first + slice, s.O), s.to_images(dx));
 }
-extern "C" __global__ void linear_v4_backward_weights(const T* x, const T* dy, T* dw, unsigned N, unsigned I, unsigned O, int add,
-                                                      int packs) {
-  gemm_async<Tensor<T>::Sums>(transposed(Matrix{x, N, I, I}), Matrix{dy, N, O, O}, x, packs, I, O, N, N, Add{dw, O, add});
+extern "C" __global__ void linear_v3_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Registers>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
+}
+
+using Cores = Tensor<T>::Sums;
+extern "C" __global__ void linear_v4_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Cores>(s.images(x), s.weights(w), x, packs, s.N, s.O, first, min(first + slice, s.I), s.to_outputs(y, bias, relu));
+}
+extern "C" __global__ void linear_v4_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Cores>(s.outputs(dy), transposed(s.weights(w)), dy, packs, s.N, s.I, first, min(first + slice, s.O), s.to_images(dx));
+}
+extern "C" __global__ void linear_v4_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  gemm_async<Cores>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
 }

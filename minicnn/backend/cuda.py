@@ -9,39 +9,39 @@ import numpy as np
 from minicnn.backend import cuda_loader
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
+from minicnn.backend.cuda_product import Product
 from minicnn.backend.ops import OPS, DeviceNumber, Ops
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
 
-# Version of the matrix products -> rows and columns of a tile, threads of a block (gemm.cuh); and the version of
-# linear.cu that goes with it, where 1 and 2 are the same.
-TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128)}
-LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4"}
+# Version of the matrix products -> that of linear.cu, where 1 and 2 are the same.
+LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4", "v5": "v5"}
 # How matrix products of float32 arrays are computed -> version, and what its tensor cores read. Arrays and sums are
 # float32 in any case: "tf32" and "fp16" round the factors to 10 bits of mantissa and "bf16" to 7, to be faster.
 # fp16 has fewer exponents besides, nothing below 2^-24: its gradients need a scaled loss (train/loss_scale.py).
 PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16"), "fp16": ("v4", "Fp16")}
 PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
-SLICES = 64                 # into which the sum over all pixels of a batch is cut at most
-SLICE = 512                 # pixels in a slice at least
+ON_HOPPER = {"v4": "v5"}    # what takes a version's place on an H100 or H200
 
 
 def make_ops(precision: str = PRECISION) -> Ops:
     """The operations on the current GPU. Raises DeviceError, with the reason, where there is none that works."""
     if precision not in PRECISIONS:
         raise DeviceError(f"unknown precision {precision!r} of device 'cuda': expected one of {', '.join(PRECISIONS)}")
-    return CudaOps(cuda_loader.CupyDevice(), *PRECISIONS[precision])
+    device, (version, products) = cuda_loader.CupyDevice(), PRECISIONS[precision]
+    return CudaOps(device, ON_HOPPER.get(version, version) if device.architecture == "90" else version, products)
 
 
 class CudaOps(Ops):
     """All operations on one device.
 
-    version: of the matrix products, a key of TILES (see kernels/README.md).   products: what version 4 multiplies.
+    version: of the matrix products, a key of TILES (see kernels/README.md).   products: what versions 4 and 5 multiply.
     """
 
     def __init__(self, device, version: str, products: str):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
-        self.spec = next((f"cuda:{name}" for name, way in PRECISIONS.items() if way == (version, products)), "cuda")
+        self.spec = next((f"cuda:{name}" for name, (of, reads) in PRECISIONS.items()
+                          if reads == products and version in (of, ON_HOPPER.get(of))), "cuda")
         self.empty, self.zeros, self.to_host, self.mark = device.empty, device.zeros, device.to_host, device.mark
         self.needs_loss_scale = products == "Fp16"
         self._gpu = Launcher(device, products)
@@ -264,122 +264,125 @@ class CudaOps(Ops):
         self._gpu.launch("lrn", "lrn_within_terms", blocks, (x, dy, dx, cross, H, W, C, x.size, n // 2, k, alpha, beta))
         self._gpu.launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
 
-    # ---- linear
-    def _product(self, operation: str, M: int, N: int, arguments: tuple) -> None:
-        """A matrix product of linear.cu, in the version of this backend."""
-        version, (tall, wide, threads) = LINEAR[self.version], TILES[self.version]
-        self._gpu.launch("linear", f"linear_{version}_{operation}", (ceil_div(M, tall), ceil_div(N, wide)), arguments,
-                         block=threads)
+    # ---- matrix products
+    def _multiply(self, file: str, operation: str, product: Product, a, b, result, partial, packs: int, sizes: dict,
+                  **ending) -> None:
+        """A product of conv.cu or linear.cu. ending: what the kernel takes of bias, relu and add.   partial: where
+        slices leave their sums, if there are several; they are added up afterwards."""
+        version = LINEAR[product.version] if file == "linear" else product.version
+        slices, beginning = product.slices, dict.fromkeys(ending, 0) | ({"bias": None} if "bias" in ending else {})
+        options = {"columns": product.columns, "shared": product.shared(self.products)} if version == "v5" else {}
+        self._gpu.launch(f"{file}_hopper" if version == "v5" else file, f"{file}_{version}_{operation}", product.grid,
+                         (a, b, partial if slices > 1 else result, *(beginning if slices > 1 else ending).values(),
+                          product.slice, packs, sizes), block=product.threads, **options)
+        if slices > 1:
+            ending = {"bias": None, "relu": 0, "add": 0} | ending
+            self._gpu.launch(file, f"{file}_add_slices", ceil_div(result.size, THREADS),
+                             (partial, result, *ending.values(), slices, result.size, result.shape[-1]))
 
+    def _version(self, dtype) -> str:
+        """That of products in this type: doubles are not rounded, so the tensor cores are of no use to them."""
+        return "v3" if self.version in ("v4", "v5") and np.dtype(dtype) == np.float64 else self.version
+
+    # ---- linear
     def linear_forward(self, x, w, y, *, epilogue=(None, False), work=None):
         """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
-        (N, I), O = x.shape, w.shape[1]                                                             # noqa: E741
-        packs = self._gpu.packs(I, x) & self._gpu.packs(O, w)
-        self._product("forward", N, O, (x, w, y, epilogue[0], N, I, O, int(epilogue[1]), packs))
+        packs = self._gpu.packs(x.shape[1], x) & self._gpu.packs(w.shape[1], w)
+        self._linear("forward", x, w, y, x.shape, w.shape, packs, work, bias=epilogue[0], relu=int(epilogue[1]))
 
     def linear_backward_data(self, dy, w, dx, *, work=None):
         """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
-        (N, O), I = dy.shape, w.shape[0]                                                            # noqa: E741
-        self._product("backward_data", N, I, (dy, w, dx, N, I, O, self._gpu.packs(O, dy, w)))
+        self._linear("backward_data", dy, w, dx, dx.shape, w.shape, self._gpu.packs(w.shape[1], dy, w), work)
 
     def linear_backward_weights(self, x, dy, dw, *, add=True, work=None):
         """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw =."""
-        (N, I), O = x.shape, dy.shape[1]                                                            # noqa: E741
-        packs = self._gpu.packs(I, x) & self._gpu.packs(O, dy)
-        self._product("backward_weights", I, O, (x, dy, dw, N, I, O, int(add), packs))
+        packs = self._gpu.packs(dw.shape[0], x) & self._gpu.packs(dw.shape[1], dy)
+        self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
+
+    def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
+        product = self._linear_products(x_shape, w_shape, result.dtype)[operation]
+        (partial,) = self._gpu.arrays_in(work, [product.partial], result.dtype)
+        self._multiply("linear", operation, product, a, b, result, partial, packs,
+                       {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
+
+    def _linear_products(self, x_shape, w_shape, dtype) -> dict[str, Product]:
+        (N, I), O, version = x_shape, w_shape[1], self._version(dtype)                              # noqa: E741
+        return {"forward": Product(version, N, O, I), "backward_data": Product(version, N, I, O),
+                "backward_weights": Product(version, I, O, N)}
 
     def linear_work(self, x_shape, w_shape, dtype):
-        """Bytes of work space: none."""
-        return 0
+        """Bytes of work space for any of the three."""
+        return max(aligned(prod(product.partial) * np.dtype(dtype).itemsize)
+                   for product in self._linear_products(x_shape, w_shape, dtype).values())
 
     # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
-    def _grid(self, M: int, N: int, slices: int = 1) -> dict:
-        """Grid and block of a product of conv.cu, in the version of this backend."""
-        tall, wide, threads = TILES[self.version]
-        return {"grid": (ceil_div(M, tall), ceil_div(N, wide), slices), "block": threads}
-
-    def _conv_packs(self, shape: _Shape, *arrays) -> int:
-        return self._gpu.packs(shape.geometry["D"], *arrays) & self._gpu.packs(shape.kernels, *arrays)
-
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
-        shape, (bias, relu) = _Shape(x.shape, w.shape, y.shape, stride, pads, groups), epilogue
-        X, packs = None, self._conv_packs(shape, x, w)
-        if self.version == "v1":
-            X, _ = self._gpu.arrays_in(work, shape.work(self.version), x.dtype)
-        for geometry in shape.groups():
-            if self.version == "v1":
-                self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
-                arguments = (X, w, y, bias, int(relu), geometry)
-            else:
-                arguments = (x, w, y, bias, int(relu), packs, geometry)
-            self._gpu.launch("conv", f"conv_{self.version}_forward", arguments=arguments,
-                             **self._grid(shape.pixels, shape.kernels))
+        shape = _Shape(x.shape, w.shape, stride, pads, groups)
+        self._convolve("forward", x, w, y, shape, shape.packs(self._gpu, x, w), work, bias=epilogue[0],
+                       relu=int(epilogue[1]))
 
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
-        shape = _Shape(dx.shape, w.shape, dy.shape, stride, pads, groups)
-        N, H, W, _ = dx.shape
-        if self.version == "v1":
-            dX, _ = self._gpu.arrays_in(work, shape.work(self.version), dy.dtype)
-            for geometry in shape.groups():
-                self._gpu.launch("conv", "conv_v1_backward_data", arguments=(dy, w, dX, geometry),
-                                 **self._grid(shape.pixels, shape.taps))
-                self._gpu.launch("conv", "conv_col2im", ceil_div(dx.size // groups, THREADS), (dX, dx, geometry))
-            return
-        packs = self._gpu.packs(shape.kernels, dy, w)
-        for geometry in shape.groups():
-            self._gpu.launch("conv", f"conv_{self.version}_backward_data", arguments=(dy, w, dx, packs, geometry),
-                             **self._grid(N * H * W, geometry["D"]))
+        shape = _Shape(dx.shape, w.shape, stride, pads, groups)
+        self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.geometry["L"], dy, w), work)
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
-        shape = _Shape(x.shape, dw.shape, dy.shape, stride, pads, groups)
-        X, partial = self._gpu.arrays_in(work, shape.work(self.version), x.dtype)
-        packs = self._conv_packs(shape, x, dy)
-        for geometry in shape.groups():
-            if self.version == "v1":
-                self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (x, X, geometry))
-                arguments = (X, dy, partial, shape.slice, geometry)
-            else:
-                arguments = (x, dy, partial, shape.slice, packs, geometry)
-            self._gpu.launch("conv", f"conv_{self.version}_backward_weights", arguments=arguments,
-                             **self._grid(shape.taps, shape.kernels, shape.slices))
-            self._gpu.launch("conv", "conv_add_slices", ceil_div(shape.taps * shape.kernels, THREADS),
-                             (partial, dw, shape.slices, int(add), geometry))
+        shape = _Shape(x.shape, dw.shape, stride, pads, groups)
+        self._convolve("backward_weights", x, dy, dw, shape, shape.packs(self._gpu, x, dy), work, add=int(add))
+
+    def _convolve(self, operation: str, a, b, result, shape: _Shape, packs: int, work, **ending) -> None:
+        version = self._version(result.dtype)
+        product = shape.products(version)[operation]
+        X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
+        to, geometry = result, shape.geometry
+        if version == "v1" and operation == "backward_data":
+            to = X
+        elif version == "v1":
+            self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (a, X, geometry))
+            a = X
+        self._multiply("conv", operation, product, a, b, to, partial, packs, geometry, **ending)
+        if to is X:
+            self._gpu.launch("conv", "conv_col2im", ceil_div(result.size, THREADS), (X, result, geometry))
 
     def conv_work(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """Bytes of work space for any of the three."""
-        (N, H, W, _), (R, S, _, K), (top, left, bottom, right) = x_shape, w_shape, pads
-        P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
-        shape = _Shape(x_shape, w_shape, (N, P, Q, K), stride, pads, groups)
-        return sum(aligned(prod(part) * np.dtype(dtype).itemsize) for part in shape.work(self.version))
+        shape, version = _Shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
+        size = np.dtype(dtype).itemsize
+        return aligned(prod(shape.windows(version)) * size) + max(
+            aligned(prod(product.partial) * size) for product in shape.products(version).values())
 
     def conv_algorithm(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """How it is computed, in words."""
-        rounded = f", {self.products.lower()}" if self.version == "v4" and np.dtype(dtype) == np.float32 else ""
-        return ("im2col" if self.version == "v1" else "implicit im2col") + f" {self.version}{rounded}"
+        version = self._version(dtype)
+        rounded = f", {self.products.lower()}" if version in ("v4", "v5") else ""
+        return ("im2col" if version == "v1" else "implicit im2col") + f" {version}{rounded}"
 
 
 class _Shape:
-    """The numbers of one convolution: its matrix product, and what the kernels call Geometry."""
+    """The numbers of one convolution: its matrix products, and what the kernels call Geometry."""
 
-    def __init__(self, x_shape, w_shape, y_shape, stride, pads, groups):
-        (N, H, W, C), (R, S, D, K), (_, P, Q, _) = x_shape, w_shape, y_shape
-        self.geometry = {"N": N, "H": H, "W": W, "C": C, "P": P, "Q": Q, "K": K, "R": R, "S": S, "D": D,
-                         "stride_h": stride[0], "stride_w": stride[1], "top": pads[0], "left": pads[1]}
-        self.pixels, self.taps, self.kernels = N * P * Q, R * S * D, K // groups
-        self._groups = groups
-        # The sum over all pixels is cut into slices, so that the few tiles of dw keep a whole GPU busy. How many
-        # depends on the shapes alone: the same sum in the same order, whatever the GPU.
-        slices = max(1, min(SLICES, self.pixels // SLICE))
-        self.slice = aligned(ceil_div(self.pixels, slices), 16)
-        self.slices = ceil_div(self.pixels, self.slice)
+    def __init__(self, x_shape, w_shape, stride, pads, groups):
+        (N, H, W, C), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
+        P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
+        self.geometry = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
+                         "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
+        self.pixels, self.taps = N * P * Q, R * S * D
 
-    def groups(self) -> list[dict[str, int]]:
-        """The Geometry of each group's launch."""
-        return [self.geometry | {"g": g} for g in range(self._groups)]
+    def products(self, version: str) -> dict[str, Product]:
+        """Of the three passes."""
+        g, pixels, taps = self.geometry, self.pixels, self.taps
+        D, L = g["D"], g["L"]
+        sizes = {"forward": (pixels, L, taps),
+                 "backward_data": (pixels, taps, L) if version == "v1" else (g["N"] * g["H"] * g["W"], D, taps // D * L),
+                 "backward_weights": (taps, L, pixels)}
+        return {operation: Product(version, *size, g["G"]) for operation, size in sizes.items()}
 
-    def work(self, version: str) -> list[tuple[int, ...]]:
-        """Shapes of X (nothing from version 2 on) and of the slices' sums, for one group."""
-        return [(self.pixels if version == "v1" else 0, self.taps), (self.slices, self.taps, self.kernels)]
+    def windows(self, version: str) -> tuple[int, ...]:
+        """The shape of X, which exists in version 1 only."""
+        return (self.geometry["G"] if version == "v1" else 0, self.pixels, self.taps)
+
+    def packs(self, gpu: Launcher, *arrays) -> int:
+        """Whether channels and kernels of a group come 16 bytes at a time."""
+        return gpu.packs(self.geometry["D"], *arrays) & gpu.packs(self.geometry["L"], *arrays)

@@ -5,7 +5,8 @@ reads 4, an array whose strides it ignores, an empty grid as one block. So `laun
 kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
 the type declared, and must fit.
 
-A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch, record, mark. CuPy is one
+A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch, record, mark; shared, the bytes of
+shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
 (cuda_loader.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
 """
 
@@ -23,12 +24,17 @@ from minicnn.errors import ShapeError
 
 THREADS = 256               # a block, where nothing else asks for another number
 LARGEST = 2**31             # kernels count in 32 bits
-SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
 VECTOR_BYTES = 16
 
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
+
+
+def divisor(by: int) -> tuple[int, int, int]:
+    """A Divisor of common.cuh: n // by == (2 n * magic >> 32) >> shift for all n < 2^31."""
+    shift = max(by - 1, 0).bit_length()
+    return by, ceil_div(1 << 31 + shift, max(by, 1)), shift
 
 
 def aligned(size: int, to: int = 256) -> int:
@@ -53,15 +59,17 @@ class Launcher:
 
     def __init__(self, device, products: str):
         self.device, self.products = device, products
-        self._functions: dict[tuple[str, str, str], tuple] = {}     # (file, kernel, dtype) -> function
-        self._modules: dict[tuple[str, str], object] = {}
+        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, columns) -> function
+        self._modules: dict[tuple, object] = {}                     # (file, dtype, columns) -> what was compiled
         self._own = threading.local()                               # ranks that are threads have a stream each
 
-    def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0) -> None:
+    def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0,
+               columns: int | None = None) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
 
-        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, a dict for a
-        struct. The number type is that of the first array that the kernel declares as T.
+        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, also for a
+        Divisor, a dict for a struct. The number type is that of the first array that the kernel declares as T.
+        shared: bytes of shared memory.   columns: of a tile, for the files whose tiles have several widths.
         """
         grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
         parameters = cuda_loader.kernels(file)[kernel]
@@ -73,10 +81,10 @@ class Launcher:
                         for parameter, value in zip(parameters, arguments, strict=True))
         if 0 in grid:
             return
-        if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > SHARED:
+        if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
             raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
                              "memory is more than a GPU takes; use a smaller batch or smaller layers")
-        self.device.launch(self._function(file, kernel, real), grid, block, checked, shared)
+        self.device.launch(self._function(file, kernel, real, columns), grid, block, checked, shared)
         recorded = getattr(self._own, "recorded", None)
         if recorded is not None:
             recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
@@ -117,11 +125,16 @@ class Launcher:
             numbers = [self._number(f"{what}.{name}", parameter.dtype(real)[name], value[name])
                        for name, _ in parameter.fields]
             return np.array([tuple(numbers)], parameter.dtype(real))
-        return self._number(what, parameter.dtype(real), value)
+        number = self._number(what, parameter.dtype(real), value)
+        return np.array([number], cuda_loader.DIVISOR) if isinstance(number, tuple) else number
 
     @staticmethod
     def _number(what: str, dtype: np.dtype, value):
-        """A NumPy scalar: CuPy passes it by exactly its size."""
+        """A NumPy scalar: CuPy passes it by exactly its size. Or the numbers of a Divisor."""
+        if dtype == cuda_loader.DIVISOR:
+            if not 0 <= value < LARGEST:
+                raise ShapeError(f"{what} = {value} is no number to divide by; use a smaller batch or smaller layers")
+            return divisor(value)
         if dtype.kind == "f":
             return dtype.type(value)
         limits = np.iinfo(dtype)
@@ -129,14 +142,14 @@ class Launcher:
             raise ShapeError(f"{what} = {value} does not fit {dtype}; use a smaller batch or smaller layers")
         return dtype.type(value)
 
-    def _function(self, file: str, kernel: str, real: str):
-        key = (file, kernel, real)
+    def _function(self, file: str, kernel: str, real: str, columns: int | None):
+        key, module = (file, kernel, real, columns), (file, real, columns)
         if key not in self._functions:
-            if (file, real) not in self._modules:
+            if module not in self._modules:
                 text = cuda_loader.source(file)
-                self._modules[file, real] = self.device.compile(file, text,
-                                                                cuda_loader.options(text, real, self.products))
-            self._functions[key] = self.device.function(self._modules[file, real], kernel)
+                options = cuda_loader.options(text, real, self.products, columns)
+                self._modules[module] = self.device.compile(file, text, options)
+            self._functions[key] = self.device.function(self._modules[module], kernel)
         return self._functions[key]
 
     def arrays_in(self, work, shapes: list[tuple[int, ...]], dtype) -> list:

@@ -9,12 +9,16 @@ and cuda_launcher.py checks every argument against them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
+from pathlib import Path
 
 import numpy as np
 
@@ -24,9 +28,13 @@ from minicnn.errors import DeviceError
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
 OPTIONS = ("-std=c++17",)
+HOPPER = "-arch=sm_90a"     # the H100's and H200's own instructions, which exist on no GPU before or after
 OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
+SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
 REAL = {"float32": "float", "float64": "double"}
-TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64}
+DIVISOR = np.dtype([("by", "u4"), ("magic", "u4"), ("shift", "u4")])                 # see common.cuh
+TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64,
+         "Divisor": DIVISOR}
 
 INSTALL = ("pip install 'minicnn[cuda13]' for a driver of CUDA 13, 'minicnn[cuda12]' for one of CUDA 12 "
            "(nvidia-smi says which)")
@@ -78,14 +86,16 @@ def source(name: str) -> str:
     return text_of(f"{name}.cu") + "\n"
 
 
-def options(text: str, dtype: str, products: str = "Tf32") -> tuple[str, ...]:
-    """The compiler's options for a file's text in one number type; products: what its tensor cores read, if any."""
-    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []))
+def options(text: str, dtype: str, products: str = "Tf32", columns: int | None = None) -> tuple[str, ...]:
+    """The compiler's options for a file's text in one number type. products: what its tensor cores read, if any.
+    columns: of a tile, for those of a Hopper GPU, whose own instructions have to be asked for."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []),
+            *([f"-DCOLUMNS={columns}", HOPPER] if columns else []))
 
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
 _STRUCT = re.compile(r"^struct (\w+) \{\s*\n(.*?)^\};", re.M | re.S)
-_FIELDS = re.compile(r"^\s*(int|unsigned|float|T) ([\w, ]+);", re.M)
+_FIELDS = re.compile(r"^\s*(int|unsigned|float|T|Divisor) ([\w, ]+);", re.M)
 _PARAMETER = re.compile(r"(const )?(\w+)(\*)?\s*(\w+)")
 
 
@@ -95,7 +105,7 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
     text = re.sub(r"//.*", "", source(name))
     structs = {struct: tuple((field.strip(), kind) for kind, names in _FIELDS.findall(body)
                              for field in names.split(","))
-               for struct, body in _STRUCT.findall(text)}
+               for struct, body in _STRUCT.findall(text) if struct not in TYPES}
     found = {}
     for kernel, listed in _KERNEL.findall(text):
         found[kernel] = []
@@ -107,6 +117,33 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
             found[kernel].append(Parameter(match[4], match[2], bool(match[3]), bool(match[1]),
                                            structs.get(match[2], ())))
     return found
+
+
+def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
+    """A cubin in CuPy's folder of compiled kernels, made by NVRTC if it is not there yet.
+
+    Raises DeviceError with the compiler's messages.
+    """
+    nvrtc = import_module("cupy").cuda.nvrtc
+    key = hashlib.sha256(repr((text, options, nvrtc.getVersion())).encode()).hexdigest()[:32]
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+    path = folder / f"minicnn-{name}-{key}.cubin"
+    if path.exists():
+        return path
+    program = nvrtc.createProgram(text, f"{name}.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, options)
+        cubin = nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError as error:
+        raise DeviceError(f"kernels/cuda/{name}.cu cannot be compiled with {' '.join(options)}: "
+                          f"{nvrtc.getProgramLog(program).strip()}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:     # whole, or not there at all
+        file.write(cubin)
+    os.replace(file.name, path)
+    return path
 
 
 @cache
@@ -161,6 +198,9 @@ class CupyDevice:
         self.cupy = import_module("cupy")
         self.index = int(self.cupy.cuda.runtime.getDevice())
         self.empty, self.zeros = self.cupy.empty, self.cupy.zeros
+        self.architecture = self.cupy.cuda.Device(self.index).compute_capability
+        self.shared = self.cupy.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"]
+        self._large: set = set()                    # kernels that may use all of it
         self._recording = threading.local()
 
     def from_host(self, array: np.ndarray):
@@ -220,6 +260,8 @@ class CupyDevice:
 
     def compile(self, name: str, text: str, options: tuple[str, ...]):
         """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""
+        if HOPPER in options:                       # CuPy chooses sm_90, and takes no second -arch
+            return self.cupy.RawModule(path=str(compiled(name, text, options)))
         return self.cupy.RawModule(code=text, options=options)
 
     def function(self, module, kernel: str):
@@ -228,6 +270,9 @@ class CupyDevice:
 
     def launch(self, function, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on the current stream."""
+        if shared > SHARED and function not in self._large:                 # more has to be asked for, once
+            function.max_dynamic_shared_size_bytes = self.shared
+            self._large.add(function)
         function(grid, block, arguments, shared_mem=shared)
 
     def describe(self) -> str:

@@ -9,19 +9,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minicnn.backend import cuda, cuda_loader
-from minicnn.backend.cuda_launcher import Launcher
+from minicnn.backend import cuda, cuda_loader, cuda_product
+from minicnn.backend.cuda_launcher import Launcher, divisor
 from minicnn.backend.ops import OPS, make_ops
 from minicnn.errors import DeviceError, ShapeError
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import EmulatorDevice, emulated_ops
 from tests.kernels.harness import call, compare, garbage
-from tests.kernels.test_conv import SMALL, Case
+from tests.kernels.test_conv import LARGE, SMALL, Case
 
 needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
 CASES = {name: SMALL[name] for name in ("two groups", "uneven pads", "stride past the kernel")}
 # by chunks of 16 bytes, in groups, with a sum in several slices
 CASES["four channels"] = ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)
+
+
+# for the tensor cores: sums that go around all stages, tiles of every width, rows left over; aligned and not
+DEEP = {name: LARGE[name] for name in ("odd channels", "conv2 of AlexNet", "long runs")}
+DEEP["96 columns"] = ((2, 5, 7, 48), (3, 3), 192, (1, 1), 1, 2, False)
+DEEP["conv1"] = ((1, 23, 19, 3), (11, 11), 8, (4, 4), 0, 1, False)
 
 
 # ---- the text of the kernels
@@ -52,7 +58,13 @@ def test_tiles_are_those_of_the_kernels():
     assert "constexpr int TILE = 64, STEP = 16;" in text
     assert "constexpr int TALL = 128, WIDE = 64, DEEP = 64 / sizeof(T), ASYNC_THREADS = 128;" in text
     assert "constexpr int TILE = 1024;" in cuda_loader.source("lrn")
-    assert cuda.TILES["v3"] == cuda.TILES["v4"] == (128, 64, 128) and cuda.TILES["v2"] == (64, 64, 256)
+    tiles = cuda_product.TILES
+    assert tiles["v3"] == tiles["v4"] == (128, 64, 128) and tiles["v2"] == (64, 64, 256)
+    hopper = cuda_loader.source("conv_hopper")
+    assert "TALL = 128, WIDE = COLUMNS, DEEP = 32, THREADS = 256, STAGES = 3;" in hopper
+    assert tiles["v5"][::2] == (128, 256) and (cuda_product.DEEP, cuda_product.STAGES) == (32, 3)
+    for width in cuda_product.WIDTHS:
+        assert f"#define ALL_SUMS_{width} " in hopper
 
 
 # ---- what is refused
@@ -129,19 +141,19 @@ def test_a_missing_operation_is_refused(monkeypatch, tmp_path):
 # ---- versions of the matrix products
 @needs_emulator
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("version", cuda.TILES)
+@pytest.mark.parametrize("version", cuda_product.TILES)
 @pytest.mark.parametrize("case", CASES)
 def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
-    if (version, dtype) != ("v4", "float32"):               # which rounds: below
+    if version not in ("v4", "v5") or dtype == "float64":   # which round: below
         c, ops = Case(rng, dtype, *CASES[case]), emulated_ops(cuda_cache, version)
         c.compare(ops, work=c.work(ops))
 
 
 @pytest.mark.parametrize(("products", "bits"), [("Tf32", 10), ("Bf16", 7), ("Fp16", 10)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES | DEEP)
 def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, reference, rng, case, products, bits):
     """Factors rounded to so many bits: for 10, an error of 2^-11 in each of them, so of about 2^-10 in a term."""
-    c, ops = Case(rng, "float32", *CASES[case]), tensor_cores(products)
+    c, ops = Case(rng, "float32", *(CASES | DEEP)[case]), tensor_cores(products)
     for function, arrays, output in (("conv_forward", (c.x, c.w), c.dy), ("conv_backward_data", (c.dy, c.w), c.x),
                                      ("conv_backward_weights", (c.x, c.dy), c.w)):
         start = np.zeros_like(output)
@@ -151,6 +163,44 @@ def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, re
         error = np.abs(got - wanted)
         assert (error <= 2**(0.5 - bits) * bound + 1e-6).all(), function
         assert error.max() > 2.0**-bits * bound.mean() / 20, function           # and that is what was multiplied
+
+
+@needs_emulator
+@pytest.mark.parametrize("version", ["v1", "v3"])
+def test_a_sum_in_slices(monkeypatch, cuda_cache, rng, version):
+    """Every pass leaves several parts here, which are added up with bias, ReLU and what was there before."""
+    monkeypatch.setattr(cuda_product, "SLICE", 32)
+    c, ops = Case(rng, "float32", *CASES["four channels"]), emulated_ops(cuda_cache, version)
+    c.compare(ops, work=c.work(ops))
+    test_linear_equals_reference(cuda_cache, rng, version, (70, 132, 68))
+
+
+def test_a_sum_in_slices_on_tensor_cores(monkeypatch, tensor_cores, reference, rng):
+    monkeypatch.setattr(cuda_product, "SLICE", 32)
+    test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, reference, rng, "96 columns", "Tf32", 10)
+
+
+def test_slices_and_tiles_of_alexnet():
+    """What the model of an H100 chooses: all multiprocessors busy, and nothing wasted where channels fit a width."""
+    Product = cuda_product.Product
+    assert [Product("v5", 9999, N, 64).columns for N in (48, 64, 96, 128, 192, 256, 384, 1000, 4096)] == [
+        64, 64, 96, 128, 96, 128, 128, 128, 128]
+    for product in (Product("v5", 128, 4096, 9216), Product("v5", 128, 9216, 4096), Product("v5", 1728, 128, 21632, 2),
+                    Product("v5", 2304, 384, 21632), Product("v4", 1200, 128, 93312, 2)):
+        blocks = np.prod(product.grid)
+        assert blocks / (-(-blocks // 132) * 132) > 0.8, product
+        assert product.slice % 32 == 0 and (product.slices - 1) * product.slice < product.depth
+        assert product.slices * product.slice >= product.depth
+    assert Product("v5", 93312, 128, 1200, 2).slices == 1 and Product("v3", 0, 5, 7).grid[0] == 0
+
+
+@pytest.mark.parametrize("by", [1, 2, 3, 5, 7, 11, 13, 27, 55, 96, 227, 2**16 - 1, 2**16, 2**30 + 1, 2**31 - 1])
+def test_dividing_by_multiplying(rng, by):
+    _, magic, shift = divisor(by)
+    multiples = rng.integers(1, (2**31 - 1) // by + 1, 1000) * by       # where a quotient changes
+    for n in (*rng.integers(0, 2**31, 1000).tolist(), 0, 2**31 - 1, *multiples.tolist(), *(multiples - 1).tolist()):
+        assert (2 * n * magic >> 32) >> shift == n // by
+    assert magic < 2**32
 
 
 @needs_emulator
@@ -197,9 +247,13 @@ def test_fp16_is_rounded_as_ieee_has_it(tensor_cores, rng):
 @pytest.mark.parametrize(("spec", "version", "products"), [
     ("cuda", "v4", "Tf32"), ("cuda:fp32", "v3", "Tf32"), ("cuda:tf32", "v4", "Tf32"), ("cuda:bf16", "v4", "Bf16"),
     ("cuda:fp16", "v4", "Fp16")])
-def test_precision(monkeypatch, tmp_path, spec, version, products):
+@pytest.mark.parametrize("architecture", ["80", "90", "120"])
+def test_precision(monkeypatch, tmp_path, spec, version, products, architecture):
+    """On a Hopper GPU, and on no other, its own version of what the tensor cores do."""
     monkeypatch.setattr(cuda_loader, "CupyDevice", lambda: EmulatorDevice(tmp_path))
+    monkeypatch.setattr(EmulatorDevice, "architecture", architecture)
     ops = make_ops(spec)
+    version = "v5" if (version, architecture) == ("v4", "90") else version
     assert (ops.name, ops.version, ops.products) == ("cuda", version, products)
     assert make_ops(ops.spec).spec == ops.spec == (spec if ":" in spec else "cuda:tf32")
 

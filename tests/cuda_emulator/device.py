@@ -45,6 +45,7 @@ class EmulatorDevice:
         self._memory = np.empty(0, np.uint8)
 
     empty, zeros = staticmethod(np.empty), staticmethod(np.zeros)
+    architecture, shared = "90", 227 * 1024                 # an H100
 
     def from_host(self, array):
         self._must_not_record()

@@ -29,8 +29,9 @@ def library() -> ctypes.CDLL | None:
     return nvrtc
 
 
-def compile_cubin(text: str, name: str, arch: str, options: tuple[str, ...]) -> tuple[bytes, str]:
-    """The cubin for sm_<arch>, and the log, in which ptxas tells registers and spills. Raises on errors."""
+def compile_cubin(text: str, name: str, arch: str | None, options: tuple[str, ...]) -> tuple[bytes, str]:
+    """The cubin for sm_<arch>, unless the options name one, and the log, in which ptxas tells registers and spills.
+    Raises on errors."""
     nvrtc, program, size = library(), ctypes.c_void_p(), ctypes.c_size_t()
 
     def check(result: int) -> None:
@@ -39,13 +40,14 @@ def compile_cubin(text: str, name: str, arch: str, options: tuple[str, ...]) -> 
 
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), f"{name}.cu".encode(), 0, None, None))
     try:
-        given = [option.encode() for option in (*options, *CUPY_ADDS, f"-arch=sm_{arch}", "--ptxas-options=-v")]
+        given = [option.encode() for option in (*options, *CUPY_ADDS, *([f"-arch=sm_{arch}"] if arch else []),
+                                                     "--ptxas-options=-v")]
         result = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         check(nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size)))
         log = ctypes.create_string_buffer(size.value)
         check(nvrtc.nvrtcGetProgramLog(program, log))
         if result:
-            raise RuntimeError(f"{name}.cu for sm_{arch}:\n{log.value.decode()}")
+            raise RuntimeError(f"{name}.cu with {' '.join(options)}, sm_{arch}:\n{log.value.decode()}")
         check(nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size)))
         cubin = ctypes.create_string_buffer(size.value)
         check(nvrtc.nvrtcGetCUBIN(program, cubin))

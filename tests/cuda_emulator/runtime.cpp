@@ -38,6 +38,7 @@ namespace {
 constexpr size_t STACK = 64 * 1024;
 enum Status : uint8_t { READY, AT_BARRIER, AT_WARP, DONE };
 struct Copy { void* to; const void* from; int bytes, filled, group; uintptr_t pc; };
+struct Product { float* c; uint64_t a, b, seen; int columns, kind, group; uintptr_t pc; };
 struct Fiber {
   uint3 id;
   unsigned number, lane, warp;
@@ -49,6 +50,11 @@ struct Fiber {
   unsigned char all[32][64];               //   what every lane brought
   std::vector<Copy> copies;                // asynchronous copies under way
   int group;                               // how many groups of them were committed
+  std::vector<Product> products;           // products of a warpgroup under way
+  std::vector<float> held;                 //   their sums, which nobody may look at meanwhile
+  int products_group;
+  bool products_allowed;                   //   by a fence
+  uint16_t fences;                         // towards the asynchronous proxy: see cuemu_wgmma
 #if defined(__x86_64__)
   void* sp;
 #else
@@ -114,6 +120,8 @@ void prepare(Fiber& fiber) {
   fiber.line = 0;
   fiber.copies.clear();
   fiber.group = 0;
+  fiber.products.clear(), fiber.held.clear();
+  fiber.products_group = 0, fiber.products_allowed = false, fiber.fences = 0;
 }
 
 // ---------------------------------------------------------------- errors
@@ -136,7 +144,7 @@ __attribute__((format(printf, 2, 3))) void fail(uintptr_t pc, const char* format
 struct Cell {                              // of one element (of 4 bytes in shared memory)
   uint32_t write_epoch, read_epoch;
   uint16_t writer, reader;
-  uint16_t write_warp_epoch, read_warp_epoch;
+  uint16_t write_warp_epoch, read_warp_epoch, write_fences;
   uint8_t write_bytes;                     // which bytes of the cell
   uint8_t readers;                         // 0: one thread, 1: several of one warp, 2: of several warps
   uint8_t other_block_read;
@@ -245,6 +253,7 @@ void access(uintptr_t address, unsigned size, bool write, uintptr_t pc) {
         }
       }
       cell.write_epoch = epoch, cell.writer = current->number, cell.write_warp_epoch = warp_epoch, cell.write_bytes = bytes;
+      cell.write_fences = current->fences;
       cell.in_flight = beginning;
       continue;
     }
@@ -299,7 +308,11 @@ bool run_block() {
       if (error[0]) return false;
       done += fiber.status == DONE;
     }
-    if (done == n) return true;
+    if (done == n) {
+      for (const Fiber& fiber : fibers)
+        if (!fiber.products.empty()) { fail(fiber.products[0].pc, "thread %u returned while its products were under way", fiber.number); return false; }
+      return true;
+    }
     size_t waiting = 0;
     const Fiber* first = nullptr;
     for (const Fiber& fiber : fibers)
@@ -473,12 +486,94 @@ static void mma_of_pairs(float* c, const unsigned* a, const unsigned* b, float (
 void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b) {
   mma_of_pairs(c, a, b, [](unsigned bits) { return as_float(bits << 16); });
 }
-void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b) {
-  mma_of_pairs(c, a, b, [](unsigned bits) {
-    unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023, sign = bits >> 15 << 31;
-    if (exponent == 0) return as_float(sign | 0x3f800000u) * mantissa * 0x1p-24f;
-    return as_float(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
-  });
+static float half(unsigned bits) {
+  unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023, sign = bits >> 15 << 31;
+  if (exponent == 0) return as_float(sign | 0x3f800000u) * mantissa * 0x1p-24f;
+  return as_float(sign | (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
+}
+void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b) { mma_of_pairs(c, a, b, half); }
+
+// wgmma.mma_async: c (64, columns) += a b' by the four warps of a warpgroup, both operands in shared memory with the sum along
+// their rows, 32 bytes of each. A descriptor holds, in units of 16 bytes, where the operand begins (bits 0 to 13) and how far
+// its groups of eight rows lie apart (32 to 45), and how it is swizzled (62, 63): 1 for rows of 128 bytes, 2 for 64. Then
+// address bits 4 to 6 (5) are combined with bits 7 to 9 (8) by an exclusive or.
+// The instruction reads whenever it likes until it was waited for, and past the threads' way to memory. So each thread looks
+// at its part of the operands twice, at the beginning and at the end, like any reader; both times it must find the same;
+// and who wrote there must have fenced since. Its sums are not to be seen before the end.
+static uintptr_t operand(uint64_t descriptor, int row, int byte, uintptr_t pc) {
+  unsigned start = (descriptor & 0x3fff) << 4, apart = (descriptor >> 32 & 0x3fff) << 4, mode = descriptor >> 62;
+  unsigned width = mode == 1 ? 128 : 64;
+  if (mode != 1 && mode != 2) DIE(pc, "wgmma: swizzle %u is not emulated", mode);
+  if (start % (8 * width) >= width) DIE(pc, "wgmma: an operand begins at byte %u, inside of the pattern of its swizzle", start);
+  unsigned at = start + row / 8 * apart + row % 8 * width + byte;
+  at ^= (at >> 7 & (width / 16 - 1)) << 4;
+  return (uintptr_t)cuemu_state.shared + at;
+}
+static void read_operand(uint64_t descriptor, int row, uintptr_t pc) {
+  for (int byte = 0; byte < 32 && watching; byte += 4) {
+    uintptr_t at = operand(descriptor, row, byte, pc);
+    access(at, 4, false, pc);
+    const Cell& cell = last_region->cells[(at - last_region->low) >> last_region->shift];
+    if (fibers[cell.writer].fences == cell.write_fences)
+      DIE(pc, "wgmma reads byte %lu of shared memory, which thread %u wrote without a fence.proxy.async", at - last_region->low, cell.writer);
+  }
+}
+// What this lane multiplies: rows g and g + 8 of its warp's sixteen, columns 2t, 2t + 1 of each eight; and, so that a warp looks
+// at everything once, its share of the rest.
+static uint64_t look(const Product& product) {
+  int lane = (int)current->lane, first = (int)current->warp % 4 * 16;
+  uint64_t seen = 14695981039346656037u;
+  for (int row = lane; row < 16 + product.columns; row += 32)
+    row < 16 ? read_operand(product.a, first + row, product.pc) : read_operand(product.b, row - 16, product.pc);
+  auto note = [&](uint64_t descriptor, int row) {
+    for (int byte = 0; byte < 32; byte += 4) seen = (seen ^ *(unsigned*)operand(descriptor, row, byte, product.pc)) * 1099511628211u;
+  };
+  note(product.a, first + lane / 4), note(product.a, first + lane / 4 + 8);
+  for (int j = 0; j < product.columns; j += 8) note(product.b, j + lane % 4 * 2), note(product.b, j + lane % 4 * 2 + 1);
+  return seen;
+}
+static void numbers(uint64_t descriptor, int row, int kind, float* to, uintptr_t pc) {
+  for (int byte = 0; byte < 32; byte += 4) {
+    unsigned word = *(unsigned*)operand(descriptor, row, byte, pc);
+    if (kind == 0) *to++ = as_float(word & ~0x1fffu);
+    else for (int i = 0; i < 2; i++, word >>= 16) *to++ = kind == 1 ? as_float(word << 16) : half(word & 0xffffu);
+  }
+}
+static void finish(const Product& product) {
+  if (look(product) != product.seen) DIE(product.pc, "shared memory was written while the tensor cores read it");
+  int depth = product.kind == 0 ? 8 : 16, first = (int)current->warp % 4 * 16, g = current->lane / 4, t = current->lane % 4;
+  float a[2][16], b[16];
+  for (int i = 0; i < 2; i++) numbers(product.a, first + g + 8 * i, product.kind, a[i], product.pc);
+  for (int j = 0; j < product.columns / 8; j++)
+    for (int n = 0; n < 2; n++) {
+      numbers(product.b, 8 * j + 2 * t + n, product.kind, b, product.pc);
+      for (int i = 0; i < 2; i++)
+        for (int k = 0; k < depth; k++) current->held[4 * j + 2 * i + n] += a[i][k] * b[k];
+    }
+}
+unsigned cuemu_shared_address(const void* p) { return unsigned((uintptr_t)p - (uintptr_t)cuemu_state.shared); }
+void cuemu_proxy_fence() { current->fences++; }
+void cuemu_wgmma_fence() { current->products_allowed = true; }
+void cuemu_wgmma(float* c, uint64_t a, uint64_t b, int columns, int kind) {
+  uintptr_t pc = (uintptr_t)__builtin_return_address(0);
+  Fiber& fiber = *current;
+  if (!fiber.products_allowed) DIE(pc, "wgmma without a wgmma.fence before it");
+  if (fiber.products.empty()) {
+    fiber.held.assign(c, c + columns / 2);
+    memset(c, 0xFF, columns / 2 * sizeof *c);
+  } else if (fiber.products[0].c != c) DIE(pc, "wgmma on other sums than those under way is not emulated");
+  Product product{c, a, b, 0, columns, kind, fiber.products_group, pc};
+  product.seen = look(product);
+  fiber.products.push_back(product);
+}
+void cuemu_wgmma_commit() { current->products_group++; }
+void cuemu_wgmma_wait(int newest) {
+  Fiber& fiber = *current;
+  size_t done = 0;
+  while (done < fiber.products.size() && fiber.products[done].group < fiber.products_group - newest) finish(fiber.products[done++]);
+  if (done && done == fiber.products.size()) memcpy(fiber.products[0].c, fiber.held.data(), fiber.held.size() * sizeof(float));
+  fiber.products.erase(fiber.products.begin(), fiber.products.begin() + done);
+  fiber.products_allowed = false;
 }
 
 // An atomic operation orders itself with others of its kind, hence counts as a read: plain writes may not meet it.

@@ -42,6 +42,12 @@ void cuemu_exchange(const void* mine, int bytes, void* all, unsigned mask, const
 void cuemu_mma_tf32(float* c, const unsigned* a, const unsigned* b);
 void cuemu_mma_bf16(float* c, const unsigned* a, const unsigned* b);
 void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b);
+unsigned cuemu_shared_address(const void* p);
+void cuemu_proxy_fence();
+void cuemu_wgmma_fence();
+void cuemu_wgmma(float* c, uint64_t a, uint64_t b, int columns, int kind);
+void cuemu_wgmma_commit();
+void cuemu_wgmma_wait(int newest);
 int cuemu_atomic_or(int* to, int bits);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();

@@ -161,6 +161,11 @@ def pool(ops):
     ops.maxpool_backward(np.ones((2, 2, 2, 5), "f4"), np.zeros((2, 2, 2, 5), "u1"), x, **window)
 
 
+def deep(ops):
+    """A sum that goes around all stages of version 5."""
+    ops.linear_forward(np.ones((3, 164), "f4"), np.ones((164, 7), "f4"), np.ones((3, 7), "f4"))
+
+
 def conv(ops):
     x, w = np.ones((2, 6, 6, 3), "f4"), np.ones((3, 3, 3, 5), "f4")
     ops.conv_backward_data(np.ones((2, 3, 3, 5), "f4"), w, x, stride=(2, 2), pads=(1, 1, 1, 1))
@@ -170,6 +175,7 @@ def relu(ops):
     ops.relu_forward(np.ones(1003, "f4"), np.ones(1003, "f4"))
 
 
+HOPPER = "linear_hopper"
 SPOILED = {
     "lrn: first barrier gone": ("lrn", "+ 2 * half, total);\n  __syncthreads();", "__syncthreads();", "", lrn),
     "lrn: second barrier gone": ("lrn", "direct[i - begin] = g;\n  }\n  __syncthreads();", "__syncthreads();", "", lrn),
@@ -186,12 +192,24 @@ SPOILED = {
         "__syncthreads();", "", linear, "v3"),
     "gemm_async: one set of pieces": ("linear", "start(k + DEEP, turn ^ 1)", "turn ^ 1", "turn", linear, "v3"),
     "gemm_async: packs where rows are odd": ("linear", "if (packs) {", "if (packs)", "if (true)", linear, "v3"),
+    "hopper: first barrier gone": (
+        HOPPER, "__syncthreads();                                                            // the first stage",
+        "__syncthreads();", "", deep, "v5"),
+    "hopper: last barrier gone": (HOPPER, "again\n    __syncthreads();", "__syncthreads();", "", deep, "v5"),
+    "hopper: no fence after writing": (HOPPER, "    finish_writes();", "finish_writes();", "", deep, "v5"),
+    "hopper: no fence before products": (HOPPER, "begin_products(sums);", "begin_products(sums);", "", deep, "v5"),
+    "hopper: products not waited for": (HOPPER, "await_products<1>(sums);", "await_products<1>", "", deep, "v5"),
+    "hopper: waits for too few": (HOPPER, "await_products<1>(sums);", "<1>", "<2>", deep, "v5"),
+    "hopper: last wait gone": (HOPPER, "await_products<0>(sums);", "await_products<0>(sums);", "", deep, "v5"),
+    "hopper: two stages": (HOPPER, "STAGES = 3;", "3", "2", deep, "v5"),
+    "hopper: packs where rows are odd": (HOPPER, "if (packs) product", "if (packs)", "if (true)", deep, "v5"),
+    "hopper: a stage out of place": (HOPPER, "-shared_address(memory) & 1023", "& 1023", "& 1023 | 512", deep, "v5"),
     "epilogue: barrier gone": ("epilogue", "sum.v[j];\n  __syncthreads();", "__syncthreads();", "", epilogue),
     "epilogue: everybody adds": ("epilogue", "if (threadIdx.y == 0 && k < K)", "threadIdx.y == 0 && ", "", epilogue),
     "softmax: a warp too many": ("loss", "if (row >= N) return;", "row >= N", "row > N", softmax),
     "pool: a window too many": ("pool", "return min(count - 1, (h + before) / stride);", "count - 1", "count", pool),
-    "col2im: a window too many": ("conv", "p >= (int)t.P", "p >=", "p >", conv, "v1"),
-    "dx: a window too many": ("conv", "p < (int)t.P &&", "p <", "p <=", conv, "v3"),
+    "col2im: a window too many": ("conv", "p >= t.P", "p >=", "p >", conv, "v1"),
+    "dx: a window too many": ("conv", "p < t.P &&", "p <", "p <=", conv, "v3"),
     "map: a pack too many": ("activation", "? n / VECTOR : 0", "n / VECTOR", "(n + VECTOR - 1) / VECTOR", relu),
 }
 
@@ -202,7 +220,8 @@ def test_spoiled_kernel_is_found_in_every_order(monkeypatch, cuda_cache, device,
     text = cuda_loader.source(file)
     assert context in text and old in context, "the kernel has changed; change this test with it"
     spoiled = text.replace(context, context.replace(old, new), 1)
-    monkeypatch.setattr(cuda_loader, "source", lambda asked: spoiled if asked == file else text)
+    monkeypatch.setattr(cuda_loader, "source", {**{name: cuda_loader.source(name) for name in cuda_loader.files()},
+                                                file: spoiled}.get)
     ops = emulated_ops(cuda_cache, *version, order=device.order)
     with pytest.raises(EmulatorError):
         operation(ops)
@@ -210,7 +229,7 @@ def test_spoiled_kernel_is_found_in_every_order(monkeypatch, cuda_cache, device,
 
 @pytest.mark.parametrize("operation", dict.fromkeys(entry[4] for entry in SPOILED.values()), ids=lambda f: f.__name__)
 def test_the_same_operations_pass_unspoiled(cuda_cache, device, operation):
-    for version in ("v1", "v3") if operation in (linear, conv) else ("v3",):
+    for version in ("v1", "v3", "v5") if operation in (linear, deep, conv) else ("v3",):
         operation(emulated_ops(cuda_cache, version, order=device.order))
 
 
@@ -229,6 +248,28 @@ def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cu
         y = np.zeros((16, 8), "f4")
         emulated_ops(cuda_cache, "v4", products).linear_forward(x, w, y)
         assert (y == x @ w).all() != wrong
+
+
+@pytest.mark.parametrize(("products", "old", "new"), [
+    ("Tf32", "return at ^ swizzle(at);", "return at;"), ("Bf16", "ROW / 16 - 1", "7"),
+    ("Tf32", "8 * ROW >> 4", "ROW >> 4"), ("Tf32", "(to ^ swizzle(e * ROW))", "to"),
+    ("Fp16", "(to ^ swizzle(e * ROW))", "to"), ("Tf32", "warpgroup * 64 * ROW", "0 * warpgroup"),
+    ("Tf32", "32 * n * ROW", "32 * n"), ("Tf32", "row + i * 4", "row + i * 2"), ("Bf16", "l += 2", "l += 4"),
+    ("Bf16", "k * 4 / Products::PER_WORD", "k * 2 / Products::PER_WORD"),
+    ("Tf32", "{v[n][0][e], v[n][1][e]}", "{v[n][1][e], v[n][0][e]}")])
+def test_a_wrong_place_in_a_stage_of_version_5_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):
+    text = cuda_loader.source("linear_hopper")
+    assert old in text
+    x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((72, 36), (36, 24)))
+    for wrong in (False, True):
+        monkeypatch.setattr(cuda_loader, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
+        y = np.zeros((72, 24), "f4")
+        try:
+            emulated_ops(cuda_cache, "v5", products).linear_forward(x, w, y)
+        except EmulatorError:
+            assert wrong
+        else:
+            assert (y == x @ w).all() != wrong
 
 
 def test_every_order_gives_the_same_bits(cuda_cache, rng):

@@ -1,0 +1,110 @@
+// The matrices whose products a convolution is, as functions of (row, column): see gemm.cuh.
+//
+// Layout: x (N, H, W, C), w (R, S, D, K), y (N, P, Q, K); G groups, D = C/G input and L = K/G output channels in each.
+// All versions are the same matrix product, Y = X W, with one row for each output pixel (n, p, q) and one column for each
+// tap (r, s, c); its gradients are dX = dY W' and dW = X' dY (kernels/reference/conv.py).
+//
+// Grid: blockIdx.z counts groups, and slices of the sum: each of them takes `slice` numbers of it, and leaves its sums one
+// whole result behind those of the slice before.
+#pragma once
+#include "gemm.cuh"
+
+struct Geometry {
+  unsigned N, C, K, R, G;
+  Divisor H, W, P, Q, S, D, L, stride_h, stride_w;
+  int top, left;
+  __device__ unsigned pixels() const { return N * P * Q; }
+  __device__ unsigned inputs() const { return N * H * W; }
+  __device__ unsigned taps() const { return R * S * D; }
+  __device__ unsigned senders() const { return R * S * L; }
+  __device__ unsigned group() const { return blockIdx.z % G; }
+  __device__ unsigned slice() const { return blockIdx.z / G; }
+};
+
+// The group's columns of the kernels, as a matrix (R*S*D, L), and of y or dy, as a matrix (N*P*Q, L).
+__device__ inline Matrix kernels_of_group(const T* w, const Geometry& t) { return {w + t.group() * t.L, t.taps(), t.L, t.K}; }
+__device__ inline Matrix maps_of_group(const T* y, const Geometry& t) { return {y + t.group() * t.L, t.pixels(), t.L, t.K}; }
+
+// Where the sums go: of y, of dx, and of dw.
+__device__ inline Result to_maps(T* y, const T* bias, int relu, const Geometry& t) {
+  unsigned first = t.group() * t.L;
+  return {y + t.slice() * t.pixels() * t.K + first, t.K, bias ? bias + first : nullptr, relu, 0};
+}
+__device__ inline Result to_pixels(T* dx, const Geometry& t) {
+  return {dx + t.slice() * t.inputs() * t.C + t.group() * t.D, t.C, nullptr, 0, 0};
+}
+__device__ inline Result to_kernels(T* dw, int add, const Geometry& t) {
+  return {dw + t.slice() * t.taps() * t.K + t.group() * t.L, t.K, nullptr, 0, add};
+}
+
+// An index so far out that no other, added to it, leads back into an image.
+constexpr int OUTSIDE = -(1 << 29);
+
+// X (N*P*Q, R*S*D): where the image holds the element; in the padding it is a zero. Places are sums modulo 2^32 of a number for
+// the row and one for the column.
+struct Windows {
+  const T* x;
+  Geometry t;
+  static constexpr bool ALONG_COLUMN = true;                                // neighbouring columns: neighbouring channels
+  struct Row { unsigned at; int h, w; };                                 // of the window's first pixel
+  struct Column { unsigned at; int r, s; };
+  __device__ Row row(unsigned pixel) const {
+    unsigned rows = pixel / t.Q, q = pixel - rows * t.Q, n = rows / t.P, p = rows - n * t.P;
+    int h = (int)(p * t.stride_h) - t.top, w = (int)(q * t.stride_w) - t.left;
+    return {((n * t.H + h) * t.W + w) * t.C + t.group() * t.D, n < t.N ? h : OUTSIDE, w};
+  }
+  __device__ Column column(unsigned tap) const {
+    unsigned pixel = tap / t.D, c = tap - pixel * t.D, r = pixel / t.S, s = pixel - r * t.S;
+    return {(r * t.W + s) * t.C + c, r < t.R ? (int)r : 2 * OUTSIDE, (int)s};
+  }
+  __device__ Place where(Row a, Column b) const {
+    bool inside = (unsigned)(a.h + b.r) < t.H.by && (unsigned)(a.w + b.s) < t.W.by;
+    return {x + (a.at + b.at), inside};
+  }
+};
+
+// What dx is a product of: a row for each input pixel, a column for each (r, s, k): the dy of the window that sees the pixel
+// at its place (r, s), or a zero where there is none. With a stride of u, only every u-th r finds a window.
+struct Senders {
+  const T* dy;
+  Geometry t;
+  static constexpr bool ALONG_COLUMN = true;
+  struct Row { unsigned image; int h, w; };
+  struct Column { int r, s; unsigned k; };
+  __device__ Row row(unsigned pixel) const {
+    unsigned rows = pixel / t.W, w = pixel - rows * t.W, n = rows / t.H, h = rows - n * t.H;
+    return {n * t.P * t.Q * t.K + t.group() * t.L, n < t.N ? (int)h + t.top : OUTSIDE, (int)w + t.left};
+  }
+  __device__ Column column(unsigned i) const {
+    unsigned place = i / t.L, r = place / t.S;
+    return {r < t.R ? (int)r : -2 * OUTSIDE, (int)(place - r * t.S), i - place * t.L};
+  }
+  __device__ Place where(Row a, Column b) const {
+    int h = a.h - b.r, w = a.w - b.s;
+    unsigned p = (unsigned)h / t.stride_h, q = (unsigned)w / t.stride_w;
+    bool sends = h >= 0 && w >= 0 && p * t.stride_h == h && q * t.stride_w == w && p < t.P && q < t.Q;
+    return {dy + (a.image + (p * t.Q + q) * t.K + b.k), sends};
+  }
+};
+
+// And the kernels that belong to it: a row for each (r, s, k), a column for each channel c of the group.
+struct Turned {
+  const T* w;
+  Geometry t;
+  static constexpr bool ALONG_COLUMN = false;                               // neighbouring rows: neighbouring kernels
+  struct Row { unsigned at; bool inside; };
+  struct Column { unsigned at; bool inside; };
+  __device__ Row row(unsigned i) const {
+    unsigned place = i / t.L, k = i - place * t.L;
+    return {place * t.D * t.K + t.group() * t.L + k, i < t.senders()};
+  }
+  __device__ Column column(unsigned c) const { return {c * t.K, c < t.D}; }
+  __device__ Place where(Row a, Column b) const { return {w + (a.at + b.at), a.inside && b.inside}; }
+};
+
+// Of a sum over so many numbers, those of this block's slice.
+struct Part { unsigned first, last; };
+__device__ inline Part part(unsigned slice, unsigned total, const Geometry& t) {
+  unsigned first = t.slice() * slice;
+  return {first, min(first + slice, total)};
+}

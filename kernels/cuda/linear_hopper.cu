@@ -1,0 +1,19 @@
+// Fully connected layer, version 5: on the tensor cores of a Hopper GPU. What is multiplied: linear.cuh; how: hopper.cuh.
+#include "hopper.cuh"
+#include "linear.cuh"
+
+extern "C" __global__ void __launch_bounds__(256, 1) linear_v5_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice,
+                                                                       int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  hopper::product(s.images(x), s.weights(w), packs, s.N, s.O, first, min(first + slice, s.I), s.to_outputs(y, bias, relu));
+}
+extern "C" __global__ void __launch_bounds__(256, 1) linear_v5_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs,
+                                                                             Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  hopper::product(s.outputs(dy), transposed(s.weights(w)), packs, s.N, s.I, first, min(first + slice, s.O), s.to_images(dx));
+}
+extern "C" __global__ void __launch_bounds__(256, 1) linear_v5_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice,
+                                                                                int packs, Sizes s) {
+  unsigned first = blockIdx.z * slice;
+  hopper::product(transposed(s.images(x)), s.outputs(dy), packs, s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
+}

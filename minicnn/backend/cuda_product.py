@@ -1,0 +1,79 @@
+"""How a matrix product is cut into blocks of threads: tiles of the result, and slices of the sum (see gemm.cuh).
+
+Both depend on the shapes alone, so that the same sum is taken in the same order on every GPU that runs a version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.backend.cuda_launcher import aligned, ceil_div
+
+# Version -> rows and columns of a tile, threads of a block. Version 5 has tiles of several widths (hopper.cuh).
+TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128), "v5": (128, 128, 256)}
+WIDTHS = (128, 96, 64)
+STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the sum in each
+# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with this many multiprocessors and a
+# block on each, would be done soonest.
+MULTIPROCESSORS = 132
+SLICE = 512                 # numbers in a slice at least
+SLICES = 64                 # at most
+AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
+
+
+@dataclass(frozen=True)
+class Product:
+    """C (M, N), a sum over `depth`, once for each of `groups`; version: a key of TILES."""
+
+    version: str
+    M: int
+    N: int
+    depth: int
+    groups: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Of a tile: of version 5's widths the one that wastes least, of several the widest."""
+        wide = TILES[self.version][1]
+        return min(WIDTHS, key=lambda width: aligned(self.N, width)) if self.version == "v5" else wide
+
+    @property
+    def threads(self) -> int:
+        return TILES[self.version][2]
+
+    @property
+    def _tiles(self) -> int:
+        return ceil_div(self.M, TILES[self.version][0]) * ceil_div(self.N, self.columns) * self.groups
+
+    @property
+    def slices(self) -> int:
+        most = max(1, min(SLICES, self.depth // SLICE))
+
+        def steps(slices: int) -> int:
+            return ceil_div(self._tiles * slices, MULTIPROCESSORS) * (ceil_div(self.depth, slices * DEEP) + AROUND)
+
+        best = min(range(1, most + 1), key=steps)
+        return ceil_div(self.depth, aligned(ceil_div(self.depth, best), DEEP))
+
+    @property
+    def slice(self) -> int:
+        """Numbers of the sum in a slice, a multiple of 32."""
+        return aligned(ceil_div(self.depth, self.slices), DEEP)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        return (ceil_div(self.M, TILES[self.version][0]), ceil_div(self.N, self.columns), self.slices * self.groups)
+
+    @property
+    def partial(self) -> tuple[int, ...]:
+        """The shape of what the slices leave to be added up: nothing if there is one."""
+        return (self.slices if self.slices > 1 else 0, self.M * self.N * self.groups)
+
+    def shared(self, products: str) -> int:
+        """Bytes of version 5's stages, and a margin for their beginning at a multiple of 1,024."""
+        if self.version != "v5":
+            return 0
+        size = np.dtype("f4" if products == "Tf32" else "f2").itemsize
+        return STAGES * (TILES["v5"][0] + self.columns) * DEEP * size + 1024
