@@ -1,7 +1,8 @@
 """The ladder of kernels/README.md, rung by rung: AlexNet's convolutions on a GPU by each version of our products.
 
 v1 writes the matrix of all windows, v2 does without it, v3 fetches while it multiplies, v4 uses the tensor cores (in
-TF32; the others in float32). Each rung computes the same from the same arrays; v4 stands where minicnn does elsewhere.
+TF32, as v5; the others in float32), v5 those of an H100 or H200 by instructions of their own. Each rung computes the
+same from the same arrays; the last that the GPU has stands where minicnn does elsewhere.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from benchmark import Benchmark, command_line
 from places import Gpu
 from side_by_side import import_torch
 
-from minicnn.backend.cuda import TILES, CudaOps
+from minicnn.backend.cuda import ON_HOPPER, CudaOps
+from minicnn.backend.cuda_product import TILES
 from minicnn.shapes import window_output
-
-TOP = max(TILES)
 
 
 def main() -> None:
-    options = command_line(__doc__, peers=sorted(set(TILES) - {TOP}), threads=(1,))
+    options = command_line(__doc__, peers=sorted(TILES)[:-1], threads=(1,))
     gpu = Gpu(import_torch(), "tf32")
     from minicnn.backend.cuda_loader import CupyDevice
 
     bench = Benchmark("bench_ladder", "The ladder", options, __doc__.split("\n\n")[1].replace("\n", " "), gpu)
-    rungs = {version: CudaOps(CupyDevice(), version, "Tf32") for version in TILES}
+    device = CupyDevice()
+    rungs = {version: CudaOps(device, version, "Tf32") for version in TILES
+             if device.architecture == "90" or version not in ON_HOPPER.values()}
     for _ in bench.each_threads():
         for conv in ALEXNET:
             conv = dataclasses.replace(conv, batch=BATCH)
@@ -41,7 +43,7 @@ def main() -> None:
 
 def rungs_of(rungs: dict[str, CudaOps], conv: Convolution) -> Iterator[tuple[str, dict[str, Callable], float]]:
     """(pass, version -> call, GFLOP) for each pass; the top rung is called "ours". Their results are compared first."""
-    rng, (ops, *_) = np.random.default_rng(0), rungs.values()
+    rng, (ops, *_), top = np.random.default_rng(0), rungs.values(), max(rungs)
     N, C, K, R, groups = conv.batch, conv.channels, conv.kernels, conv.kernel, conv.groups
     (P, Q), pads = window_output((conv.size, conv.size), R, conv.stride, conv.padding, ceil=conv.ceil)
     shapes = (N, conv.size, conv.size, C), (R, R, C // groups, K), (N, P, Q, K)
@@ -68,7 +70,7 @@ def rungs_of(rungs: dict[str, CudaOps], conv: Convolution) -> Iterator[tuple[str
             if not apart < APART["tf32"]:
                 raise SystemExit(f"error: {conv.name} {what}: {version} differs by {apart:.1e} of the largest, where "
                                  f"{APART['tf32']:.0e} is allowed; these times cannot be compared")
-        yield (what, {("ours" if version == TOP else version): calls[version][what] for version in sorted(calls)},
+        yield (what, {("ours" if version == top else version): calls[version][what] for version in sorted(calls)},
                2e-9 * N * P * Q * K * R * R * (C // groups))
 
 

@@ -312,7 +312,7 @@ class CudaOps(Ops):
 
     def linear_work(self, x_shape, w_shape, dtype):
         """Bytes of work space for any of the three."""
-        return max(aligned(prod(product.partial) * np.dtype(dtype).itemsize)
+        return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
                    for product in self._linear_products(x_shape, w_shape, dtype).values())
 
     # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
@@ -351,7 +351,7 @@ class CudaOps(Ops):
         shape, version = _Shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
         size = np.dtype(dtype).itemsize
         return aligned(prod(shape.windows(version)) * size) + max(
-            aligned(prod(product.partial) * size) for product in shape.products(version).values())
+            aligned(product.most_partial * size) for product in shape.products(version).values())
 
     def conv_algorithm(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """How it is computed, in words."""
@@ -375,8 +375,10 @@ class _Shape:
         g, pixels, taps = self.geometry, self.pixels, self.taps
         D, L = g["D"], g["L"]
         sizes = {"forward": (pixels, L, taps),
-                 "backward_data": (pixels, taps, L) if version == "v1" else (g["N"] * g["H"] * g["W"], D, taps // D * L),
+                 "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
                  "backward_weights": (taps, L, pixels)}
+        if version == "v1":
+            sizes["backward_data"] = (pixels, taps, L)
         return {operation: Product(version, *size, g["G"]) for operation, size in sizes.items()}
 
     def windows(self, version: str) -> tuple[int, ...]:

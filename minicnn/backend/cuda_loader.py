@@ -199,7 +199,8 @@ class CupyDevice:
         self.index = int(self.cupy.cuda.runtime.getDevice())
         self.empty, self.zeros = self.cupy.empty, self.cupy.zeros
         self.architecture = self.cupy.cuda.Device(self.index).compute_capability
-        self.shared = self.cupy.cuda.Device(self.index).attributes["MaxSharedMemoryPerBlockOptin"]
+        runtime = self.cupy.cuda.runtime
+        self.shared = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, self.index)
         self._large: set = set()                    # kernels that may use all of it
         self._recording = threading.local()
 

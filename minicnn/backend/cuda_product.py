@@ -20,6 +20,7 @@ STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the
 MULTIPROCESSORS = 132
 SLICE = 512                 # numbers in a slice at least
 SLICES = 64                 # at most
+BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: what they leave to be added up stays small
 AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
 
 
@@ -49,7 +50,7 @@ class Product:
 
     @property
     def slices(self) -> int:
-        most = max(1, min(SLICES, self.depth // SLICE))
+        most = max(1, min(SLICES, self.depth // SLICE, BLOCKS // max(1, self._tiles)))
 
         def steps(slices: int) -> int:
             return ceil_div(self._tiles * slices, MULTIPROCESSORS) * (ceil_div(self.depth, slices * DEEP) + AROUND)
@@ -70,6 +71,14 @@ class Product:
     def partial(self) -> tuple[int, ...]:
         """The shape of what the slices leave to be added up: nothing if there is one."""
         return (self.slices if self.slices > 1 else 0, self.M * self.N * self.groups)
+
+    @property
+    def most_partial(self) -> int:
+        """Numbers that slices leave at most, here or with fewer images: what a work space must hold."""
+        if self.depth < 2 * SLICE:
+            return 0
+        tall, _, _ = TILES[self.version]
+        return min(BLOCKS * tall * self.columns, SLICES * self.M * self.N * self.groups)
 
     def shared(self, products: str) -> int:
         """Bytes of version 5's stages, and a margin for their beginning at a multiple of 1,024."""

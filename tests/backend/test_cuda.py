@@ -191,6 +191,11 @@ def test_slices_and_tiles_of_alexnet():
         assert blocks / (-(-blocks // 132) * 132) > 0.8, product
         assert product.slice % 32 == 0 and (product.slices - 1) * product.slice < product.depth
         assert product.slices * product.slice >= product.depth
+    for images in range(1, 200):                            # the work space of a batch serves all smaller ones
+        for sizes in (lambda n: ("v5", n, 4096, 9216), lambda n: ("v3", 169 * n, 192, 1728, 2),
+                      lambda n: ("v5", 1728, 192, 169 * n, 2)):
+            product, larger = Product(*sizes(images)), Product(*sizes(images + 1))
+            assert np.prod(product.partial) <= product.most_partial <= larger.most_partial
     assert Product("v5", 93312, 128, 1200, 2).slices == 1 and Product("v3", 0, 5, 7).grid[0] == 0
 
 
@@ -264,6 +269,53 @@ def test_precision(monkeypatch, tmp_path, spec, version, products, architecture)
 def test_precisions_that_do_not_exist(spec, complaint):
     with pytest.raises(DeviceError, match=complaint):
         make_ops(spec)
+
+
+# ---- what CuPy does not compile itself
+class NoNvrtc:
+    """As much of cupy.cuda.nvrtc as `compiled` uses."""
+
+    class NVRTCError(Exception):
+        pass
+
+    def __init__(self):
+        self.compiled = []
+
+    def getVersion(self):
+        return 13, 0
+
+    def createProgram(self, text, name, headers, names):
+        return text
+
+    def compileProgram(self, program, options):
+        self.compiled.append(options)
+        if "wrong" in program:
+            raise self.NVRTCError
+
+    def getCUBIN(self, program):
+        return program.encode()
+
+    def getProgramLog(self, program):
+        return "k.cu(1): error: wrong\n"
+
+    def destroyProgram(self, program):
+        pass
+
+
+def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
+    nvrtc = NoNvrtc()
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
+    text = cuda_loader.source("linear_hopper")
+    options = cuda_loader.options(text, "float32", "Bf16", 96)
+    assert options[1:] == ("-DREAL=float", "-DPRODUCTS=Bf16", "-DCOLUMNS=96", "-arch=sm_90a")
+    paths = {cuda_loader.compiled("linear_hopper", text, options) for _ in range(3)}
+    assert [path.read_text() for path in paths] == [text] and nvrtc.compiled == [options]
+    paths |= {cuda_loader.compiled("linear_hopper", text + "\n", options),
+              cuda_loader.compiled("linear_hopper", text, options[:-1])}
+    assert len(paths) == len(list((tmp_path / "kernels").iterdir())) == 3
+    with pytest.raises(DeviceError, match=r"kernels/cuda/k.cu cannot be compiled with -arch=sm_90a: k.cu\(1\): error"):
+        cuda_loader.compiled("k", "wrong", ("-arch=sm_90a",))
 
 
 # ---- why a GPU cannot be used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bench_conv import Convolution
-from bench_ladder import TOP, rungs_of
+from bench_ladder import rungs_of
 
 from minicnn.backend.cuda_product import TILES
 from tests.cuda_emulator.build import why_not
@@ -22,12 +22,12 @@ def rungs(cuda_cache):
 
 def test_every_rung_is_called(rungs):
     found = {what: (functions, gflop) for what, functions, gflop in rungs_of(rungs, SMALL)}
-    assert list(found) == ["forward", "dx", "dw"] and TOP == "v4"
+    assert list(found) == ["forward", "dx", "dw"]
     for functions, gflop in found.values():
-        assert list(functions) == ["v1", "v2", "v3", "ours"]
+        assert list(functions) == ["v1", "v2", "v3", "v4", "ours"]
         assert gflop == 2e-9 * 2 * 7 * 7 * 8 * 9 * 4
         for name, function in functions.items():
-            ops = rungs["v4" if name == "ours" else name]
+            ops = rungs["v5" if name == "ours" else name]
             before = ops.device.launches
             function()
             assert ops.device.launches > before
