@@ -5,10 +5,15 @@
 // (derived in kernels/reference/lrn.py). The neighbourhood is n channels around i at the same pixel and in the same group
 // of D channels, or, in the kernels named `within`, n x n pixels around i in the same map.
 //
-// Layout: (N, H, W, C), seen as one long row in which the channels of a pixel are neighbours. Grid: one-dimensional. Across
-// channels a block of 256 owns TILE numbers of that row, wherever pixels begin and end in it, and first copies them to
-// shared memory with `half` = n / 2 more on either side (twice that in the backward): each number comes from memory once,
-// and s is never stored.
+// Layout: (N, H, W, C), seen as one long row in which the channels of a pixel are neighbours. Each number comes from memory
+// once, and s is never stored. Across channels there are two ways:
+//
+//     in general    a block of 256 owns TILE numbers of that row, wherever pixels begin and end in it, and first copies
+//                   them to shared memory with `half` = n / 2 more on either side (twice that in the backward)
+//     _packs        where D is a multiple of four and half is 1 to 4: a lane owns four numbers, and asks the lanes beside
+//                   it for theirs. Warps overlap: the outermost lanes are there to be asked
+//
+// Grid: one-dimensional, blocks of 256.
 #include "common.cuh"
 
 constexpr int TILE = 1024;
@@ -23,9 +28,9 @@ __device__ inline T inverse_power(T s, T beta) {
 }
 
 // The neighbourhood of number i of the row: `first` and `last` (inclusive), clipped to its pixel and group.
-__device__ inline void neighbours(int i, int D, int half, int& first, int& last) {
-  int start = i / D * D;                                      // groups follow each other without a gap, pixels too
-  first = max(start, i - half), last = min(start + D - 1, i + half);
+__device__ inline void neighbours(int i, Divisor D, int half, int& first, int& last) {
+  int start = (unsigned)i / D * D;                            // groups follow each other without a gap, pixels too
+  first = max(start, i - half), last = min(start + (int)D - 1, i + half);
 }
 
 // Copies numbers low .. high-1 of the row to `tile`, as far as they exist.
@@ -33,7 +38,7 @@ __device__ inline void copy_tile(const T* x, T* tile, int low, int high, int tot
   for (int i = low + (int)threadIdx.x; i < high; i += blockDim.x) tile[i - low] = i >= 0 && i < total ? x[i] : T(0);
 }
 
-extern "C" __global__ void lrn_forward(const T* x, T* y, int total, int D, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_forward(const T* x, T* y, int total, Divisor D, int half, T k, T alpha, T beta) {
   extern __shared__ T tile[];                                 // TILE + 2 half
   int begin = blockIdx.x * TILE, low = begin - half;
   copy_tile(x, tile, low, begin + TILE + half, total);
@@ -49,7 +54,7 @@ extern "C" __global__ void lrn_forward(const T* x, T* y, int total, int D, int h
 
 // Three tiles: x with twice the margin, since the s of a neighbour has neighbours of its own; s^-beta, where it is wanted
 // again at the end; and dy_j x_j s_j^(-beta-1), whose window sum is the cross-channel term.
-extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int total, int D, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int total, Divisor D, int half, T k, T alpha, T beta) {
   extern __shared__ T tiles[];
   T* tile = tiles;                                            // TILE + 4 half
   T* cross = tile + TILE + 4 * half;                          // TILE + 2 half
@@ -76,6 +81,98 @@ extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int tota
     dx[i] = direct[i - begin] - 2 * alpha * beta * tile[i - far] * sum;
   }
 }
+
+// ---- across channels, four numbers to a lane
+
+// Which four: `pack` is their number. Of a warp's lanes, `halo` on either side own none that are `mine`.
+struct Four {
+  unsigned pack;
+  bool exists, mine, begins, ends;                            // a group begins, ends with them
+  __device__ Four(int halo, unsigned packs, Divisor quads) {
+    int lane = threadIdx.x % 32;
+    pack = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * (32 - 2 * halo) + lane - halo;
+    unsigned quad = pack % quads;
+    exists = pack < packs, mine = exists && lane >= halo && lane < 32 - halo;
+    begins = quad == 0, ends = quad == quads.by - 1;
+  }
+  __device__ Pack<4> of(const T* x) const { return exists ? load<4>(x + 4 * pack) : Pack<4>{}; }
+};
+
+// sums[i] = own[i - HALF] + ... + own[i + HALF], where own goes on in the lanes beside this one, and ends with the group.
+template <int HALF> __device__ inline void window_sums(const T (&own)[4], const Four& four, T (&sums)[4]) {
+  constexpr int N = 2 * HALF + 1;
+  T all[N + 3], common = 0;
+#pragma unroll
+  for (int j = 0; j < 4; j++) all[HALF + j] = own[j];
+#pragma unroll
+  for (int j = 0; j < HALF; j++) {
+    T left = __shfl_up_sync(0xffffffffu, own[4 - HALF + j], 1), right = __shfl_down_sync(0xffffffffu, own[j], 1);
+    all[j] = four.begins ? T(0) : left, all[HALF + 4 + j] = four.ends ? T(0) : right;
+  }
+#pragma unroll
+  for (int j = 3; j < N; j++) common += all[j];               // what all four windows hold
+  sums[0] = all[0] + all[1] + all[2] + common, sums[1] = all[1] + all[2] + common + all[N];
+  sums[2] = all[2] + common + all[N] + all[N + 1], sums[3] = common + all[N] + all[N + 1] + all[N + 2];
+}
+
+// s^-beta and 1/s, the first with an error of some units in the last place if beta = 3/4.
+__device__ inline void powers(T s, T beta, T& power, T& inverse) {
+  T r = reciprocal_root(s);
+  inverse = r * r;
+  power = beta == T(0.75) ? r * root(r) : pow(s, -beta);
+}
+
+template <int HALF> __device__ inline void forward_four(const T* x, T* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
+  Four four(1, packs, quads);
+  Pack<4> own = four.of(x);
+  T squares[4], sums[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) squares[j] = own.v[j] * own.v[j];
+  window_sums<HALF>(squares, four, sums);
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    T power, inverse;
+    powers(k + alpha * sums[j], beta, power, inverse);
+    own.v[j] *= power;
+  }
+  if (four.mine) store(y + 4 * four.pack, own);
+}
+
+// The cross-channel terms of the outermost numbers that are asked for have to be right: for half > 2 they ask in turn.
+template <int HALF> __device__ inline void backward_four(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, T k, T alpha, T beta) {
+  Four four(HALF <= 2 ? 1 : 2, packs, quads);
+  Pack<4> own = four.of(x), direct = four.of(dy);
+  T terms[4], sums[4];
+#pragma unroll
+  for (int j = 0; j < 4; j++) terms[j] = own.v[j] * own.v[j];
+  window_sums<HALF>(terms, four, sums);
+#pragma unroll
+  for (int j = 0; j < 4; j++) {
+    T power, inverse;
+    powers(k + alpha * sums[j], beta, power, inverse);
+    direct.v[j] *= power;
+    terms[j] = direct.v[j] * own.v[j] * inverse;
+  }
+  window_sums<HALF>(terms, four, sums);
+#pragma unroll
+  for (int j = 0; j < 4; j++) direct.v[j] -= 2 * alpha * beta * own.v[j] * sums[j];
+  if (four.mine) store(dx + 4 * four.pack, direct);
+}
+
+extern "C" __global__ void lrn_forward_packs(const T* x, T* y, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
+  if (half == 1) forward_four<1>(x, y, packs, quads, k, alpha, beta);
+  else if (half == 2) forward_four<2>(x, y, packs, quads, k, alpha, beta);
+  else if (half == 3) forward_four<3>(x, y, packs, quads, k, alpha, beta);
+  else forward_four<4>(x, y, packs, quads, k, alpha, beta);
+}
+extern "C" __global__ void lrn_backward_packs(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
+  if (half == 1) backward_four<1>(x, dy, dx, packs, quads, k, alpha, beta);
+  else if (half == 2) backward_four<2>(x, dy, dx, packs, quads, k, alpha, beta);
+  else if (half == 3) backward_four<3>(x, dy, dx, packs, quads, k, alpha, beta);
+  else backward_four<4>(x, dy, dx, packs, quads, k, alpha, beta);
+}
+
+// ---- within a map
 
 // Calls f on the place in memory of each pixel around number i, in the same map.
 template <class F> __device__ inline void around(int i, int H, int W, int C, int half, F f) {

@@ -12,7 +12,8 @@
 #include "common.cuh"
 
 struct Window {                            // and the maps it moves over; padding is top and left of the first window
-  int H, W, C, P, Q, R, S, stride_h, stride_w, top, left;
+  int W, Q, R, S, top, left;
+  Divisor H, P, C, stride_h, stride_w;
 };
 
 __device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
@@ -22,42 +23,45 @@ __device__ inline int first_inside(int start) { return max(0, -start); }
 __device__ inline int last_inside(int start, int window, int size) { return min(window, size - start); }
 
 // Which windows reach pixel h: those p in 0..count-1 with p*stride - before <= h < p*stride - before + window.
-__device__ inline int first_window(int h, int before, int window, int stride) {
-  int reach = h + before - window + 1;
-  return reach <= 0 ? 0 : (reach + stride - 1) / stride;
+__device__ inline int first_window(int h, int before, int window, Divisor stride) {
+  return (unsigned)max(0, h + before - window + (int)stride) / stride;
 }
-__device__ inline int last_window(int h, int before, int stride, int count) { return min(count - 1, (h + before) / stride); }
+__device__ inline int last_window(int h, int before, Divisor stride, int count) {
+  return min(count - 1, (int)((unsigned)(h + before) / stride));
+}
 
 // Which V numbers of maps (rows, columns, channels) this thread writes: those from `offset` on.
 struct Place {
   int image, row, column, channel;
   unsigned offset;
   bool beyond;                             // the end of the row
-  __device__ Place(int V, int rows, int columns, int channels) {
-    int i = (blockIdx.y * blockDim.x + threadIdx.x) * V;
+  __device__ Place(int V, Divisor rows, int columns, Divisor channels) {
+    unsigned i = (blockIdx.y * blockDim.x + threadIdx.x) * V, length = columns * channels;
     image = blockIdx.x / rows, row = blockIdx.x % rows, column = i / channels, channel = i % channels;
-    offset = blockIdx.x * columns * channels + i, beyond = i >= columns * channels;
+    offset = blockIdx.x * length + i, beyond = i >= length;
   }
 };
+
+// Places in a window, one for each of V channels: as wide an access as they allow.
+template <int V> struct alignas(V) Bytes { byte v[V]; };
 
 template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
   const Place at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
   Pack<V> best;
-  byte where[V];
-  for (int j = 0; j < V; j++) best.v[j] = minus_infinity(), where[j] = 0;
+  Bytes<V> where{};
+  for (int j = 0; j < V; j++) best.v[j] = minus_infinity();
   for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
     for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
       Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
       for (int j = 0; j < V; j++) {
-        if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where[j] = r * g.S + s;
+        if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where.v[j] = r * g.S + s;
         else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // a NaN wins for good: nothing is > NaN
       }
     }
   store(y + at.offset, best);
-  if (argmax)
-    for (int j = 0; j < V; j++) argmax[at.offset + j] = where[j];
+  if (argmax) *reinterpret_cast<Bytes<V>*>(argmax + at.offset) = where;
 }
 
 extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Window g, int packs) {
@@ -75,7 +79,8 @@ template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax,
       int place = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
       unsigned from = ((at.image * g.P + p) * g.Q + q) * g.C + at.channel;
       Pack<V> gradient = load<V>(dy + from);
-      for (int j = 0; j < V; j++) sum.v[j] += argmax[from + j] == place ? gradient.v[j] : T(0);
+      Bytes<V> where = *reinterpret_cast<const Bytes<V>*>(argmax + from);
+      for (int j = 0; j < V; j++) sum.v[j] += where.v[j] == place ? gradient.v[j] : T(0);
     }
   store(dx + at.offset, sum);
 }

@@ -10,7 +10,7 @@ from minicnn.backend import cuda_loader
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
 from minicnn.backend.cuda_product import Product
-from minicnn.backend.ops import OPS, DeviceNumber, Ops
+from minicnn.backend.ops import OPS, DeviceNumber, Ops, address
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
 
@@ -208,10 +208,12 @@ class CudaOps(Ops):
                  *flags) -> None:
         """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
         (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
-        packs = self._gpu.packs(C, *(array for array in arrays if array is not None and array.dtype.kind == "f"))
+        given = [array for array in arrays if array is not None]
+        packs = self._gpu.packs(C, *(array for array in given if array.dtype.kind == "f"))
+        packs &= all(address(array) % 4 == 0 for array in given)                # places in windows: four bytes
         width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
-        window = {"H": H, "W": W, "C": C, "P": P, "Q": Q, "R": kernel[0], "S": kernel[1], "stride_h": stride[0],
-                  "stride_w": stride[1], "top": pads[0], "left": pads[1]}
+        window = {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P,
+                  "C": C, "stride_h": stride[0], "stride_w": stride[1]}
         self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
                          (*arrays, window, *flags, packs))
 
@@ -240,6 +242,11 @@ class CudaOps(Ops):
         x, tile = arrays[0], 1024                                   # TILE of lrn.cu
         D = x.shape[-1] // groups
         half = min(n // 2, D - 1)
+        if x.dtype == np.float32 and 1 <= half <= 4 and self._gpu.packs(D, *arrays):
+            halo = 1 if half <= 2 or kernel == "lrn_forward" else 2
+            self._gpu.launch("lrn", f"{kernel}_packs", ceil_div(x.size // 4, THREADS // 32 * (32 - 2 * halo)),
+                             (*arrays, x.size // 4, D // 4, half, k, alpha, beta))
+            return
         self._gpu.launch("lrn", kernel, ceil_div(x.size, tile), (*arrays, x.size, D, half, k, alpha, beta),
                          shared=(tiles * tile + margins * half) * x.dtype.itemsize)
 

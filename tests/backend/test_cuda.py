@@ -43,7 +43,8 @@ def test_parameters_are_read_from_the_text():
     assert [(p.name, p.type, p.pointer, p.const) for p in step[:4]] == [
         ("w", "T", True, False), ("dw", "T", True, True), ("v", "T", True, False), ("n", "unsigned", False, False)]
     window = cuda_loader.kernels("pool")["maxpool_forward"][3]
-    assert window.fields[0] == ("H", "int") and window.dtype("float32").itemsize == 44
+    assert window.fields[0] == ("W", "int") and window.fields[-1] == ("stride_w", "Divisor")
+    assert window.dtype("float32").itemsize == 6 * 4 + 5 * 12
 
 
 def test_a_parameter_that_cannot_be_checked_is_refused(monkeypatch):

@@ -78,6 +78,7 @@ template <class V> static inline V cuemu_shfl(const char* file, int line, int ki
 static inline float exp(float x) { return expf(x); }
 static inline float log(float x) { return logf(x); }
 static inline float sqrt(float x) { return sqrtf(x); }
+static inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 static inline float pow(float x, float y) { return powf(x, y); }
 static inline float tanh(float x) { return tanhf(x); }
 static inline float fabs(float x) { return fabsf(x); }

@@ -207,7 +207,7 @@ SPOILED = {
     "epilogue: barrier gone": ("epilogue", "sum.v[j];\n  __syncthreads();", "__syncthreads();", "", epilogue),
     "epilogue: everybody adds": ("epilogue", "if (threadIdx.y == 0 && k < K)", "threadIdx.y == 0 && ", "", epilogue),
     "softmax: a warp too many": ("loss", "if (row >= N) return;", "row >= N", "row > N", softmax),
-    "pool: a window too many": ("pool", "return min(count - 1, (h + before) / stride);", "count - 1", "count", pool),
+    "pool: a window too many": ("pool", "return min(count - 1, (int)((un", "count - 1", "count", pool),
     "col2im: a window too many": ("conv", "p >= t.P", "p >=", "p >", conv, "v1"),
     "dx: a window too many": ("conv", "p < t.P &&", "p <", "p <=", conv, "v3"),
     "map: a pack too many": ("activation", "? n / VECTOR : 0", "n / VECTOR", "(n + VECTOR - 1) / VECTOR", relu),
