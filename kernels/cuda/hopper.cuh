@@ -11,15 +11,18 @@
 // along the rows, whatever way they lie in memory: of TF32 the tensor cores read no other. What lies otherwise is turned on
 // its way through the registers.
 //
-// -DPRODUCTS as for gemm.cuh; -DCOLUMNS=64, 96 or 128 of a tile. Grid: as for gemm.cuh, blocks of 256 threads.
+// -DPRODUCTS as for gemm.cuh; -DCOLUMNS=64, 96 or 128 of a tile; -DPACKED=1 where runs of neighbours in memory begin at, and
+// last for, multiples of 16 bytes in both matrices, else 0. Grid: as for gemm.cuh, blocks of 256 threads, two to a multiprocessor.
 #pragma once
 #include "gemm.cuh"
 #ifndef COLUMNS
 #define COLUMNS 128
+#define PACKED 1
 #endif
 
 namespace hopper {
 constexpr int TALL = 128, WIDE = COLUMNS, DEEP = 32, THREADS = 256, STAGES = 3;
+constexpr bool PACKS = PACKED;
 
 // ---- a stage in shared memory: rows of 32 numbers, 128 bytes of them in TF32, 64 in bf16 and fp16. Chunks of 16 bytes change
 // places by the number of their row, so that neither rows nor columns fall into the same banks: the tensor cores' own
@@ -44,7 +47,7 @@ template <int n> __device__ inline void put(byte* to, const T (&v)[n]) {
 }
 
 // Four neighbours in memory: by one access where PACKS says that they lie so, else each by itself.
-template <bool PACKS, class Where> __device__ inline void fetch(T (&v)[4], Where where) {
+template <class Where> __device__ inline void fetch(T (&v)[4], Where where) {
   if constexpr (PACKS) {
     Place from = where(0);
     Pack<4> pack = {};
@@ -60,27 +63,26 @@ template <bool PACKS, class Where> __device__ inline void fetch(T (&v)[4], Where
   }
 }
 
-// A thread's share of a piece of LENGTH rows of a matrix, 32 numbers deep, on its way from memory to a stage. What depends on
-// the row alone, in memory and in the stage, is found once.
-template <int LENGTH, bool PACKS, class M, bool K_FAST = M::ALONG_COLUMN> struct Piece;
+// What is known of a row of a tile: found once, by one thread. In registers it would cost a second block its place.
+template <class Row> struct alignas(16) Known { Row row; };
+
+// A thread's share of a piece of LENGTH rows of a matrix, 32 numbers deep, on its way from memory to a stage.
+template <int LENGTH, class M, bool K_FAST = M::ALONG_COLUMN> struct Piece;
 
 // Neighbours along K are neighbours in memory: eight threads take a row, 16 bytes each.
-template <int LENGTH, bool PACKS, class M> struct Piece<LENGTH, PACKS, M, true> {
+template <int LENGTH, class M> struct Piece<LENGTH, M, true> {
   static constexpr int COUNT = LENGTH / 32;
   int k = threadIdx.x % 8 * 4, row = threadIdx.x / 8, to = swizzled(row, k);
-  typename M::Row rows[COUNT];
   T v[COUNT][4];
-  __device__ Piece(const M& matrix, unsigned corner) {
-#pragma unroll
-    for (int n = 0; n < COUNT; n++) rows[n] = matrix.row(corner + row + 32 * n);
-  }
-  __device__ void fetch(const M& matrix, unsigned k0) {
+  __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
     typename M::Column columns[PACKS ? 1 : 4];
 #pragma unroll
     for (int e = 0; e < (PACKS ? 1 : 4); e++) columns[e] = matrix.column(k0 + k + e);
 #pragma unroll
-    for (int n = 0; n < COUNT; n++)
-      hopper::fetch<PACKS>(v[n], [&](int e) { return matrix.where(rows[n], columns[e]); });
+    for (int n = 0; n < COUNT; n++) {
+      auto known = rows[row + 32 * n];
+      hopper::fetch(v[n], [&](int e) { return matrix.where(known.row, columns[e]); });
+    }
   }
   __device__ void put(byte* tile) const {
 #pragma unroll
@@ -90,26 +92,23 @@ template <int LENGTH, bool PACKS, class M> struct Piece<LENGTH, PACKS, M, true> 
 
 // Neighbouring rows are: a thread takes four rows at two places of K, and puts four pairs. Of a warp, eight threads stand
 // along K and four along the rows: neither memory nor the banks see a long stride.
-template <int LENGTH, bool PACKS, class M> struct Piece<LENGTH, PACKS, M, false> {
+template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
   static constexpr int TASKS = LENGTH * DEEP / 8, COUNT = (TASKS + THREADS - 1) / THREADS, APART = THREADS / 64 * 16;
   int k = (threadIdx.x / 32 % 2 * 8 + threadIdx.x % 8) * 2, row = (threadIdx.x / 64 * 4 + threadIdx.x / 8 % 4) * 4;
   int to = swizzled(row, k);
-  typename M::Row rows[COUNT][PACKS ? 1 : 4];
   T v[COUNT][2][4];
   __device__ static bool mine(int n) { return TASKS % THREADS == 0 || threadIdx.x + THREADS * n < TASKS; }
-  __device__ Piece(const M& matrix, unsigned corner) {
+  __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
+    Known<typename M::Row> known[COUNT];                                     // of the first of four; PACKS needs no more
 #pragma unroll
     for (int n = 0; n < COUNT; n++)
-#pragma unroll
-      for (int e = 0; e < (PACKS ? 1 : 4); e++) rows[n][e] = matrix.row(corner + row + APART * n + e);
-  }
-  __device__ void fetch(const M& matrix, unsigned k0) {
+      if (mine(n)) known[n] = rows[row + APART * n];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       auto column = matrix.column(k0 + k + i);
 #pragma unroll
       for (int n = 0; n < COUNT; n++)
-        if (mine(n)) hopper::fetch<PACKS>(v[n][i], [&](int e) { return matrix.where(rows[n][e], column); });
+        if (mine(n)) hopper::fetch(v[n][i], [&](int e) { return matrix.where((PACKS ? known[n] : rows[row + APART * n + e]).row, column); });
     }
   }
   __device__ void put(byte* tile) const {
@@ -190,16 +189,21 @@ __device__ inline unsigned long long descriptor(unsigned address) {
 }
 
 // ---- the product
-template <bool PACKS, class A, class B, class Result>
+template <class A, class B, class Result>
 __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, unsigned first, unsigned last, const Result& result) {
   extern __shared__ __align__(16) byte memory[];
   byte* stages = memory + (-shared_address(memory) & 1023);                   // swizzles begin at multiples of 1,024 bytes
   unsigned corner_row = blockIdx.x * TALL, corner_column = blockIdx.y * WIDE;
   unsigned warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);        // one for a warp, as the compiler is to know
   auto turned = transposed(b);
-  Piece<TALL, PACKS, A> piece_a(a, corner_row);
-  Piece<WIDE, PACKS, Transposed<B>> piece_b(turned, corner_column);
-  auto fetch = [&](unsigned k) { piece_a.fetch(a, k), piece_b.fetch(turned, k); };
+  auto known_a = reinterpret_cast<Known<typename A::Row>*>(stages + STAGES * BYTES);
+  auto known_b = reinterpret_cast<Known<typename B::Column>*>(known_a + TALL);
+  if (threadIdx.x < TALL) known_a[threadIdx.x] = {a.row(corner_row + threadIdx.x)};
+  else if (threadIdx.x < TALL + WIDE) known_b[threadIdx.x - TALL] = {b.column(corner_column + threadIdx.x - TALL)};
+  __syncthreads();                                                            // all rows are known
+  Piece<TALL, A> piece_a;
+  Piece<WIDE, Transposed<B>> piece_b;
+  auto fetch = [&](unsigned k) { piece_a.fetch(a, known_a, k), piece_b.fetch(turned, known_b, k); };
   auto put = [&](int stage) {
     byte* tile = stages + stage * BYTES;
     piece_a.put(tile), piece_b.put(tile + TALL * ROW);
@@ -248,12 +252,5 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
       }
     }
   }
-}
-
-// `packs`: runs of neighbours in memory begin at, and last for, multiples of 16 bytes, in both matrices.
-template <class A, class B, class Result>
-__device__ inline void product(const A& a, const B& b, int packs, unsigned M, unsigned N, unsigned first, unsigned last, const Result& result) {
-  if (packs) product<true>(a, b, M, N, first, last, result);
-  else product<false>(a, b, M, N, first, last, result);
 }
 }  // namespace hopper

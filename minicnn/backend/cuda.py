@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -272,16 +273,17 @@ class CudaOps(Ops):
         self._gpu.launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
 
     # ---- matrix products
-    def _multiply(self, file: str, operation: str, product: Product, a, b, result, partial, packs: int, sizes: dict,
+    def _multiply(self, file: str, operation: str, product: Product, a, b, result, partial, sizes: dict,
                   **ending) -> None:
         """A product of conv.cu or linear.cu. ending: what the kernel takes of bias, relu and add.   partial: where
         slices leave their sums, if there are several; they are added up afterwards."""
         version = LINEAR[product.version] if file == "linear" else product.version
-        slices, beginning = product.slices, dict.fromkeys(ending, 0) | ({"bias": None} if "bias" in ending else {})
-        options = {"columns": product.columns, "shared": product.shared(self.products)} if version == "v5" else {}
-        self._gpu.launch(f"{file}_hopper" if version == "v5" else file, f"{file}_{version}_{operation}", product.grid,
-                         (a, b, partial if slices > 1 else result, *(beginning if slices > 1 else ending).values(),
-                          product.slice, packs, sizes), block=product.threads, **options)
+        hopper, slices = version == "v5", product.slices
+        given = ending if slices == 1 else dict.fromkeys(ending, 0) | ({"bias": None} if "bias" in ending else {})
+        self._gpu.launch(f"{file}_hopper" if hopper else file, f"{file}_{version}_{operation}", product.grid,
+                         (a, b, result if slices == 1 else partial, *given.values(), product.slice,
+                          *([] if hopper else [int(product.packs)]), sizes),
+                         block=product.threads, shared=product.shared(self.products), options=product.options)
         if slices > 1:
             ending = {"bias": None, "relu": 0, "add": 0} | ending
             self._gpu.launch(file, f"{file}_add_slices", ceil_div(result.size, THREADS),
@@ -307,9 +309,9 @@ class CudaOps(Ops):
         self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
 
     def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
-        product = self._linear_products(x_shape, w_shape, result.dtype)[operation]
+        product = replace(self._linear_products(x_shape, w_shape, result.dtype)[operation], packs=bool(packs))
         (partial,) = self._gpu.arrays_in(work, [product.partial], result.dtype)
-        self._multiply("linear", operation, product, a, b, result, partial, packs,
+        self._multiply("linear", operation, product, a, b, result, partial,
                        {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
 
     def _linear_products(self, x_shape, w_shape, dtype) -> dict[str, Product]:
@@ -341,7 +343,7 @@ class CudaOps(Ops):
 
     def _convolve(self, operation: str, a, b, result, shape: _Shape, packs: int, work, **ending) -> None:
         version = self._version(result.dtype)
-        product = shape.products(version)[operation]
+        product = replace(shape.products(version)[operation], packs=bool(packs))
         X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
         to, geometry = result, shape.geometry
         if version == "v1" and operation == "backward_data":
@@ -349,7 +351,7 @@ class CudaOps(Ops):
         elif version == "v1":
             self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (a, X, geometry))
             a = X
-        self._multiply("conv", operation, product, a, b, to, partial, packs, geometry, **ending)
+        self._multiply("conv", operation, product, a, b, to, partial, geometry, **ending)
         if to is X:
             self._gpu.launch("conv", "conv_col2im", ceil_div(result.size, THREADS), (X, result, geometry))
 

@@ -59,17 +59,17 @@ class Launcher:
 
     def __init__(self, device, products: str):
         self.device, self.products = device, products
-        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, columns) -> function
-        self._modules: dict[tuple, object] = {}                     # (file, dtype, columns) -> what was compiled
+        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, options) -> function
+        self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> what was compiled
         self._own = threading.local()                               # ranks that are threads have a stream each
 
     def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0,
-               columns: int | None = None) -> None:
+               options: tuple[str, ...] = ()) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
 
         arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, also for a
         Divisor, a dict for a struct. The number type is that of the first array that the kernel declares as T.
-        shared: bytes of shared memory.   columns: of a tile, for the files whose tiles have several widths.
+        shared: bytes of shared memory.   options: of the compiler, for a file of which there are several.
         """
         grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
         parameters = cuda_loader.kernels(file)[kernel]
@@ -84,7 +84,7 @@ class Launcher:
         if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
             raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
                              "memory is more than a GPU takes; use a smaller batch or smaller layers")
-        self.device.launch(self._function(file, kernel, real, columns), grid, block, checked, shared)
+        self.device.launch(self._function(file, kernel, real, options), grid, block, checked, shared)
         recorded = getattr(self._own, "recorded", None)
         if recorded is not None:
             recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
@@ -142,13 +142,13 @@ class Launcher:
             raise ShapeError(f"{what} = {value} does not fit {dtype}; use a smaller batch or smaller layers")
         return dtype.type(value)
 
-    def _function(self, file: str, kernel: str, real: str, columns: int | None):
-        key, module = (file, kernel, real, columns), (file, real, columns)
+    def _function(self, file: str, kernel: str, real: str, options: tuple[str, ...]):
+        key, module = (file, kernel, real, options), (file, real, options)
         if key not in self._functions:
             if module not in self._modules:
                 text = cuda_loader.source(file)
-                options = cuda_loader.options(text, real, self.products, columns)
-                self._modules[module] = self.device.compile(file, text, options)
+                self._modules[module] = self.device.compile(file, text, cuda_loader.options(text, real, self.products,
+                                                                                            options))
             self._functions[key] = self.device.function(self._modules[module], kernel)
         return self._functions[key]
 

@@ -86,11 +86,10 @@ def source(name: str) -> str:
     return text_of(f"{name}.cu") + "\n"
 
 
-def options(text: str, dtype: str, products: str = "Tf32", columns: int | None = None) -> tuple[str, ...]:
+def options(text: str, dtype: str, products: str = "Tf32", more: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The compiler's options for a file's text in one number type. products: what its tensor cores read, if any.
-    columns: of a tile, for those of a Hopper GPU, whose own instructions have to be asked for."""
-    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []),
-            *([f"-DCOLUMNS={columns}", HOPPER] if columns else []))
+    more: those of a launch (cuda_product.Product.options)."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []), *more)
 
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
@@ -261,7 +260,7 @@ class CupyDevice:
 
     def compile(self, name: str, text: str, options: tuple[str, ...]):
         """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""
-        if HOPPER in options:                       # CuPy chooses sm_90, and takes no second -arch
+        if HOPPER in options:                       # CuPy would choose sm_90, and takes no second -arch
             return self.cupy.RawModule(path=str(compiled(name, text, options)))
         return self.cupy.RawModule(code=text, options=options)
 

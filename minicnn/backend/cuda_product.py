@@ -10,35 +10,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.backend.cuda_launcher import aligned, ceil_div
+from minicnn.backend.cuda_loader import HOPPER
 
 # Version -> rows and columns of a tile, threads of a block. Version 5 has tiles of several widths (hopper.cuh).
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128), "v5": (128, 128, 256)}
-WIDTHS = (128, 96, 64)
+WIDTHS = (128, 96, 64)      # the first only for what is read 16 bytes at a time: the rest would lack registers
 STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the sum in each
-# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with this many multiprocessors and a
-# block on each, would be done soonest.
-MULTIPROCESSORS = 132
+# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with 132 multiprocessors and two
+# blocks on each, would be done soonest.
+AT_ONCE = 2 * 132
 SLICE = 512                 # numbers in a slice at least
 SLICES = 64                 # at most
-BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: what they leave to be added up stays small
+BLOCKS = 2 * AT_ONCE        # of sliced products, at most: what they leave to be added up stays small
 AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
 
 
 @dataclass(frozen=True)
 class Product:
-    """C (M, N), a sum over `depth`, once for each of `groups`; version: a key of TILES."""
+    """C (M, N), a sum over `depth`, once for each of `groups`; version: a key of TILES.   packs: A and B can be read
+    16 bytes at a time."""
 
     version: str
     M: int
     N: int
     depth: int
     groups: int = 1
+    packs: bool = True
 
     @property
     def columns(self) -> int:
         """Of a tile: of version 5's widths the one that wastes least, of several the widest."""
-        wide = TILES[self.version][1]
-        return min(WIDTHS, key=lambda width: aligned(self.N, width)) if self.version == "v5" else wide
+        if self.version != "v5":
+            return TILES[self.version][1]
+        return min(WIDTHS[0 if self.packs else 1:], key=lambda width: aligned(self.N, width))
 
     @property
     def threads(self) -> int:
@@ -53,7 +57,7 @@ class Product:
         most = max(1, min(SLICES, self.depth // SLICE, BLOCKS // max(1, self._tiles)))
 
         def steps(slices: int) -> int:
-            return ceil_div(self._tiles * slices, MULTIPROCESSORS) * (ceil_div(self.depth, slices * DEEP) + AROUND)
+            return ceil_div(self._tiles * slices, AT_ONCE) * (ceil_div(self.depth, slices * DEEP) + AROUND)
 
         best = min(range(1, most + 1), key=steps)
         return ceil_div(self.depth, aligned(ceil_div(self.depth, best), DEEP))
@@ -77,12 +81,18 @@ class Product:
         """Numbers that slices leave at most, here or with fewer images: what a work space must hold."""
         if self.depth < 2 * SLICE:
             return 0
-        tall, _, _ = TILES[self.version]
-        return min(BLOCKS * tall * self.columns, SLICES * self.M * self.N * self.groups)
+        tall, wide, _ = TILES[self.version]
+        return min(BLOCKS * tall * wide, SLICES * self.M * self.N * self.groups)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the compiler, for version 5: its tiles and ways to read are compiled apart."""
+        return (f"-DCOLUMNS={self.columns}", f"-DPACKED={int(self.packs)}", HOPPER) if self.version == "v5" else ()
 
     def shared(self, products: str) -> int:
-        """Bytes of version 5's stages, and a margin for their beginning at a multiple of 1,024."""
+        """Bytes that version 5 takes: stages, 16 for each row of both tiles, and a margin, to begin at a multiple of
+        1,024."""
         if self.version != "v5":
             return 0
-        size = np.dtype("f4" if products == "Tf32" else "f2").itemsize
-        return STAGES * (TILES["v5"][0] + self.columns) * DEEP * size + 1024
+        rows, size = TILES["v5"][0] + self.columns, np.dtype("f4" if products == "Tf32" else "f2").itemsize
+        return rows * (STAGES * DEEP * size + 16) + 1024

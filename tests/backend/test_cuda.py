@@ -186,10 +186,11 @@ def test_slices_and_tiles_of_alexnet():
     Product = cuda_product.Product
     assert [Product("v5", 9999, N, 64).columns for N in (48, 64, 96, 128, 192, 256, 384, 1000, 4096)] == [
         64, 64, 96, 128, 96, 128, 128, 128, 128]
+    assert Product("v5", 9999, 128, 64, packs=False).columns == 64
     for product in (Product("v5", 128, 4096, 9216), Product("v5", 128, 9216, 4096), Product("v5", 1728, 128, 21632, 2),
                     Product("v5", 2304, 384, 21632), Product("v4", 1200, 128, 93312, 2)):
         blocks = np.prod(product.grid)
-        assert blocks / (-(-blocks // 132) * 132) > 0.8, product
+        assert blocks / (-(-blocks // 264) * 264) > 0.8, product
         assert product.slice % 32 == 0 and (product.slices - 1) * product.slice < product.depth
         assert product.slices * product.slice >= product.depth
     for images in range(1, 200):                            # the work space of a batch serves all smaller ones
@@ -308,8 +309,8 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
     text = cuda_loader.source("linear_hopper")
-    options = cuda_loader.options(text, "float32", "Bf16", 96)
-    assert options[1:] == ("-DREAL=float", "-DPRODUCTS=Bf16", "-DCOLUMNS=96", "-arch=sm_90a")
+    options = cuda_loader.options(text, "float32", "Bf16", cuda_product.Product("v5", 9, 96, 9, packs=False).options)
+    assert options[1:] == ("-DREAL=float", "-DPRODUCTS=Bf16", "-DCOLUMNS=96", "-DPACKED=0", "-arch=sm_90a")
     paths = {cuda_loader.compiled("linear_hopper", text, options) for _ in range(3)}
     assert [path.read_text() for path in paths] == [text] and nvrtc.compiled == [options]
     paths |= {cuda_loader.compiled("linear_hopper", text + "\n", options),

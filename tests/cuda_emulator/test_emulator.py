@@ -202,7 +202,10 @@ SPOILED = {
     "hopper: waits for too few": (HOPPER, "await_products<1>(sums);", "<1>", "<2>", deep, "v5"),
     "hopper: last wait gone": (HOPPER, "await_products<0>(sums);", "await_products<0>(sums);", "", deep, "v5"),
     "hopper: two stages": (HOPPER, "STAGES = 3;", "3", "2", deep, "v5"),
-    "hopper: packs where rows are odd": (HOPPER, "if (packs) product", "if (packs)", "if (true)", deep, "v5"),
+    "hopper: packs where rows are odd": (HOPPER, "PACKS = PACKED;", "PACKED", "true", deep, "v5"),
+    "hopper: rows not waited for": (
+        HOPPER, "__syncthreads();                                                            // all rows",
+        "__syncthreads();", "", deep, "v5"),
     "hopper: a stage out of place": (HOPPER, "-shared_address(memory) & 1023", "& 1023", "& 1023 | 512", deep, "v5"),
     "epilogue: barrier gone": ("epilogue", "sum.v[j];\n  __syncthreads();", "__syncthreads();", "", epilogue),
     "epilogue: everybody adds": ("epilogue", "if (threadIdx.y == 0 && k < K)", "threadIdx.y == 0 && ", "", epilogue),

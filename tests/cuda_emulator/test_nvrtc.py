@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from minicnn.backend import cuda_loader
-from minicnn.backend.cuda_product import WIDTHS
+from minicnn.backend.cuda_product import WIDTHS, Product
 from tests.cuda_emulator import nvrtc
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc")
@@ -31,24 +31,21 @@ def test_other_products_compile(name, arch, products):
     check(name, "float32", products, arch=arch)
 
 
+WAYS = [Product("v5", 1, columns, 1, packs=packs) for packs in (True, False) for columns in WIDTHS[0 if packs else 1:]]
+
+
 @pytest.mark.parametrize("name", HOPPER)
-@pytest.mark.parametrize(("products", "columns"), [("Tf32", 128), ("Bf16", 64)])
-def test_version_5_compiles(name, products, columns):
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.columns}-{way.packs}")
+@pytest.mark.parametrize("products", ["Tf32", pytest.param("Bf16", marks=pytest.mark.slow),
+                                      pytest.param("Fp16", marks=pytest.mark.slow)])
+def test_version_5_compiles(name, products, way):
     """ptxas warns where it could not let the tensor cores run beside the threads; that would fail here, too."""
-    check(name, "float32", products, columns)
+    check(name, "float32", products, way.options)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", HOPPER)
-@pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("products", ["Tf32", "Bf16", "Fp16"])
-def test_version_5_compiles_in_every_width(name, products, columns):
-    check(name, "float32", products, columns)
-
-
-def check(name, dtype, products="Tf32", columns=None, arch=None):
+def check(name, dtype, products="Tf32", more=(), arch=None):
     text = cuda_loader.source(name)
-    cubin, log = nvrtc.compile_cubin(text, name, arch, cuda_loader.options(text, dtype, products, columns))
+    cubin, log = nvrtc.compile_cubin(text, name, arch, cuda_loader.options(text, dtype, products, more))
     assert cubin[:4] == b"\x7fELF"
     assert "warning" not in log.lower() and "serialized" not in log, log
     found = nvrtc.resources(log)
