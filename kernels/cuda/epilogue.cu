@@ -5,28 +5,40 @@
 // atomics: pass one leaves a sum for each block, pass two adds these up, always in the same order.
 #include "common.cuh"
 
-// Pass one. Grid (K / (32 V), chunks of rows), blocks of 32 x 8. A warp reads 32 packs side by side in one row; the eight
-// warps take every eighth row of the chunk; then the block's first warp adds up what the eight have. `y` may be null.
+constexpr int THREADS = 256, AHEAD = 4;
+
+// Pass one. Grid (K / (V blockDim.x), chunks of rows), blocks of at most 32 x 256 / blockDim.x. Threads in x stand side by
+// side in a row, those in y below each other; each has four rows on their way from memory at once. Then the first row of
+// threads adds up what those below it have. `y` may be null.
 template <int V> __device__ void sum_columns(T* dy, const T* y, T* partial, unsigned rows, unsigned K, unsigned chunk) {
-  __shared__ T sums[8][32 * VECTOR];
-  unsigned k = (blockIdx.x * 32 + threadIdx.x) * V, first = blockIdx.y * chunk, last = min(first + chunk, rows);
+  __shared__ T sums[THREADS * VECTOR];
+  unsigned k = (blockIdx.x * blockDim.x + threadIdx.x) * V, first = blockIdx.y * chunk, last = min(first + chunk, rows);
   Pack<V> sum{};
-  if (k < K)
-    for (unsigned row = first + threadIdx.y; row < last; row += 8) {
-      Pack<V> g = load<V>(dy + row * K + k);
-      if (y) {
-        Pack<V> a = load<V>(y + row * K + k);
-        for (int j = 0; j < V; j++) g.v[j] *= T(a.v[j] > 0);
-        store(dy + row * K + k, g);
+  for (unsigned row = first + threadIdx.y; row < last && k < K; row += AHEAD * blockDim.y) {
+    Pack<V> g[AHEAD], a[AHEAD];
+#pragma unroll
+    for (unsigned i = 0; i < AHEAD; i++)
+      if (row + i * blockDim.y < last) {
+        unsigned at = (row + i * blockDim.y) * K + k;
+        g[i] = load<V>(dy + at);
+        if (y) a[i] = load<V>(y + at);
       }
-      for (int j = 0; j < V; j++) sum.v[j] += g.v[j];
-    }
-  for (int j = 0; j < V; j++) sums[threadIdx.y][threadIdx.x * V + j] = sum.v[j];
+#pragma unroll
+    for (unsigned i = 0; i < AHEAD; i++)
+      if (row + i * blockDim.y < last) {
+        if (y) {
+          for (int j = 0; j < V; j++) g[i].v[j] *= T(a[i].v[j] > 0);
+          store(dy + (row + i * blockDim.y) * K + k, g[i]);
+        }
+        for (int j = 0; j < V; j++) sum.v[j] += g[i].v[j];
+      }
+  }
+  for (int j = 0; j < V; j++) sums[(threadIdx.y * blockDim.x + threadIdx.x) * V + j] = sum.v[j];
   __syncthreads();
   if (threadIdx.y == 0 && k < K)
     for (int j = 0; j < V; j++) {
       T total = 0;
-      for (int t = 0; t < 8; t++) total += sums[t][threadIdx.x * V + j];
+      for (int t = 0; t < blockDim.y; t++) total += sums[(t * blockDim.x + threadIdx.x) * V + j];
       partial[blockIdx.y * K + k + j] = total;
     }
 }
@@ -36,11 +48,19 @@ extern "C" __global__ void epilogue_sums(T* dy, const T* y, T* partial, unsigned
   else sum_columns<1>(dy, y, partial, rows, K, chunk);
 }
 
-// Pass two: a thread for each column. Without `add`, db = and not +=.
+// Pass two. Grid K / 32, blocks of 32 x 32: each thread adds up every 32nd chunk of a column, the first row of threads the
+// rest. Without `add`, db = and not +=.
 extern "C" __global__ void epilogue_add(const T* partial, T* db, unsigned chunks, unsigned K, int add) {
-  for (unsigned k = thread_number(); k < K; k += thread_count()) {
-    T total = 0;
-    for (unsigned chunk = 0; chunk < chunks; chunk++) total += partial[chunk * K + k];
-    db[k] = add ? db[k] + total : total;
-  }
+  __shared__ T sums[32][32];
+  unsigned k = blockIdx.x * 32 + threadIdx.x;
+  T sum = 0;
+#pragma unroll 8
+  for (unsigned chunk = threadIdx.y; chunk < chunks; chunk += 32)
+    if (k < K) sum += partial[chunk * K + k];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y || k >= K) return;
+  T total = 0;
+  for (int t = 0; t < 32; t++) total += sums[t][threadIdx.x];
+  db[k] = add ? db[k] + total : total;
 }

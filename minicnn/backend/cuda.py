@@ -22,6 +22,7 @@ LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4", "v5": "v5"}
 # fp16 has fewer exponents besides, nothing below 2^-24: its gradients need a scaled loss (train/loss_scale.py).
 PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16"), "fp16": ("v4", "Fp16")}
 PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
+CHUNKS = 1024               # into which a sum over rows is cut at most: some blocks to each multiprocessor
 ON_HOPPER = {"v4": "v5"}    # what takes a version's place on an H100 or H200
 
 
@@ -87,14 +88,17 @@ class CudaOps(Ops):
             return
         K = dy.shape[-1]
         rows = dy.size // K
-        chunk = max(64, ceil_div(rows, 256))
-        chunks = ceil_div(rows, chunk)
-        (partial,) = self._gpu.scratch([(chunks, K)], dy.dtype)
         packs = self._gpu.packs(K, dy, y)
         columns = K // (VECTOR_BYTES // dy.dtype.itemsize) if packs else K
-        self._gpu.launch("epilogue", "epilogue_sums", (ceil_div(columns, 32), chunks),
-                         (dy, y, partial, rows, K, chunk, packs), block=(32, 8))
-        self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, THREADS), (partial, db, chunks, K, int(add)))
+        wide = min(32, columns)
+        tall, across = THREADS // wide, ceil_div(columns, wide)
+        chunk = max(4 * tall, ceil_div(rows, max(1, CHUNKS // across)))
+        chunks = ceil_div(rows, chunk)
+        (partial,) = self._gpu.scratch([(chunks, K)], dy.dtype)
+        self._gpu.launch("epilogue", "epilogue_sums", (across, chunks), (dy, y, partial, rows, K, chunk, packs),
+                         block=(wide, tall))
+        self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, 32), (partial, db, chunks, K, int(add)),
+                         block=(32, 32))
 
     # ---- combine
     def concat_forward(self, xs, y):

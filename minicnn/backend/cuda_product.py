@@ -20,7 +20,7 @@ STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the
 # blocks on each, would be done soonest.
 AT_ONCE = 2 * 132
 SLICE = 512                 # numbers in a slice at least
-SLICES = 64                 # at most
+SLICES = 96                 # at most
 BLOCKS = 2 * AT_ONCE        # of sliced products, at most: what they leave to be added up stays small
 AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
 
