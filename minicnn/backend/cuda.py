@@ -55,6 +55,10 @@ class CudaOps(Ops):
         """The array on the device; one that is already there is handed through."""
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
 
+    def upload(self, array):
+        """See Ops."""
+        return array if self.device.owns(array) else self.device.upload(array)
+
     def record(self, function):
         """See Ops; what is recorded keeps its arrays for itself. Nothing in it may need the host."""
         return self._gpu.record(function)

@@ -5,8 +5,8 @@ reads 4, an array whose strides it ignores, an empty grid as one block. So `laun
 kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
 the type declared, and must fit.
 
-A device is small: empty, zeros, from_host, to_host, owns, compile, function, launch, record, mark; shared, the bytes of
-shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
+A device is small: empty, zeros, from_host, upload, to_host, owns, compile, function, launch, record, mark; shared, the
+bytes of shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
 (cuda_loader.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
 """
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_crossing import CupyCrossing
+from minicnn.backend.cuda_upload import Uploads
 from minicnn.errors import DeviceError
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
@@ -201,12 +202,19 @@ class CupyDevice:
         runtime = self.cupy.cuda.runtime
         self.shared = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, self.index)
         self._large: set = set()                    # kernels that may use all of it
-        self._recording = threading.local()
+        self._own = threading.local()               # of a rank that is a thread, which has a stream of its own
 
     def from_host(self, array: np.ndarray):
         """A copy on the GPU."""
         self._must_not_record("copied to the GPU")
         return self.cupy.asarray(np.ascontiguousarray(array))
+
+    def upload(self, array: np.ndarray):
+        """The same without the GPU having to wait, for what is launched before the next upload: see Uploads."""
+        self._must_not_record("copied to the GPU")
+        uploads = getattr(self._own, "uploads", None) or Uploads(self.cupy)
+        self._own.uploads = uploads
+        return uploads(np.ascontiguousarray(array))
 
     def to_host(self, array) -> np.ndarray:
         """A copy as NumPy's; waits until the kernels before it are done."""
@@ -215,7 +223,7 @@ class CupyDevice:
 
     def _must_not_record(self, what: str) -> None:
         """What the host does is no part of a recording: it would be done once, and not with each replay."""
-        if getattr(self._recording, "on", False):
+        if getattr(self._own, "recording", False):
             raise DeviceError(f"an array was to be {what} while a step was being recorded; do that before the step")
 
     def record(self, function: Callable[[], None]) -> Callable[[], None]:
@@ -225,7 +233,7 @@ class CupyDevice:
         meanwhile comes from a pool that lives as long as the graph: in the common one it would be free afterwards.
         """
         stream, pool = self.cupy.cuda.Stream(non_blocking=True), self.cupy.cuda.MemoryPool()
-        self._recording.on = True
+        self._own.recording = True
         try:
             with stream, self.cupy.cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
@@ -237,7 +245,7 @@ class CupyDevice:
                     raise
                 graph = stream.end_capture()
         finally:
-            self._recording.on = False
+            self._own.recording = False
 
         def launch(pool=pool) -> None:
             graph.launch()

@@ -29,7 +29,7 @@ class Feed:
     def train(self, batch: Batch, epoch: int):
         """Images (N, crop, crop, 3) to learn from. Overwritten by the next call."""
         draw = self.augment.draw(self.seed, epoch, batch.sample_ids, batch.images.shape[1:3], self.pca)
-        x = self._cut(batch.images, draw)
+        x = self._cut(self.ops.upload(batch.images), draw)
         if self.augment.factor != 1:
             x *= np.dtype(self.net.dtype).type(self.augment.factor)
         return x
@@ -37,14 +37,15 @@ class Feed:
     def test(self, batch: Batch, ten_crop: bool = False) -> Iterator:
         """Images (N, crop, crop, 3) to judge by: one array, or ten one after the other, each overwriting the last."""
         shape = (len(batch.images), self.augment.crop, batch.images.shape[1:3])
+        images = self.ops.upload(batch.images)
         for draw in ten_crops(*shape) if ten_crop else [centre(*shape)]:
-            yield self._cut(batch.images, draw)
+            yield self._cut(images, draw)
 
-    def _cut(self, images: np.ndarray, draw: dict[str, np.ndarray]):
+    def _cut(self, images, draw: dict[str, np.ndarray]):
         if self._x is None or len(self._x) < len(images):
             self._x = self.ops.empty((len(images), *self.net.input_shape), self.net.dtype)
         x = self._x[:len(images)]
         draw = {**draw, "shift": draw["shift"].astype(self.net.dtype)}
-        self.ops.augment_forward(self.ops.from_host(images), x, mean=self.mean,
+        self.ops.augment_forward(images, x, mean=self.mean,
                                  **{name: self.ops.from_host(array) for name, array in draw.items()})
         return x

@@ -51,6 +51,8 @@ class EmulatorDevice:
         self._must_not_record()
         return np.ascontiguousarray(array)
 
+    upload = from_host
+
     def to_host(self, array):
         self._must_not_record()
         return np.asarray(array)
