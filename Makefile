@@ -6,7 +6,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow lint bench gradcheck gpu-check clean
+.PHONY: demo test slow lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/demo
 	$(RUN)/python examples/alexnet_imagenet.py
@@ -20,17 +20,24 @@ slow: $(VENV)/dev $(VENV)/demo
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck
 
-# On a machine with an NVIDIA GPU: what runs here, the tests on the GPU, some of them under compute-sanitizer if it is there
-# (it comes with the CUDA toolkit), and the benchmarks if PyTorch is. CUDA=12 for a driver of CUDA 12. Without a network,
-# install the extras first.
+# On a machine with an NVIDIA GPU: what runs here; the tests on the GPU; every operation under compute-sanitizer, if it is
+# there (it comes with the CUDA toolkit); the benchmarks, if PyTorch is. CUDA=12 for a driver of CUDA 12. Without a network,
+# install the extras first. The three parts can be had one at a time.
 CUDA ?= 13
-gpu-check: $(VENV)/cuda$(CUDA)
+gpu-check: gpu-test gpu-sanitize gpu-bench
+
+gpu-test: $(VENV)/cuda$(CUDA)
 	$(RUN)/minicnn doctor
 	$(RUN)/python -m pytest -m cuda
-	@if command -v compute-sanitizer > /dev/null; then for tool in memcheck racecheck synccheck; do \
+
+TOOLS ?= memcheck racecheck synccheck
+gpu-sanitize: $(VENV)/cuda$(CUDA)
+	@if command -v compute-sanitizer > /dev/null; then for tool in $(TOOLS); do \
 		echo "compute-sanitizer $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN)/python -m pytest \
-		-m cuda tests/kernels tests/backend -k "plain or two_groups or across or overlapping or softmax or integers" || exit 1; done; \
+		-m cuda tests/backend tests/test_mutations.py -k "right_operations or tensor_cores" || exit 1; done; \
 	else echo "compute-sanitizer is not installed: races and stray accesses were looked for by the emulator only"; fi
+
+gpu-bench: $(VENV)/cuda$(CUDA)
 	@if $(RUN)/python -c "import torch" 2> /dev/null; then $(RUN)/python benchmarks/run_all.py --gpu; \
 	else echo "PyTorch is not installed here: nothing was compared with it"; fi
 

@@ -64,8 +64,9 @@ struct Windows {
 };
 
 // What dx is a product of: a row for each input pixel, a column for each (r, s, k): the dy of the window that sees the pixel
-// at its place (r, s), or a zero where there is none. With a stride of u, only every u-th r finds a window.
-struct Senders {
+// at its place (r, s), or a zero where there is none. With a stride of u, only every u-th r finds a window; to know that there
+// is none saves STRIDED = false half of what an address costs.
+template <bool STRIDED = true> struct Senders {
   const T* dy;
   Geometry t;
   static constexpr bool ALONG_COLUMN = true;
@@ -80,9 +81,9 @@ struct Senders {
     return {r < t.R ? (int)r : -2 * OUTSIDE, (int)(place - r * t.S), i - place * t.L};
   }
   __device__ Place where(Row a, Column b) const {
-    int h = a.h - b.r, w = a.w - b.s;
-    unsigned p = (unsigned)h / t.stride_h, q = (unsigned)w / t.stride_w;
-    bool sends = h >= 0 && w >= 0 && p * t.stride_h == h && q * t.stride_w == w && p < t.P && q < t.Q;
+    unsigned h = a.h - b.r, w = a.w - b.s, p = STRIDED ? h / t.stride_h : h, q = STRIDED ? w / t.stride_w : w;
+    bool sends = p < t.P.by && q < t.Q.by;
+    if (STRIDED) sends = sends && (int)h >= 0 && (int)w >= 0 && p * t.stride_h == h && q * t.stride_w == w;
     return {dy + (a.image + (p * t.Q + q) * t.K + b.k), sends};
   }
 };

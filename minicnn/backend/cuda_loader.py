@@ -280,6 +280,7 @@ class CupyDevice:
         """Run a kernel on the current stream."""
         if shared > SHARED and function not in self._large:                 # more has to be asked for, once
             function.max_dynamic_shared_size_bytes = self.shared
+            function.preferred_shared_memory_carveout = 100                 # so that two blocks find room
             self._large.add(function)
         function(grid, block, arguments, shared_mem=shared)
 

@@ -212,7 +212,7 @@ SPOILED = {
     "softmax: a warp too many": ("loss", "if (row >= N) return;", "row >= N", "row > N", softmax),
     "pool: a window too many": ("pool", "return min(count - 1, (int)((un", "count - 1", "count", pool),
     "col2im: a window too many": ("conv", "p >= t.P", "p >=", "p >", conv, "v1"),
-    "dx: a window too many": ("conv", "p < t.P &&", "p <", "p <=", conv, "v3"),
+    "dx: a window too many": ("conv", "p < t.P.by", "p <", "p <=", conv, "v3"),
     "map: a pack too many": ("activation", "? n / VECTOR : 0", "n / VECTOR", "(n + VECTOR - 1) / VECTOR", relu),
 }
 
