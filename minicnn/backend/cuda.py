@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cache
 from math import prod
 
 import numpy as np
@@ -317,42 +317,39 @@ class CudaOps(Ops):
         self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
 
     def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
-        product = replace(self._linear_products(x_shape, w_shape, result.dtype)[operation], packs=bool(packs))
-        (partial,) = self._gpu.arrays_in(work, [product.partial], result.dtype)
+        product = _linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]
+        partial = self._gpu.arrays_in(work, [product.partial], result.dtype)[0] if product.slices > 1 else None
         self._multiply("linear", operation, product, a, b, result, partial,
                        {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
-
-    def _linear_products(self, x_shape, w_shape, dtype) -> dict[str, Product]:
-        (N, I), O, version = x_shape, w_shape[1], self._version(dtype)                              # noqa: E741
-        return {"forward": Product(version, N, O, I), "backward_data": Product(version, N, I, O),
-                "backward_weights": Product(version, I, O, N)}
 
     def linear_work(self, x_shape, w_shape, dtype):
         """Bytes of work space for any of the three."""
         return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
-                   for product in self._linear_products(x_shape, w_shape, dtype).values())
+                   for product in _linear_products(x_shape, w_shape, self._version(dtype)).values())
 
     # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
-        shape = _Shape(x.shape, w.shape, stride, pads, groups)
+        shape = _shape(x.shape, w.shape, stride, pads, groups)
         self._convolve("forward", x, w, y, shape, shape.packs(self._gpu, x, w), work, bias=epilogue[0],
                        relu=int(epilogue[1]))
 
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
-        shape = _Shape(dx.shape, w.shape, stride, pads, groups)
+        shape = _shape(dx.shape, w.shape, stride, pads, groups)
         self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.geometry["L"], dy, w), work)
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
-        shape = _Shape(x.shape, dw.shape, stride, pads, groups)
+        shape = _shape(x.shape, dw.shape, stride, pads, groups)
         self._convolve("backward_weights", x, dy, dw, shape, shape.packs(self._gpu, x, dy), work, add=int(add))
 
     def _convolve(self, operation: str, a, b, result, shape: _Shape, packs: int, work, **ending) -> None:
         version = self._version(result.dtype)
-        product = replace(shape.products(version)[operation], packs=bool(packs))
-        X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
+        product = shape.products(version, bool(packs))[operation]
+        X = partial = None
+        if version == "v1" or product.slices > 1:
+            X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
         to, geometry = result, shape.geometry
         if version == "v1" and operation == "backward_data":
             to = X
@@ -360,12 +357,12 @@ class CudaOps(Ops):
             self._gpu.launch("conv", "conv_im2col", ceil_div(X.size, THREADS), (a, X, geometry))
             a = X
         self._multiply("conv", operation, product, a, b, to, partial, geometry, **ending)
-        if to is X:
+        if to is not result:
             self._gpu.launch("conv", "conv_col2im", ceil_div(result.size, THREADS), (X, result, geometry))
 
     def conv_work(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """Bytes of work space for any of the three."""
-        shape, version = _Shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
+        shape, version = _shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
         size = np.dtype(dtype).itemsize
         return aligned(prod(shape.windows(version)) * size) + max(
             aligned(product.most_partial * size) for product in shape.products(version).values())
@@ -375,6 +372,14 @@ class CudaOps(Ops):
         version = self._version(dtype)
         rounded = f", {self.products.lower()}" if version in ("v4", "v5") else ""
         return ("im2col" if version == "v1" else "implicit im2col") + f" {version}{rounded}"
+
+
+@cache
+def _linear_products(x_shape, w_shape, version: str, packs: bool = True) -> dict[str, Product]:
+    """Of a fully connected layer's three passes."""
+    (N, I), O = x_shape, w_shape[1]                                                                 # noqa: E741
+    sizes = {"forward": (N, O, I), "backward_data": (N, I, O), "backward_weights": (I, O, N)}
+    return {operation: Product(version, *size, packs=packs) for operation, size in sizes.items()}
 
 
 class _Shape:
@@ -387,7 +392,8 @@ class _Shape:
                          "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
         self.pixels, self.taps = N * P * Q, R * S * D
 
-    def products(self, version: str) -> dict[str, Product]:
+    @cache                                                  # noqa: B019   as long-lived as the layer's shapes
+    def products(self, version: str, packs: bool = True) -> dict[str, Product]:
         """Of the three passes."""
         g, pixels, taps = self.geometry, self.pixels, self.taps
         D, L = g["D"], g["L"]
@@ -396,7 +402,7 @@ class _Shape:
                  "backward_weights": (taps, L, pixels)}
         if version == "v1":
             sizes["backward_data"] = (pixels, taps, L)
-        return {operation: Product(version, *size, g["G"]) for operation, size in sizes.items()}
+        return {operation: Product(version, *size, g["G"], packs) for operation, size in sizes.items()}
 
     def windows(self, version: str) -> tuple[int, ...]:
         """The shape of X, which exists in version 1 only."""
@@ -405,3 +411,6 @@ class _Shape:
     def packs(self, gpu: Launcher, *arrays) -> int:
         """Whether channels and kernels of a group come 16 bytes at a time."""
         return gpu.packs(self.geometry["D"], *arrays) & gpu.packs(self.geometry["L"], *arrays)
+
+
+_shape = cache(_Shape)

@@ -1,9 +1,7 @@
 """Launching kernels of kernels/cuda, with every argument checked: what the operations in cuda.py are written with.
 
-CuPy passes a kernel whatever it is given: the wrong number of arguments, a Python float as 8 bytes where the kernel
-reads 4, an array whose strides it ignores, an empty grid as one block. So `launch` checks each argument against the
-kernel's own parameters (cuda_loader.kernels): arrays by type, contiguity, device and size; numbers are cast to exactly
-the type declared, and must fit.
+CuPy passes a kernel whatever it is given: the wrong number of arguments, an empty grid as one block. So `launch` checks
+each argument against the kernel's own parameters, read from its text (cuda_loader.kernels, cuda_arguments.py).
 
 A device is small: empty, zeros, from_host, upload, to_host, owns, compile, function, launch, record, mark; shared, the
 bytes of shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
@@ -19,22 +17,18 @@ from math import prod
 import numpy as np
 
 from minicnn.backend import cuda_loader
+from minicnn.backend.cuda_arguments import LARGEST, checker
 from minicnn.backend.ops import address
 from minicnn.errors import ShapeError
 
 THREADS = 256               # a block, where nothing else asks for another number
-LARGEST = 2**31             # kernels count in 32 bits
 VECTOR_BYTES = 16
+FLOAT32 = np.dtype(np.float32)
+NAMES = {np.dtype(name): name for name in cuda_loader.REAL}         # what str(dtype) takes long to say
 
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def divisor(by: int) -> tuple[int, int, int]:
-    """A Divisor of common.cuh: n // by == (2 n * magic >> 32) >> shift for all n < 2^31."""
-    shift = max(by - 1, 0).bit_length()
-    return by, ceil_div(1 << 31 + shift, max(by, 1)), shift
 
 
 def aligned(size: int, to: int = 256) -> int:
@@ -60,6 +54,7 @@ class Launcher:
     def __init__(self, device, products: str):
         self.device, self.products = device, products
         self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, options) -> function
+        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype) -> of its arguments
         self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> what was compiled
         self._own = threading.local()                               # ranks that are threads have a stream each
 
@@ -75,10 +70,11 @@ class Launcher:
         parameters = cuda_loader.kernels(file)[kernel]
         if len(arguments) != len(parameters):
             raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
-        real = next((str(value.dtype) for value, parameter in zip(arguments, parameters, strict=True)
-                     if parameter.pointer and parameter.type == "T" and value is not None), "float32")
-        checked = tuple(self._checked(kernel, parameter, value, real)
-                        for parameter, value in zip(parameters, arguments, strict=True))
+        real = next((value.dtype for value, parameter in zip(arguments, parameters, strict=True)
+                     if parameter.type == "T" and parameter.pointer and value is not None), FLOAT32)
+        real = NAMES.get(real) or str(real)
+        checks = self._checks(file, kernel, real)
+        checked = tuple([check(value) for check, value in zip(checks, arguments, strict=True)])
         if 0 in grid:
             return
         if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
@@ -102,45 +98,13 @@ class Launcher:
 
         return Recording(replay, list({id(array): array for array in arrays}.values()))
 
-    def _checked(self, kernel: str, parameter, value, real: str):
-        """The argument in exactly the form that the kernel reads; raises ShapeError where it does not fit."""
-        what = f"{kernel}: {parameter.name}"
-        if real not in cuda_loader.REAL:
-            raise ShapeError(f"{what} must be float32 or float64, it is {real}")
-        if parameter.pointer:
-            if value is None:
-                return None
-            if not self.device.owns(value):
-                raise ShapeError(f"{what} must be an array of this backend's device, it is {type(value).__module__}."
-                                 f"{type(value).__name__}; see ops.from_host")
-            if value.dtype != parameter.dtype(real):
-                raise ShapeError(f"{what} must be {parameter.dtype(real)}, it is {value.dtype}")
-            if not value.flags.c_contiguous:
-                raise ShapeError(f"{what}, an array of shape {value.shape}, is not C-contiguous")
-            if value.size >= LARGEST:
-                raise ShapeError(f"{what} has {value.size:,} elements, more than the {LARGEST - 1:,} that a kernel can "
-                                 "count; use a smaller batch")
-            return value
-        if parameter.fields:
-            numbers = [self._number(f"{what}.{name}", parameter.dtype(real)[name], value[name])
-                       for name, _ in parameter.fields]
-            return np.array([tuple(numbers)], parameter.dtype(real))
-        number = self._number(what, parameter.dtype(real), value)
-        return np.array([number], cuda_loader.DIVISOR) if isinstance(number, tuple) else number
-
-    @staticmethod
-    def _number(what: str, dtype: np.dtype, value):
-        """A NumPy scalar: CuPy passes it by exactly its size. Or the numbers of a Divisor."""
-        if dtype == cuda_loader.DIVISOR:
-            if not 0 <= value < LARGEST:
-                raise ShapeError(f"{what} = {value} is no number to divide by; use a smaller batch or smaller layers")
-            return divisor(value)
-        if dtype.kind == "f":
-            return dtype.type(value)
-        limits = np.iinfo(dtype)
-        if not limits.min <= value <= limits.max or value != int(value):
-            raise ShapeError(f"{what} = {value} does not fit {dtype}; use a smaller batch or smaller layers")
-        return dtype.type(value)
+    def _checks(self, file: str, kernel: str, real: str) -> list[Callable]:
+        """What checks the kernel's arguments."""
+        key = (file, kernel, real)
+        if key not in self._checkers:
+            self._checkers[key] = [checker(kernel, parameter, real, self.device.owns)
+                                   for parameter in cuda_loader.kernels(file)[kernel]]
+        return self._checkers[key]
 
     def _function(self, file: str, kernel: str, real: str, options: tuple[str, ...]):
         key, module = (file, kernel, real, options), (file, real, options)

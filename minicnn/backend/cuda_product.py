@@ -6,6 +6,7 @@ Both depend on the shapes alone, so that the same sum is taken in the same order
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,22 +38,22 @@ class Product:
     groups: int = 1
     packs: bool = True
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Of a tile: of version 5's widths the one that wastes least, of several the widest."""
         if self.version != "v5":
             return TILES[self.version][1]
         return min(WIDTHS[0 if self.packs else 1:], key=lambda width: aligned(self.N, width))
 
-    @property
+    @cached_property
     def threads(self) -> int:
         return TILES[self.version][2]
 
-    @property
+    @cached_property
     def _tiles(self) -> int:
         return ceil_div(self.M, TILES[self.version][0]) * ceil_div(self.N, self.columns) * self.groups
 
-    @property
+    @cached_property
     def slices(self) -> int:
         most = max(1, min(SLICES, self.depth // SLICE, BLOCKS // max(1, self._tiles)))
 
@@ -62,21 +63,21 @@ class Product:
         best = min(range(1, most + 1), key=steps)
         return ceil_div(self.depth, aligned(ceil_div(self.depth, best), DEEP))
 
-    @property
+    @cached_property
     def slice(self) -> int:
         """Numbers of the sum in a slice, a multiple of 32."""
         return aligned(ceil_div(self.depth, self.slices), DEEP)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int, int]:
         return (ceil_div(self.M, TILES[self.version][0]), ceil_div(self.N, self.columns), self.slices * self.groups)
 
-    @property
+    @cached_property
     def partial(self) -> tuple[int, ...]:
         """The shape of what the slices leave to be added up: nothing if there is one."""
         return (self.slices if self.slices > 1 else 0, self.M * self.N * self.groups)
 
-    @property
+    @cached_property
     def most_partial(self) -> int:
         """Numbers that slices leave at most, here or with fewer images: what a work space must hold."""
         if self.depth < 2 * SLICE:
@@ -84,7 +85,7 @@ class Product:
         tall, wide, _ = TILES[self.version]
         return min(BLOCKS * tall * wide, SLICES * self.M * self.N * self.groups)
 
-    @property
+    @cached_property
     def options(self) -> tuple[str, ...]:
         """Of the compiler, for version 5: its tiles and ways to read are compiled apart."""
         return (f"-DCOLUMNS={self.columns}", f"-DPACKED={int(self.packs)}", HOPPER) if self.version == "v5" else ()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend import cuda, cuda_loader, cuda_product
-from minicnn.backend.cuda_launcher import Launcher, divisor
+from minicnn.backend.cuda_arguments import checker, divisor
 from minicnn.backend.ops import OPS, make_ops
 from minicnn.errors import DeviceError, ShapeError
 from tests.cuda_emulator.build import why_not
@@ -106,9 +106,8 @@ def test_arrays_too_large_to_count_are_refused(emulated):
     large = np.lib.stride_tricks.as_strided(np.empty(1, "u1"), (2**31,), (0,))
     monster = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
     parameter = cuda_loader.Parameter("images", "byte", pointer=True)
-    launcher = Launcher(SimpleNamespace(owns=lambda array: True), "Tf32")
     with pytest.raises(ShapeError, match="images has 2,147,483,648 elements.*smaller batch"):
-        launcher._checked("k", parameter, monster, "float32")
+        checker("k", parameter, "float32", lambda array: True)(monster)
 
 
 @needs_emulator
