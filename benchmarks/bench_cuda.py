@@ -4,7 +4,7 @@ A training step at batch 128, images and weights on the GPU; each convolution; L
 those of a stream of calls from Python, waited for at its end, so that what launching costs is in them. Our step is
 recorded once and replayed; neither side reads its loss. In bf16 and fp16 PyTorch's training runs under autocast and its
 convolutions on tensors of that kind, so that it moves half of the bytes that we do: our arrays are float32 in every
-precision.
+precision. Softmax and dropout are timed twenty in a row, recorded and replayed on both sides.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import bench_conv
 import bench_lrn
 import bench_pool
 import bench_sgd
+import loss_and_dropout
 import numpy as np
 from alexnet_twins import batch_of, our_network, our_recorded_training, their_training, torch_alexnet
 from bench_alexnet import multiply_adds
@@ -51,6 +52,7 @@ def main() -> None:
         if options.precision == PRECISION:                  # what follows computes in float32, whatever products do
             normalisation_and_pooling(bench, gpu, ops)
             update(bench, gpu, ops)
+            small(bench, gpu, ops)
     bench.finish()
 
 
@@ -127,6 +129,15 @@ def update(bench: Benchmark, gpu, ops) -> None:
         count = sum(int(np.prod(shape)) for shape in shapes.values())
         bench.measure(f"update of {count:,} parameters", bench_sgd.functions_of(bench.torch, ops, shapes, gpu),
                       gbyte=5 * 4e-9 * count, limit="copy", goals=MEMORY_BOUND)
+
+
+def small(bench: Benchmark, gpu, ops) -> None:
+    """Softmax with its loss, and dropout: twenty in a row, recorded."""
+    for name, functions_of in (("softmax and loss", loss_and_dropout.functions_of_loss),
+                               ("dropout", loss_and_dropout.functions_of_dropout)):
+        if bench.wants(name):
+            bench.measure(f"{name}, forward + backward, {loss_and_dropout.TIMES} times",
+                          functions_of(bench.torch, ops, gpu), batch=BATCH, goals=[("best", 1.0, None)])
 
 
 if __name__ == "__main__":

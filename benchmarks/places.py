@@ -76,6 +76,20 @@ class Gpu:
     def to_host(self, array) -> np.ndarray:
         return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)
 
+    def recorded(self, function, times: int):
+        """So many calls of PyTorch's, as one CUDA graph; the result replays it."""
+        side = self.torch.cuda.Stream()
+        side.wait_stream(self.torch.cuda.current_stream())
+        with self.torch.cuda.stream(side):                  # as PyTorch wants it: warm, on another stream
+            for _ in range(3):
+                function()
+        self.torch.cuda.current_stream().wait_stream(side)
+        graph = self.torch.cuda.CUDAGraph()
+        with self.torch.cuda.graph(graph):
+            for _ in range(times):
+                function()
+        return graph.replay
+
     def name(self) -> str:
         """As results are filed under it: "NVIDIA H100 80GB HBM3"."""
         return self.torch.cuda.get_device_name()
