@@ -29,6 +29,8 @@ from minicnn.errors import DeviceError
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
 OPTIONS = ("-std=c++17",)
+# What CuPy 14.2 adds when it compiles (cupy/cuda/compiler.py), besides paths to headers, of which we need none.
+CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 HOPPER = "-arch=sm_90a"     # the H100's and H200's own instructions, which exist on no GPU before or after
 OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
 SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
@@ -125,6 +127,7 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
     Raises DeviceError with the compiler's messages.
     """
     nvrtc = import_module("cupy").cuda.nvrtc
+    options = (*options, *CUPY_ADDS)
     key = hashlib.sha256(repr((text, options, nvrtc.getVersion())).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
     path = folder / f"minicnn-{name}-{key}.cubin"
@@ -133,7 +136,7 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
     program = nvrtc.createProgram(text, f"{name}.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
-        cubin = nvrtc.getCUBIN(program)
+        cubin = nvrtc.getCUBIN(program) + b"\0"            # CuPy takes the last byte for a string's end; it is a zero
     except nvrtc.NVRTCError as error:
         raise DeviceError(f"kernels/cuda/{name}.cu cannot be compiled with {' '.join(options)}: "
                           f"{nvrtc.getProgramLog(program).strip()}") from error
@@ -201,7 +204,7 @@ class CupyDevice:
         self.architecture = self.cupy.cuda.Device(self.index).compute_capability
         runtime = self.cupy.cuda.runtime
         self.shared = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, self.index)
-        self._large: set = set()                    # kernels that may use all of it
+        self._asked: dict = {}                      # kernel -> bytes of it that it may use, where they are many
         self._own = threading.local()               # of a rank that is a thread, which has a stream of its own
 
     def from_host(self, array: np.ndarray):
@@ -278,10 +281,9 @@ class CupyDevice:
 
     def launch(self, function, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on the current stream."""
-        if shared > SHARED and function not in self._large:                 # more has to be asked for, once
-            function.max_dynamic_shared_size_bytes = self.shared
+        if shared > SHARED and self._asked.get(function, 0) < shared:       # it has to be asked for, once
+            function.max_dynamic_shared_size_bytes = self._asked[function] = shared
             function.preferred_shared_memory_carveout = 100                 # so that two blocks find room
-            self._large.add(function)
         function(grid, block, arguments, shared_mem=shared)
 
     def describe(self) -> str:

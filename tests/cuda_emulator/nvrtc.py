@@ -7,9 +7,7 @@ import re
 from functools import cache
 from importlib import metadata
 
-# What cupy.RawModule of CuPy 14.2 adds to the options it is given (cupy/cuda/compiler.py), besides paths to headers,
-# of which our kernels include none.
-CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
+from minicnn.backend import cuda_loader
 
 
 @cache
@@ -40,8 +38,8 @@ def compile_cubin(text: str, name: str, arch: str | None, options: tuple[str, ..
 
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), f"{name}.cu".encode(), 0, None, None))
     try:
-        given = [option.encode() for option in (*options, *CUPY_ADDS, *([f"-arch=sm_{arch}"] if arch else []),
-                                                     "--ptxas-options=-v")]
+        more = (*cuda_loader.CUPY_ADDS, *([f"-arch=sm_{arch}"] if arch else []), "--ptxas-options=-v")
+        given = [option.encode() for option in (*options, *more)]
         result = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         check(nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size)))
         log = ctypes.create_string_buffer(size.value)
