@@ -1,7 +1,8 @@
 // Matrix products on a Hopper GPU (H100, H200): C (M, N) = A (M, K) B (K, N), as in gemm.cuh.
 //
 // Its tensor cores work for a warpgroup, four warps at once, on operands that lie in shared memory, and do so while the
-// threads do something else. So a block of two warpgroups makes a tile of 128 x WIDE, in steps of 32 along K:
+// threads do something else. So a block of four warpgroups makes a tile of 256 x WIDE, or of two one of 128 x WIDE, in steps
+// of 32 along K:
 //
 //     the tensor cores multiply what lies in stage k
 //     meanwhile the threads put what they hold in registers, k + 1, into the next stage: rounded to TF32, bf16 or fp16
@@ -11,18 +12,21 @@
 // along the rows, whatever way they lie in memory: of TF32 the tensor cores read no other. What lies otherwise is turned on
 // its way through the registers.
 //
-// -DPRODUCTS as for gemm.cuh; -DCOLUMNS=64, 96 or 128 of a tile; -DPACKED=1 where runs of neighbours in memory begin at, and
-// last for, multiples of 16 bytes in both matrices, else 0. Grid: as for gemm.cuh, blocks of 256 threads, two to a multiprocessor.
+// -DPRODUCTS as for gemm.cuh; -DROWS=128 or 256 and -DCOLUMNS=64, 96 or 128 of a tile; -DPACKED=1 where runs of neighbours in
+// memory begin at, and last for, multiples of 16 bytes in both matrices, else 0. Grid: as for gemm.cuh, blocks of 2 ROWS
+// threads, one or two of them to a multiprocessor. The taller a tile, the less must come from the caches for a product.
 #pragma once
 #include "gemm.cuh"
 #ifndef COLUMNS
+#define ROWS 256
 #define COLUMNS 128
 #define PACKED 1
 #endif
 
 namespace hopper {
-constexpr int TALL = 128, WIDE = COLUMNS, DEEP = 32, THREADS = 256, STAGES = 3;
+constexpr int TALL = ROWS, WIDE = COLUMNS, DEEP = 32, THREADS = 2 * TALL, STAGES = 3;
 constexpr bool PACKS = PACKED;
+constexpr int BLOCKS = 256 / TALL;                                            // on a multiprocessor
 
 // ---- a stage in shared memory: rows of 32 numbers, 128 bytes of them in TF32, 64 in bf16 and fp16. Chunks of 16 bytes change
 // places by the number of their row, so that neither rows nor columns fall into the same banks: the tensor cores' own
@@ -71,22 +75,25 @@ template <int LENGTH, class M, bool K_FAST = M::ALONG_COLUMN> struct Piece;
 
 // Neighbours along K are neighbours in memory: eight threads take a row, 16 bytes each.
 template <int LENGTH, class M> struct Piece<LENGTH, M, true> {
-  static constexpr int COUNT = LENGTH / 32;
+  static constexpr int APART = THREADS / 8, COUNT = (LENGTH + APART - 1) / APART;
   int k = threadIdx.x % 8 * 4, row = threadIdx.x / 8, to = swizzled(row, k);
   T v[COUNT][4];
+  __device__ static bool mine(int n) { return LENGTH % APART == 0 || threadIdx.x / 8 + APART * n < LENGTH; }
   __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
     typename M::Column columns[PACKS ? 1 : 4];
 #pragma unroll
     for (int e = 0; e < (PACKS ? 1 : 4); e++) columns[e] = matrix.column(k0 + k + e);
 #pragma unroll
-    for (int n = 0; n < COUNT; n++) {
-      auto known = rows[row + 32 * n];
-      hopper::fetch(v[n], [&](int e) { return matrix.where(known.row, columns[e]); });
-    }
+    for (int n = 0; n < COUNT; n++)
+      if (mine(n)) {
+        auto known = rows[row + APART * n];
+        hopper::fetch(v[n], [&](int e) { return matrix.where(known.row, columns[e]); });
+      }
   }
   __device__ void put(byte* tile) const {
 #pragma unroll
-    for (int n = 0; n < COUNT; n++) hopper::put(tile + to + 32 * n * ROW, v[n]);
+    for (int n = 0; n < COUNT; n++)
+      if (mine(n)) hopper::put(tile + to + APART * n * ROW, v[n]);
   }
 };
 

@@ -2,17 +2,17 @@
 #include "hopper.cuh"
 #include "linear.cuh"
 
-extern "C" __global__ void __launch_bounds__(256, 2) linear_v5_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice,
+extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) linear_v5_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice,
                                                                        Sizes s) {
   unsigned first = blockIdx.z * slice;
   hopper::product(s.images(x), s.weights(w), s.N, s.O, first, min(first + slice, s.I), s.to_outputs(y, bias, relu));
 }
-extern "C" __global__ void __launch_bounds__(256, 2) linear_v5_backward_data(const T* dy, const T* w, T* dx, unsigned slice,
+extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) linear_v5_backward_data(const T* dy, const T* w, T* dx, unsigned slice,
                                                                              Sizes s) {
   unsigned first = blockIdx.z * slice;
   hopper::product(s.outputs(dy), transposed(s.weights(w)), s.N, s.I, first, min(first + slice, s.O), s.to_images(dx));
 }
-extern "C" __global__ void __launch_bounds__(256, 2) linear_v5_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice,
+extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) linear_v5_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice,
                                                                                 Sizes s) {
   unsigned first = blockIdx.z * slice;
   hopper::product(transposed(s.images(x)), s.outputs(dy), s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));

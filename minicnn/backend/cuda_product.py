@@ -13,16 +13,17 @@ import numpy as np
 from minicnn.backend.cuda_launcher import aligned, ceil_div
 from minicnn.backend.cuda_loader import HOPPER
 
-# Version -> rows and columns of a tile, threads of a block. Version 5 has tiles of several widths (hopper.cuh).
-TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128), "v5": (128, 128, 256)}
+# Version -> rows and columns of a tile, threads of a block; of version 5 the largest, for it has others (hopper.cuh).
+TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128), "v5": (256, 128, 512)}
+HEIGHTS = {256: 1.0, 128: 1.25}     # of version 5, and what a row of a tile costs: an estimate, not measured
 WIDTHS = (128, 96, 64)      # the first only for what is read 16 bytes at a time: the rest would lack registers
 STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the sum in each
-# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with 132 multiprocessors and two
-# blocks on each, would be done soonest.
-AT_ONCE = 2 * 132
+# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with this many multiprocessors and a
+# block or two on each, would be done soonest.
+MULTIPROCESSORS = 132
 SLICE = 512                 # numbers in a slice at least
 SLICES = 96                 # at most
-BLOCKS = 2 * AT_ONCE        # of sliced products, at most: what they leave to be added up stays small
+BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: what they leave to be added up stays small
 AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
 
 
@@ -39,6 +40,13 @@ class Product:
     packs: bool = True
 
     @cached_property
+    def rows(self) -> int:
+        """Of a tile: of version 5's heights the one that is done soonest."""
+        if self.version != "v5":
+            return TILES[self.version][0]
+        return min(HEIGHTS, key=lambda height: aligned(self.M, height) * HEIGHTS[height])
+
+    @cached_property
     def columns(self) -> int:
         """Of a tile: of version 5's widths the one that wastes least, of several the widest."""
         if self.version != "v5":
@@ -47,18 +55,19 @@ class Product:
 
     @cached_property
     def threads(self) -> int:
-        return TILES[self.version][2]
+        return 2 * self.rows if self.version == "v5" else TILES[self.version][2]
 
     @cached_property
     def _tiles(self) -> int:
-        return ceil_div(self.M, TILES[self.version][0]) * ceil_div(self.N, self.columns) * self.groups
+        return ceil_div(self.M, self.rows) * ceil_div(self.N, self.columns) * self.groups
 
     @cached_property
     def slices(self) -> int:
         most = max(1, min(SLICES, self.depth // SLICE, BLOCKS // max(1, self._tiles)))
+        at_once = MULTIPROCESSORS if self.rows == 256 else 2 * MULTIPROCESSORS
 
         def steps(slices: int) -> int:
-            return ceil_div(self._tiles * slices, AT_ONCE) * (ceil_div(self.depth, slices * DEEP) + AROUND)
+            return ceil_div(self._tiles * slices, at_once) * (ceil_div(self.depth, slices * DEEP) + AROUND)
 
         best = min(range(1, most + 1), key=steps)
         return ceil_div(self.depth, aligned(ceil_div(self.depth, best), DEEP))
@@ -70,7 +79,7 @@ class Product:
 
     @cached_property
     def grid(self) -> tuple[int, int, int]:
-        return (ceil_div(self.M, TILES[self.version][0]), ceil_div(self.N, self.columns), self.slices * self.groups)
+        return (ceil_div(self.M, self.rows), ceil_div(self.N, self.columns), self.slices * self.groups)
 
     @cached_property
     def partial(self) -> tuple[int, ...]:
@@ -88,12 +97,14 @@ class Product:
     @cached_property
     def options(self) -> tuple[str, ...]:
         """Of the compiler, for version 5: its tiles and ways to read are compiled apart."""
-        return (f"-DCOLUMNS={self.columns}", f"-DPACKED={int(self.packs)}", HOPPER) if self.version == "v5" else ()
+        if self.version != "v5":
+            return ()
+        return (f"-DROWS={self.rows}", f"-DCOLUMNS={self.columns}", f"-DPACKED={int(self.packs)}", HOPPER)
 
     def shared(self, products: str) -> int:
         """Bytes that version 5 takes: stages, 16 for each row of both tiles, and a margin, to begin at a multiple of
         1,024."""
         if self.version != "v5":
             return 0
-        rows, size = TILES["v5"][0] + self.columns, np.dtype("f4" if products == "Tf32" else "f2").itemsize
+        rows, size = self.rows + self.columns, np.dtype("f4" if products == "Tf32" else "f2").itemsize
         return rows * (STAGES * DEEP * size + 16) + 1024

@@ -26,6 +26,7 @@ CASES["four channels"] = ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, F
 
 # for the tensor cores: sums that go around all stages, tiles of every width, rows left over; aligned and not
 DEEP = {name: LARGE[name] for name in ("odd channels", "conv2 of AlexNet", "long runs")}
+DEEP["256 rows"] = ((3, 11, 12, 16), (3, 3), 64, (1, 1), 1, 1, False)
 DEEP["96 columns"] = ((2, 5, 7, 48), (3, 3), 192, (1, 1), 1, 2, False)
 DEEP["conv1"] = ((1, 23, 19, 3), (11, 11), 8, (4, 4), 0, 1, False)
 
@@ -62,8 +63,8 @@ def test_tiles_are_those_of_the_kernels():
     tiles = cuda_product.TILES
     assert tiles["v3"] == tiles["v4"] == (128, 64, 128) and tiles["v2"] == (64, 64, 256)
     hopper = cuda_loader.source("conv_hopper")
-    assert "TALL = 128, WIDE = COLUMNS, DEEP = 32, THREADS = 256, STAGES = 3;" in hopper
-    assert tiles["v5"][::2] == (128, 256) and (cuda_product.DEEP, cuda_product.STAGES) == (32, 3)
+    assert "TALL = ROWS, WIDE = COLUMNS, DEEP = 32, THREADS = 2 * TALL, STAGES = 3;" in hopper
+    assert tiles["v5"] == (256, 128, 512) and (cuda_product.DEEP, cuda_product.STAGES) == (32, 3)
     for width in cuda_product.WIDTHS:
         assert f"#define ALL_SUMS_{width} " in hopper
 
@@ -186,10 +187,12 @@ def test_slices_and_tiles_of_alexnet():
     assert [Product("v5", 9999, N, 64).columns for N in (48, 64, 96, 128, 192, 256, 384, 1000, 4096)] == [
         64, 64, 96, 128, 96, 128, 128, 128, 128]
     assert Product("v5", 9999, 128, 64, packs=False).columns == 64
+    assert [Product("v5", M, 64, 64).rows for M in (1, 128, 129, 256, 363, 1200, 93312)] == [
+        128, 128, 256, 256, 128, 256, 256]
     for product in (Product("v5", 128, 4096, 9216), Product("v5", 128, 9216, 4096), Product("v5", 1728, 128, 21632, 2),
                     Product("v5", 2304, 384, 21632), Product("v4", 1200, 128, 93312, 2)):
-        blocks = np.prod(product.grid)
-        assert blocks / (-(-blocks // 264) * 264) > 0.8, product
+        blocks, at_once = np.prod(product.grid), 132 if product.rows == 256 else 264
+        assert blocks / (-(-blocks // at_once) * at_once) > 0.8, product
         assert product.slice % 32 == 0 and (product.slices - 1) * product.slice < product.depth
         assert product.slices * product.slice >= product.depth
     for images in range(1, 200):                            # the work space of a batch serves all smaller ones
@@ -309,14 +312,15 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "kernels"))
     text = cuda_loader.source("linear_hopper")
     options = cuda_loader.options(text, "float32", "Bf16", cuda_product.Product("v5", 9, 96, 9, packs=False).options)
-    assert options[1:] == ("-DREAL=float", "-DPRODUCTS=Bf16", "-DCOLUMNS=96", "-DPACKED=0", "-arch=sm_90a")
+    assert options[1:] == ("-DREAL=float", "-DPRODUCTS=Bf16", "-DROWS=128", "-DCOLUMNS=96", "-DPACKED=0",
+                           "-arch=sm_90a")
     paths = {cuda_loader.compiled("linear_hopper", text, options) for _ in range(3)}
     assert [path.read_text() for path in paths] == [text + "\0"]
     assert nvrtc.compiled == [(*options, *cuda_loader.CUPY_ADDS)]
     paths |= {cuda_loader.compiled("linear_hopper", text + "\n", options),
               cuda_loader.compiled("linear_hopper", text, options[:-1])}
     assert len(paths) == len(list((tmp_path / "kernels").iterdir())) == 3
-    with pytest.raises(DeviceError, match=r"kernels/cuda/k.cu cannot be compiled with -arch=sm_90a .*: k.cu\(1\): error"):
+    with pytest.raises(DeviceError, match=r"k.cu cannot be compiled with -arch=sm_90a .*: k.cu\(1\): error"):
         cuda_loader.compiled("k", "wrong", ("-arch=sm_90a",))
 
 

@@ -257,7 +257,7 @@ def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cu
     ("Tf32", "return at ^ swizzle(at);", "return at;"), ("Bf16", "ROW / 16 - 1", "7"),
     ("Tf32", "8 * ROW >> 4", "ROW >> 4"), ("Tf32", "(to ^ swizzle(e * ROW))", "to"),
     ("Fp16", "(to ^ swizzle(e * ROW))", "to"), ("Tf32", "warpgroup * 64 * ROW", "0 * warpgroup"),
-    ("Tf32", "32 * n * ROW", "32 * n"), ("Tf32", "row + i * 4", "row + i * 2"), ("Bf16", "l += 2", "l += 4"),
+    ("Tf32", "APART * n * ROW", "APART * n"), ("Tf32", "row + i * 4", "row + i * 2"), ("Bf16", "l += 2", "l += 4"),
     ("Bf16", "k * 4 / Products::PER_WORD", "k * 2 / Products::PER_WORD"),
     ("Tf32", "{v[n][0][e], v[n][1][e]}", "{v[n][1][e], v[n][0][e]}")])
 def test_a_wrong_place_in_a_stage_of_version_5_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):

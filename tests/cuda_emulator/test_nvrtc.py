@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from minicnn.backend import cuda_loader
-from minicnn.backend.cuda_product import WIDTHS, Product
+from minicnn.backend.cuda_product import HEIGHTS, WIDTHS, Product
 from tests.cuda_emulator import nvrtc
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc")
@@ -31,11 +31,12 @@ def test_other_products_compile(name, arch, products):
     check(name, "float32", products, arch=arch)
 
 
-WAYS = [Product("v5", 1, columns, 1, packs=packs) for packs in (True, False) for columns in WIDTHS[0 if packs else 1:]]
+WAYS = [Product("v5", rows, columns, 1, packs=packs) for rows in HEIGHTS for packs in (True, False)
+        for columns in WIDTHS[0 if packs else 1:]]
 
 
 @pytest.mark.parametrize("name", HOPPER)
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.columns}-{way.packs}")
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.rows}-{way.columns}-{way.packs}")
 @pytest.mark.parametrize("products", ["Tf32", pytest.param("Bf16", marks=pytest.mark.slow),
                                       pytest.param("Fp16", marks=pytest.mark.slow)])
 def test_version_5_compiles(name, products, way):
@@ -52,7 +53,7 @@ def check(name, dtype, products="Tf32", more=(), arch=None):
     assert set(found) == set(cuda_loader.kernels(name))
     for kernel, used in found.items():
         assert used["spills"] == 0 and used["stack"] == 0, (kernel, used)
-        assert used["shared"] <= 48 * 1024 and used["registers"] * 256 <= 65536, (kernel, used)
+        assert used["shared"] <= 48 * 1024 and used["registers"] * 512 <= 65536 * (2 - bool(more)), (kernel, used)
 
 
 @pytest.mark.parametrize(("text", "complaint"), [
