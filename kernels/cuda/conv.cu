@@ -73,7 +73,7 @@ extern "C" __global__ void conv_add_slices(const T* partial, T* y, const T* bias
 // ---- version 2: the matrices as functions.
 extern "C" __global__ void conv_v2_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.taps(), t);
-  gemm(Windows{x, t}, kernels_of_group(w, t), t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
+  gemm(Windows{x, t}, Kernels{w, t}, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
 }
 extern "C" __global__ void conv_v2_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
@@ -87,7 +87,7 @@ extern "C" __global__ void conv_v2_backward_weights(const T* x, const T* dy, T* 
 // ---- version 3. `packs`: D and L are multiples of 16 bytes, and so are the arrays' addresses.
 extern "C" __global__ void conv_v3_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.taps(), t);
-  gemm_async<Registers>(Windows{x, t}, kernels_of_group(w, t), x, packs, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
+  gemm_async<Registers>(Windows{x, t}, Kernels{w, t}, x, packs, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
 }
 extern "C" __global__ void conv_v3_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
@@ -102,7 +102,7 @@ extern "C" __global__ void conv_v3_backward_weights(const T* x, const T* dy, T* 
 using Cores = Tensor<T>::Sums;
 extern "C" __global__ void conv_v4_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.taps(), t);
-  gemm_async<Cores>(Windows{x, t}, kernels_of_group(w, t), x, packs, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
+  gemm_async<Cores>(Windows{x, t}, Kernels{w, t}, x, packs, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
 }
 extern "C" __global__ void conv_v4_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);

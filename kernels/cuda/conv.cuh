@@ -4,6 +4,10 @@
 // All versions are the same matrix product, Y = X W, with one row for each output pixel (n, p, q) and one column for each
 // tap (r, s, c); its gradients are dX = dY W' and dW = X' dY (kernels/reference/conv.py).
 //
+// A sum over taps may go through them in any order, as long as both factors do. Order 1 is that of memory, r, s and then all
+// channels; in order 2, `run` channels stay the same for all r and s, then come the next ones. Neighbouring taps read nearly
+// the same pixels: what has just been read is read again, while it is still in the cache beside the multiprocessor.
+//
 // Grid: blockIdx.z counts groups, and slices of the sum: each of them takes `slice` numbers of it, and leaves its sums one
 // whole result behind those of the slice before.
 #pragma once
@@ -11,7 +15,7 @@
 
 struct Geometry {
   unsigned N, C, K, R, G;
-  Divisor H, W, P, Q, S, D, L, stride_h, stride_w;
+  Divisor H, W, P, Q, S, D, L, stride_h, stride_w, run, turn;               // turn: run * R * S; order 1: run = all channels
   int top, left;
   __device__ unsigned pixels() const { return N * P * Q; }
   __device__ unsigned inputs() const { return N * H * W; }
@@ -19,6 +23,15 @@ struct Geometry {
   __device__ unsigned senders() const { return R * S * L; }
   __device__ unsigned group() const { return blockIdx.z % G; }
   __device__ unsigned slice() const { return blockIdx.z / G; }
+};
+
+// Number k of a sum over taps.
+struct Tap {
+  unsigned r, s, c;
+  __device__ Tap(unsigned k, const Geometry& t) {
+    unsigned turn = k / t.turn, rest = k - turn * t.turn, place = rest / t.run;
+    r = place / t.S, s = place - r * t.S, c = turn * t.run + rest - place * t.run;
+  }
 };
 
 // The group's columns of the kernels, as a matrix (R*S*D, L), and of y or dy, as a matrix (N*P*Q, L).
@@ -53,14 +66,29 @@ struct Windows {
     int h = (int)(p * t.stride_h) - t.top, w = (int)(q * t.stride_w) - t.left;
     return {((n * t.H + h) * t.W + w) * t.C + t.group() * t.D, n < t.N ? h : OUTSIDE, w};
   }
-  __device__ Column column(unsigned tap) const {
-    unsigned pixel = tap / t.D, c = tap - pixel * t.D, r = pixel / t.S, s = pixel - r * t.S;
-    return {(r * t.W + s) * t.C + c, r < t.R ? (int)r : 2 * OUTSIDE, (int)s};
+  __device__ Column column(unsigned k) const {
+    Tap tap(k, t);
+    return {(tap.r * t.W + tap.s) * t.C + tap.c, k < t.taps() ? (int)tap.r : 2 * OUTSIDE, (int)tap.s};
   }
   __device__ Place where(Row a, Column b) const {
     bool inside = (unsigned)(a.h + b.r) < t.H.by && (unsigned)(a.w + b.s) < t.W.by;
     return {x + (a.at + b.at), inside};
   }
+};
+
+// The kernels that belong to it: a row for each (r, s, c), a column for each kernel of the group.
+struct Kernels {
+  const T* w;
+  Geometry t;
+  static constexpr bool ALONG_COLUMN = true;                                // neighbouring columns: neighbouring kernels
+  struct Row { unsigned at; bool inside; };
+  struct Column { unsigned at; bool inside; };
+  __device__ Row row(unsigned k) const {
+    Tap tap(k, t);
+    return {((tap.r * t.S + tap.s) * t.D + tap.c) * t.K, k < t.taps()};
+  }
+  __device__ Column column(unsigned n) const { return {t.group() * t.L + n, n < t.L}; }
+  __device__ Place where(Row a, Column b) const { return {w + (a.at + b.at), a.inside && b.inside}; }
 };
 
 // What dx is a product of: a row for each input pixel, a column for each (r, s, k): the dy of the window that sees the pixel
@@ -76,9 +104,9 @@ template <bool STRIDED = true> struct Senders {
     unsigned rows = pixel / t.W, w = pixel - rows * t.W, n = rows / t.H, h = rows - n * t.H;
     return {n * t.P * t.Q * t.K + t.group() * t.L, n < t.N ? (int)h + t.top : OUTSIDE, (int)w + t.left};
   }
-  __device__ Column column(unsigned i) const {
-    unsigned place = i / t.L, r = place / t.S;
-    return {r < t.R ? (int)r : -2 * OUTSIDE, (int)(place - r * t.S), i - place * t.L};
+  __device__ Column column(unsigned k) const {
+    Tap tap(k, t);
+    return {k < t.senders() ? (int)tap.r : -2 * OUTSIDE, (int)tap.s, tap.c};
   }
   __device__ Place where(Row a, Column b) const {
     unsigned h = a.h - b.r, w = a.w - b.s, p = STRIDED ? h / t.stride_h : h, q = STRIDED ? w / t.stride_w : w;
@@ -95,9 +123,9 @@ struct Turned {
   static constexpr bool ALONG_COLUMN = false;                               // neighbouring rows: neighbouring kernels
   struct Row { unsigned at; bool inside; };
   struct Column { unsigned at; bool inside; };
-  __device__ Row row(unsigned i) const {
-    unsigned place = i / t.L, k = i - place * t.L;
-    return {place * t.D * t.K + t.group() * t.L + k, i < t.senders()};
+  __device__ Row row(unsigned k) const {
+    Tap tap(k, t);
+    return {(tap.r * t.S + tap.s) * t.D * t.K + t.group() * t.L + tap.c, k < t.senders()};
   }
   __device__ Column column(unsigned c) const { return {c * t.K, c < t.D}; }
   __device__ Place where(Row a, Column b) const { return {w + (a.at + b.at), a.inside && b.inside}; }

@@ -5,7 +5,7 @@
 extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) conv_v5_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice,
                                                                      Geometry t) {
   auto [first, last] = part(slice, t.taps(), t);
-  hopper::product(Windows{x, t}, kernels_of_group(w, t), t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
+  hopper::product(Windows{x, t}, Kernels{w, t}, t.pixels(), t.L, first, last, to_maps(y, bias, relu, t));
 }
 extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) conv_v5_backward_data(const T* dy, const T* w, T* dx, unsigned slice,
                                                                            Geometry t) {

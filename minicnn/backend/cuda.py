@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
 from minicnn.backend import cuda_loader
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
-from minicnn.backend.cuda_product import Product
+from minicnn.backend.cuda_product import DEEP, Product
 from minicnn.backend.ops import OPS, DeviceNumber, Ops, address
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
@@ -337,7 +337,7 @@ class CudaOps(Ops):
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
         shape = _shape(dx.shape, w.shape, stride, pads, groups)
-        self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.geometry["L"], dy, w), work)
+        self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.numbers["L"], dy, w), work)
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
@@ -350,7 +350,7 @@ class CudaOps(Ops):
         X = partial = None
         if version == "v1" or product.slices > 1:
             X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
-        to, geometry = result, shape.geometry
+        to, geometry = result, shape.geometry(operation, version, bool(packs))
         if version == "v1" and operation == "backward_data":
             to = X
         elif version == "v1":
@@ -388,14 +388,14 @@ class _Shape:
     def __init__(self, x_shape, w_shape, stride, pads, groups):
         (N, H, W, C), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
         P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
-        self.geometry = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
+        self.numbers = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
                          "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
         self.pixels, self.taps = N * P * Q, R * S * D
 
     @cache                                                  # noqa: B019   as long-lived as the layer's shapes
     def products(self, version: str, packs: bool = True) -> dict[str, Product]:
         """Of the three passes."""
-        g, pixels, taps = self.geometry, self.pixels, self.taps
+        g, pixels, taps = self.numbers, self.pixels, self.taps
         D, L = g["D"], g["L"]
         sizes = {"forward": (pixels, L, taps),
                  "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
@@ -404,13 +404,22 @@ class _Shape:
             sizes["backward_data"] = (pixels, taps, L)
         return {operation: Product(version, *size, g["G"], packs) for operation, size in sizes.items()}
 
+    @cache                                                  # noqa: B019
+    def geometry(self, operation: str, version: str, packs: bool) -> dict[str, int]:
+        """What the kernels call Geometry, with the order in which they sum: in version 5, with so many channels at a
+        time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
+        channels = self.numbers["L" if operation == "backward_data" else "D"]
+        together = gcd(channels, DEEP)
+        run = together if version == "v5" and packs and operation != "backward_weights" and together >= 8 else channels
+        return self.numbers | {"run": run, "turn": run * self.numbers["R"] * self.numbers["S"]}
+
     def windows(self, version: str) -> tuple[int, ...]:
         """The shape of X, which exists in version 1 only."""
-        return (self.geometry["G"] if version == "v1" else 0, self.pixels, self.taps)
+        return (self.numbers["G"] if version == "v1" else 0, self.pixels, self.taps)
 
     def packs(self, gpu: Launcher, *arrays) -> int:
         """Whether channels and kernels of a group come 16 bytes at a time."""
-        return gpu.packs(self.geometry["D"], *arrays) & gpu.packs(self.geometry["L"], *arrays)
+        return gpu.packs(self.numbers["D"], *arrays) & gpu.packs(self.numbers["L"], *arrays)
 
 
 _shape = cache(_Shape)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 HOPPER = "-arch=sm_90a"     # the H100's and H200's own instructions, which exist on no GPU before or after
 OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
 SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
+RESERVED = 1024             # and that each block takes besides
+RESIDENT = 512              # threads with 128 registers each, as in hopper.cuh, that a multiprocessor holds
 REAL = {"float32": "float", "float64": "double"}
 DIVISOR = np.dtype([("by", "u4"), ("magic", "u4"), ("shift", "u4")])                 # see common.cuh
 TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64,
@@ -283,8 +286,15 @@ class CupyDevice:
         """Run a kernel on the current stream."""
         if shared > SHARED and self._asked.get(function, 0) < shared:       # it has to be asked for, once
             function.max_dynamic_shared_size_bytes = self._asked[function] = shared
-            function.preferred_shared_memory_carveout = 100                 # so that two blocks find room
+            function.preferred_shared_memory_carveout = self._carveout(prod(block), shared)
         function(grid, block, arguments, shared_mem=shared)
+
+    def _carveout(self, threads: int, shared: int) -> int:
+        """Of the memory beside a multiprocessor, the percentage that as many blocks as have registers share. The rest
+        is its cache, which they need as well."""
+        runtime = self.cupy.cuda.runtime
+        whole = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerMultiprocessor, self.index)
+        return min(100, -(-100 * max(1, RESIDENT // threads) * (shared + RESERVED) // whole))
 
     def describe(self) -> str:
         """Name, driver and compiler, for `minicnn doctor`."""

@@ -324,6 +324,18 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
         cuda_loader.compiled("k", "wrong", ("-arch=sm_90a",))
 
 
+@pytest.mark.parametrize(("threads", "shared", "percent", "cache"), [(512, 154_624, 67, 92), (256, 103_424, 90, 28)])
+def test_what_blocks_do_not_share_is_left_to_the_cache(threads, shared, percent, cache):
+    """An H100: 256 KB beside a multiprocessor, of which 228 may be shared, in some sizes."""
+    runtime = SimpleNamespace(cudaDevAttrMaxSharedMemoryPerMultiprocessor=81, deviceGetAttribute=lambda *_: 228 * 1024)
+    device = SimpleNamespace(cupy=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)), index=0)
+    assert cuda_loader.CupyDevice._carveout(device, threads, shared) == percent
+    sizes = [size for size in (0, 8, 16, 32, 64, 100, 132, 164, 196, 228) if size >= percent / 100 * 228]
+    assert 256 - sizes[0] == cache
+    product = cuda_product.Product("v5", 128 * threads // 256, 128, 64)
+    assert (product.threads, product.shared("Tf32")) == (threads, shared)
+
+
 # ---- why a GPU cannot be used
 class DriverError(Exception):
     pass
