@@ -6,7 +6,8 @@
 //
 // A sum over taps may go through them in any order, as long as both factors do. Order 1 is that of memory, r, s and then all
 // channels; in order 2, `run` channels stay the same for all r and s, then come the next ones. Neighbouring taps read nearly
-// the same pixels: what has just been read is read again, while it is still in the cache beside the multiprocessor.
+// the same pixels: what has just been read is read again, while it is still in the cache beside the multiprocessor. So do
+// the taps of a tile of dw, whose rows they are: in order 2 there are more of them, with fewer channels each.
 //
 // Grid: blockIdx.z counts groups, and slices of the sum: each of them takes `slice` numbers of it, and leaves its sums one
 // whole result behind those of the slice before.
@@ -49,6 +50,15 @@ __device__ inline Result to_pixels(T* dx, const Geometry& t) {
 __device__ inline Result to_kernels(T* dw, int add, const Geometry& t) {
   return {dw + t.slice() * t.taps() * t.K + t.group() * t.L, t.K, nullptr, 0, add};
 }
+
+// The same for a product whose rows are taps in the order of Tap.
+struct KernelRows : Result {
+  Geometry t;
+  __device__ unsigned row(unsigned m) const {
+    Tap tap(m, t);
+    return ((tap.r * t.S + tap.s) * t.D + tap.c) * step;
+  }
+};
 
 // An index so far out that no other, added to it, leads back into an image.
 constexpr int OUTSIDE = -(1 << 29);

@@ -16,5 +16,5 @@ extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) co
 extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) conv_v5_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice,
                                                                               Geometry t) {
   auto [first, last] = part(slice, t.pixels(), t);
-  hopper::product(transposed(Windows{x, t}), maps_of_group(dy, t), t.taps(), t.L, first, last, to_kernels(dw, add, t));
+  hopper::product(transposed(Windows{x, t}), maps_of_group(dy, t), t.taps(), t.L, first, last, KernelRows{to_kernels(dw, add, t), t});
 }

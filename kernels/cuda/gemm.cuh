@@ -49,10 +49,11 @@ struct Result {
   unsigned step;
   const T* bias;                                      // or null
   int relu, add;
+  __device__ unsigned row(unsigned m) const { return m * step; }
   __device__ T bias_of(unsigned n) const { return bias ? bias[n] : T(0); }
   __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // a NaN is not <= 0
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
-    T& to = y[m * step + n];
+    T& to = y[row(m) + n];
     to = ended(sum + bias_of(n) + (add ? to : T(0)));
   }
 };

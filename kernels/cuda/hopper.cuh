@@ -248,7 +248,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
       unsigned m = row + i * 4;
-      T* to = result.y + (m * result.step + n);
+      T* to = result.y + (result.row(m) + n);
       Pack<2> sum = {sums[j][i] + bias, sums[j][i + 1] + next};
       if (m < M && pairs) {
         if (result.add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};

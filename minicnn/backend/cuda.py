@@ -406,11 +406,11 @@ class _Shape:
 
     @cache                                                  # noqa: B019
     def geometry(self, operation: str, version: str, packs: bool) -> dict[str, int]:
-        """What the kernels call Geometry, with the order in which they sum: in version 5, with so many channels at a
-        time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
+        """What the kernels call Geometry, with the order in which they go through taps: in version 5, with so many
+        channels at a time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
         channels = self.numbers["L" if operation == "backward_data" else "D"]
         together = gcd(channels, DEEP)
-        run = together if version == "v5" and packs and operation != "backward_weights" and together >= 8 else channels
+        run = together if version == "v5" and packs and together >= 8 else channels
         return self.numbers | {"run": run, "turn": run * self.numbers["R"] * self.numbers["S"]}
 
     def windows(self, version: str) -> tuple[int, ...]:
