@@ -24,7 +24,7 @@ MULTIPROCESSORS = 132
 SLICE = 512                 # numbers in a slice at least
 SLICES = 96                 # at most
 BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: what they leave to be added up stays small
-AROUND = 16                 # what a block costs before and after its steps of 32 numbers, in such steps
+AROUND, ADDING = 16, 16     # what a block costs besides its steps of 32 numbers, in such steps; one of a slice, more
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Product:
         at_once = MULTIPROCESSORS if self.rows == 256 else 2 * MULTIPROCESSORS
 
         def steps(slices: int) -> int:
-            return ceil_div(self._tiles * slices, at_once) * (ceil_div(self.depth, slices * DEEP) + AROUND)
+            return ceil_div(self._tiles * slices, at_once) * (
+                ceil_div(self.depth, slices * DEEP) + AROUND + ADDING * (slices > 1))
 
         best = min(range(1, most + 1), key=steps)
         return ceil_div(self.depth, aligned(ceil_div(self.depth, best), DEEP))
