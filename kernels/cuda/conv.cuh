@@ -91,14 +91,14 @@ struct Kernels {
   const T* w;
   Geometry t;
   static constexpr bool ALONG_COLUMN = true;                                // neighbouring columns: neighbouring kernels
-  struct Row { unsigned at; bool inside; };
-  struct Column { unsigned at; bool inside; };
+  using Row = Index;
+  using Column = Index;
   __device__ Row row(unsigned k) const {
     Tap tap(k, t);
     return {((tap.r * t.S + tap.s) * t.D + tap.c) * t.K, k < t.taps()};
   }
   __device__ Column column(unsigned n) const { return {t.group() * t.L + n, n < t.L}; }
-  __device__ Place where(Row a, Column b) const { return {w + (a.at + b.at), a.inside && b.inside}; }
+  __device__ Place where(Row a, Column b) const { return place(w, a, b); }
 };
 
 // What dx is a product of: a row for each input pixel, a column for each (r, s, k): the dy of the window that sees the pixel
@@ -131,14 +131,14 @@ struct Turned {
   const T* w;
   Geometry t;
   static constexpr bool ALONG_COLUMN = false;                               // neighbouring rows: neighbouring kernels
-  struct Row { unsigned at; bool inside; };
-  struct Column { unsigned at; bool inside; };
+  using Row = Index;
+  using Column = Index;
   __device__ Row row(unsigned k) const {
     Tap tap(k, t);
     return {(tap.r * t.S + tap.s) * t.D * t.K + t.group() * t.L + tap.c, k < t.senders()};
   }
   __device__ Column column(unsigned c) const { return {c * t.K, c < t.D}; }
-  __device__ Place where(Row a, Column b) const { return {w + (a.at + b.at), a.inside && b.inside}; }
+  __device__ Place where(Row a, Column b) const { return place(w, a, b); }
 };
 
 // Of a sum over so many numbers, those of this block's slice.

@@ -17,16 +17,20 @@
 // Where an element is; if it is not real, it is a zero, and `at` is no address.
 struct Place { const T* at; bool real; };
 
+// What a row, or a column, adds to the place of an element, and whether it exists: all that most matrices need to know.
+struct Index { unsigned at; bool inside; };
+__device__ inline Place place(const T* p, Index a, Index b) { return {p + (a.at + b.at), a.inside && b.inside}; }
+
 // A matrix whose rows lie one after the other, `step` numbers apart.
 struct Matrix {
   const T* p;
   unsigned rows, columns, step;
   static constexpr bool ALONG_COLUMN = true;          // going along a row is going along memory
-  struct Row { unsigned at; bool inside; };
-  struct Column { unsigned at; bool inside; };
+  using Row = Index;
+  using Column = Index;
   __device__ Row row(unsigned i) const { return {i * step, i < rows}; }
   __device__ Column column(unsigned k) const { return {k, k < columns}; }
-  __device__ Place where(Row r, Column c) const { return {p + (r.at + c.at), r.inside && c.inside}; }
+  __device__ Place where(Row r, Column c) const { return place(p, r, c); }
 };
 
 // The same elements, rows and columns exchanged. Nothing moves.

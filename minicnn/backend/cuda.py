@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-from math import gcd, prod
+from math import prod
 
 import numpy as np
 
 from minicnn.backend import cuda_loader
 from minicnn.backend.crossing import Crossing
 from minicnn.backend.cuda_launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
-from minicnn.backend.cuda_product import DEEP, Product
+from minicnn.backend.cuda_product import ConvShape, Product, conv_shape, linear_products
 from minicnn.backend.ops import OPS, DeviceNumber, Ops, address
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
@@ -317,7 +316,7 @@ class CudaOps(Ops):
         self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
 
     def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
-        product = _linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]
+        product = linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]
         partial = self._gpu.arrays_in(work, [product.partial], result.dtype)[0] if product.slices > 1 else None
         self._multiply("linear", operation, product, a, b, result, partial,
                        {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
@@ -325,26 +324,26 @@ class CudaOps(Ops):
     def linear_work(self, x_shape, w_shape, dtype):
         """Bytes of work space for any of the three."""
         return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
-                   for product in _linear_products(x_shape, w_shape, self._version(dtype)).values())
+                   for product in linear_products(x_shape, w_shape, self._version(dtype)).values())
 
     # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
-        shape = _shape(x.shape, w.shape, stride, pads, groups)
+        shape = conv_shape(x.shape, w.shape, stride, pads, groups)
         self._convolve("forward", x, w, y, shape, shape.packs(self._gpu, x, w), work, bias=epilogue[0],
                        relu=int(epilogue[1]))
 
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
-        shape = _shape(dx.shape, w.shape, stride, pads, groups)
+        shape = conv_shape(dx.shape, w.shape, stride, pads, groups)
         self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.numbers["L"], dy, w), work)
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
-        shape = _shape(x.shape, dw.shape, stride, pads, groups)
+        shape = conv_shape(x.shape, dw.shape, stride, pads, groups)
         self._convolve("backward_weights", x, dy, dw, shape, shape.packs(self._gpu, x, dy), work, add=int(add))
 
-    def _convolve(self, operation: str, a, b, result, shape: _Shape, packs: int, work, **ending) -> None:
+    def _convolve(self, operation: str, a, b, result, shape: ConvShape, packs: int, work, **ending) -> None:
         version = self._version(result.dtype)
         product = shape.products(version, bool(packs))[operation]
         X = partial = None
@@ -362,7 +361,7 @@ class CudaOps(Ops):
 
     def conv_work(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
         """Bytes of work space for any of the three."""
-        shape, version = _shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
+        shape, version = conv_shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
         size = np.dtype(dtype).itemsize
         return aligned(prod(shape.windows(version)) * size) + max(
             aligned(product.most_partial * size) for product in shape.products(version).values())
@@ -372,54 +371,3 @@ class CudaOps(Ops):
         version = self._version(dtype)
         rounded = f", {self.products.lower()}" if version in ("v4", "v5") else ""
         return ("im2col" if version == "v1" else "implicit im2col") + f" {version}{rounded}"
-
-
-@cache
-def _linear_products(x_shape, w_shape, version: str, packs: bool = True) -> dict[str, Product]:
-    """Of a fully connected layer's three passes."""
-    (N, I), O = x_shape, w_shape[1]                                                                 # noqa: E741
-    sizes = {"forward": (N, O, I), "backward_data": (N, I, O), "backward_weights": (I, O, N)}
-    return {operation: Product(version, *size, packs=packs) for operation, size in sizes.items()}
-
-
-class _Shape:
-    """The numbers of one convolution: its matrix products, and what the kernels call Geometry."""
-
-    def __init__(self, x_shape, w_shape, stride, pads, groups):
-        (N, H, W, C), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
-        P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
-        self.numbers = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
-                         "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
-        self.pixels, self.taps = N * P * Q, R * S * D
-
-    @cache                                                  # noqa: B019   as long-lived as the layer's shapes
-    def products(self, version: str, packs: bool = True) -> dict[str, Product]:
-        """Of the three passes."""
-        g, pixels, taps = self.numbers, self.pixels, self.taps
-        D, L = g["D"], g["L"]
-        sizes = {"forward": (pixels, L, taps),
-                 "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
-                 "backward_weights": (taps, L, pixels)}
-        if version == "v1":
-            sizes["backward_data"] = (pixels, taps, L)
-        return {operation: Product(version, *size, g["G"], packs) for operation, size in sizes.items()}
-
-    @cache                                                  # noqa: B019
-    def geometry(self, operation: str, version: str, packs: bool) -> dict[str, int]:
-        """What the kernels call Geometry, with the order in which they go through taps: in version 5, with so many
-        channels at a time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
-        channels = self.numbers["L" if operation == "backward_data" else "D"]
-        together = gcd(channels, DEEP)
-        run = together if version == "v5" and packs and together >= 8 else channels
-        return self.numbers | {"run": run, "turn": run * self.numbers["R"] * self.numbers["S"]}
-
-    def windows(self, version: str) -> tuple[int, ...]:
-        """The shape of X, which exists in version 1 only."""
-        return (self.numbers["G"] if version == "v1" else 0, self.pixels, self.taps)
-
-    def packs(self, gpu: Launcher, *arrays) -> int:
-        """Whether channels and kernels of a group come 16 bytes at a time."""
-        return gpu.packs(self.numbers["D"], *arrays) & gpu.packs(self.numbers["L"], *arrays)
-
-
-_shape = cache(_Shape)

@@ -1,16 +1,18 @@
 """How a matrix product is cut into blocks of threads: tiles of the result, and slices of the sum (see gemm.cuh).
 
-Both depend on the shapes alone, so that the same sum is taken in the same order on every GPU that runs a version.
+Both depend on the shapes alone, so that the same sum is taken in the same order on every GPU that runs a version. The
+products of a layer are worked out once, and kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from math import gcd
 
 import numpy as np
 
-from minicnn.backend.cuda_launcher import aligned, ceil_div
+from minicnn.backend.cuda_launcher import Launcher, aligned, ceil_div
 from minicnn.backend.cuda_loader import HOPPER
 
 # Version -> rows and columns of a tile, threads of a block; of version 5 the largest, for it has others (hopper.cuh).
@@ -109,3 +111,54 @@ class Product:
             return 0
         rows, size = self.rows + self.columns, np.dtype("f4" if products == "Tf32" else "f2").itemsize
         return rows * (STAGES * DEEP * size + 16) + 1024
+
+
+@cache
+def linear_products(x_shape, w_shape, version: str, packs: bool = True) -> dict[str, Product]:
+    """Of a fully connected layer's three passes."""
+    (N, I), O = x_shape, w_shape[1]                                                                 # noqa: E741
+    sizes = {"forward": (N, O, I), "backward_data": (N, I, O), "backward_weights": (I, O, N)}
+    return {operation: Product(version, *size, packs=packs) for operation, size in sizes.items()}
+
+
+class ConvShape:
+    """The numbers of one convolution: its matrix products, and what the kernels call Geometry."""
+
+    def __init__(self, x_shape, w_shape, stride, pads, groups):
+        (N, H, W, C), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
+        P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
+        self.numbers = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
+                         "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
+        self.pixels, self.taps = N * P * Q, R * S * D
+
+    @cache                                                  # noqa: B019   as long-lived as the layer's shapes
+    def products(self, version: str, packs: bool = True) -> dict[str, Product]:
+        """Of the three passes."""
+        g, pixels, taps = self.numbers, self.pixels, self.taps
+        D, L = g["D"], g["L"]
+        sizes = {"forward": (pixels, L, taps),
+                 "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
+                 "backward_weights": (taps, L, pixels)}
+        if version == "v1":
+            sizes["backward_data"] = (pixels, taps, L)
+        return {operation: Product(version, *size, g["G"], packs) for operation, size in sizes.items()}
+
+    @cache                                                  # noqa: B019
+    def geometry(self, operation: str, version: str, packs: bool) -> dict[str, int]:
+        """What the kernels call Geometry, with the order in which they go through taps: in version 5, with so many
+        channels at a time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
+        channels = self.numbers["L" if operation == "backward_data" else "D"]
+        together = gcd(channels, DEEP)
+        run = together if version == "v5" and packs and together >= 8 else channels
+        return self.numbers | {"run": run, "turn": run * self.numbers["R"] * self.numbers["S"]}
+
+    def windows(self, version: str) -> tuple[int, ...]:
+        """The shape of X, which exists in version 1 only."""
+        return (self.numbers["G"] if version == "v1" else 0, self.pixels, self.taps)
+
+    def packs(self, gpu: Launcher, *arrays) -> int:
+        """Whether channels and kernels of a group come 16 bytes at a time."""
+        return gpu.packs(self.numbers["D"], *arrays) & gpu.packs(self.numbers["L"], *arrays)
+
+
+conv_shape = cache(ConvShape)
