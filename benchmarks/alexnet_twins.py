@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from places import Host
+from devices import Host
 
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.metrics import Tally
+from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
 from minicnn.train.step import RecordedStep
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from benchmark import Benchmark, command_line
-from places import Host
+from devices import Host
 
 from minicnn.backend.cpu import make_ops
 from minicnn.shapes import window_output

@@ -21,11 +21,11 @@ import numpy as np
 from alexnet_twins import batch_of, our_network, our_recorded_training, their_training, torch_alexnet
 from bench_alexnet import multiply_adds
 from benchmark import Benchmark, command_line
-from places import Gpu
+from devices import Gpu
 from side_by_side import import_torch, order_of, seconds_of
 
-from minicnn.backend.cuda import PRECISION, PRECISIONS
-from minicnn.backend.ops import get_ops
+from minicnn.backend.cuda.ops import PRECISION, PRECISIONS
+from minicnn.backend.select import get_ops
 
 BATCH = 128
 SETTINGS = ("eager", "channels_last", "compile", "graphs")

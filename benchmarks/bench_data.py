@@ -33,13 +33,13 @@ from minicnn.backend.cpu import make_ops, set_threads
 from minicnn.cores import available_cores
 from minicnn.data.augment import Augment
 from minicnn.data.images import decode, is_image_file
+from minicnn.data.input import Feed
 from minicnn.data.loader import Loader
 from minicnn.data.prepare.run import prepare
 from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
 from minicnn.models.alexnet import alexnet
-from minicnn.train.feed import Feed
 from minicnn.train.sgd import SGD
 
 SIZE, CROP = 256, 224

@@ -14,18 +14,18 @@ import numpy as np
 from bench_conv import ALEXNET, PASSES, Convolution
 from bench_cuda import APART, BATCH
 from benchmark import Benchmark, command_line
-from places import Gpu
+from devices import Gpu
 from side_by_side import import_torch
 
-from minicnn.backend.cuda import ON_HOPPER, CudaOps
-from minicnn.backend.cuda_product import TILES
+from minicnn.backend.cuda.gemm_tiling import TILES
+from minicnn.backend.cuda.ops import ON_HOPPER, CudaOps
 from minicnn.shapes import window_output
 
 
 def main() -> None:
     options = command_line(__doc__, peers=sorted(TILES)[:-1], threads=(1,))
     gpu = Gpu(import_torch(), "tf32")
-    from minicnn.backend.cuda_loader import CupyDevice
+    from minicnn.backend.cuda.device import CupyDevice
 
     bench = Benchmark("bench_ladder", "The ladder", options, __doc__.split("\n\n")[1].replace("\n", " "), gpu)
     device = CupyDevice()

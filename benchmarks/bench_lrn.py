@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
-from places import Host
+from devices import Host
 from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops

@@ -7,7 +7,7 @@ and the winners (one byte each; PyTorch keeps eight) in the forward, dy, the win
 from __future__ import annotations
 
 from benchmark import Benchmark, command_line
-from places import Host
+from devices import Host
 from torch_passes import SETTINGS, peers_of
 
 from minicnn.backend.cpu import make_ops

@@ -32,7 +32,7 @@ from minicnn.backend.cpu import set_threads
 from minicnn.cores import available_cores
 from minicnn.models.alexnet import alexnet
 from minicnn.parallel.launch import launch
-from minicnn.parallel.net import SCHEMES as NETS
+from minicnn.parallel.parallel_net import SCHEMES as NETS
 from minicnn.train.sgd import SGD
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

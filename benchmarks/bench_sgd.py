@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
-from places import Host
+from devices import Host
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.models.alexnet import alexnet
 from minicnn.param import Param
 from minicnn.train.sgd import SGD

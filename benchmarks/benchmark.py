@@ -22,8 +22,8 @@ from pathlib import Path
 
 import limits
 import numpy as np
-from measures import ceiling, measures, total
-from places import Host
+from devices import Host
+from ratios import ceiling, measures, total
 from side_by_side import import_torch, rounds
 from tables import terminal_head, terminal_line
 from threadpoolctl import threadpool_limits

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from measures import limit_of, measures
+from ratios import limit_of, measures
 
 from minicnn.visualize.style import BLUE, GREEN, INK, LINE, ORANGE, QUIET, new_figure, quiet_axes, save_png
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limits import BUSY
-from measures import OURS, Interval, Measures, limit_of, measures, total, verdict
+from ratios import OURS, Interval, Measures, limit_of, measures, total, verdict
 
 NAMES = {OURS: "minicnn", "sgemm": "SGEMM", "copy": "copy", "best": "the best", "memory": "the least"}
 UNITS = {"sgemm": "GFLOP/s", "copy": "GB/s"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from places import Host
+from devices import Host
 
 SETTINGS = ("eager", "channels_last", "compile")
 TOLERANCE = 1e-5                            # of the largest number

@@ -27,21 +27,21 @@ from minicnn.data.elpv import MissingPackageError
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, MinicnnError
+from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
 from minicnn.models.alexnet import alexnet
 from minicnn.models.alexnet_variants import VARIANTS, knobs_of
 from minicnn.models.alexnet_variants import differences as variant_differences
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
-from minicnn.parallel.net import SCHEMES
-from minicnn.train.evaluate import Evaluation, averaged, evaluate
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.train.finetune import take_over
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
-from minicnn.train.metrics import majority, training_minutes
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.recipes import published
-from minicnn.train.results import add_to_page, check_page, machine
-from minicnn.train.run import find_checkpoint, new_run_dir, read_settings, restore
+from minicnn.train.runs.metrics import majority, training_minutes
+from minicnn.train.runs.results import add_to_page, check_page, machine
+from minicnn.train.runs.run_dir import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine
-from minicnn.train.start import take_over
 from minicnn.visualize.columns import draw_columns
 from minicnn.visualize.report import draw_progress, draw_run, draw_sheet
 

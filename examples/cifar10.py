@@ -24,14 +24,14 @@ from minicnn.cores import available_cores
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, MinicnnError
+from minicnn.evaluate.evaluate import evaluate
 from minicnn.models.cifar import ACTIVATIONS
-from minicnn.train.evaluate import evaluate
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
-from minicnn.train.metrics import read_metrics
 from minicnn.train.recipe import Recipe
 from minicnn.train.recipes import published
-from minicnn.train.results import add_to_page, check_page, machine
-from minicnn.train.run import new_run_dir, restore
+from minicnn.train.runs.metrics import read_metrics
+from minicnn.train.runs.results import add_to_page, check_page, machine
+from minicnn.train.runs.run_dir import new_run_dir, restore
 from minicnn.train.schedule import Cosine
 from minicnn.visualize.report import draw_progress
 

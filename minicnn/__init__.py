@@ -6,7 +6,7 @@ library; they are loaded when a network is made.
 """
 
 from minicnn import layers, models
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.builder import Builder
 from minicnn.errors import MinicnnError
 from minicnn.graph import Net

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeError
 from minicnn.layers.base import Context
-from minicnn.only_rank import OnlyRank
 from minicnn.param import Param, layer_of
 from minicnn.plan import Node, Plan
+from minicnn.ranks import OnlyRank
 from minicnn.rng import purpose_id
 
 LABELS = "labels"
@@ -145,7 +145,7 @@ class Net(OnlyRank):
                       epoch)
 
     def tally(self, tally) -> None:
-        """Add images, losses and hits of the last loss to `tally`; see kernels/reference/tally.py."""
+        """Add images, losses and hits of the last loss to `tally`; see kernels/reference/running_metrics.py."""
         plan, arrays = self._last
         for weight, losses in self.last_losses():
             self.ops.tally_losses(losses, tally, weight=weight)
@@ -171,7 +171,7 @@ class Net(OnlyRank):
         """Gradients of the last `loss`, or of sum(logits * dy) after the last `forward`, into `params[...].grad`.
 
         They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient by the images.
-        loss_scale: the state of kernels/reference/scaling.py, whose power of two all gradients are multiplied with.
+        loss_scale: the state of kernels/reference/loss_scale.py, whose power of two all gradients are multiplied with.
         """
         if self._run is None:
             raise ConfigError("backward needs a forward pass before it: call loss(...), or forward(x, train=True)")

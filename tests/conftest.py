@@ -11,9 +11,10 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from minicnn.backend.cuda import CudaOps
-from minicnn.backend.cuda_loader import CupyDevice
-from minicnn.backend.ops import BACKENDS, get_ops
+from minicnn.backend.cuda.device import CupyDevice
+from minicnn.backend.cuda.ops import CudaOps
+from minicnn.backend.ops import BACKENDS
+from minicnn.backend.select import get_ops
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_net
-from minicnn.gradcheck_cases import NETS
-from tests.graphs import gradients, images, louder, random_net, recipes, same, small
+from minicnn.gradcheck.cases import NETS
+from tests.helpers.graphs import gradients, images, louder, random_net, recipes, same, small
 from tests.tolerances import assert_close
 
 DEVICES = ["reference", "cpu"]

@@ -8,7 +8,7 @@ import pytest
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.models.alexnet import reduced_alexnet
-from tests.graphs import images, small
+from tests.helpers.graphs import images, small
 
 
 def test_summary():

@@ -12,10 +12,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import OPS, get_ops
+from minicnn.backend.ops import OPS
+from minicnn.backend.select import get_ops
 from minicnn.gradcheck import check_layer, check_net
-from minicnn.gradcheck_cases import fork
-from minicnn.gradcheck_functions import LayerFunction
+from minicnn.gradcheck.cases import fork
+from minicnn.gradcheck.functions import LayerFunction
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
@@ -25,7 +26,7 @@ from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
-from tests.kernels.harness import needs_numpy
+from tests.helpers.harness import needs_numpy
 from tests.mutations import MUTATIONS
 
 

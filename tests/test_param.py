@@ -7,7 +7,7 @@ import pytest
 
 from minicnn.builder import Builder
 from minicnn.param import Param
-from tests.graphs import gradients, images, same
+from tests.helpers.graphs import gradients, images, same
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from minicnn import plan as plan_module
 from minicnn.graph import LABELS
 from minicnn.plan import Plan
-from tests.graphs import gradients, images, random_net, recipes, same, small
+from tests.helpers.graphs import gradients, images, random_net, recipes, same, small
 
 
 def compiled(net, batch=4, grad=True, keep=(), fuse=None) -> Plan:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minicnn import rng
-from tests.kernels import naive
+from tests.helpers import naive
 
 # Random123, file kat_vectors, philox4x32 with 10 rounds: counter, key, result
 KNOWN = [

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from minicnn.builder import Builder
 from minicnn.errors import CheckpointError
-from tests.graphs import images, same, small
+from tests.helpers.graphs import images, same, small
 
 
 def weights(net) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 // What every kernel file begins with: its number type, vectors of 16 bytes, and loops over arrays.
 //
-// T is float or double; minicnn/backend/cuda_launcher.py compiles each file once for each, with -DREAL=float or -DREAL=double.
+// T is float or double; minicnn/backend/cuda/launcher.py compiles each file once for each, with -DREAL=float or -DREAL=double.
 // Sizes are 32-bit: the launcher refuses arrays of 2^31 elements or more.
 #pragma once
 #ifndef REAL
@@ -64,7 +64,7 @@ __device__ inline unsigned operator%(unsigned n, Divisor d) { return n - n / d *
 // The number itself, or that many times the one at `there`. In double, as the host would compute it.
 __device__ inline double number(double factor, const double* there) { return there ? *there * factor : factor; }
 
-// What the loss was multiplied with: a power of two, so that dividing by it again rounds nothing (scaling.cu).
+// What the loss was multiplied with: a power of two, so that dividing by it again rounds nothing (loss_scale.cu).
 __device__ inline T loss_scale_of(const int* state) { return state ? T(__int_as_float((state[0] + 127) << 23)) : T(1); }
 
 // 1 / sqrt(x) and sqrt(x), of floats by one instruction each, with an error of up to two units in the last place.

@@ -11,7 +11,7 @@ __device__ inline void step(T& w, T dw, T& v, T lr, T momentum, T shrink) {
   w += v;
 }
 
-// lr_there: see `number`. loss_scale: what dw was multiplied with, or null; after an overflow nothing is done (scaling.cu).
+// lr_there: see `number`. loss_scale: what dw was multiplied with, or null; after an overflow nothing is done (loss_scale.cu).
 extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, double factor, const double* lr_there, T momentum,
                                     double decay, const int* loss_scale) {
   if (loss_scale && loss_scale[2]) return;

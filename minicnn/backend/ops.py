@@ -4,7 +4,7 @@ A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs i
 
     reference   kernels/reference, NumPy: the specification, slow and plain, with the derivations
     cpu         kernels/cpu, Numba: what trains
-    cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda.py)
+    cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda/ops.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
 accumulate (+=) unless `add` is False, counts and the state of a loss scale go on from what they are, everything else is
@@ -19,11 +19,10 @@ import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
-from minicnn.backend.crossing import Crossing
+from minicnn.backend.interconnect import Crossing
 from minicnn.errors import DeviceError
 
 # module in kernels/<backend>/ -> the operations it must provide
@@ -37,8 +36,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
     "combine": ("concat_forward", "concat_backward", "add_forward", "add_backward", "accumulate"),
     "loss": ("softmax_forward", "softmax_cross_entropy_forward", "softmax_cross_entropy_backward"),
-    "tally": ("tally_losses", "tally_hits"),
-    "scaling": ("find_overflow", "next_loss_scale"),
+    "running_metrics": ("tally_losses", "tally_hits"),
+    "loss_scale": ("find_overflow", "next_loss_scale"),
     "sgd": ("sgd_step",),
     "augment": ("augment_forward",),
 }
@@ -125,37 +124,8 @@ class Ops:
         return f"Ops({self.name!r})"
 
 
-def get_ops(device: str = "auto") -> Ops:
-    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Made once for each GPU.
-
-    "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
-    "cuda:fp16" say how its matrix products round (backend/cuda.py).
-
-    Raises DeviceError, with the reason and what to do, where the device cannot be used.
-    """
-    on_host = device.partition(":")[0] in ("reference", "cpu")
-    return _kept_ops(device, None if on_host else importlib.import_module("minicnn.backend.cuda_loader").current_gpu())
-
-
-@cache
-def _kept_ops(device: str, gpu: int | None) -> Ops:
-    return make_ops(device)
-
-
-def make_ops(device: str) -> Ops:
-    """The same, made anew with each call."""
-    if device == "auto":
-        loader = importlib.import_module("minicnn.backend.cuda_loader")
-        device = "cpu" if loader.why_not() else "cuda"
-    if device == "reference":
-        return Ops("reference", "minicnn.kernels.reference")
-    device, _, precision = device.partition(":")
-    if precision and device in ("reference", "cpu"):
-        raise DeviceError(f"device {device!r} computes in the precision of its arrays; one can be chosen for cuda "
-                          f"alone, as in cuda:{precision}")
-    if precision and device == "cuda":
-        return importlib.import_module("minicnn.backend.cuda").make_ops(precision)
-    if device in BACKENDS and not precision:
-        return importlib.import_module(f"minicnn.backend.{device}").make_ops()
-    raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
-                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")
+def __getattr__(name: str):
+    """get_ops stood here in 0.1.0, and may still be imported from here."""
+    if name == "get_ops":
+        return importlib.import_module("minicnn.backend.select").get_ops
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from minicnn.data.dataset import ImageError
-from minicnn.data.stages import stage
+from minicnn.data.stage_times import stage
 
 try:
     import simplejpeg

@@ -16,7 +16,7 @@ import numpy as np
 from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset
 from minicnn.data.prefetch import prefetched
-from minicnn.data.stages import seconds, since, stage
+from minicnn.data.stage_times import seconds, since, stage
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
 

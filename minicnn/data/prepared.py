@@ -25,7 +25,7 @@ import numpy as np
 from minicnn.data.dataset import Dataset, ImageError, Splits
 from minicnn.data.images import decode
 from minicnn.data.split import cut_in_three, set_val_apart
-from minicnn.data.stages import stage
+from minicnn.data.stage_times import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
 

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from minicnn.data.dataset import Dataset
-from minicnn.data.stages import stage
+from minicnn.data.stage_times import stage
 from minicnn.rng import purpose_id, uniforms
 
 CLASSES = ("stripes", "checks", "rings", "dots")

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Dataset
+from minicnn.data.pixel_stats import PixelSums
 from minicnn.data.scan import scan
-from minicnn.data.sums import PixelSums
 from minicnn.errors import DataError
 
 FORMAT = "minicnn statistics 1"

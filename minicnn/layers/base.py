@@ -71,7 +71,7 @@ class Context:
     ops: the backend.   train: dropout drops.   work: scratch space (uint8) or None.
     seed, epoch, sample_ids (uint32, one per image), purpose (the layer's own number): the counter of random numbers.
     relu: the network fused the ReLU that follows into this layer.   comm: the other ranks, where the network is split.
-    loss_scale: what losses multiply their gradient with (kernels/reference/scaling.py), where they are to.
+    loss_scale: what losses multiply their gradient with (kernels/reference/loss_scale.py), where they are to.
 
     sample_ids may be an array of the backend's; epoch a DeviceNumber, where a step is being recorded.
     """
@@ -144,7 +144,7 @@ class Layer:
                  sample_ids=None):
         """y = layer(x), for notebooks and checks: allocates by itself; on the reference backend by default."""
         if ops is None:
-            from minicnn.backend.ops import get_ops
+            from minicnn.backend.select import get_ops
             ops = get_ops("reference")
         xs = [ops.from_host(x) if isinstance(x, np.ndarray) else x for x in xs]
         dtype = str(xs[0].dtype)

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from minicnn.backend.crossing import Crossing
+from minicnn.backend.interconnect import Crossing
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.ledger import Ledger
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from minicnn.errors import ConfigError
 from minicnn.parallel.comm import TIMEOUT
-from minicnn.parallel.local import run_local
+from minicnn.parallel.threads import run_local
 
 RANKS = 2
 # what mpiexec leaves in the environment: MPICH and Intel MPI, Open MPI

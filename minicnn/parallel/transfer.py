@@ -17,7 +17,7 @@ import numpy as np
 from minicnn.errors import ShapeError
 from minicnn.layers.base import Layer, LayerPlan
 from minicnn.parallel.comm import Comm
-from minicnn.parallel.shares import Ranges, Share, common, slices, width
+from minicnn.parallel.sharding import Ranges, Share, common, slices, width
 
 
 class Transfer(Layer):

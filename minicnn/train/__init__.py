@@ -9,8 +9,8 @@
     checkpoint.py     a run's whole state in one file;  run.py    the folders of runs;  results.py    pages of results
 """
 
-from minicnn.train.evaluate import Evaluation, evaluate
-from minicnn.train.feed import Feed
+from minicnn.data.input import Feed
+from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Constant, Cosine, Plateau, Step

@@ -25,26 +25,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minicnn.data.dataset import Dataset
+from minicnn.data.input import Feed
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
-from minicnn.data.stages import in_words
+from minicnn.data.stage_times import in_words
 from minicnn.data.statistics import Statistics, kept_statistics, measure
 from minicnn.errors import CheckpointError, ConfigError, DataError, MinicnnError
+from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.train.calibrate import calibrate
-from minicnn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from minicnn.train.evaluate import Evaluation, evaluate
-from minicnn.train.feed import Feed
-from minicnn.train.interrupt import Interrupt
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.memory import check_memory
-from minicnn.train.metrics import MetricsLog, NoLog, Tally, majority
-from minicnn.train.progress import WORTH_SAYING, Progress, duration
 from minicnn.train.recipe import Recipe, differences
+from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minicnn.train.runs.metrics import MetricsLog, NoLog, Tally, majority
+from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.sgd import SGD
-from minicnn.train.stall import StallMeter
 from minicnn.train.step import Step, not_recordable, step_for
-from minicnn.train.tensorboard import WithEvents, need_tensorboard
-from minicnn.train.watch import Watch
+from minicnn.train.watch.diagnostics import Watch
+from minicnn.train.watch.interrupt import Interrupt
+from minicnn.train.watch.memory import check_memory
+from minicnn.train.watch.progress import WORTH_SAYING, Progress, duration
+from minicnn.train.watch.stall import StallMeter
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 SAVE_AFTER = 15 * 60                        # seconds without a checkpoint, after which one is written within an epoch

@@ -12,7 +12,7 @@ import numpy as np
 
 from minicnn.backend.ops import DeviceNumber, address
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.metrics import Tally
+from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
 
 READ_EVERY = 16             # steps after which counts are read

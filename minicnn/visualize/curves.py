@@ -13,7 +13,7 @@ from minicnn.visualize.style import BLUE, INK, LINE, ORANGE, QUIET, new_figure, 
 
 
 def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", majority: float | None = None) -> Path:
-    """Draw the records of metrics.jsonl (minicnn.train.metrics.read_metrics).
+    """Draw the records of metrics.jsonl (minicnn.train.runs.metrics.read_metrics).
 
     majority: share of the most frequent class among the validation images, or None.
     """

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.train.evaluate import Evaluation
+from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train.loop import METRICS
-from minicnn.train.metrics import read_metrics
+from minicnn.train.runs.metrics import read_metrics
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend.cpu import set_threads, thread_report
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.cores import available_cores
 from minicnn.errors import DeviceError, ShapeError
 from minicnn.kernels.cpu import threads

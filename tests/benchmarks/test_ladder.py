@@ -7,7 +7,7 @@ import pytest
 from bench_conv import Convolution
 from bench_ladder import rungs_of
 
-from minicnn.backend.cuda_product import TILES
+from minicnn.backend.cuda.gemm_tiling import TILES
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import loss_and_dropout
 import numpy as np
 import pytest
+from devices import Host
 from loss_and_dropout import functions_of_dropout, functions_of_loss
-from places import Host
 
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops

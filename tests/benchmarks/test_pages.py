@@ -9,12 +9,12 @@ from benchmark import write_report
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import slug
-from measures import measures
+from ratios import measures
 from roofline import draw_roofline, spread
 from run_all import benchmarks, render
 from tables import results_page, terminal_head, terminal_line
 
-from tests.benchmarks.made_up import report, row
+from tests.helpers.fake_reports import report, row
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = [f"{name}.py" for name in [*benchmarks(), "bench_cuda", "bench_ladder", "run_all"]]

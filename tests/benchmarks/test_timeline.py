@@ -10,7 +10,7 @@ import pytest
 import timeline
 from timeline import HostClock, draw_timeline, step_of
 
-from tests.train.small_run import small_net
+from tests.helpers.small_run import small_net
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The emulator as a device of minicnn/backend/cuda.py. Its arrays are NumPy's, so that tests can look into them."""
+"""The emulator as a device of minicnn/backend/cuda/ops.py. Its arrays are NumPy's, so that tests can look into them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.backend.crossing import Crossing
-from minicnn.backend.cuda import CudaOps
+from minicnn.backend.cuda.ops import CudaOps
+from minicnn.backend.interconnect import Crossing
 from tests.cuda_emulator.build import EmulatorError, Library
 
 GUARD = 4096                # bytes of 0xFF around every array that a kernel is given

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from importlib import metadata
 
-from minicnn.backend import cuda_loader
+from minicnn.backend.cuda import source as cuda_source
 
 
 @cache
@@ -38,7 +38,7 @@ def compile_cubin(text: str, name: str, arch: str | None, options: tuple[str, ..
 
     check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), f"{name}.cu".encode(), 0, None, None))
     try:
-        more = (*cuda_loader.CUPY_ADDS, *([f"-arch=sm_{arch}"] if arch else []), "--ptxas-options=-v")
+        more = (*cuda_source.CUPY_ADDS, *([f"-arch=sm_{arch}"] if arch else []), "--ptxas-options=-v")
         given = [option.encode() for option in (*options, *more)]
         result = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         check(nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.backend import cuda_loader
-from minicnn.backend.ops import get_ops
+from minicnn.backend.cuda import source as cuda_source
+from minicnn.backend.select import get_ops
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import ORDERS, EmulatorDevice, emulated_ops
 
@@ -220,10 +220,10 @@ SPOILED = {
 @pytest.mark.parametrize("name", SPOILED)
 def test_spoiled_kernel_is_found_in_every_order(monkeypatch, cuda_cache, device, name):
     file, context, old, new, operation, *version = SPOILED[name]
-    text = cuda_loader.source(file)
+    text = cuda_source.source(file)
     assert context in text and old in context, "the kernel has changed; change this test with it"
     spoiled = text.replace(context, context.replace(old, new), 1)
-    monkeypatch.setattr(cuda_loader, "source", {**{name: cuda_loader.source(name) for name in cuda_loader.files()},
+    monkeypatch.setattr(cuda_source, "source", {**{name: cuda_source.source(name) for name in cuda_source.files()},
                                                 file: spoiled}.get)
     ops = emulated_ops(cuda_cache, *version, order=device.order)
     with pytest.raises(EmulatorError):
@@ -243,11 +243,11 @@ def test_the_same_operations_pass_unspoiled(cuda_cache, device, operation):
     ("Bf16", "(piece.at(i, first), piece.at(i, first + 1))", "(piece.at(i, first + 1), piece.at(i, first + 1))"),
     ("Fp16", "2 * t + 8 * half", "2 * t")])
 def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):
-    text = cuda_loader.source("linear")
+    text = cuda_source.source("linear")
     assert old in text
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((16, 16), (16, 8)))
     for wrong in (False, True):
-        monkeypatch.setattr(cuda_loader, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
+        monkeypatch.setattr(cuda_source, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
         y = np.zeros((16, 8), "f4")
         emulated_ops(cuda_cache, "v4", products).linear_forward(x, w, y)
         assert (y == x @ w).all() != wrong
@@ -261,11 +261,11 @@ def test_a_wrong_fragment_of_the_tensor_cores_changes_the_result(monkeypatch, cu
     ("Bf16", "k * 4 / Products::PER_WORD", "k * 2 / Products::PER_WORD"),
     ("Tf32", "{v[n][0][e], v[n][1][e]}", "{v[n][1][e], v[n][0][e]}")])
 def test_a_wrong_place_in_a_stage_of_version_5_changes_the_result(monkeypatch, cuda_cache, rng, products, old, new):
-    text = cuda_loader.source("linear_hopper")
+    text = cuda_source.source("linear_hopper")
     assert old in text
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((72, 36), (36, 24)))
     for wrong in (False, True):
-        monkeypatch.setattr(cuda_loader, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
+        monkeypatch.setattr(cuda_source, "source", lambda file, wrong=wrong: text.replace(old, new) if wrong else text)
         y = np.zeros((72, 24), "f4")
         try:
             emulated_ops(cuda_cache, "v5", products).linear_forward(x, w, y)

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from minicnn.backend import cuda_loader
-from minicnn.backend.cuda_product import HEIGHTS, WIDTHS, Product
+from minicnn.backend.cuda import source as cuda_source
+from minicnn.backend.cuda.gemm_tiling import HEIGHTS, WIDTHS, Product
 from tests.cuda_emulator import nvrtc
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc")
 
 
-HOPPER = [name for name in cuda_loader.files() if name.endswith("_hopper")]
-OTHERS = [name for name in cuda_loader.files() if name not in HOPPER]
+HOPPER = [name for name in cuda_source.files() if name.endswith("_hopper")]
+OTHERS = [name for name in cuda_source.files() if name not in HOPPER]
 
 
 @pytest.mark.parametrize(("arch", "dtype"), [("80", "float32"), ("90", "float32"), ("120", "float32"),
@@ -25,7 +25,7 @@ def test_compiles(name, arch, dtype):
 
 @pytest.mark.parametrize("arch", ["80", pytest.param("90", marks=pytest.mark.slow),
                                   pytest.param("120", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [name for name in OTHERS if "PRODUCTS" in cuda_loader.source(name)])
+@pytest.mark.parametrize("name", [name for name in OTHERS if "PRODUCTS" in cuda_source.source(name)])
 @pytest.mark.parametrize("products", ["Bf16", "Fp16"])
 def test_other_products_compile(name, arch, products):
     check(name, "float32", products, arch=arch)
@@ -45,12 +45,12 @@ def test_version_5_compiles(name, products, way):
 
 
 def check(name, dtype, products="Tf32", more=(), arch=None):
-    text = cuda_loader.source(name)
-    cubin, log = nvrtc.compile_cubin(text, name, arch, cuda_loader.options(text, dtype, products, more))
+    text = cuda_source.source(name)
+    cubin, log = nvrtc.compile_cubin(text, name, arch, cuda_source.options(text, dtype, products, more))
     assert cubin[:4] == b"\x7fELF"
     assert "warning" not in log.lower() and "serialized" not in log, log
     found = nvrtc.resources(log)
-    assert set(found) == set(cuda_loader.kernels(name))
+    assert set(found) == set(cuda_source.kernels(name))
     for kernel, used in found.items():
         assert used["spills"] == 0 and used["stack"] == 0, (kernel, used)
         assert used["shared"] <= 48 * 1024 and used["registers"] * 512 <= 65536 * (2 - bool(more)), (kernel, used)

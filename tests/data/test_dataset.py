@@ -4,7 +4,7 @@ import pytest
 from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
-from tests.data.trees import in_memory
+from tests.helpers.trees import in_memory
 
 
 def test_reads_and_labels():

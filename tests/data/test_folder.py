@@ -7,7 +7,7 @@ from PIL import Image
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
-from tests.data.trees import picture, tree
+from tests.helpers.trees import picture, tree
 
 
 def test_imagenet_layout(tmp_path):

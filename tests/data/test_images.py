@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 
 from minicnn.data import images
 from minicnn.data.dataset import ImageError
-from tests.data.trees import picture
+from tests.helpers.trees import picture
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:

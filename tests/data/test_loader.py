@@ -9,7 +9,7 @@ from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
-from tests.data.trees import in_memory
+from tests.helpers.trees import in_memory
 
 
 def ids(loader, epoch, start=0):

@@ -15,7 +15,7 @@ from minicnn.data.prepare.run import prepare
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
-from tests.data.trees import tree
+from tests.helpers.trees import tree
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.source import open_data
 from minicnn.data.statistics import kept_statistics, measure, principal_components
 from minicnn.errors import DataError
-from tests.data.trees import in_memory, tree
+from tests.helpers.trees import in_memory, tree
 
 
 def random_set(count=23, size=12):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1001), (1, 70001)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage
 
 # images (N, A, B, C), crop (H, W)
 SHAPES = [((5, 9, 8, 3), (5, 5)), ((8, 6, 6, 1), (6, 6)), ((3, 7, 9, 3), (4, 6)), ((1, 1, 1, 5), (1, 1)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels.harness import call, compare, garbage
+from tests.helpers.harness import call, compare, garbage
 
 
 @pytest.mark.parametrize("widths", [(1,), (3, 5), (19, 1, 33)], ids=str)

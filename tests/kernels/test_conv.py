@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from minicnn.shapes import window_output
 from tests.cuda_emulator.device import is_emulated
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 # name: x (N, H, W, C), kernel (R, S), kernels K, stride, padding, groups, ceil

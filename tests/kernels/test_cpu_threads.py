@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.cores import SWITCH_SECONDS
 from minicnn.kernels.cpu import conv as cpu_conv
 from minicnn.kernels.cpu import correlate, threads
-from tests.kernels.harness import compare, garbage
+from tests.helpers.harness import compare, garbage
 from tests.kernels.test_conv import LARGE, SMALL, Case
 
 

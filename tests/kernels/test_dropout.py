@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage
 
 SEED = 2**40 + 7                                        # both words of the key are in use
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 

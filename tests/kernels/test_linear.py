@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.kernels.cpu import product, threads
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 1), (1, 37, 5), (3, 7, 6), (67, 129, 131)]         # N, in, out

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage, needs_numpy, numeric_gradient
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage, needs_numpy, numeric_gradient
 from tests.tolerances import assert_close
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 CONSTANTS = {"alpha 1": {"k": 1.0, "alpha": 1.0, "beta": 0.75}, "paper": {"k": 2.0, "alpha": 1e-4, "beta": 0.75},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels.harness import call, garbage
+from tests.helpers.harness import call, garbage
 
 WINDOW = {"kernel": (3, 3), "stride": (2, 2), "pads": (1, 0, 0, 1)}
 CONV = {"stride": (1, 1), "pads": (0, 1, 0, 0), "epilogue": (None, True)}

@@ -7,7 +7,8 @@ import inspect
 
 import pytest
 
-from minicnn.backend.ops import BACKENDS, OPS, Ops, get_ops
+from minicnn.backend.ops import BACKENDS, OPS, Ops
+from minicnn.backend.select import get_ops
 from minicnn.errors import DeviceError
 
 ALL = [function for functions in OPS.values() for function in functions]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn.shapes import window_output
-from tests.kernels import naive
-from tests.kernels.harness import call, compare, garbage, numeric_gradient
+from tests.helpers import naive
+from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 # name: x (N, H, W, C), window, stride, padding, ceil

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels import naive
-from tests.kernels.harness import call, compare
+from tests.helpers import naive
+from tests.helpers.harness import call, compare
 from tests.tolerances import assert_close
 
 PAPER = {"lr": 0.01, "momentum": 0.9, "decay": 0.0005}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.errors import ConfigError
 from minicnn.kernels.cpu import conv, tile
 from tests.kernels.test_conv import LARGE, SMALL, Case

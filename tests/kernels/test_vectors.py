@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.vectors import LANES, fetch, fetch_to_write, load, power, select, splat, sqrt, store
 from tests.tolerances import assert_close

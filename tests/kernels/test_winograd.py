@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.kernels.cpu import conv, winograd, winograd_weights
 from minicnn.models.alexnet import alexnet
 from tests.tolerances import assert_close

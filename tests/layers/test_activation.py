@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicnn.gradcheck import check_layer
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.base import Context
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 
 
 @pytest.mark.parametrize("kind", [ReLU, Tanh])

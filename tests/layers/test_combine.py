@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.combine import Add, Concat, Flatten
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 
 
 @settings(max_examples=10)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import get_ops
-from minicnn.gradcheck_cases import LAYERS
+from minicnn.backend.select import get_ops
+from minicnn.gradcheck.cases import LAYERS
 from minicnn.layers.base import Context
 from minicnn.rng import purpose_id
 from tests.tolerances import assert_close

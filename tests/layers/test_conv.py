@@ -11,7 +11,7 @@ from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.conv import Conv2d
 from tests.cuda_emulator.device import extent
-from tests.layers.strategies import must_pass, windows
+from tests.helpers.strategies import must_pass, windows
 from tests.tolerances import assert_close
 
 

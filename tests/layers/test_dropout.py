@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.dropout import Dropout
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 
 
 @settings(max_examples=15)

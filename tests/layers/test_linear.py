@@ -11,7 +11,7 @@ from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.linear import Linear
 from tests.cuda_emulator.device import extent
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 
 
 @settings(max_examples=20)

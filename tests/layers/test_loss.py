@@ -11,7 +11,7 @@ from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
 from minicnn.layers.loss import SoftmaxCrossEntropy
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.lrn import LRN, LRNWithin
-from tests.layers.strategies import must_pass
+from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
 constants = st.fixed_dictionaries({"n": st.sampled_from([1, 3, 5, 9]), "k": st.sampled_from([1.0, 2.0]),

@@ -12,7 +12,7 @@ from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
 from minicnn.layers.pool import AvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import extent
-from tests.layers.strategies import must_pass, windows
+from tests.helpers.strategies import must_pass, windows
 
 
 @settings(max_examples=20)

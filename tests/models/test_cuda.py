@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.data.procedural import procedural_sets
 from minicnn.models import reduced_alexnet
 from minicnn.param import layer_of

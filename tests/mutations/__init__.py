@@ -1,10 +1,11 @@
 """Small, named mistakes, one for every way in which people get these operations wrong. tests/test_mutations.py must
 see every one of them.
 
-One file per kind of layer, as everywhere; ways.py holds what a mutation is.
+One file per kind of layer, as everywhere; mutate.py holds what a mutation is.
 """
 
-from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, lrn, pool, scaling, sgd
+from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, loss_scale, lrn, pool, sgd
 
-MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, dropout, combine, loss, scaling, sgd, augment)
+MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, dropout, combine, loss, loss_scale, sgd,
+                                     augment)
              for mutation in module.MUTATIONS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, afterwards, instead
+from tests.mutations.mutate import Mutation, afterwards, instead
 
 MUTATIONS = [
     Mutation("relu: everything passes backward", "relu", {

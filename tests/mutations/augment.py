@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, option
+from tests.mutations.mutate import Mutation, option
 
 MUTATIONS = [
     Mutation("augment: mean not subtracted", "augment", {"augment_forward": option("mean", np.zeros_like)}, True),

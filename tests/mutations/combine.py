@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, arguments, instead
+from tests.mutations.mutate import Mutation, arguments, instead
 
 
 def only_first(op, ops):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, added, arguments, flipped, option, shifted, turned, without_last, written
+from tests.mutations.mutate import Mutation, added, arguments, flipped, option, shifted, turned, without_last, written
 
 
 def first_group_only(op, ops):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, option
+from tests.mutations.mutate import Mutation, option
 
 
 def both_dropouts(change: Callable) -> dict[str, Callable]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations.ways import Mutation, added, arguments, option, turned, without_last, written
+from tests.mutations.mutate import Mutation, added, arguments, option, turned, without_last, written
 
 MUTATIONS = [
     Mutation("linear: x w^T in forward", "linear_square", {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, afterwards, arguments, instead, option
+from tests.mutations.mutate import Mutation, afterwards, arguments, instead, option
 
 
 def without_onehot(probs, labels, dx, *, scale, loss_scale=None):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, added, option
+from tests.mutations.mutate import Mutation, added, option
 
 
 def lrn_backward(forward: str, formula: Callable) -> Callable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, added, afterwards, arguments, option, without_last
+from tests.mutations.mutate import Mutation, added, afterwards, arguments, option, without_last
 
 
 def scatter(dy, index, dx, kernel, stride, pads, add: bool = True) -> None:

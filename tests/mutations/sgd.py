@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.ways import Mutation, instead, option
+from tests.mutations.mutate import Mutation, instead, option
 
 
 def rate_outside(w, dw, v, *, lr, momentum, decay, loss_scale=None):

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from minicnn.backend.crossing import Crossing
+from minicnn.backend.interconnect import Crossing
 from minicnn.parallel import comm as comm_module
 from minicnn.parallel.launch import launch
 

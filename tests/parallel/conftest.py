@@ -6,7 +6,7 @@ from minicnn.backend.cpu import set_threads
 from minicnn.data.elpv import MissingPackageError
 from minicnn.data.source import open_data
 from minicnn.kernels.cpu import threads
-from tests.parallel import twenty_steps
+from tests.parallel import mpi_steps as twenty_steps
 
 
 @pytest.fixture(autouse=True, scope="package")

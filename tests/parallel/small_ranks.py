@@ -14,8 +14,8 @@ import time
 from minicnn.backend.cpu import set_threads
 from minicnn.errors import MinicnnError
 from minicnn.parallel.launch import launch
-from minicnn.parallel.net import SCHEMES
-from tests.train.small_run import small_net, small_trainer
+from minicnn.parallel.parallel_net import SCHEMES
+from tests.helpers.small_run import small_net, small_trainer
 
 
 def train(comm, run_dir: str, settings: dict):

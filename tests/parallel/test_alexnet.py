@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from minicnn.models.alexnet import alexnet
-from minicnn.parallel.local import run_local
+from minicnn.parallel.threads import run_local
+from tests.parallel.mpi_steps import COUNT, LR, twenty_steps
 from tests.parallel.test_mpi import MPIEXEC, ROOT, needs_mpi
-from tests.parallel.test_split import compare
-from tests.parallel.twenty_steps import COUNT, LR, twenty_steps
+from tests.parallel.test_partition import compare
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_twenty_steps(photographs, scheme, dtype):
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_twenty_steps_under_mpiexec(photographs, scheme):
     """Processes end with the bits of threads, which the test before compares with the network on one rank."""
-    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.twenty_steps", scheme], cwd=ROOT,
+    done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.mpi_steps", scheme], cwd=ROOT,
                           capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     threads = run_local(2, lambda comm: twenty_steps(comm, scheme), timeout=300)[0]

@@ -13,7 +13,7 @@ import pytest
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel import comm as comm_module
 from minicnn.parallel.comm import RankError
-from minicnn.parallel.local import run_local
+from minicnn.parallel.threads import run_local
 from tests.parallel.collectives import check_collectives
 
 
@@ -86,7 +86,7 @@ def test_rank_0_that_hangs_ends_the_process():
     """The others cannot return to whoever called: the process says what happened and ends."""
     program = """
 import threading
-from minicnn.parallel import local
+from minicnn.parallel import threads as local
 local.GRACE = 0.5
 
 def body(comm):

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from minicnn.backend.cpu import set_threads
-from minicnn.train.checkpoint import load_checkpoint
-from tests.train.small_run import load_example, save_tree
+from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.small_run import load_example, save_tree
 
 
 @pytest.fixture(scope="module")

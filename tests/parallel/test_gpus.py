@@ -12,15 +12,15 @@ import threading
 import numpy as np
 import pytest
 
-from minicnn.backend import cuda_loader
-from minicnn.backend.crossing import Crossing
-from minicnn.backend.ops import get_ops
+from minicnn.backend.cuda import device as cuda_device
+from minicnn.backend.interconnect import Crossing
+from minicnn.backend.select import get_ops
 from minicnn.models.alexnet import reduced_alexnet
-from minicnn.parallel.local import run_local
 from minicnn.parallel.nccl import nccl_is_there
-from tests.graphs import images
+from minicnn.parallel.threads import run_local
+from tests.helpers.graphs import images
 from tests.parallel.test_mpi import MPIEXEC, ROOT, locally, mpiexec, needs_mpi, same_checkpoints
-from tests.parallel.test_split import compare
+from tests.parallel.test_partition import compare
 
 
 class Stream(threading.local):
@@ -101,7 +101,7 @@ def test_the_host_needs_nothing_of_this():
 @pytest.fixture
 def gpus():
     """How many GPUs there are."""
-    if reason := cuda_loader.why_not():
+    if reason := cuda_device.why_not():
         pytest.skip(reason)
     import cupy
 

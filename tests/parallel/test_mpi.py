@@ -18,11 +18,11 @@ import pytest
 
 from minicnn.errors import ConfigError
 from minicnn.parallel.launch import launch, started_ranks
-from minicnn.parallel.local import run_local
-from minicnn.train.checkpoint import load_checkpoint
-from minicnn.train.metrics import read_metrics
+from minicnn.parallel.threads import run_local
+from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.metrics import read_metrics
+from tests.helpers.small_run import save_tree
 from tests.parallel import small_ranks
-from tests.train.small_run import save_tree
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 if not MPIEXEC.exists():

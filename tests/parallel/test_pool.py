@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from minicnn.backend.ops import get_ops
+from minicnn.backend.select import get_ops
 from minicnn.kernels.cpu import threads
-from minicnn.parallel.local import run_local
+from minicnn.parallel.threads import run_local
 
 
 @pytest.fixture

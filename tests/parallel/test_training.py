@@ -10,13 +10,13 @@ import pytest
 
 from minicnn.data.procedural import procedural_sets
 from minicnn.parallel.comm import RankError
-from minicnn.parallel.local import run_local
-from minicnn.parallel.net import SCHEMES
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.parallel.threads import run_local
 from minicnn.train import loop
-from minicnn.train.checkpoint import load_checkpoint
-from minicnn.train.metrics import read_metrics
+from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.metrics import read_metrics
+from tests.helpers.small_run import small_net, small_trainer
 from tests.parallel.training import displacement
-from tests.train.small_run import small_net, small_trainer
 
 START = {name: param.data.copy() for name, param in small_net().params.items()}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.parallel.local import run_local
-from minicnn.parallel.net import SCHEMES
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.parallel.threads import run_local
 from minicnn.train.sgd import SGD
 
 

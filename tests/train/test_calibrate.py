@@ -7,9 +7,9 @@ import pytest
 
 from minicnn.errors import ConfigError
 from minicnn.train.calibrate import calibrate
-from minicnn.train.checkpoint import load_checkpoint
-from tests.graphs import images, small
-from tests.train.small_run import small_net, small_recipe, small_trainer
+from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.graphs import images, small
+from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
 WANTED = {"conv1": 3.0, "fc2": 1.0, "fc3": 0.2}
 

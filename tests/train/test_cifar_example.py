@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.train.small_run import load_example, save_tree
+from tests.helpers.small_run import load_example, save_tree
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from minicnn.data.source import open_data
 from minicnn.train.loop import Trainer
-from tests.train.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
+from tests.helpers.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
 
 
 @pytest.fixture(scope="module")

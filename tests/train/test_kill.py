@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from minicnn.train.checkpoint import load_checkpoint
-from tests.train.small_run import save_tree
+from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.small_run import save_tree
 from tests.train.test_loop import log, state
 
-PROGRAM, EXAMPLE = Path(__file__).with_name("small_run.py"), Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+PROGRAM, EXAMPLE = Path(__file__).parents[1] / "helpers/small_run.py", Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
 KILLS = 30
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 

@@ -11,13 +11,13 @@ from minicnn.data.augment import Augment
 from minicnn.data.dataset import ImageError
 from minicnn.data.procedural import procedural_sets
 from minicnn.errors import CheckpointError, ConfigError, DataError
-from minicnn.train.checkpoint import load_checkpoint
 from minicnn.train.loop import DivergedError, Trainer
-from minicnn.train.memory import check_memory
-from minicnn.train.metrics import read_metrics
+from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.schedule import Constant
+from minicnn.train.watch.memory import check_memory
 from minicnn.visualize.report import draw_progress
-from tests.train.small_run import small_net, small_recipe, small_trainer
+from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
 
 def state(path):
@@ -155,7 +155,7 @@ def test_metrics_that_cannot_be_written_end_the_run_with_a_sentence(tmp_path, mo
     def full(self):
         raise OSError(28, "No space left on device", str(self.path))
 
-    monkeypatch.setattr("minicnn.train.metrics.MetricsLog.position", full)
+    monkeypatch.setattr("minicnn.train.runs.metrics.MetricsLog.position", full)
     with pytest.raises(ConfigError, match="metrics.jsonl: cannot be written: No space left on device; make room"):
         small_trainer(tmp_path / "run", images=16).fit(1)
 
@@ -271,7 +271,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
 def test_memory_is_compared_before_the_first_step(tmp_path, monkeypatch):
     trainer = small_trainer(tmp_path / "run")
     needed = trainer.net.memory(8)
-    monkeypatch.setattr("minicnn.train.memory.free_memory", lambda: needed - 1)
+    monkeypatch.setattr("minicnn.train.watch.memory.free_memory", lambda: needed - 1)
     with pytest.raises(ConfigError, match="batch 8 needs .* a batch of 4 would fit"):
         trainer.fit(1)
     assert not trainer.run_dir.exists()

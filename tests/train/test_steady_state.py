@@ -11,8 +11,8 @@ import pytest
 
 from minicnn.builder import Builder
 from minicnn.data.augment import Augment
+from minicnn.data.input import Feed
 from minicnn.data.loader import Batch
-from minicnn.train.feed import Feed
 from minicnn.train.sgd import SGD
 
 BATCH, SIZE = 32, 40

@@ -11,14 +11,14 @@ import pytest
 
 from minicnn.errors import ConfigError, DataError, DeviceError
 from minicnn.train import loop
-from minicnn.train.checkpoint import load_checkpoint
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.metrics import Tally
+from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
 from minicnn.train.step import READ_EVERY, RecordedStep, Step, step_for
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import emulated_ops
-from tests.train.small_run import small_net, small_recipe, small_trainer
+from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
 BATCH, CLASSES = 4, 4
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from minicnn.builder import Builder
 from minicnn.data.procedural import procedural_sets
-from minicnn.train.evaluate import Evaluation
+from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train.loop import METRICS
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from minicnn.cores import available_cores
+from minicnn.data.pixel_stats import PixelSums
 from minicnn.data.prepare.layout import Source, open_source
 from minicnn.data.prepare.report import LEFT_OUT, Row, in_words, write_report
 from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards, write_tensors
@@ -30,7 +31,6 @@ from minicnn.data.prepared import (
     write_summary,
 )
 from minicnn.data.statistics import statistics_of
-from minicnn.data.sums import PixelSums
 from minicnn.errors import ConfigError, DataError
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}

@@ -25,11 +25,11 @@ from PIL import Image
 
 from minicnn.data.dataset import ImageError
 from minicnn.data.images import examine
+from minicnn.data.pixel_stats import PixelSums
 from minicnn.data.prefetch import prefetched
 from minicnn.data.prepare.layout import Photo
 from minicnn.data.prepare.report import damage, oddities
 from minicnn.data.prepared import UNFINISHED, shard_name
-from minicnn.data.sums import PixelSums
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one

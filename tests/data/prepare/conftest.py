@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tests.data import ilsvrc
 from tests.data.prepare.preparing import prepared
+from tests.helpers import ilsvrc
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,9 +8,9 @@ import pytest
 from minicnn.data.prepare import run
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, DataError
-from tests.data import ilsvrc
 from tests.data.prepare.preparing import prepared
-from tests.data.trees import tree
+from tests.helpers import ilsvrc
+from tests.helpers.trees import tree
 
 
 def cut(path, to):

@@ -13,8 +13,8 @@ import time
 import pytest
 from PIL import Image
 
-from tests.data import ilsvrc
-from tests.data.trees import picture
+from tests.helpers import ilsvrc
+from tests.helpers.trees import picture
 
 KILLS = 30
 IMAGES, SHARDS = 96, 17                            # 16 shards of train, one of val

@@ -9,8 +9,8 @@ import pytest
 from minicnn.data.prepare import labels
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
-from tests.data import ilsvrc
 from tests.data.prepare.preparing import DIFFERS, contents, prepared
+from tests.helpers import ilsvrc
 
 
 def test_numbers_alone_are_refused(tmp_path):

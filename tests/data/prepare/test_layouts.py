@@ -16,9 +16,9 @@ from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
 from minicnn.errors import DataError
-from tests.data import ilsvrc
 from tests.data.prepare.preparing import DIFFERS, SIZE, contents, prepared, report
-from tests.data.trees import tree
+from tests.helpers import ilsvrc
+from tests.helpers.trees import tree
 
 SHARED = Path(os.environ.get("MINICNN_SHARED", "")) / "data" / "cats-dogs.tar"
 
@@ -132,9 +132,9 @@ def test_prepared_equals_the_folder_it_came_from(tmp_path, mini):
 
 def test_training_on_shards_is_training_on_the_folder(tmp_path):
     """The same weights, bit for bit."""
-    from minicnn.train.checkpoint import load_checkpoint
     from minicnn.train.loop import Trainer
-    from tests.train.small_run import small_net, small_recipe
+    from minicnn.train.runs.checkpoint import load_checkpoint
+    from tests.helpers.small_run import small_net, small_recipe
 
     tree(tmp_path / "folder" / "train", {"a": 9, "b": 8}, ".jpg")
     tree(tmp_path / "folder" / "val", {"a": 3, "b": 3}, ".jpg", first=50)

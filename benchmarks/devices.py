@@ -1,0 +1,105 @@
+"""Where the arrays of a benchmark lie: in the machine's memory, or on a GPU. Both sides read the same ones."""
+
+from __future__ import annotations
+
+import sys
+
+import limits
+import numpy as np
+
+PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and numbers of its copy: neither fits a cache
+
+
+class Host:
+    """The machine's memory: an array of ours and a tensor of PyTorch's share it without a copy."""
+
+    device = "cpu"
+    name = staticmethod(limits.machine)
+
+    @staticmethod
+    def limits(threads: int) -> tuple[str, dict]:
+        """Whose matrix product it is, and for "sgemm" and "copy" (GFLOP or GB of one call, the call)."""
+        whose, *product = limits.sgemm(threads)
+        return whose, {"sgemm": product, "copy": limits.copy(threads)}
+
+    @staticmethod
+    def number(torch):
+        """What PyTorch's convolutions are given."""
+        return torch.float32
+
+    @staticmethod
+    def tensor(tensor):
+        """The tensor, where this place is."""
+        return tensor
+
+    @staticmethod
+    def array(tensor):
+        """The same memory as an array of ours; the tensor must be contiguous."""
+        return tensor.detach().numpy()
+
+    @staticmethod
+    def to_host(array) -> np.ndarray:
+        """A tensor or an array of ours, as NumPy's."""
+        return array.detach().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+    @staticmethod
+    def finish() -> None:
+        """Wait until everything begun is done."""
+
+
+class Gpu:
+    """The first GPU, for CuPy and PyTorch alike.   precision: that of matrix products, as in backend/cuda.py."""
+
+    device = "cuda"
+
+    def __init__(self, torch, precision: str):
+        from minicnn.backend.cuda.device import why_not
+
+        if reason := why_not() or (None if torch.cuda.is_available() else "this PyTorch was built without CUDA"):
+            sys.exit(f"error: this benchmark needs an NVIDIA GPU: {reason}")
+        import cupy
+
+        self.cupy, self.torch, self.precision = cupy, torch, precision
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.benchmark = True               # it may choose its fastest way for every shape
+        self.finish = torch.cuda.synchronize               # everything on the device, whoever began it
+
+    def number(self, torch):
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+
+    def tensor(self, tensor):
+        return tensor.to(self.device)
+
+    def array(self, tensor):
+        return self.cupy.from_dlpack(tensor.detach())
+
+    def to_host(self, array) -> np.ndarray:
+        return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)
+
+    def recorded(self, function, times: int):
+        """So many calls of PyTorch's, as one CUDA graph; the result replays it."""
+        side = self.torch.cuda.Stream()
+        side.wait_stream(self.torch.cuda.current_stream())
+        with self.torch.cuda.stream(side):                  # as PyTorch wants it: warm, on another stream
+            for _ in range(3):
+                function()
+        self.torch.cuda.current_stream().wait_stream(side)
+        graph = self.torch.cuda.CUDAGraph()
+        with self.torch.cuda.graph(graph):
+            for _ in range(times):
+                function()
+        return graph.replay
+
+    def name(self) -> str:
+        """As results are filed under it: "NVIDIA H100 80GB HBM3"."""
+        return self.torch.cuda.get_device_name()
+
+    def limits(self, threads: int) -> tuple[str, dict]:
+        """As Host's: PyTorch's matrix product in this precision, and a copy on the device."""
+        number = {"device": self.device, "dtype": self.number(self.torch)}
+        a, b = (self.torch.randn(PRODUCT, PRODUCT, **number) for _ in range(2))
+        out = self.torch.empty_like(a)
+        x = self.torch.zeros(COPIED, device=self.device)
+        y = self.torch.empty_like(x)
+        return "PyTorch", {"sgemm": (2e-9 * PRODUCT**3, lambda: self.torch.mm(a, b, out=out)),
+                           "copy": (8e-9 * COPIED, lambda: y.copy_(x))}

@@ -1,0 +1,145 @@
+"""Launching kernels of kernels/cuda, with every argument checked: what the operations in ops.py are written with.
+
+CuPy passes a kernel whatever it is given: the wrong number of arguments, an empty grid as one block. So `launch` checks
+each argument against the kernel's own parameters, read from its text (source.kernels, arguments.py).
+
+A device is small: empty, zeros, from_host, upload, to_host, owns, compile, function, launch, record, mark; shared, the
+bytes of shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
+(device.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from minicnn.backend.cuda import source
+from minicnn.backend.cuda.arguments import LARGEST, checker
+from minicnn.backend.ops import address
+from minicnn.errors import ShapeError
+
+THREADS = 256               # a block, where nothing else asks for another number
+VECTOR_BYTES = 16
+FLOAT32 = np.dtype(np.float32)
+NAMES = {np.dtype(name): name for name in source.REAL}         # what str(dtype) takes long to say
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def aligned(size: int, to: int = 256) -> int:
+    return ceil_div(size, to) * to
+
+
+class Recording:
+    """Launches that run anew with each call, and the arrays that they know by address."""
+
+    def __init__(self, replay: Callable[[], None], arrays: list):
+        self._replay, self._arrays = replay, arrays
+
+    def __call__(self) -> None:
+        self._replay()
+
+
+class Launcher:
+    """The kernels of one device, compiled when they are first launched, and memory for those that need some.
+
+    products: what the tensor cores read, "Tf32", "Bf16" or "Fp16" (gemm.cuh).
+    """
+
+    def __init__(self, device, products: str):
+        self.device, self.products = device, products
+        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, options) -> function
+        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype) -> of its arguments
+        self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> what was compiled
+        self._own = threading.local()                               # ranks that are threads have a stream each
+
+    def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0,
+               options: tuple[str, ...] = ()) -> None:
+        """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
+
+        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, also for a
+        Divisor, a dict for a struct. The number type is that of the first array that the kernel declares as T.
+        shared: bytes of shared memory.   options: of the compiler, for a file of which there are several.
+        """
+        grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
+        parameters = source.kernels(file)[kernel]
+        if len(arguments) != len(parameters):
+            raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
+        real = next((value.dtype for value, parameter in zip(arguments, parameters, strict=True)
+                     if parameter.type == "T" and parameter.pointer and value is not None), FLOAT32)
+        real = NAMES.get(real) or str(real)
+        checks = self._checks(file, kernel, real)
+        checked = tuple([check(value) for check, value in zip(checks, arguments, strict=True)])
+        if 0 in grid:
+            return
+        if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
+            raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
+                             "memory is more than a GPU takes; use a smaller batch or smaller layers")
+        self.device.launch(self._function(file, kernel, real, options), grid, block, checked, shared)
+        recorded = getattr(self._own, "recorded", None)
+        if recorded is not None:
+            recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
+
+    def record(self, function: Callable[[], None]) -> Recording:
+        """What `function` launches, to be run by calling the result: the whole at the cost of one launch.
+
+        A device records addresses. So every array is kept with them, lest another one take its place.
+        """
+        self._own.recorded = arrays = []
+        try:
+            replay = self.device.record(function)
+        finally:
+            self._own.recorded = None
+
+        return Recording(replay, list({id(array): array for array in arrays}.values()))
+
+    def _checks(self, file: str, kernel: str, real: str) -> list[Callable]:
+        """What checks the kernel's arguments."""
+        key = (file, kernel, real)
+        if key not in self._checkers:
+            self._checkers[key] = [checker(kernel, parameter, real, self.device.owns)
+                                   for parameter in source.kernels(file)[kernel]]
+        return self._checkers[key]
+
+    def _function(self, file: str, kernel: str, real: str, options: tuple[str, ...]):
+        key, module = (file, kernel, real, options), (file, real, options)
+        if key not in self._functions:
+            if module not in self._modules:
+                text = source.source(file)
+                self._modules[module] = self.device.compile(file, text, source.options(text, real, self.products,
+                                                                                            options))
+            self._functions[key] = self.device.function(self._modules[module], kernel)
+        return self._functions[key]
+
+    def arrays_in(self, work, shapes: list[tuple[int, ...]], dtype) -> list:
+        """Arrays of these shapes one after the other in `work` (uint8), or in new memory where it is None."""
+        sizes = [aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes]
+        if work is None:
+            work = self.device.empty((sum(sizes),), "uint8")
+        starts = np.cumsum([0, *sizes])
+        return [work[start:start + prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+                for start, shape in zip(starts.tolist(), shapes, strict=False)]
+
+    def scratch(self, shapes: list[tuple[int, ...]], dtype) -> list:
+        """The same in memory that each thread keeps, for operations that are given none; it grows, and then stays."""
+        needed = sum(aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
+        memory = getattr(self._own, "scratch", None)
+        if memory is None or memory.size < needed:
+            memory = self._own.scratch = self.device.empty((needed,), "uint8")
+        return self.arrays_in(memory, shapes, dtype)
+
+    def each(self, file: str, kernel: str, n: int, *arguments) -> None:
+        """A kernel that walks over n numbers, 16 bytes to a thread."""
+        self.launch(file, kernel, ceil_div(n, THREADS * 4), arguments)
+
+    @staticmethod
+    def packs(channels: int, *arrays) -> int:
+        """1 where rows of so many channels can be read 16 bytes at a time in all these arrays, else 0."""
+        given = [array for array in arrays if array is not None]
+        fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
+        return int(fits and all(address(array) % VECTOR_BYTES == 0 for array in given))

@@ -1,0 +1,137 @@
+"""From kernels/cuda/*.cu to cubins: the text with its headers in place, what its kernels take, and NVRTC.
+
+CuPy's traps that concern compiling are met here. It keeps compiled kernels by their text, but an edited header is not
+part of that text, so headers are written into it first. And it does not check what a kernel is passed: parameters are
+read from the text, and launcher.py checks every argument against them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.errors import DeviceError
+
+# What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
+OPTIONS = ("-std=c++17",)
+# What CuPy 14.2 adds when it compiles (cupy/cuda/compiler.py), besides paths to headers, of which we need none.
+CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
+HOPPER = "-arch=sm_90a"     # the H100's and H200's own instructions, which exist on no GPU before or after
+REAL = {"float32": "float", "float64": "double"}
+DIVISOR = np.dtype([("by", "u4"), ("magic", "u4"), ("shift", "u4")])                 # see common.cuh
+TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64,
+         "Divisor": DIVISOR}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel. type: of a number, or of what the pointer points to; T is the file's number type.
+    fields: name -> type, in order, where the parameter is a struct."""
+
+    name: str
+    type: str
+    pointer: bool = False
+    const: bool = False
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def dtype(self, real: str) -> np.dtype:
+        """What NumPy calls the type, `real` being float32 or float64."""
+        if self.fields:
+            return np.dtype([(name, real if kind == "T" else TYPES[kind]) for name, kind in self.fields])
+        return np.dtype(real if self.type == "T" else TYPES[self.type])
+
+
+def files() -> list[str]:
+    """The names of the kernel files: "activation", "augment" ..."""
+    folder = resources.files("minicnn.kernels") / "cuda"
+    return sorted(path.name.removesuffix(".cu") for path in folder.iterdir() if path.name.endswith(".cu"))
+
+
+@cache
+def source(name: str) -> str:
+    """The text of kernels/cuda/<name>.cu with its headers in place; messages keep the files' line numbers."""
+    done: set[str] = set()
+
+    def text_of(file: str) -> str:
+        lines = [f'#line 1 "{file}"']
+        text = (resources.files("minicnn.kernels") / "cuda" / file).read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines(), 1):
+            header = re.match(r'\s*#include "(.+)"', line)
+            if header and header[1] not in done:
+                done.add(header[1])
+                lines += [text_of(header[1]), f'#line {number + 1} "{file}"']
+            elif not header and line.strip() != "#pragma once":
+                lines.append(line)
+            else:
+                lines.append("")
+        return "\n".join(lines)
+
+    return text_of(f"{name}.cu") + "\n"
+
+
+def options(text: str, dtype: str, products: str = "Tf32", more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The compiler's options for a file's text in one number type. products: what its tensor cores read, if any.
+    more: those of a launch (gemm_tiling.Product.options)."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []), *more)
+
+
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
+_STRUCT = re.compile(r"^struct (\w+) \{\s*\n(.*?)^\};", re.M | re.S)
+_FIELDS = re.compile(r"^\s*(int|unsigned|float|T|Divisor) ([\w, ]+);", re.M)
+_PARAMETER = re.compile(r"(const )?(\w+)(\*)?\s*(\w+)")
+
+
+@cache
+def kernels(name: str) -> dict[str, list[Parameter]]:
+    """Kernel -> its parameters, for one file. Raises DeviceError for a type that TYPES does not know."""
+    text = re.sub(r"//.*", "", source(name))
+    structs = {struct: tuple((field.strip(), kind) for kind, names in _FIELDS.findall(body)
+                             for field in names.split(","))
+               for struct, body in _STRUCT.findall(text) if struct not in TYPES}
+    found = {}
+    for kernel, listed in _KERNEL.findall(text):
+        found[kernel] = []
+        for part in listed.split(","):
+            match = _PARAMETER.fullmatch(part.strip())
+            if not match or match[2] not in {"T", *TYPES, *structs}:
+                raise DeviceError(f"kernels/cuda/{name}.cu: {kernel} takes {part.strip()!r}; a parameter must be a "
+                                  f"struct of the file, or one of T, {', '.join(TYPES)}, or a pointer to one")
+            found[kernel].append(Parameter(match[4], match[2], bool(match[3]), bool(match[1]),
+                                           structs.get(match[2], ())))
+    return found
+
+
+def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
+    """A cubin in CuPy's folder of compiled kernels, made by NVRTC if it is not there yet.
+
+    Raises DeviceError with the compiler's messages.
+    """
+    nvrtc = import_module("cupy").cuda.nvrtc
+    options = (*options, *CUPY_ADDS)
+    key = hashlib.sha256(repr((text, options, nvrtc.getVersion())).encode()).hexdigest()[:32]
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+    path = folder / f"minicnn-{name}-{key}.cubin"
+    if path.exists():
+        return path
+    program = nvrtc.createProgram(text, f"{name}.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, options)
+        cubin = nvrtc.getCUBIN(program) + b"\0"            # CuPy takes the last byte for a string's end; it is a zero
+    except nvrtc.NVRTCError as error:
+        raise DeviceError(f"kernels/cuda/{name}.cu cannot be compiled with {' '.join(options)}: "
+                          f"{nvrtc.getProgramLog(program).strip()}") from error
+    finally:
+        nvrtc.destroyProgram(program)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:     # whole, or not there at all
+        file.write(cubin)
+    os.replace(file.name, path)
+    return path

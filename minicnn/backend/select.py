@@ -1,0 +1,46 @@
+"""Which backend a device name means: `get_ops("cpu")`, `get_ops("cuda:bf16")`, `get_ops("auto")`."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from minicnn.backend.ops import BACKENDS, Ops
+from minicnn.errors import DeviceError
+
+
+def get_ops(device: str = "auto") -> Ops:
+    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Made once for each GPU.
+
+    "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
+    "cuda:fp16" say how its matrix products round (backend/cuda/ops.py).
+
+    Raises DeviceError, with the reason and what to do, where the device cannot be used.
+    """
+    on_host = device.partition(":")[0] in ("reference", "cpu")
+    return _kept_ops(device, None if on_host else importlib.import_module("minicnn.backend.cuda.device").current_gpu())
+
+
+@cache
+def _kept_ops(device: str, gpu: int | None) -> Ops:
+    return make_ops(device)
+
+
+def make_ops(device: str) -> Ops:
+    """The same, made anew with each call."""
+    if device == "auto":
+        loader = importlib.import_module("minicnn.backend.cuda.device")
+        device = "cpu" if loader.why_not() else "cuda"
+    if device == "reference":
+        return Ops("reference", "minicnn.kernels.reference")
+    device, _, precision = device.partition(":")
+    if precision and device in ("reference", "cpu"):
+        raise DeviceError(f"device {device!r} computes in the precision of its arrays; one can be chosen for cuda "
+                          f"alone, as in cuda:{precision}")
+    if precision and device == "cuda":
+        return importlib.import_module("minicnn.backend.cuda.ops").make_ops(precision)
+    if device in BACKENDS and not precision:
+        module = {"cpu": "minicnn.backend.cpu", "cuda": "minicnn.backend.cuda.ops"}[device]
+        return importlib.import_module(module).make_ops()
+    raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
+                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")

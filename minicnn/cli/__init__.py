@@ -1,0 +1,1 @@
+"""The `minicnn` command; main.py says what it can do."""

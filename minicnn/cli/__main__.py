@@ -1,0 +1,7 @@
+"""python -m minicnn.cli"""
+
+import sys
+
+from minicnn.cli.main import main
+
+sys.exit(main())

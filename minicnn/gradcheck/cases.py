@@ -1,0 +1,171 @@
+"""What `minicnn gradcheck` checks: every kind of layer on shapes that find mistakes, and whole networks.
+
+Shapes are small enough for every element, and awkward on purpose: odd sizes, height unlike width, windows that overlap
+or hang over the edge, padding on one side only. LRN is checked with alpha = 1 first: at the paper's 1e-4 the term
+between channels is so small that a coarse check does not miss it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from minicnn.backend.ops import Ops
+from minicnn.builder import Builder
+from minicnn.errors import ConfigError
+from minicnn.gradcheck.check import Report, TensorCheck, check_layer, check_net
+from minicnn.graph import Net
+from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.base import Layer
+from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.conv import Conv2d
+from minicnn.layers.dropout import Dropout
+from minicnn.layers.linear import Linear
+from minicnn.layers.local import Local2d
+from minicnn.layers.loss import SoftmaxCrossEntropy
+from minicnn.layers.lrn import LRN, LRNWithin
+from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.models.alexnet import reduced_alexnet
+from minicnn.models.alexnet_variants import VARIANTS
+from minicnn.models.cifar import cifar_18pct, cifar_paper
+
+
+@dataclass
+class LayerCase:
+    """A layer, the shapes of its inputs, and further arguments of check_layer."""
+
+    make: Callable[[], Layer]
+    in_shapes: list[tuple[int, ...]]
+    options: dict = field(default_factory=dict)
+
+    def run(self, ops: Ops, **extent) -> Report:
+        """extent: how much is checked, `elementwise` and `coordinates` of check_layer."""
+        return check_layer(self.make(), self.in_shapes, ops=ops, **self.options, **extent)
+
+
+@dataclass
+class NetCase:
+    """A network in float64 by device name, the size of its input's values, and how much of it is checked."""
+
+    make: Callable[[str], Net]
+    input_std: float = 1.0
+    batch: int = 2
+    coordinates: int = 15
+    elementwise: int = 40
+
+    def run(self, device: str, on_row: Callable[[TensorCheck], None] | None = None) -> Report:
+        net = self.make(device)
+        generator = np.random.default_rng(0)
+        x = self.input_std * generator.standard_normal((self.batch, *net.input_shape))
+        scale_weights(net, x, generator)
+        labels = generator.integers(0, net.num_classes, self.batch)
+        return check_net(net, x, labels, elementwise=self.elementwise, coordinates=self.coordinates,
+                         on_row=on_row)
+
+
+def scale_weights(net: Net, x: np.ndarray, generator: np.random.Generator) -> None:
+    """Draw all weights anew so that the signal keeps its size through the layers, and the logits are near 1.
+
+    With N(0, 0.01) it fades from layer to layer, and the rounding of f hides the smallest gradients.
+    """
+    for name, param in net.params.items():
+        shape = param.data.shape
+        std = 0.5 if name.endswith(".b") else np.sqrt(2 / prod(shape[:-1]))
+        param.data[...] = net.ops.from_host(std * generator.standard_normal(shape))
+    net.params[f"{net.output}.w"].data[...] /= net.ops.to_host(net.forward(x)).std()
+
+
+def fork(device: str) -> Net:
+    """A small graph with everything a graph can have: forks, a sum, a concatenation, and a second, weighted loss."""
+    b = Builder((7, 6, 3), name="fork")
+    stem = b.conv("stem", 4, 3, padding=1)
+    left = b.relu("left", input=stem)
+    right = b.tanh("right", input=b.conv("conv", 4, 1, input=stem))
+    joined = b.concat("joined", [left, right, b.add("sum", [left, right, stem])])
+    b.maxpool("pool", 3, stride=2, ceil=True, input=joined)
+    b.lrn("norm", alpha=1.0)
+    b.flatten("flat")
+    b.linear("fc", 5)
+    b.relu("fc_relu")
+    b.dropout("drop", 0.3)
+    main = b.linear("out", 4)
+    b.flatten("side_flat", input=right)
+    b.linear("side", 4)
+    b.loss("side_loss", weight=0.3, train_only=True)
+    b.loss("loss", input=main)
+    return b.net(device=device, dtype="float64", output=main)
+
+
+LAYERS: dict[str, list[LayerCase]] = {
+    "conv": [
+        LayerCase(lambda: Conv2d(3, 4, 3), [(2, 5, 6, 3)]),
+        LayerCase(lambda: Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0, 2, 1), groups=2), [(2, 6, 5, 4)]),
+        LayerCase(lambda: Conv2d(2, 3, 5, stride=4, ceil=True), [(2, 10, 12, 2)]),      # hangs over, as in AlexNet
+        LayerCase(lambda: Conv2d(3, 4, 2, stride=3, bias=False), [(2, 7, 7, 3)]),        # pixels between the windows
+        LayerCase(lambda: Conv2d(4, 4, 3, padding=1, groups=4), [(1, 4, 5, 4)], {"relu": True}),
+    ],
+    "linear": [
+        LayerCase(lambda: Linear(7, 5), [(3, 7)]),
+        LayerCase(lambda: Linear(6, 6, bias=False), [(1, 6)]),
+        LayerCase(lambda: Linear(9, 8), [(4, 9)], {"relu": True}),
+    ],
+    "maxpool": [
+        LayerCase(lambda: MaxPool2d(3, stride=2), [(2, 7, 9, 3)]),                       # overlapping, as in AlexNet
+        LayerCase(lambda: MaxPool2d(2), [(2, 5, 4, 3)]),
+        LayerCase(lambda: MaxPool2d((3, 2), stride=(1, 2), padding=(1, 0, 1, 1)), [(2, 5, 5, 2)]),
+        LayerCase(lambda: MaxPool2d(3, stride=2, ceil=True), [(2, 6, 8, 2)]),
+    ],
+    "avgpool": [
+        LayerCase(lambda: AvgPool2d(3, stride=2), [(2, 7, 6, 3)]),
+        LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True), [(2, 6, 7, 2)]),
+        LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad=False), [(2, 6, 7, 2)]),
+    ],
+    "lrn": [
+        LayerCase(lambda: LRN(5, alpha=1.0), [(2, 3, 2, 11)]),
+        LayerCase(lambda: LRN(3, k=1.0, alpha=1.0, beta=0.5, groups=2), [(2, 3, 2, 10)]),
+        LayerCase(lambda: LRN(5, alpha=1.0, divide_alpha=True), [(2, 3, 3, 3)]),     # fewer channels than the window
+        LayerCase(lambda: LRN(), [(2, 3, 2, 11)]),                                   # the paper's constants
+    ],
+    "lrn_within": [
+        LayerCase(lambda: LRNWithin(3, alpha=1.0), [(2, 5, 4, 3)]),
+        LayerCase(lambda: LRNWithin(5, k=1.0, alpha=1.0, divide_alpha=True), [(2, 4, 3, 2)]),
+        LayerCase(lambda: LRNWithin(), [(1, 5, 6, 2)]),
+    ],
+    "relu": [LayerCase(ReLU, [(3, 4, 5, 2)])],
+    "tanh": [LayerCase(Tanh, [(3, 4, 5, 2)])],
+    "dropout": [
+        LayerCase(lambda: Dropout(0.5), [(4, 3, 3, 3)]),
+        LayerCase(lambda: Dropout(0.5), [(4, 9)], {"train": False}),
+        LayerCase(lambda: Dropout(0.3, inverted=True), [(4, 11)]),
+    ],
+    "concat": [LayerCase(Concat, [(2, 3, 4, 2), (2, 3, 4, 3), (2, 3, 4, 1)])],
+    "add": [LayerCase(Add, [(2, 3, 4, 2)] * 3)],
+    "flatten": [LayerCase(Flatten, [(2, 3, 4, 2)])],
+    "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
+    "loss": [LayerCase(SoftmaxCrossEntropy, [(4, 5)]), LayerCase(lambda: SoftmaxCrossEntropy(0.3), [(1, 7)])],
+}
+
+# AlexNet's input is 0..255 minus the mean; its LRN does next to nothing on values near 1.
+NETS: dict[str, NetCase] = {"fork": NetCase(fork, batch=3, elementwise=500)}
+NETS |= {("alexnet" if variant == "paper" else f"alexnet-{variant}"):
+         NetCase(lambda device, variant=variant: reduced_alexnet(variant, device=device, dtype="float64"), 50.0)
+         for variant in VARIANTS}
+NETS |= {
+    "cifar-paper": NetCase(lambda device: cifar_paper(input_size=12, device=device, dtype="float64")),
+    "cifar-18pct": NetCase(lambda device: cifar_18pct(input_size=12, device=device, dtype="float64")),
+}
+
+GROUPS = {"layers": list(LAYERS), "models": list(NETS), "all": [*LAYERS, *NETS]}
+
+
+def names(what: str) -> list[str]:
+    """The cases that a word of the command line stands for. Raises ConfigError for an unknown one."""
+    if what in GROUPS:
+        return GROUPS[what]
+    if what not in LAYERS and what not in NETS:
+        known = ", ".join([*GROUPS, *LAYERS, *NETS])
+        raise ConfigError(f"nothing to check is called {what!r}: expected one of {known}")
+    return [what]

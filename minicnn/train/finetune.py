@@ -1,0 +1,59 @@
+"""Beginning from another run's weights: fine-tuning.
+
+    Layers of the same name and shape are taken over; the output layer begins anew where the classes are others.
+    Layers whose rate is 0 (SGDRecipe.layer_lr) stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from minicnn.errors import CheckpointError
+from minicnn.param import layer_of
+from minicnn.train.runs.checkpoint import load_checkpoint
+
+
+def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
+    """Set the layers of `net` that a checkpoint holds, by name and shape; says in lines what matched and what not.
+
+    A layer is taken over whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
+    nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
+    """
+    theirs = load_checkpoint(path, parts=("params",)).params
+    head = [layer_of(name) for name in net.output_params]
+    taken, left = [], {}
+    for layer in net.layers_with_weights:
+        why = "a new head" if new_head and layer in head else _misfit(net, layer, theirs)
+        if why:
+            left[layer] = why
+        else:
+            taken.append(layer)
+    if not taken:
+        raise CheckpointError(f"{path}: none of its layers has the name and shape of one of {net.name!r}; expected a "
+                              "checkpoint of a similar net")
+    if not new_head and (wrong := [layer for layer in head if layer in left]):
+        raise CheckpointError(f"{path}: its output layer {wrong[0]!r} does not fit, {left[wrong[0]]}; add --new-head "
+                              "to begin that layer anew")
+    names = [name for name in net.params if layer_of(name) in taken]
+    for name in names:
+        net.params[name].data[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
+    numbers = sum(int(np.prod(theirs[name].shape)) for name in names)
+    lines = [f"{len(taken)} of {len(taken) + len(left)} layers, {numbers:,} numbers, from {path}: {', '.join(taken)}"]
+    return lines + [f"begins anew: {layer} ({why})" for layer, why in left.items()]
+
+
+def _misfit(net, layer: str, theirs: dict[str, np.ndarray]) -> str:
+    """Why a layer cannot be taken over, or ""."""
+    for name, param in net.params.items():
+        if layer_of(name) == layer:
+            if name not in theirs:
+                return f"{name} is not there"
+            if theirs[name].shape != tuple(param.data.shape):
+                return f"{name} is {_by(theirs[name].shape)} there, {_by(param.data.shape)} here"
+    return ""
+
+
+def _by(shape) -> str:
+    return " x ".join(map(str, shape))

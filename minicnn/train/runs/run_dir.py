@@ -1,0 +1,63 @@
+"""Run folders: where a new one goes, how an old one is found, and a net brought back from it for prediction.
+
+    runs/elpv-paper-1/    last.safetensors best.safetensors metrics.jsonl test.json curves.png conv1.png predictions.png
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minicnn.data.augment import Augment
+from minicnn.data.input import Feed
+from minicnn.errors import CheckpointError, ConfigError
+from minicnn.train.loop import BEST, LAST
+from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint
+
+
+def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
+    """A folder that does not exist yet, out/name or out/stem-1, -2 ...; it is not made here."""
+    if name is not None:
+        folder = Path(out) / name
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder} exists and is not empty; resume that run, or choose another name")
+        return folder
+    number = 1
+    while (Path(out) / f"{stem}-{number}").exists():
+        number += 1
+    return Path(out) / f"{stem}-{number}"
+
+
+def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
+    """What `which` means: a checkpoint, a run folder or a run in `out` (then `name` in it); "" is the newest run."""
+    if which:
+        for candidate in (Path(which), Path(out) / which):
+            if candidate.is_file():
+                return candidate
+            if candidate.is_dir():
+                return candidate / name
+        raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out}")
+    runs = sorted(Path(out).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise CheckpointError(f"no run to go on with: {out} holds no */{LAST}; start one, or name its folder")
+    return runs[-1].with_name(name)
+
+
+def read_settings(path: Path) -> dict:
+    """The metadata of a checkpoint: its recipe, seed, data and position, without the tensors."""
+    return load_checkpoint(path, parts=()).meta
+
+
+def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, Checkpoint]:
+    """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the checkpoint.
+
+    CheckpointError when it is of another net, or of other classes than `classes`.
+    """
+    saved = load_checkpoint(path, parts=("params", "data"))
+    saved.must_tell_apart(classes)
+    net.load_arrays(saved.params, str(path))
+    augment = Augment(**saved.meta["recipe"]["augment"])
+    return Feed(net, augment, saved.data["mean"]), saved
+
+
+__all__ = ["BEST", "LAST", "find_checkpoint", "new_run_dir", "read_settings", "restore"]

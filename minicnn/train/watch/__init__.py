@@ -1,0 +1,1 @@
+"""What watches over a run: progress, stalls, memory, signals, and diagnostics of the training itself."""

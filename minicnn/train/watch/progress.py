@@ -1,0 +1,79 @@
+"""What is seen while a run goes on: a bar with loss, images/s and time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from minicnn.train.watch.stall import StallMeter
+
+SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
+WORTH_SAYING = 0.02             # of the time: waiting for data
+
+
+class Progress:
+    """The steps of one epoch. `left` steps of the whole run are still to do after this epoch's."""
+
+    def __init__(self, title: str, steps: int, done: int, later: int, batch: int, show: bool = True):
+        self.title, self.steps, self.done, self.later, self.batch = title, steps, done, later, batch
+        self.pace = None                                # seconds a step, recent ones counting most
+        self._began, self._from = None, done            # the first step is not counted: it may compile kernels
+        self._last = self._printed = time.perf_counter()
+        self._bar = None
+        self._compiles = False
+        self.show = show
+        if show and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=steps, initial=done, desc=title, leave=False, dynamic_ncols=True,
+                             bar_format="{desc}  {percentage:3.0f} % |{bar}| {n_fmt}/{total_fmt} steps{postfix}")
+            self._bar.set_postfix_str("first step")
+
+    def compiling(self, kernel: str) -> None:
+        """A kernel is about to be compiled: each is named on the bar; a line elsewhere says it for all."""
+        text = "compiling kernels, once, for they are kept on disk"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{text}: {kernel}")
+        elif self.show and not self._compiles:
+            print(f"{self.title}  {text}", flush=True)
+        self._compiles = True
+
+    def step(self, loss: float, stalls: StallMeter | None = None) -> None:
+        """One step is done. loss: the last known.   stalls: how long it waited for data, shown where it matters."""
+        now = time.perf_counter()
+        taken, self._last = now - self._last, now
+        self.done += 1
+        if stalls is not None:
+            stalls.step(taken)
+        text = f"loss {loss:.4f}"
+        if self._began is None:
+            self._began, self._from = now, self.done
+        else:
+            self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
+            text += (f", {self.batch / self.pace:.0f} images/s, "
+                     f"{duration(self.pace * (self.steps - self.done + self.later))} left")
+            if stalls is not None and stalls.share > WORTH_SAYING:
+                text += f", {100 * stalls.share:.0f} % waiting for data ({stalls.reason()})"
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif self.show and now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            print(f"{self.title}  step {self.done}/{self.steps}, {text}", flush=True)
+
+    def rate(self) -> float | None:
+        """Images per second over these steps, without the first; None before there are two."""
+        if self.done <= self._from or self._began is None:
+            return None
+        return round((self.done - self._from) * self.batch / (self._last - self._began), 1)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """1:05, or 2:03:10."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

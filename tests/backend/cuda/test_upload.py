@@ -1,0 +1,114 @@
+"""Uploads beside a GPU that is behind: streams that are queues, run in any order that their events allow."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minicnn.backend.cuda import upload
+from minicnn.backend.cuda.upload import PLACES, Uploads
+
+
+class Machine:
+    """Two streams and what is queued on them. A step that is due runs when chance, or somebody who waits, says so."""
+
+    def __init__(self, seed: int):
+        self.chance, self.streams = random.Random(seed), []
+        machine = self
+
+        class Stream:
+            def __init__(self, non_blocking=False):
+                self.queue = []
+                machine.streams.append(self)
+
+            def record(self, event=None):
+                event = event or Event()
+                event.reached = reached = []
+                self.queue.append((lambda: True, lambda: reached.append(True)))
+                return event
+
+            def wait_event(self, event):                    # for what it is recorded as now
+                reached = event.reached
+                self.queue.append((lambda: reached, lambda: None))
+
+        class Event:
+            def __init__(self, block=False, disable_timing=False):
+                self.reached = [True]                       # before it is recorded nobody waits for it
+
+            def record(self, stream):
+                stream.record(self)
+
+            def synchronize(self):
+                while not self.reached:
+                    assert machine.run_one(), "nothing can run, and somebody waits"
+
+        class Array:
+            def __init__(self, shape, dtype):
+                self.cells = np.full(shape, 255, dtype)
+
+            def set(self, host, stream):
+                stream.queue.append((lambda: True, lambda: np.copyto(self.cells, host)))
+
+        self.compute = Stream()
+        self.cupy = SimpleNamespace(empty=Array, cuda=SimpleNamespace(
+            Stream=Stream, Event=Event, get_current_stream=lambda: self.compute, alloc_pinned_memory=bytearray))
+
+    def run_one(self) -> bool:
+        ready = [stream for stream in self.streams if stream.queue and stream.queue[0][0]()]
+        if ready:
+            self.chance.choice(ready).queue.pop(0)[1]()
+        return bool(ready)
+
+
+def seen_by_the_gpu(seed: int, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """What a kernel launched after each upload has read."""
+    machine, seen = Machine(seed), []
+    upload = Uploads(machine.cupy)
+    for batch in batches:
+        array = upload(batch)
+        machine.compute.queue.append((lambda: True, lambda array=array: seen.append(array.cells.copy())))
+        for _ in range(machine.chance.randrange(6)):
+            machine.run_one()
+    while machine.run_one():
+        pass
+    assert not any(stream.queue for stream in machine.streams)
+    return seen
+
+
+BATCHES = [np.full((3 if i % 7 == 6 else 4, 2), i, "u1") for i in range(20)]        # a short one now and then
+
+
+def is_right(seed: int) -> bool:
+    seen = seen_by_the_gpu(seed, BATCHES)
+    return len(seen) == len(BATCHES) and all(map(np.array_equal, seen, BATCHES))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_batch_arrives_whatever_runs_first(seed):
+    assert is_right(seed)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("place.used.synchronize()", "pass"), ("stream.wait_event(place.copied)", "pass"),
+    ("self._last.used.record(stream)", "pass"), ("place.copied.record(self._stream)", "place.copied.record(stream)")])
+def test_each_wait_is_needed(monkeypatch, old, new):
+    from pathlib import Path
+    text = Path(upload.__file__).read_text()
+    assert old in text
+    spoiled = {"__name__": "spoiled"}
+    exec(compile(text.replace(old, new), "spoiled", "exec"), spoiled)       # noqa: S102
+    monkeypatch.setitem(globals(), "Uploads", spoiled["Uploads"])
+    assert not all(is_right(seed) for seed in range(30))
+
+
+def test_memory_is_taken_once():
+    machine = Machine(0)
+    taken, empty = [], machine.cupy.empty
+    machine.cupy.empty = lambda *shape: taken.append(shape) or empty(*shape)
+    upload = Uploads(machine.cupy)
+    for i in range(10):
+        upload(np.full((4, 2), i, "u1"))
+    assert len(taken) == PLACES

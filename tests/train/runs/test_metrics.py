@@ -1,0 +1,55 @@
+"""Counting, and the file of JSON lines."""
+
+import json
+
+import numpy as np
+import pytest
+
+from minicnn.train.runs.metrics import MetricsLog, Tally, hits, majority, read_metrics
+
+
+def test_hits_against_sorting(rng):
+    scores = rng.integers(0, 6, size=(200, 12)).astype(np.float32)          # many ties
+    labels = rng.integers(0, 12, size=200)
+    order = np.argsort(-scores, axis=1, kind="stable")                      # the lower index first among equals
+    for k in (1, 3, 5, 12):
+        assert hits(scores, labels, k) == sum(label in row[:k] for label, row in zip(labels, order, strict=True))
+
+
+def test_tally_is_a_mean_over_images_and_can_be_stored(rng):
+    scores, labels = rng.normal(size=(30, 8)), rng.integers(0, 8, size=30)
+    whole, first = Tally(), Tally()
+    whole.add(1.0, scores[:10], labels[:10])
+    first.add(1.0, scores[:10], labels[:10])
+    second = Tally(**json.loads(json.dumps(first.state())))
+    for tally in (whole, second):
+        tally.add(4.0, scores[10:], labels[10:])
+    assert whole.result() == second.result()
+    assert whole.result()["loss"] == pytest.approx(3.0)
+    assert whole.result()["top1"] == pytest.approx((scores.argmax(axis=1) == labels).mean())
+
+
+def test_majority():
+    assert majority(np.array([0, 1, 1, 2, 1])) == 0.6
+
+
+def test_a_resumed_log_is_cut_to_what_the_checkpoint_knew(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl")
+    log.write({"step": 1})
+    keep = log.position()
+    log.write({"step": 2, "by": "the run that was killed"})
+    log.close()
+    with open(tmp_path / "m.jsonl", "ab") as file:
+        file.write(b'{"step": 3, "unfin')
+    assert [r["step"] for r in read_metrics(tmp_path / "m.jsonl")] == [1, 2]
+    log = MetricsLog(tmp_path / "m.jsonl", keep=keep)
+    log.write({"step": 2})
+    log.close()
+    assert (tmp_path / "m.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_what_is_not_a_number_is_not_written(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl")
+    with pytest.raises(ValueError, match="JSON"):
+        log.write({"loss": float("nan")})
+    log.close()
