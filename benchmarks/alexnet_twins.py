@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from devices import Host
 
+from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
-from minicnn.train.step import RecordedStep
+from minicnn.train.step import CapturedStep
 
 RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
@@ -50,11 +50,12 @@ def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
     return step
 
 
-def our_recorded_training(net: Net, images: np.ndarray, labels: np.ndarray) -> tuple[RecordedStep, Callable]:
+def our_recorded_training(net: Net, images: np.ndarray, labels: np.ndarray) -> tuple[CapturedStep, Callable]:
     """A step of ours as a GPU takes it, recorded once and replayed; nobody waits for it."""
     optimiser = SGD(net.params, decay=DECAY, **RECIPE)
     scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
-    step, x, ids = RecordedStep(net, optimiser, scale, Tally()), net.ops.from_host(images), np.arange(len(labels))
+    step = CapturedStep(net, optimiser, scale, RunningMetrics())
+    x, ids = net.ops.from_host(images), np.arange(len(labels))
     return step, lambda: step.run(x, labels, ids, epoch=0)
 
 

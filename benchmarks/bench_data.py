@@ -33,7 +33,7 @@ from minicnn.backend.cpu import make_ops, set_threads
 from minicnn.cores import available_cores
 from minicnn.data.augment import Augment
 from minicnn.data.images import decode, is_image_file
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.data.prepare.run import prepare
 from minicnn.data.procedural import draw_image
@@ -135,7 +135,7 @@ def steps(folder: Path, batch: int):
     """Two functions that take STEPS training steps: on batches from the shards, and on one batch that stays."""
     train, augment = open_data(folder).train, Augment(crop=CROP, colour="paper")
     statistics, net = measure(train), alexnet(num_classes=len(train.classes))
-    feed = Feed(net, augment, statistics.mean, statistics.pca)
+    feed = InputPipeline(net, augment, statistics.mean, statistics.pca)
     loader, sgd = Loader(train, batch, shuffle=True, drop_last=True), SGD(net.params, 1e-4)
 
     def endless():

@@ -51,15 +51,15 @@ def worker(scheme: str, ranks: int, threads: int, batch: int) -> None:
 
 def steps(net, batch: int, comm) -> None:
     rng = np.random.default_rng(0)
-    rows = net.own_rows(batch)
+    rows = net.ranks.local_rows(batch)
     x = rng.standard_normal((batch, *net.input_shape), np.float32)[rows] * 50
     labels = rng.integers(0, 1000, batch)[rows]
     sgd = SGD(net.params, 1e-4)
     update = 0.0
     while True:
-        go = sys.stdin.readline() if net.lead else ""
+        go = sys.stdin.readline() if net.ranks.is_main else ""
         if comm is not None:
-            go, _ = comm.tell(go)
+            go, _ = comm.broadcast_object(go)
         if not go:
             break
         began = time.perf_counter()
@@ -70,9 +70,9 @@ def steps(net, batch: int, comm) -> None:
         update = time.perf_counter() - before
         if comm is not None:
             comm.barrier()
-        if net.lead:
+        if net.ranks.is_main:
             print(time.perf_counter() - began, flush=True)
-    if net.lead:
+    if net.ranks.is_main:
         print(json.dumps({"sgd": update, "rows": comm.ledger.rows() if comm is not None else []}), flush=True)
 
 

@@ -75,7 +75,7 @@ def functions_of_dropout(torch, ops, place) -> dict[str, Callable]:
 def twenty(ops, function: Callable) -> Callable:
     """Twenty calls, recorded."""
     function()                                      # what has to be compiled is
-    return ops.record(lambda: [function() for _ in range(TIMES)])
+    return ops.capture(lambda: [function() for _ in range(TIMES)])
 
 
 def compiled(torch, way: str, function: Callable) -> Callable:

@@ -32,7 +32,7 @@ WARM, STEPS = 2, 5              # steps before any is looked at; of the others t
 class HostClock:
     """Time in seconds, on the processor."""
 
-    mark = staticmethod(time.perf_counter)
+    record_event = staticmethod(time.perf_counter)
 
     @staticmethod
     def seconds(first, last) -> float:
@@ -47,7 +47,7 @@ class GpuClock:
 
         self.cupy = cupy
 
-    def mark(self):
+    def record_event(self):
         event = self.cupy.cuda.Event()
         event.record()
         return event
@@ -76,7 +76,7 @@ def main() -> None:
     images, labels = batch_of(options.batch)
     bars = step_of(net, images, labels)
     title = f"{where(net.ops)}, {options.batch} images: {1e3 * bars[-1][-1]:.2f} ms layer by layer"
-    if net.ops.record is not None:
+    if net.ops.capture is not None:
         title += f", {1e3 * recorded_seconds(net, images, labels):.2f} ms replayed"
     print(f"step      {title}\npicture   {draw_timeline(bars, title, options.out)}")
 
@@ -92,9 +92,9 @@ def step_of(net, images, labels, clock=None) -> list[tuple]:
 
     def watched(name: str, kind: str, row: str, function):
         def call(*arguments):
-            begin = clock.mark()
+            begin = clock.record_event()
             function(*arguments)
-            marks.append((name, kind, row, begin, clock.mark()))
+            marks.append((name, kind, row, begin, clock.record_event()))
         return call
 
     for node in net.nodes:
@@ -122,10 +122,10 @@ def step_of(net, images, labels, clock=None) -> list[tuple]:
 def recorded_seconds(net, images, labels) -> float:
     """Median seconds of a step that is replayed."""
     clock, (_, step) = clock_of(net.ops), our_recorded_training(net, images, labels)
-    marks = [clock.mark()]
+    marks = [clock.record_event()]
     for _ in range(WARM + STEPS):
         step()
-        marks.append(clock.mark())
+        marks.append(clock.record_event())
     return statistics.median(clock.seconds(*pair) for pair in zip(marks[WARM:], marks[WARM + 1:], strict=False))
 
 

@@ -28,17 +28,18 @@ from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
+from minicnn.evaluate.metrics import majority
 from minicnn.models.alexnet import alexnet
 from minicnn.models.alexnet_variants import VARIANTS, knobs_of
 from minicnn.models.alexnet_variants import differences as variant_differences
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.parallel_net import SCHEMES
-from minicnn.train.finetune import take_over
+from minicnn.train.finetune import load_pretrained
 from minicnn.train.loop import BEST, LAST, METRICS, Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe, differences_in_words, steady_output_lr
 from minicnn.train.recipes import published
-from minicnn.train.runs.metrics import majority, training_minutes
+from minicnn.train.runs.metrics import training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
 from minicnn.train.runs.run_dir import find_checkpoint, new_run_dir, read_settings, restore
 from minicnn.train.schedule import Cosine
@@ -123,24 +124,24 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None, 
     stem = f"{splits.name}-{settings['variant']}"
     run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name, stem)
     begin = settings["init_from"] if checkpoint is None else None
-    begun = take_over(net, begin, settings["new_head"]) if begin else []
+    begun = load_pretrained(net, begin, settings["new_head"]) if begin else []
     if comm is not None:
         settings = {**settings, "ranks": comm.size}
         net = SCHEMES[settings["parallel"]](net, comm)
-        run_dir = Path(comm.tell(str(run_dir))[0])
+        run_dir = Path(comm.broadcast_object(str(run_dir))[0])
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=options.save_every, about=settings,
                       keep_statistics=True, tensorboard=options.tensorboard,
                       on_epoch=lambda: draw_progress(run_dir, title_of(settings, splits)))
     if checkpoint:
         trainer.resume(checkpoint)
-    if net.lead:
+    if net.ranks.is_main:
         introduce(settings, splits, net, recipe)
         for line in begun:
             say("begun from", line)
         from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""
         say("run", f"{run_dir}{from_there}")
     outcome = trainer.fit(settings["epochs"])
-    if not net.lead:
+    if not net.ranks.is_main:
         return run_dir, None
     if comm is not None:
         print(comm.ledger.table())

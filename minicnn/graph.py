@@ -20,13 +20,13 @@ from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeErro
 from minicnn.layers.base import Context
 from minicnn.param import Param, layer_of
 from minicnn.plan import Node, Plan
-from minicnn.ranks import OnlyRank
+from minicnn.ranks import SingleProcess
 from minicnn.rng import purpose_id
 
 LABELS = "labels"
 
 
-class Net(OnlyRank):
+class Net:
     """A network of layers.
 
     nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
@@ -42,6 +42,7 @@ class Net(OnlyRank):
             raise ConfigError(f"dtype must be float32 or float64, got {dtype!r}")
         self.name, self.seed, self.dtype, self.fuse = name, seed, dtype, fuse
         self.ops = get_ops(device)
+        self.ranks = SingleProcess(self.ops)
         self.nodes, self.inputs = list(nodes), {key: tuple(shape) for key, shape in inputs.items()}
         self._check_names()
         self.losses = [node.name for node in self.nodes if node.layer.is_loss]
@@ -148,8 +149,8 @@ class Net(OnlyRank):
         """Add images, losses and hits of the last loss to `tally`; see kernels/reference/running_metrics.py."""
         plan, arrays = self._last
         for weight, losses in self.last_losses():
-            self.ops.tally_losses(losses, tally, weight=weight)
-        self.ops.tally_hits(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], tally)
+            self.ops.count_losses(losses, tally, weight=weight)
+        self.ops.count_correct(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], tally)
 
     def _outputs(self, train: bool) -> list[str]:
         """The nodes that a loss is made of, and the one that it judges."""
@@ -354,8 +355,8 @@ class Net(OnlyRank):
         from safetensors.numpy import save_file
         path = Path(path)
         beside = path.with_name(path.name + ".part")
-        whole = self.whole({name: param.data for name, param in self.params.items()})
-        if not self.lead:
+        whole = self.ranks.gather({name: param.data for name, param in self.params.items()})
+        if not self.ranks.is_main:
             return
         tensors = {name: np.ascontiguousarray(array) for name, array in whole.items()}
         try:

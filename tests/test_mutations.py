@@ -137,8 +137,8 @@ def tally(ops, rng):
     """Two batches, with many equal scores."""
     counted = np.zeros(4)
     for _ in range(2):
-        ops.tally_losses(rng.random(70), counted, weight=0.3)
-        ops.tally_hits(rng.integers(0, 6, (70, 13)).astype(float), rng.integers(0, 13, 70).astype(np.int32), counted)
+        ops.count_losses(rng.random(70), counted, weight=0.3)
+        ops.count_correct(rng.integers(0, 6, (70, 13)).astype(float), rng.integers(0, 13, 70).astype(np.int32), counted)
     return [counted]
 
 

@@ -14,7 +14,7 @@ def _losses(losses, tally, weight):
 
 
 @kernel
-def _hits(x, labels, tally):
+def _correct(x, labels, tally):
     for n in range(len(x)):
         label, above = labels[n], 0
         for k in range(x.shape[1]):
@@ -24,11 +24,11 @@ def _hits(x, labels, tally):
         tally[3] += above < 5
 
 
-def tally_losses(losses, tally, *, weight):
+def count_losses(losses, tally, *, weight):
     """tally[1] += weight * sum of losses (N,)."""
     _losses(losses, tally, float(weight))
 
 
-def tally_hits(x, labels, tally):
+def count_correct(x, labels, tally):
     """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
-    _hits(x, labels, tally)
+    _correct(x, labels, tally)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from minicnn.cores import available_cores, look_often_for_the_lock
+from minicnn.cores import available_cores, set_gil_switch_interval
 
 TOGETHER = 1 << 19              # elements of a range in `together`: some tenths of a millisecond
 RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
@@ -38,7 +38,7 @@ def set_threads(count: int | None = None) -> None:
         chosen = count or available_cores()
         _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
         if chosen > 1:
-            look_often_for_the_lock()
+            set_gil_switch_interval()
         _threads = chosen                                   # last: whoever sees it may use the pool
 
 

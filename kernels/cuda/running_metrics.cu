@@ -11,7 +11,7 @@ template <class V> __device__ inline V warp_total(V value) {
 }
 
 // tally[1] += weight * sum of losses (N,). Grid: one warp.
-extern "C" __global__ void tally_losses(const T* losses, double* tally, unsigned N, double weight) {
+extern "C" __global__ void count_losses(const T* losses, double* tally, unsigned N, double weight) {
   double sum = 0;
   for (unsigned n = threadIdx.x; n < N; n += 32) sum += losses[n];
   sum = warp_total(sum);
@@ -20,7 +20,7 @@ extern "C" __global__ void tally_losses(const T* losses, double* tally, unsigned
 
 // Images and hits of scores x (N, K). Grid: one block of 32 warps, each of which takes every 32nd row. A label is among the
 // m highest if fewer than m scores are above its own; of equal ones the first counts as higher.
-extern "C" __global__ void tally_hits(const T* x, const int* labels, double* tally, unsigned N, unsigned K) {
+extern "C" __global__ void count_correct(const T* x, const int* labels, double* tally, unsigned N, unsigned K) {
   __shared__ int hits[2][32];
   unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   int first = 0, five = 0;

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def tally_losses(losses, tally, *, weight):
+def count_losses(losses, tally, *, weight):
     """tally[1] += weight * sum of losses (N,)."""
     tally[1] += weight * losses.sum(dtype=np.float64)
 
 
-def tally_hits(x, labels, tally):
+def count_correct(x, labels, tally):
     """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
     own = x[np.arange(len(x)), labels][:, None]                                # (N, 1)
     earlier = np.arange(x.shape[1])[None, :] < labels[:, None]                 # (N, K)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 
-class Crossing:
+class Interconnect:
     """Arrays of the host."""
 
     gpu: int | None = None              # number of the GPU that the arrays are on
@@ -19,10 +19,10 @@ class Crossing:
     def settle(self) -> None:
         """The calling thread works with such arrays from here on."""
 
-    def mark(self):
+    def record_event(self):
         """Where the calling thread's work stands now, for `after`."""
 
-    def after(self, mark) -> None:
+    def after(self, event) -> None:
         """What the calling thread does from here on comes after `mark`, which another thread made."""
 
     def synchronize(self) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.errors import DeviceError
 
 # module in kernels/<backend>/ -> the operations it must provide
@@ -36,7 +36,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
     "combine": ("concat_forward", "concat_backward", "add_forward", "add_backward", "accumulate"),
     "loss": ("softmax_forward", "softmax_cross_entropy_forward", "softmax_cross_entropy_backward"),
-    "running_metrics": ("tally_losses", "tally_hits"),
+    "running_metrics": ("count_losses", "count_correct"),
     "loss_scale": ("find_overflow", "next_loss_scale"),
     "sgd": ("sgd_step",),
     "augment": ("augment_forward",),
@@ -96,15 +96,15 @@ class Ops:
         """The array as NumPy's."""
         return np.asarray(array)
 
-    def crossing(self, place: int = 0) -> Crossing:
+    def interconnect(self, place: int = 0) -> Interconnect:
         """How this backend's arrays pass between ranks. place: the rank's number among those on this machine."""
-        return Crossing()
+        return Interconnect()
 
     # A backend that can record: record(function) notes the operations that function() calls, which happen only when the
     # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers. mark()
     # returns a function that waits until everything before the mark is done.
-    record: Callable[[Callable[[], None]], Callable[[], None]] | None = None
-    mark: Callable[[], Callable[[], None]] | None = None
+    capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None
+    record_event: Callable[[], Callable[[], None]] | None = None
     needs_loss_scale = False    # small gradients are lost in its products, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:

@@ -15,7 +15,7 @@ from minicnn.data.loader import Batch
 from minicnn.errors import ConfigError
 
 
-class Feed:
+class InputPipeline:
     """mean: (A, B, 3), the mean image of the training set.   pca: (eigenvalues, eigenvectors) of its colours."""
 
     def __init__(self, net, augment: Augment, mean: np.ndarray, pca=None, seed: int = 0):

@@ -36,7 +36,7 @@ def _add(values, total, outer):
         total[np.uint64(i)] += values[np.uint64(i)]
 
 
-class PixelSums:
+class PixelStats:
     """The sums over `count` images of shape (A, B, 3)."""
 
     def __init__(self, shape: tuple[int, int, int]):

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from minicnn.cores import look_often_for_the_lock
+from minicnn.cores import set_gil_switch_interval
 
 
 def prefetched(function: Callable, items: Iterable, workers: int, depth: int) -> Iterator:
     """Yields function(item) for each item, in order. An exception in a thread is raised here, at its item's turn."""
-    look_often_for_the_lock()
+    set_gil_switch_interval()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="minicnn-data")
     waiting, items = deque(), iter(items)
     try:

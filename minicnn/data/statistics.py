@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Dataset
-from minicnn.data.pixel_stats import PixelSums
+from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
 
@@ -55,7 +55,7 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
         found = _load(path, dataset)
         if found is not None:
             return found
-    sums = PixelSums(dataset.image_shape)
+    sums = PixelStats(dataset.image_shape)
     scan(dataset, visit=sums.add, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
     if sums.count == 0:
         raise DataError(f"{dataset.name}: no images to take the mean of")
@@ -71,7 +71,7 @@ def kept_statistics(dataset: Dataset) -> Path:
     return cache / "minicnn" / f"statistics-{dataset.state()[:24]}.safetensors"
 
 
-def statistics_of(sums: PixelSums) -> Statistics:
+def statistics_of(sums: PixelStats) -> Statistics:
     """The statistics that follow from the sums over all images."""
     return Statistics(sums.mean, *principal_components(sums.rgb, sums.outer, sums.pixels), sums.count)
 

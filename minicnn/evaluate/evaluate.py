@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.data.dataset import Dataset
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
-from minicnn.train.runs.metrics import Tally
+from minicnn.evaluate.metrics import RunningMetrics
 
 
 @dataclass
@@ -48,13 +48,14 @@ def averaged(results: Sequence[Evaluation]) -> Evaluation:
 
 def _evaluation(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
     own = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    tally = Tally()
+    tally = RunningMetrics()
     tally.add(-np.log(own, dtype=np.float64).mean(), probabilities, labels)
     return Evaluation(**tally.result(), probabilities=probabilities, labels=labels)
 
 
-def evaluate(net, dataset: Dataset, feed: Feed, *, batch: int = 128, ten_crop: bool = False, title: str = "evaluating",
-             progress: bool = True, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+def evaluate(net, dataset: Dataset, feed: InputPipeline, *, batch: int = 128, ten_crop: bool = False,
+             title: str = "evaluating", progress: bool = True,
+             stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
     """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way."""
     from tqdm import tqdm
 

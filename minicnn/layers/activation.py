@@ -15,7 +15,7 @@ class ReLU(Layer):
     """Any shape. In a network it is usually fused into the convolution or fully connected layer before it."""
 
     in_place = True
-    recordable = True
+    capturable = True
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("y",))
@@ -32,7 +32,7 @@ class Tanh(Layer):
     """Any shape."""
 
     in_place = True
-    recordable = True
+    capturable = True
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("y",))

@@ -95,7 +95,7 @@ class Layer:
     in_place = False        # y may be the same array as x, and dx the same as dy
     is_view = False         # y is x under another shape: nothing runs
     is_loss = False         # y holds one loss per image; the network sums weight * mean
-    recordable = False      # both passes call ctx.ops and nothing else, so that a GPU can replay them (train/step.py)
+    capturable = False      # both passes call ctx.ops and nothing else, so that a GPU can replay them (train/step.py)
 
     def __init__(self):
         self.params: dict[str, Param] = {}

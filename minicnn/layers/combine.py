@@ -19,7 +19,7 @@ from minicnn.layers.base import Layer, LayerPlan
 class Concat(Layer):
     """Inputs that agree in all axes but the last."""
 
-    recordable = True
+    capturable = True
 
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
@@ -39,7 +39,7 @@ class Concat(Layer):
 class Add(Layer):
     """Two or more inputs of one shape."""
 
-    recordable = True
+    capturable = True
 
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
@@ -59,7 +59,7 @@ class Flatten(Layer):
     """Height, width and channels become one axis, in this order (channels-last: a filter of fc6 sees H x W x C)."""
 
     is_view = True
-    recordable = True
+    capturable = True
 
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes

@@ -19,7 +19,7 @@ class Conv2d(Layer):
     """(N, H, W, in_channels) -> (N, P, Q, out_channels). `ceil` rounds the output size up (shapes.window_output)."""
 
     absorbs_relu = True
-    recordable = True
+    capturable = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, groups: int = 1,
                  ceil: bool = False, bias: bool = True, init=None, bias_init=0.0):

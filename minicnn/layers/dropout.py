@@ -17,7 +17,7 @@ class Dropout(Layer):
     """Any shape (N, ...)."""
 
     in_place = True
-    recordable = True
+    capturable = True
 
     def __init__(self, rate: float = 0.5, *, inverted: bool = False):
         super().__init__()

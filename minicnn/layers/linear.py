@@ -14,7 +14,7 @@ class Linear(Layer):
     """(N, in_features) -> (N, out_features)."""
 
     absorbs_relu = True
-    recordable = True
+    capturable = True
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init=None, bias_init=0.0):
         super().__init__()

@@ -19,7 +19,7 @@ class SoftmaxCrossEntropy(Layer):
     """
 
     is_loss = True
-    recordable = True
+    capturable = True
 
     def __init__(self, weight: float = 1.0, *, train_only: bool = False):
         super().__init__()

@@ -17,7 +17,7 @@ from minicnn.layers.base import Layer, LayerPlan, need_axes
 class LRN(Layer):
     """(N, H, W, C) -> (N, H, W, C), normalised across n neighbouring channels."""
 
-    recordable = True
+    capturable = True
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1,
                  divide_alpha: bool = False):
@@ -56,7 +56,7 @@ class LRN(Layer):
 class LRNWithin(Layer):
     """(N, H, W, C) -> (N, H, W, C), normalised by the n x n pixels around each pixel of the same map."""
 
-    recordable = True
+    capturable = True
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75,
                  divide_alpha: bool = False):

@@ -16,7 +16,7 @@ from minicnn.shapes import pads4, pair, window_output
 class _Pool(Layer):
     """What both kinds share: the window."""
 
-    recordable = True
+    capturable = True
 
     def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False):
         super().__init__()

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.ledger import Ledger
 
@@ -40,7 +40,7 @@ class Comm:
     """The ranks, as seen by one of them.
 
     rank, size: 0 .. size-1, and how many.   timeout: seconds to wait for another rank.   ledger: what has crossed.
-    neighbours: how many of the ranks share this machine.   place: this one's number among them.   crossing: how the
+    neighbours: how many of the ranks share this machine.   place: this one's number among them.   interconnect: how the
     arrays of the ranks' backend pass between them (`work_with`).
     """
 
@@ -49,20 +49,20 @@ class Comm:
             raise ConfigError(f"the time to wait for another rank must be positive, not {timeout} s")
         self.rank, self.size, self.timeout = rank, size, timeout
         self.ledger = ledger or Ledger(rank, size)
-        self.neighbours, self.place, self.crossing = size, rank, Crossing()
+        self.neighbours, self.place, self.interconnect = size, rank, Interconnect()
         self.steady = False                                 # True once a step is through
         self._least_patience = 0.0
         self._side: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
 
-    def work_with(self, crossing: Crossing, in_background: bool = False) -> None:
+    def work_with(self, interconnect: Interconnect, in_background: bool = False) -> None:
         """Arrays are such ones from here on; to be called by the thread that the rank runs in.
 
         in_background: whether it is `start_all_reduce` that moves nearly all of them.
         """
         self.close()
-        self.crossing, self._side = crossing, None
-        crossing.settle()
+        self.interconnect, self._side = interconnect, None
+        interconnect.settle()
 
     @property
     def patience(self) -> float:
@@ -127,14 +127,14 @@ class Comm:
         """`all_reduce` in the background; `finish` waits for it. The arrays must be left alone until then."""
         if self._worker is None:
             self._side = self._second()
-            self._side.crossing = self.crossing
-            self._worker = ThreadPoolExecutor(1, f"rank {self.rank}, background", self.crossing.settle)
-        self._side.steady, ready = self.steady, self.crossing.mark()
+            self._side.interconnect = self.interconnect
+            self._worker = ThreadPoolExecutor(1, f"rank {self.rank}, background", self.interconnect.settle)
+        self._side.steady, ready = self.steady, self.interconnect.record_event()
 
         def reduce():
-            self.crossing.after(ready)                      # on a GPU, the gradients may still be being computed
+            self.interconnect.after(ready)                      # on a GPU, the gradients may still be being computed
             self._side.all_reduce(arrays, point)
-            self.crossing.synchronize()
+            self.interconnect.synchronize()
 
         return self._worker.submit(reduce)
 
@@ -163,7 +163,7 @@ class Comm:
         self.all_gather(x, y, point, "")
         return y
 
-    def tell(self, what=None, arrays: dict[str, np.ndarray] | None = None) -> tuple:
+    def broadcast_object(self, what=None, arrays: dict[str, np.ndarray] | None = None) -> tuple:
         """What rank 0 says, on every rank: anything that JSON can hold, and arrays by name.
 
         The others wait as long as it takes, since it may have to look at a million images first.
@@ -172,17 +172,17 @@ class Comm:
         forms = [[name, str(array.dtype), array.shape] for name, array in arrays.items()]
         text = json.dumps([what, forms]).encode() if self.rank == 0 else b""
         with self.patient(LONG):
-            length = int(self.numbers([len(text)], "tell")[0, 0])
+            length = int(self.numbers([len(text)], "broadcast_object")[0, 0])
         letters = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
-        self.broadcast(letters, 0, "tell", "")
+        self.broadcast(letters, 0, "broadcast_object", "")
         what, forms = json.loads(letters.tobytes())
         told = {}
         for name, dtype, shape in forms:
             told[name] = np.ascontiguousarray(arrays[name]) if self.rank == 0 else np.empty(shape, dtype)
-            self.broadcast(told[name], 0, "tell", "")
+            self.broadcast(told[name], 0, "broadcast_object", "")
         return what, told
 
-    def must_agree(self, values: dict) -> None:
+    def check_equal(self, values: dict) -> None:
         """RankError naming the odd one out where the ranks do not hold the same values (numbers, texts, arrays)."""
         sums = self.numbers([float(_checksum(value)) for value in values.values()], "agreement")
         for (what, value), column in zip(values.items(), sums.T.tolist(), strict=True):

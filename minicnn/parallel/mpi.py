@@ -8,22 +8,16 @@ threads (comm.py), to the same bits.
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 import time
-import traceback
 import zlib
 from collections.abc import Callable
 
 import numpy as np
 
-from minicnn.errors import DeviceError, MinicnnError
+from minicnn.errors import DeviceError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
 SPINS = 2000            # looks at a message before the processor is left to others in between
-COURTESY = 1.0          # seconds that other ranks leave rank 0 to say what is wrong
-PASSED_ON = 0.3         # seconds for mpiexec to print what was said, which it drops when a rank ends all of them
 
 
 def _mpi():
@@ -76,7 +70,7 @@ class MPIComm(Comm):
 
     def _hand_over(self, where: str, sends: list[list], receives: list[list], consume: Callable) -> None:
         """Move the bytes; arrays on a GPU go through pinned memory of the host."""
-        tag, crossing = zlib.crc32(where.encode()) & 0x7FFF, self.crossing
+        tag, interconnect = zlib.crc32(where.encode()) & 0x7FFF, self.interconnect
         coming, going = {}, {}
         for peer in range(self.size):
             if peer != self.rank and receives[peer]:
@@ -92,9 +86,9 @@ class MPIComm(Comm):
                 request, memory = coming[peer]
                 self._wait(request, peer, where)
                 pieces = _unpacked(memory, receives[peer])
-                consume(peer, [piece if crossing.is_on_host(target) else crossing.from_host(piece)
+                consume(peer, [piece if interconnect.is_on_host(target) else interconnect.from_host(piece)
                                for piece, target in zip(pieces, receives[peer], strict=True)])
-        crossing.synchronize()                              # the memory of messages may be written again
+        interconnect.synchronize()                              # the memory of messages may be written again
         for peer, request in going.items():
             self._wait(request, peer, where)
 
@@ -118,16 +112,16 @@ class MPIComm(Comm):
         nbytes = sum(array.nbytes for array in arrays)
         spare = self._spare.get((use, peer))
         if spare is None or len(spare) < nbytes:
-            spare = self._spare[use, peer] = self.crossing.memory(nbytes)
+            spare = self._spare[use, peer] = self.interconnect.memory(nbytes)
         return spare[:nbytes]
 
     def _packed(self, peer: int, arrays: list) -> np.ndarray:
         """The arrays as bytes, one after the other; without a copy where there is one, in one piece."""
-        if len(arrays) == 1 and self.crossing.is_on_host(arrays[0]) and arrays[0].flags.c_contiguous:
+        if len(arrays) == 1 and self.interconnect.is_on_host(arrays[0]) and arrays[0].flags.c_contiguous:
             return arrays[0].reshape(-1).view(np.uint8)
         memory = self._memory("to", peer, arrays)
         for piece, array in zip(_unpacked(memory, arrays), arrays, strict=True):
-            self.crossing.to_host(array, piece)
+            self.interconnect.to_host(array, piece)
         return memory
 
 
@@ -138,49 +132,3 @@ def _unpacked(memory: np.ndarray, like: list) -> list[np.ndarray]:
         views.append(memory[start:start + array.nbytes].view(array.dtype).reshape(array.shape))
         start += array.nbytes
     return views
-
-
-def run_mpi(body: Callable, timeout: float = TIMEOUT):
-    """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them.
-
-    GPUs speak to each other by NCCL (nccl.py) where each rank has one of its own and NCCL is installed.
-    """
-    comm = comm_for_gpus(timeout)
-    try:
-        names = comm.mpi.gather(f"rank {comm.rank} is process {os.getpid()} on {socket.gethostname()}")
-        if comm.rank == 0:                                  # mpiexec names a process that was killed by its number
-            print(f"{'ranks':13s}{'; '.join(names)}", file=sys.stderr, flush=True)
-        result = body(comm)
-        comm.close()
-        comm.MPI.Finalize()                                 # whoever has more to do is alone from here on
-        return result
-    except BaseException as error:
-        _stop(comm, error)
-        raise
-
-
-def comm_for_gpus(timeout: float = TIMEOUT) -> MPIComm:
-    """An NcclComm where NCCL is installed in all processes; it goes through host memory where it must."""
-    from minicnn.parallel.nccl import NcclComm, nccl_is_there
-
-    comm = MPIComm(timeout=timeout)
-    return NcclComm(comm) if all(comm.mpi.allgather(nccl_is_there())) else comm
-
-
-def _stop(comm: MPIComm, error: BaseException) -> None:
-    """Say what happened, and end all processes."""
-    if isinstance(error, KeyboardInterrupt):
-        text, code = "stopped", 130
-    elif isinstance(error, MinicnnError):
-        own = comm.rank > 0 and not isinstance(error, RankError)
-        text, code = f"error: {f'rank {comm.rank} failed: ' if own else ''}{error}", 2
-    else:
-        traceback.print_exc()
-        text, code = f"error: rank {comm.rank} failed: {type(error).__name__}: {error}", 1
-    if comm.rank > 0:                                       # most mistakes are made by all ranks at once
-        time.sleep(COURTESY)
-    print(text, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    time.sleep(PASSED_ON)
-    comm.mpi.Abort(code)
-    os._exit(code)                                          # Abort may return before this process is ended

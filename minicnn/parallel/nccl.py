@@ -40,10 +40,11 @@ class NcclComm(MPIComm):
         self.neighbours, self.place = comm.neighbours, comm.place
         self._nccl, self._joins_in_background = None, False
 
-    def work_with(self, crossing, in_background=False):
-        super().work_with(crossing, in_background)
+    def work_with(self, interconnect, in_background=False):
+        super().work_with(interconnect, in_background)
         self.barrier("GPUs")                                # a rank that hangs is named here; NCCL would wait for ever
-        gpus = self.mpi.allgather(None if crossing.name is None else f"{socket.gethostname()}, GPU {crossing.name}")
+        name = interconnect.name
+        gpus = self.mpi.allgather(None if name is None else f"{socket.gethostname()}, GPU {name}")
         self._nccl, self._joins_in_background = None, False
         if None in gpus:
             return
@@ -70,7 +71,7 @@ class NcclComm(MPIComm):
 
     def _hand_over(self, where, sends, receives, consume):
         arrays = [array for lists in (sends, receives) for some in lists for array in some]
-        if self._nccl is None or any(map(self.crossing.is_on_host, arrays)):
+        if self._nccl is None or any(map(self.interconnect.is_on_host, arrays)):
             super()._hand_over(where, sends, receives, consume)
             return
         import cupy

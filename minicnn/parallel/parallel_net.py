@@ -14,7 +14,6 @@ over that batch.
 
 from __future__ import annotations
 
-import zlib
 from math import prod
 
 import numpy as np
@@ -22,9 +21,9 @@ import numpy as np
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.graph import Net
 from minicnn.layers.linear import Linear
-from minicnn.parallel.comm import SAVING, Comm, RankError
+from minicnn.parallel.comm import Comm, RankError
+from minicnn.parallel.net_ranks import NetRanks, checksum
 from minicnn.parallel.partition import Splitter, heads
-from minicnn.parallel.sharding import slices, width
 from minicnn.parallel.transfer import Transfer
 from minicnn.param import layer_of
 from minicnn.plan import Node
@@ -65,29 +64,29 @@ SCHEMES = {"columns": columns, "data": data, "hybrid": hybrid}
 class ParallelNet(Net):
     """The part of `net` that this rank runs. See Net; what is different:
 
-    loss(x, labels)   takes all images with columns, the rank's own (`own_rows`) with data and hybrid; gives the loss of
-                      all of them on every rank.   forward(x) takes all images and gives all logits, on every rank.
-    logits            after `loss`: of the images given; only where `has_logits` (with columns: rank 0).
+    loss(x, labels)   takes all images with columns, the rank's own (`ranks.local_rows`) with data and hybrid; gives the
+                      loss of all of them on every rank.
+    forward(x)        takes all images and gives all logits, on every rank.
+    logits            after `loss`: of the images given; only where `ranks.has_logits` (with columns: rank 0).
     backward()        after `loss` only.
     """
 
     def __init__(self, net: Net, comm: Comm, place, by_rows: bool):
         self.comm, self.by_rows = comm, by_rows
-        comm.must_agree({"the network": _words(net), "its weights": _weights(net)})
+        comm.check_equal({"the network": _words(net), "its weights": _weights(net)})
         self.split = Splitter(net, comm, place).run(by_rows)
-        self._whole_shapes = {name: param.data.shape for name, param in net.params.items()}
+        self.whole_shapes = {name: param.data.shape for name, param in net.params.items()}
         self._num_classes, self._output_params = net.num_classes, net.output_params
         if not self.split.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to split")
         only_gradients = by_rows and not any(self.split.channels.values())     # cross, and nothing within a pass
-        comm.work_with(net.ops.crossing(comm.place), only_gradients)           # on the rank's own GPU from here on
+        comm.work_with(net.ops.interconnect(comm.place), only_gradients)           # on the rank's own GPU from here on
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
                          device=net.ops.spec, fuse=net.fuse, name=net.name)
-        self.lead, self.is_split = comm.rank == 0, True
-        self.has_logits = by_rows or self.lead
         # weights that every rank holds whole: their gradients are summed over the ranks
         self._shared = {name for name, own in self.split.channels.items() if own is None and by_rows}
+        self.ranks = NetRanks(self)
         self._bucket: list = []
         self._pending: list = []
 
@@ -95,11 +94,11 @@ class ParallelNet(Net):
     @property
     def num_params(self) -> int:
         """Number of trained values of all ranks together."""
-        return sum(map(prod, self._whole_shapes.values()))
+        return sum(map(prod, self.whole_shapes.values()))
 
     @property
     def layers_with_weights(self) -> list[str]:
-        return list(dict.fromkeys(layer_of(name) for name in self._whole_shapes))
+        return list(dict.fromkeys(layer_of(name) for name in self.whole_shapes))
 
     @property
     def num_classes(self) -> int:
@@ -138,25 +137,11 @@ class ParallelNet(Net):
 
     def memory(self, batch: int, train: bool = True) -> int:
         """Bytes that a step needs, of all ranks on this machine."""
-        plan = self._compile(self.own_batch(batch), [self.output, *self.losses] if train else [self.output], (), train)
+        outputs = [self.output, *self.losses] if train else [self.output]
+        plan = self._compile(self.ranks.local_batch(batch), outputs, (), train)
         outside = sum(storage.nbytes for storage in plan.storages if storage.outside)
         weights = sum(param.data.nbytes for param in self.params.values())
         return self.comm.neighbours * (plan.arena_bytes + outside + weights * (3 if train else 1))
-
-    def own_batch(self, batch: int) -> int:
-        """How many of the images of a batch this rank is given; ConfigError where the ranks do not divide it."""
-        if not self.by_rows:
-            return batch
-        if batch % self.comm.size:
-            near = batch - batch % self.comm.size or self.comm.size
-            raise ConfigError(f"{self.comm.size} ranks do not divide a batch of {batch} images; choose one that is a "
-                              f"multiple of {self.comm.size}, such as {near}")
-        return batch // self.comm.size
-
-    def own_rows(self, batch: int) -> slice:
-        """Which of the images of a batch this rank is given."""
-        count = self.own_batch(batch)
-        return slice(self.comm.rank * count, (self.comm.rank + 1) * count) if self.by_rows else slice(0, batch)
 
     # ---- running
     def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep=(), sample_ids=None,
@@ -178,7 +163,7 @@ class ParallelNet(Net):
         same = {"the number of images": count, "whether this is training": train, "the epoch": epoch}
         if not self.by_rows:
             same |= {"the order of the images": ids, "their labels": np.asarray(labels, np.int64)}
-        self.comm.must_agree(same)
+        self.comm.check_equal(same)
         self.split.sample_ids = ids
         if self.by_rows:
             everyone = np.empty((self.comm.size, count), np.uint32)
@@ -194,11 +179,11 @@ class ParallelNet(Net):
         if train or grad:
             raise ConfigError("a network of several ranks is trained by loss(...) and backward(); its forward predicts")
         count, size = len(x), self.comm.size
-        self.comm.must_agree({"the number of images": count})
+        self.comm.check_equal({"the number of images": count})
         if not self.by_rows:
             self.split.sample_ids = np.arange(count, dtype=np.uint32)
             self._predict(x, self.split.test_ends or [self.output], keep, epoch)
-            logits = self.ops.empty((count, self.num_classes), self.dtype) if not self.lead else super().logits
+            logits = self.ops.empty((count, self.num_classes), self.dtype) if not self.ranks.is_main else super().logits
             self.comm.broadcast(logits, 0, "logits")
             return logits
         own = -(-count // size)                             # the last images again where they do not come out even
@@ -216,7 +201,7 @@ class ParallelNet(Net):
 
     @property
     def logits(self):
-        if not self.has_logits:
+        if not self.ranks.has_logits:
             raise ConfigError(f"rank {self.comm.rank} has no logits: with columns, the output layer is on rank 0")
         return super().logits
 
@@ -247,69 +232,16 @@ class ParallelNet(Net):
             self._pending.append(self.comm.start_all_reduce(self._bucket, "gradients"))
             self._bucket = []
 
-    # ---- with the other ranks
-    def must_agree(self, values: dict) -> None:
-        self.comm.must_agree(values)
-
-    def tell(self, what, arrays):
-        return self.comm.tell(what, arrays)
-
-    def lead_has_written(self) -> None:
-        with self.comm.patient(SAVING):
-            self.comm.barrier("checkpoint")
-
-    def agree(self, *wishes: bool) -> tuple[bool, ...]:
-        return tuple(self.comm.numbers([float(wish) for wish in wishes], "agreement").any(axis=0).tolist())
-
-    def total(self, numbers: dict[str, float]) -> dict[str, float]:
-        sums = self.comm.numbers(list(numbers.values()), "agreement").sum(axis=0)
-        return {name: type(numbers[name])(value) for name, value in zip(numbers, sums.tolist(), strict=True)}
-
-    def own_part(self, arrays: dict[str, np.ndarray]) -> dict:
-        parts = {}
-        for name, array in arrays.items():
-            if name in self.params:
-                own, channels = self.params[name].data, self.split.channels[name]
-                parts[name] = np.empty(own.shape, array.dtype) if channels else array
-                for whole, here in slices(channels[self.comm.rank]) if channels else ():
-                    parts[name][..., here] = array[..., whole]
-                parts[name] = self.ops.from_host(parts[name])
-        return parts
-
-    def whole(self, arrays: dict) -> dict[str, np.ndarray]:
-        size, rank, result = self.comm.size, self.comm.rank, {}
-        shared = [self.ops.to_host(arrays[name]) for name in arrays if name in self._shared]
-        self.comm.must_agree({"the weights": _sum(shared)})
-        for name, channels in self.split.channels.items():
-            if channels is None:
-                if rank == 0 and name in arrays:
-                    result[name] = self.ops.to_host(arrays[name])
-            elif name in arrays:
-                own = np.ascontiguousarray(self.ops.to_host(arrays[name]))
-                full = np.empty(self._whole_shapes[name], own.dtype) if rank == 0 else own
-                parts = [np.empty((*full.shape[:-1], width(here)), own.dtype) if rank == 0 else None
-                         for here in channels]
-
-                def place(p, pieces, full=full, channels=channels):
-                    for everywhere, here in slices(channels[p]) if pieces else ():
-                        full[..., everywhere] = pieces[0][..., here]
-
-                self.comm.exchange("weights", "", [[own] if p == 0 else [] for p in range(size)],
-                                   [[part] if rank == 0 else [] for part in parts], place)
-                if rank == 0:
-                    result[name] = full
-        return result
-
     def load_arrays(self, tensors: dict[str, np.ndarray], source: str = "the given arrays") -> None:
         """Take the rank's part of unsplit arrays. Nothing is changed unless all of them fit."""
-        for name, shape in self._whole_shapes.items():
+        for name, shape in self.whole_shapes.items():
             if name not in tensors or tuple(tensors[name].shape) != tuple(shape):
                 there = f"is {tuple(tensors[name].shape)} there" if name in tensors else "is not there"
                 raise CheckpointError(f"{source} is of another network: {name!r} {there} and {tuple(shape)} here")
-        if extra := sorted(set(tensors) - set(self._whole_shapes)):
+        if extra := sorted(set(tensors) - set(self.whole_shapes)):
             raise CheckpointError(f"{source} is of another network: it also has {extra[0]!r}")
-        super().load_arrays(self.own_part(tensors), source)
-        self.comm.must_agree({"the checkpoint": _sum([tensors[name] for name in self._whole_shapes])})
+        super().load_arrays(self.ranks.scatter(tensors), source)
+        self.comm.check_equal({"the checkpoint": checksum([tensors[name] for name in self.whole_shapes])})
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, rank {self.comm.rank} of {self.comm.size})"
@@ -322,12 +254,4 @@ def _words(net: Net) -> str:
 
 
 def _weights(net: Net) -> int:
-    return _sum([net.ops.to_host(param.data) for param in net.params.values()])
-
-
-def _sum(arrays) -> int:
-    """A checksum of the arrays."""
-    checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
-    return checksum
+    return checksum([net.ops.to_host(param.data) for param in net.params.values()])

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from minicnn.cores import look_often_for_the_lock
+from minicnn.cores import set_gil_switch_interval
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
@@ -87,7 +87,7 @@ class LocalComm(Comm):
 
     def _exchange(self, where, sends, receives, consume):
         world, line, rank, waited = self.world, self.line, self.rank, 0.0
-        self.crossing.synchronize()                                 # what I give is computed
+        self.interconnect.synchronize()                                 # what I give is computed
         with world.changed:
             if world.failure is not None:
                 world.complain()
@@ -104,8 +104,8 @@ class LocalComm(Comm):
                 waited += time.perf_counter() - began
                 pieces = world.given[line][peer][rank]
                 self._check(where, peer, world.where[line][peer], pieces, receives[peer])
-                consume(peer, [self.crossing.fetch(piece) for piece in pieces])
-        self.crossing.synchronize()                                 # and what I was given is read
+                consume(peer, [self.interconnect.fetch(piece) for piece in pieces])
+        self.interconnect.synchronize()                                 # and what I was given is read
         began = time.perf_counter()
         with world.changed:
             world.done[line][rank] = number
@@ -147,7 +147,7 @@ def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
 
     # daemons, so that a rank that hangs for ever does not keep the process alive
     threads = [threading.Thread(target=work, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(1, size)]
-    look_often_for_the_lock()
+    set_gil_switch_interval()
     for thread in threads:
         thread.start()
     work(0)

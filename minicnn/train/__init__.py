@@ -9,12 +9,12 @@
     checkpoint.py     a run's whole state in one file;  run.py    the folders of runs;  results.py    pages of results
 """
 
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
-from minicnn.train.schedule import Constant, Cosine, Plateau, Step
+from minicnn.train.schedule import Constant, Cosine, Plateau, StepDecay
 from minicnn.train.sgd import SGD
 
-__all__ = ["Constant", "Cosine", "Evaluation", "Feed", "Plateau", "Recipe", "SGD", "SGDRecipe", "Step", "Trainer",
-           "evaluate"]
+__all__ = ["Constant", "Cosine", "Evaluation", "InputPipeline", "Plateau", "Recipe", "SGD", "SGDRecipe", "StepDecay",
+           "Trainer", "evaluate"]

@@ -15,7 +15,7 @@ from minicnn.param import layer_of
 from minicnn.train.runs.checkpoint import load_checkpoint
 
 
-def take_over(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
+def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
     """Set the layers of `net` that a checkpoint holds, by name and shape; says in lines what matched and what not.
 
     A layer is taken over whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where

@@ -25,22 +25,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minicnn.data.dataset import Dataset
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
 from minicnn.data.stage_times import in_words
 from minicnn.data.statistics import Statistics, kept_statistics, measure
 from minicnn.errors import CheckpointError, ConfigError, DataError, MinicnnError
 from minicnn.evaluate.evaluate import Evaluation, evaluate
+from minicnn.evaluate.metrics import RunningMetrics, majority
 from minicnn.train.calibrate import calibrate
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from minicnn.train.runs.metrics import MetricsLog, NoLog, Tally, majority
+from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.sgd import SGD
-from minicnn.train.step import Step, not_recordable, step_for
-from minicnn.train.watch.diagnostics import Watch
+from minicnn.train.step import TrainStep, not_capturable, step_for
+from minicnn.train.watch.diagnostics import Diagnostics
 from minicnn.train.watch.interrupt import Interrupt
 from minicnn.train.watch.memory import check_memory
 from minicnn.train.watch.progress import WORTH_SAYING, Progress, duration
@@ -88,25 +89,25 @@ class Trainer:
             raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
         self.run_dir, self.seed = Path(run_dir), net.seed if seed is None else seed
-        self.save_every, self.about, self.progress = save_every, about or {}, progress and net.lead
+        self.save_every, self.about, self.progress = save_every, about or {}, progress and net.ranks.is_main
         self.keep_statistics, self.tensorboard = keep_statistics, tensorboard
-        self.on_epoch = on_epoch if on_epoch and net.lead else lambda: None
+        self.on_epoch = on_epoch if on_epoch and net.ranks.is_main else lambda: None
         if tensorboard:
             need_tensorboard()
-        self.say = say if say and net.lead else lambda text: None
+        self.say = say if say and net.ranks.is_main else lambda text: None
         self.sgd = SGD(net.params, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay,
                        lr_mults=recipe.sgd.lr_mults(net))
         net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loader = self._loader()
-        if net.is_split and net.ops.needs_loss_scale:
+        if net.ranks.is_split and net.ops.needs_loss_scale:
             raise ConfigError(f"device {net.ops.spec} scales the loss by what one rank sees, which is not yet done for "
                               "several; use cuda:tf32 or cuda:bf16 with them")
         self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
         self.epoch = self.step = 0                      # whole epochs done, and steps done in the one after them
-        self.tally, self.best = Tally(), None
+        self.tally, self.best = RunningMetrics(), None
         self._seen = self.tally.state()                 # what of the tally the watch has looked at
-        self._watch = Watch(train.labels)
+        self._watch = Diagnostics(train.labels)
         self.statistics: Statistics | None = None
         self.start = None                               # what the first layer's weights began as, for its picture
         self._begun, self._saved = False, time.monotonic()
@@ -115,7 +116,8 @@ class Trainer:
 
     def _loader(self) -> Loader:
         batch = self.recipe.sgd.batch
-        return Loader(self.train, batch, seed=self.seed, shuffle=True, drop_last=True, own=self.net.own_rows(batch))
+        own = self.net.ranks.local_rows(batch)
+        return Loader(self.train, batch, seed=self.seed, shuffle=True, drop_last=True, own=own)
 
     @property
     def last_path(self) -> Path:
@@ -132,15 +134,15 @@ class Trainer:
         CheckpointError when it is missing, cut short, of another net, or of a run with another recipe, seed or data.
         """
         saved = load_checkpoint(path or self.last_path)
-        saved.must_tell_apart(self.train.classes)
+        saved.check_classes(self.train.classes)
         self.net.load_arrays(saved.params, str(saved.path))
         self._check_same_run(saved)
-        self.sgd.velocities = self.net.own_part(saved.velocities)
+        self.sgd.velocities = self.net.ranks.scatter(saved.velocities)
         self.epoch, self.step, self.best = saved.meta["epoch"], saved.meta["step"], saved.meta["best"]
         self.schedule.state = saved.meta["schedule"]
         if self.loss_scale is not None and saved.meta.get("loss_scale"):
             self.loss_scale = LossScale(self.net.ops, **saved.meta["loss_scale"])
-        self.tally = Tally(**saved.meta["tally"]) if self.net.lead else Tally()
+        self.tally = RunningMetrics(**saved.meta["tally"]) if self.net.ranks.is_main else RunningMetrics()
         self._metrics_bytes = saved.meta["metrics_bytes"]
         for dataset, name in ((self.train, "train"), (self.val, "val")):
             dataset.leave_out({int(position): reason for position, reason in saved.meta["left_out"][name].items()})
@@ -166,7 +168,7 @@ class Trainer:
                          for name, dataset in (("train", self.train), ("val", self.val))}}
 
     # ---- running
-    def prepare(self) -> Feed:
+    def prepare(self) -> InputPipeline:
         """What must be known before the first step: unreadable images, mean image, memory. No run folder yet."""
         room = check_memory(self.net, self.recipe.sgd.batch)
         if self.statistics is None:
@@ -177,12 +179,12 @@ class Trainer:
             if text := dataset.report_skipped():
                 self.say(text)
         self.say(f"{'memory':13s}{room}")
-        return Feed(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
+        return InputPipeline(self.net, self.recipe.augment, self.statistics.mean, self.statistics.pca, self.seed)
 
     def _measure(self, show: bool) -> None:
         """Mean image and unreadable images, found by the lead and told to all."""
         found, arrays = None, {}
-        if self.net.lead:
+        if self.net.ranks.is_main:
             path = kept_statistics(self.train) if self.keep_statistics else None
             try:
                 if path is not None:
@@ -194,8 +196,8 @@ class Trainer:
             scan(self.val, progress=show)
             found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}
             arrays = _arrays(self.statistics)
-        found, arrays = self.net.tell(found, arrays)
-        if not self.net.lead:
+        found, arrays = self.net.ranks.broadcast(found, arrays)
+        if not self.net.ranks.is_main:
             self.statistics = Statistics(**arrays, count=found["count"])
             for dataset, left_out in zip((self.train, self.val), found["left_out"], strict=True):
                 dataset.leave_out({int(position): reason for position, reason in left_out.items()})
@@ -207,17 +209,17 @@ class Trainer:
         fresh = not self._begun
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
-        if self.net.lead:
+        if self.net.ranks.is_main:
             _must_be_writable(self.run_dir)             # before hours may go into the mean image
         feed = self.prepare()
-        self.net.must_agree({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
+        self.net.ranks.check_equal({"the recipe": self.recipe.to_dict(), "seed and data": self._identity(),
                              "where the run is": (self.epoch, self.step, len(self.loader)),
                              "how long it is to last": (epochs, self.save_every)})
         if fresh:
             if self.recipe.calibrate:
                 self._calibrate(feed)
             first, param = next(iter(self.net.params.items()))
-            self.start = self.net.whole({first: param.data.copy()}).get(first)
+            self.start = self.net.ranks.gather({first: param.data.copy()}).get(first)
             self._begun = True
         try:
             with Interrupt() as interrupt:
@@ -230,10 +232,10 @@ class Trainer:
             raise ConfigError(f"{error.filename or self.run_dir}: cannot be written: {error.strerror or error}; make "
                               f"room or choose another folder ({self._kept()})") from error
 
-    def _run(self, feed: Feed, epochs: int, interrupt: Interrupt, fresh: bool) -> Outcome:
+    def _run(self, feed: InputPipeline, epochs: int, interrupt: Interrupt, fresh: bool) -> Outcome:
         """The epochs that are still to be done."""
         self._saved = time.monotonic()
-        if self.net.ops.record is not None and not self.net.is_split and (name := not_recordable(self.net)):
+        if self.net.ops.capture is not None and not self.net.ranks.is_split and (name := not_capturable(self.net)):
             self.say(f"{'steps':13s}are launched one operation after the other: layer {name!r} cannot be recorded")
         if fresh:
             self._log.write({"kind": "run", "recipe": self.recipe.to_dict(), **self._identity(), "about": self.about,
@@ -242,7 +244,7 @@ class Trainer:
             try:
                 done = self._steps(feed, epochs, interrupt) and self._end_of_epoch(feed, epochs, interrupt)
             except DataError:                           # an image has gone or changed: between two steps
-                if self.step and not self.net.is_split:
+                if self.step and not self.net.ranks.is_split:
                     self.save()
                 raise
             if not done:
@@ -251,9 +253,9 @@ class Trainer:
                 return Outcome(True, self.epoch, self.best, self.run_dir)
         return Outcome(False, self.epoch, self.best, self.run_dir)
 
-    def _calibrate(self, feed: Feed) -> None:
+    def _calibrate(self, feed: InputPipeline) -> None:
         """Let the layers begin as the recipe says, on some training images in the order of the first epoch."""
-        if self.net.is_split:
+        if self.net.ranks.is_split:
             raise ConfigError("a recipe that calibrates the layers' outputs needs the whole network on one rank; begin "
                               "the run there, and go on with several ranks by --resume")
         with contextlib.closing(self.loader.epoch(0)) as batches:
@@ -263,14 +265,14 @@ class Trainer:
         self.say(f"{'calibrated':13s}outputs of {', '.join(self.recipe.calibrate)} on {sum(map(len, images))} images")
 
     def _open_log(self):
-        if not self.net.lead:
+        if not self.net.ranks.is_main:
             return NoLog()
         log = MetricsLog(self.run_dir / METRICS, keep=self._metrics_bytes)
         if not self.tensorboard:
             return log
         return WithEvents(log, self.run_dir, len(self.loader), self.epoch * len(self.loader) + self.step)
 
-    def _steps(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
+    def _steps(self, feed: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a wish to stop came."""
         net, sgd, steps, batch_size = self.net, self.sgd, len(self.loader), self.loader.batch
         log_every, stalls, loss = max(1, steps // 100), None, None
@@ -286,7 +288,7 @@ class Trainer:
                 sgd.lr = self._rate(self.step)
                 step.run(x, batch.labels, batch.sample_ids, self.epoch)
                 self.step += 1
-                stop, late = net.agree(interrupt.wanted, time.monotonic() - self._saved > SAVE_AFTER)
+                stop, late = net.ranks.any(interrupt.wanted, time.monotonic() - self._saved > SAVE_AFTER)
                 log = self.step % log_every == 0
                 look = self.step % LOOK_EVERY == 0 and self.step + LOOK_EVERY // 2 <= steps
                 save = late or (self.save_every and (self.epoch * steps + self.step) % self.save_every == 0)
@@ -309,7 +311,7 @@ class Trainer:
                       "data": {kind: round(spent, 2) for kind, spent in self.loader.spent().items()}}
         return True
 
-    def _whole_steps(self, batches: Iterator, step: Step) -> Iterator:
+    def _whole_steps(self, batches: Iterator, step: TrainStep) -> Iterator:
         """The batches. When one cannot be made, what the steps before it have counted is taken over first."""
         try:
             yield from batches
@@ -317,7 +319,7 @@ class Trainer:
             self._take_over(step)
             raise
 
-    def _take_over(self, step: Step) -> float:
+    def _take_over(self, step: TrainStep) -> float:
         """What the steps have counted so far; gives the loss of the last one. DivergedError when one was no number."""
         loss, self.tally = step.read()
         self._must_be_finite(loss + self.tally.loss, f"epoch {self.epoch + 1}, step {self.step}")
@@ -331,34 +333,34 @@ class Trainer:
         """Learning rate of a step of this epoch."""
         return self.recipe.sgd.lr * self.schedule.factor(self.epoch + step / len(self.loader))
 
-    def _end_of_epoch(self, feed: Feed, epochs: int, interrupt: Interrupt) -> bool:
+    def _end_of_epoch(self, feed: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
         """Validation, schedule, metrics, checkpoint; False when a wish to stop came before validation was through."""
         val = evaluate(self.net, self.val, feed, batch=self.loader.batch, title="validation", progress=self.progress,
-                       stop=lambda: self.net.agree(interrupt.wanted)[0])
+                       stop=lambda: self.net.ranks.any(interrupt.wanted)[0])
         if val is None:
             return False
         self._must_be_finite(val.loss, f"validation after epoch {self.epoch + 1}")
         is_best = self.best is None or (val.top1, -val.loss) > (self.best["top1"], -self.best["loss"])
         if is_best:
             self.best = {"epoch": self.epoch + 1, "top1": val.top1, "loss": val.loss}
-        train = Tally(**self.net.total(self.tally.state())).result()
-        lately = Tally(**self.net.total(self.tally.since(self._seen).state())).result()
+        train = RunningMetrics(**self.net.ranks.sum(self.tally.state())).result()
+        lately = RunningMetrics(**self.net.ranks.sum(self.tally.since(self._seen).state())).result()
         self.sgd.lr = self._rate(len(self.loader) - 1)  # a run may have been resumed after the last step
         self._log.write({"kind": "epoch", "epoch": self.epoch + 1, "lr": self.sgd.lr, "train": train,
                          "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": is_best,
                          **({"loss_scale": self._scaled()} if self.loss_scale else {}), "time": self._time})
         self._say_epoch(train, val, is_best, epochs)
         self.schedule.epoch_done(1.0 - val.top1)
-        self.epoch, self.step, self.tally = self.epoch + 1, 0, Tally()
+        self.epoch, self.step, self.tally = self.epoch + 1, 0, RunningMetrics()
         self.save(best=is_best)
         self._look(feed, lately, val)
         try:
             self.on_epoch()
         except OSError as error:                        # a full disk, say
             self.say(f"after epoch {self.epoch}: {error}; training goes on")
-        return not self.net.agree(interrupt.wanted)[0] or self.epoch == epochs
+        return not self.net.ranks.any(interrupt.wanted)[0] or self.epoch == epochs
 
-    def _look(self, feed: Feed, train: dict, val: Evaluation | None = None) -> None:
+    def _look(self, feed: InputPipeline, train: dict, val: Evaluation | None = None) -> None:
         """Let the watch say what goes wrong. train: means over the images since the last look."""
         factor = self.schedule.factor(self.epoch + self.step / len(self.loader))
         for line in self._watch.look(train, val, self.net, self.sgd.velocities, factor, self._some_of_val(feed)):
@@ -372,9 +374,9 @@ class Trainer:
                  f"{duration(self._time['seconds'])}{f', {rate:.0f} images/s' if rate else ''}, "
                  f"waited {waited:.1f} s for data{f' ({why})' if why else ''}")
 
-    def _some_of_val(self, feed: Feed) -> Iterator:
+    def _some_of_val(self, feed: InputPipeline) -> Iterator:
         """Batches of validation images for the watch; none where a forward pass would need the other ranks."""
-        if self.net.is_split:
+        if self.net.ranks.is_split:
             return
         for batch in Loader(self.val, self.loader.batch).epoch(0):
             yield next(feed.test(batch))
@@ -390,9 +392,9 @@ class Trainer:
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""
         net, statistics = self.net, self.statistics
-        params = net.whole({name: param.data for name, param in net.params.items()})
-        velocities, tally = net.whole(self.sgd.velocities), net.total(self.tally.state())
-        if net.lead:
+        params = net.ranks.gather({name: param.data for name, param in net.params.items()})
+        velocities, tally = net.ranks.gather(self.sgd.velocities), net.ranks.sum(self.tally.state())
+        if net.ranks.is_main:
             self._metrics_bytes = self._log.position()
             meta = {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
                     "schedule": self.schedule.state, "loss_scale": self._scaled(), "tally": tally,
@@ -403,7 +405,7 @@ class Trainer:
             start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
             save_checkpoint(self.last_path, params, velocities, _arrays(statistics) | start, meta,
                             also=self.best_path if best else None)
-        net.lead_has_written()
+        net.ranks.wait_until_saved()
         self._saved = time.monotonic()
 
 

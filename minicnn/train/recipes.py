@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from minicnn.data.augment import Augment
 from minicnn.errors import ConfigError
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe
-from minicnn.train.schedule import Step
+from minicnn.train.schedule import StepDecay
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ RECIPES: dict[str, Published] = {
     "paper": Published(PAPER, 90, "40.7 / 18.2, ten crops", "section 5 of the paper"),
 
     "authors": Published(
-        _alexnet("authors", Augment(crop=224, colour="authors"), SGDRecipe(), Step(epochs=(25, 51, 79))),
+        _alexnet("authors", Augment(crop=224, colour="authors"), SGDRecipe(), StepDecay(epochs=(25, 51, 79))),
         91, "40.66 / 18.21, ten crops",
         "layers/layer-params-145.cfg of the released code, with the log at its end",
         "the rate of biases is never lowered; conv1 is a step ahead (1e-5 at epoch 67) and frozen at 72; colour shifts "
         "end at 67; 32 images share one crop; the centre of the mean image is subtracted from every crop"),
 
     "caffe": Published(
-        _alexnet("caffe", Augment(crop=227), SGDRecipe(lr=0.01, batch=256), Step(epochs=(20, 40, 60, 80))),
+        _alexnet("caffe", Augment(crop=227), SGDRecipe(lr=0.01, batch=256), StepDecay(epochs=(20, 40, 60, 80))),
         90, "42.9 / 19.8, centre crop",
         "BVLC/caffe: models/bvlc_alexnet/solver.prototxt (a step is 100,000 batches of 256) and readme.md",
         "images are squashed to 256 x 256, channels are BGR"),
@@ -50,19 +50,20 @@ RECIPES: dict[str, Published] = {
         _alexnet("ungrouped", PAPER.augment, PAPER.sgd, PAPER.schedule), 90, "not published", "the paper's"),
 
     "torchvision": Published(
-        _alexnet("torchvision", Augment(crop=224), SGDRecipe(lr=0.01, decay=1e-4, batch=256), Step(epochs=(30, 60))),
+        _alexnet("torchvision", Augment(crop=224), SGDRecipe(lr=0.01, decay=1e-4, batch=256),
+                 StepDecay(epochs=(30, 60))),
         90, "43.48 / 20.93, centre crop",
         "pytorch/examples: imagenet/main.py and README.md (alexnet: --lr 0.01)",
         "crops are of random size and shape; pixels are scaled to a deviation of 1; v <- m v + g, w <- w - lr v"),
 
     "cifar-18pct": Published(
         Recipe({"model": "cifar_18pct"}, augment=Augment(crop=32, flip=False), sgd=SGDRecipe(lr=0.001, decay=0.004),
-               schedule=Step(epochs=(120, 130))),
+               schedule=StepDecay(epochs=(120, 130))),
         140, "18 %", "dnouri/cuda-convnet: example-layers/layer-params-18pct.cfg"),
 
     "cifar-paper": Published(
         Recipe({"model": "cifar_paper", "lrn": True}, augment=Augment(crop=24), sgd=SGDRecipe(lr=0.001, decay=0.004),
-               schedule=Step(epochs=(500, 510))),
+               schedule=StepDecay(epochs=(500, 510))),
         520, "11 %; 13 % with lrn=False",
         "dnouri/cuda-convnet: example-layers/layer-params-conv-local-11pct.cfg and -13pct.cfg",
         "the first 350 epochs leave out a fifth of the images, for validation; tested on ten crops"),

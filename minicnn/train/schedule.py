@@ -34,7 +34,7 @@ class Constant:
 
 
 @dataclasses.dataclass
-class Step(Constant):
+class StepDecay(Constant):
     """Multiply the rate by `by` at the beginning of each epoch in `epochs` (counted from 0)."""
 
     epochs: tuple[int, ...] = (30, 60)
@@ -94,12 +94,13 @@ class Plateau(Constant):
         self._waited, self._drops = state["waited"], state["drops"]
 
 
-SCHEDULES = {"constant": Constant, "step": Step, "plateau": Plateau, "cosine": Cosine}
+SCHEDULES = {"constant": Constant, "step": StepDecay, "plateau": Plateau, "cosine": Cosine}
 
 
 def schedule_to_dict(schedule) -> dict:
     """The schedule as plain data: {"kind": "plateau", "by": 0.1, ...}; without its state."""
-    return {"kind": type(schedule).__name__.lower(), **dataclasses.asdict(schedule)}
+    kind = next(name for name, kind in SCHEDULES.items() if kind is type(schedule))
+    return {"kind": kind, **dataclasses.asdict(schedule)}
 
 
 def schedule_from_dict(data: dict):

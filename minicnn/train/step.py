@@ -1,7 +1,7 @@
 """One step of training: loss, what is counted of it, gradients, update.
 
-    Step            each is waited for
-    RecordedStep    on a GPU: recorded once and then replayed, the whole of it at the price of a single launch. What is
+    TrainStep            each is waited for
+    CapturedStep    on a GPU: recorded once and then replayed, the whole of it at the price of a single launch. What is
                     another with every step lies in the device's memory, written before each replay; what is counted
                     stays there until somebody reads it. The host is a step or two ahead, and never further
 """
@@ -11,27 +11,27 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.backend.ops import DeviceNumber, address
+from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
 
 READ_EVERY = 16             # steps after which counts are read
 AHEAD = 2                   # steps that the host may be ahead of the device
 
 
-class Step:
+class TrainStep:
     """Steps of `net` by `sgd`.   loss_scale: for devices that need one.   tally: what was counted before."""
 
     read_every = 1              # steps after which `read` is due
 
-    def __init__(self, net, sgd: SGD, loss_scale: LossScale | None, tally: Tally):
+    def __init__(self, net, sgd: SGD, loss_scale: LossScale | None, tally: RunningMetrics):
         self.net, self.sgd, self.loss_scale, self._tally, self._loss = net, sgd, loss_scale, tally, 0.0
 
     def run(self, x, labels: np.ndarray, sample_ids: np.ndarray, epoch: int) -> None:
         """One step, on images x (N, H, W, C) of the net's backend, at the rate `sgd.lr`."""
         net = self.net
         self._loss = net.loss(x, labels, sample_ids=sample_ids, epoch=epoch)
-        if net.has_logits:
+        if net.ranks.has_logits:
             self._tally.add(self._loss, net.ops.to_host(net.logits), labels)
         net.backward(loss_scale=self._scale)
         self.sgd.step(net.ops, self.loss_scale)
@@ -41,17 +41,17 @@ class Step:
         """What net.backward takes."""
         return self.loss_scale.state if self.loss_scale else None
 
-    def read(self) -> tuple[float, Tally]:
+    def read(self) -> tuple[float, RunningMetrics]:
         """The loss of the last step, and all that was counted."""
         return self._loss, self._tally
 
 
-class RecordedStep(Step):
+class CapturedStep(TrainStep):
     """The same for a backend that records. A step runs as it is when the arrays are new, and is recorded after that."""
 
     read_every = READ_EVERY
 
-    def __init__(self, net, sgd: SGD, loss_scale: LossScale | None, tally: Tally):
+    def __init__(self, net, sgd: SGD, loss_scale: LossScale | None, tally: RunningMetrics):
         super().__init__(net, sgd, loss_scale, tally)
         self._counted = net.ops.from_host(np.array(list(tally.state().values()), np.float64))
         self._today = None                                  # rate, epoch, sample ids and labels, in one array
@@ -68,9 +68,9 @@ class RecordedStep(Step):
             self._now(x)
             self._arrays = self._place(x)
         else:
-            self._replay = self._replay or net.ops.record(lambda: self._now(x))
+            self._replay = self._replay or net.ops.capture(lambda: self._now(x))
             self._replay()
-        self._marks.append(net.ops.mark())
+        self._marks.append(net.ops.record_event())
 
     def _place(self, x) -> tuple:
         """What must be the same for a recording to be of use."""
@@ -104,15 +104,15 @@ class RecordedStep(Step):
     def read(self):
         """Waits for the device."""
         images, loss, top1, top5 = self.net.ops.to_host(self._counted).tolist()
-        return self.net.mean_loss(self._losses), Tally(int(images), loss, int(top1), int(top5))
+        return self.net.mean_loss(self._losses), RunningMetrics(int(images), loss, int(top1), int(top5))
 
 
-def step_for(net, sgd: SGD, loss_scale: LossScale | None, tally: Tally) -> Step:
+def step_for(net, sgd: SGD, loss_scale: LossScale | None, tally: RunningMetrics) -> TrainStep:
     """The kind of step that the net and its backend can do."""
-    recorded = net.ops.record is not None and not net.is_split and not not_recordable(net)
-    return (RecordedStep if recorded else Step)(net, sgd, loss_scale, tally)
+    recorded = net.ops.capture is not None and not net.ranks.is_split and not not_capturable(net)
+    return (CapturedStep if recorded else TrainStep)(net, sgd, loss_scale, tally)
 
 
-def not_recordable(net) -> str:
+def not_capturable(net) -> str:
     """The first layer that does not leave everything to the device; "" where there is none."""
-    return next((node.name for node in net.nodes if not node.layer.recordable), "")
+    return next((node.name for node in net.nodes if not node.layer.capturable), "")

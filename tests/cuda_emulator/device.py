@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.backend.cuda.ops import CudaOps
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from tests.cuda_emulator.build import EmulatorError, Library
 
 GUARD = 4096                # bytes of 0xFF around every array that a kernel is given
@@ -48,20 +48,20 @@ class EmulatorDevice:
     architecture, shared = "90", 227 * 1024                 # an H100
 
     def from_host(self, array):
-        self._must_not_record()
+        self._must_not_capture()
         return np.ascontiguousarray(array)
 
     upload = from_host
 
     def to_host(self, array):
-        self._must_not_record()
+        self._must_not_capture()
         return np.asarray(array)
 
-    def _must_not_record(self) -> None:
+    def _must_not_capture(self) -> None:
         if self._recorded is not None:
             raise EmulatorError("an array was to be copied to or from the device while a step was being recorded")
 
-    def record(self, function):
+    def capture(self, function):
         """As a CUDA graph: launches are noted and not run, with addresses, which keep no array alive.
 
         What NumPy does to an array meanwhile is not noted.
@@ -84,11 +84,11 @@ class EmulatorDevice:
         return isinstance(array, np.ndarray)
 
     @staticmethod
-    def crossing(place: int) -> Crossing:
-        return Crossing()                                   # its arrays are NumPy's
+    def interconnect(place: int) -> Interconnect:
+        return Interconnect()                                   # its arrays are NumPy's
 
     @staticmethod
-    def mark():
+    def record_event():
         return lambda: None                                 # nothing here runs ahead
 
     def compile(self, name: str, text: str, options: tuple[str, ...]) -> Library:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.train.runs.metrics import hits
+from minicnn.evaluate.metrics import top_k_correct
 from tests.helpers.harness import call, compare
 
 STATE = np.array([16, 3, 0, 1], np.int32)
@@ -58,8 +58,8 @@ def test_counts_are_those_of_the_host(ops, dtype, rng, shape):
     x = rng.integers(-9, 10, shape).astype(dtype)                              # many scores are equal
     labels = rng.integers(0, shape[1], shape[0]).astype(np.int32)
     start = np.array([2, 0.5, 1, 1.0])
-    got = compare(ops, "tally_hits", x, labels, start, writes=(2,), kind="exact")
-    assert got.tolist() == [2 + shape[0], 0.5, 1 + hits(x, labels, 1), 1 + hits(x, labels, 5)]
+    got = compare(ops, "count_correct", x, labels, start, writes=(2,), kind="exact")
+    assert got.tolist() == [2 + shape[0], 0.5, 1 + top_k_correct(x, labels, 1), 1 + top_k_correct(x, labels, 5)]
     losses = rng.random(shape[0]).astype(dtype)
-    got = compare(ops, "tally_losses", losses, start, writes=(1,), kind="elementwise", weight=0.3)
+    got = compare(ops, "count_losses", losses, start, writes=(1,), kind="elementwise", weight=0.3)
     assert got[0] == 2 and abs(got[1] - 0.5 - 0.3 * losses.sum(dtype=np.float64)) < 1e-9 * shape[0]

@@ -59,10 +59,10 @@ MUTATIONS = [
              True),
     Mutation("scaling: an overflow counts as good", "scales", {"next_loss_scale": counts_overflows_as_good}, True),
     Mutation("scaling: the flag stays", "scales", {"next_loss_scale": does_not_begin_again}, True),
-    Mutation("tally: weight forgotten", "tally", {"tally_losses": option("weight", lambda w: 1.0)}, True),
+    Mutation("tally: weight forgotten", "tally", {"count_losses": option("weight", lambda w: 1.0)}, True),
     Mutation("tally: last loss forgotten", "tally", {
-        "tally_losses": arguments(lambda losses, tally: (losses[:-1].copy(), tally))}, True),
-    Mutation("tally: ties are hits", "tally", {"tally_hits": ties_are_hits}, True),
+        "count_losses": arguments(lambda losses, tally: (losses[:-1].copy(), tally))}, True),
+    Mutation("tally: ties are hits", "tally", {"count_correct": ties_are_hits}, True),
     Mutation("tally: labels of the neighbours", "tally", {
-        "tally_hits": arguments(lambda x, labels, tally: (x, np.roll(labels, 1), tally))}, True),
+        "count_correct": arguments(lambda x, labels, tally: (x, np.roll(labels, 1), tally))}, True),
 ]

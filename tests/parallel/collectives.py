@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.parallel import comm as comm_module
 from minicnn.parallel.launch import launch
 
@@ -18,7 +18,7 @@ class Far(np.ndarray):
     """Stands for an array on a GPU."""
 
 
-class FarCrossing(Crossing):
+class FarCrossing(Interconnect):
     """Counts the copies to and from host memory."""
 
     copies = 0
@@ -59,13 +59,13 @@ def check_collectives(comm, kind=np.ndarray) -> list[np.ndarray]:
     for i in range(3):
         np.testing.assert_allclose(reduced[i], np.sum([own[i] for own in many], axis=0), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(later[i], reduced[i])
-    comm.must_agree({"what was reduced": np.concatenate(reduced)})             # to the bit, on every rank
+    comm.check_equal({"what was reduced": np.concatenate(reduced)})             # to the bit, on every rank
 
     sent = np.full(3, float(comm.rank)).view(kind)
     comm.broadcast(sent, size - 1)
     np.testing.assert_array_equal(sent, float(size - 1))
     comm.barrier()
-    told = comm.tell({"from": comm.rank, "é": [1]}, {"a": np.arange(3) + comm.rank})
+    told = comm.broadcast_object({"from": comm.rank, "é": [1]}, {"a": np.arange(3) + comm.rank})
     assert told[0] == {"from": 0, "é": [1]} and told[1]["a"].tolist() == [0, 1, 2]
     return reduced
 
@@ -74,7 +74,7 @@ def check_far(comm) -> None:
     """The same with arrays of which no message can be made: they have passed through host memory, all of them."""
     comm.work_with(FarCrossing())
     assert all(isinstance(array, Far) for array in check_collectives(comm, Far))
-    assert comm.crossing.copies > 10 or comm.size == 1
+    assert comm.interconnect.copies > 10 or comm.size == 1
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_what_rank_0_tells_is_waited_for():
         comm.timeout, comm.steady = 0.2, True
         if comm.rank == 0:
             time.sleep(1)
-        return comm.tell("found")[0], comm.patience
+        return comm.broadcast_object("found")[0], comm.patience
 
     assert run_local(2, body) == [("found", 0.2)] * 2
 
@@ -115,7 +115,7 @@ def test_a_first_step_may_take_longer():
 
 def test_ranks_that_disagree_are_named():
     def weights(comm):
-        comm.must_agree({"the epoch": 3, "the weights": np.full(3, comm.rank == 2)})
+        comm.check_equal({"the epoch": 3, "the weights": np.full(3, comm.rank == 2)})
 
     def place(comm):
         (comm.all_gather if comm.rank else comm.broadcast)(*([np.zeros(1), np.zeros((2, 1))][: 1 + comm.rank]))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend.cuda import device as cuda_device
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.backend.select import get_ops
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.parallel.nccl import nccl_is_there
@@ -30,7 +30,7 @@ class Stream(threading.local):
         self.asked = []
 
 
-class Late(Crossing):
+class Late(Interconnect):
     """A GPU that computes as late as it may."""
 
     def __init__(self):
@@ -42,12 +42,12 @@ class Late(Crossing):
     def ask(self, array, value):
         self.stream.asked.append(lambda: array.fill(value))
 
-    def mark(self):
+    def record_event(self):
         asked, self.stream.asked = self.stream.asked, []
         return asked
 
-    def after(self, mark):
-        self.stream.asked += mark
+    def after(self, event):
+        self.stream.asked += event
 
     def synchronize(self):
         for work in self.stream.asked:
@@ -63,9 +63,9 @@ def test_what_is_handed_over_is_computed():
     def body(comm):
         comm.work_with(Late())
         x, y = np.zeros(5), np.zeros((2, 5))
-        comm.crossing.ask(x, comm.rank + 1)
+        comm.interconnect.ask(x, comm.rank + 1)
         comm.all_gather(x, y)
-        return y, comm.crossing.fetched
+        return y, comm.interconnect.fetched
 
     for y, fetched in run_local(2, body):
         assert y[:, 0].tolist() == [1, 2] and fetched == 1
@@ -76,13 +76,13 @@ def test_gradients_are_computed_before_they_are_summed_in_the_background():
     def body(comm):
         comm.work_with(Late())
         gradient, other = np.zeros(7), np.zeros(7)
-        comm.crossing.ask(gradient, comm.rank + 1)
+        comm.interconnect.ask(gradient, comm.rank + 1)
         pending = comm.start_all_reduce([gradient])
-        comm.crossing.ask(other, 5)
+        comm.interconnect.ask(other, 5)
         comm.finish([pending])
         later = other.copy()
-        comm.crossing.synchronize()
-        return gradient, later, other, comm.crossing.threads
+        comm.interconnect.synchronize()
+        return gradient, later, other, comm.interconnect.threads
 
     for rank, (gradient, later, other, threads) in enumerate(run_local(2, body)):
         assert gradient.tolist() == [3] * 7 and not later.any() and other.all()
@@ -90,12 +90,13 @@ def test_gradients_are_computed_before_they_are_summed_in_the_background():
 
 
 def test_the_host_needs_nothing_of_this():
-    crossing, x = get_ops("cpu").crossing(1), np.arange(3.0)
-    assert crossing.gpu is None and crossing.fetch(x) is x and crossing.from_host(x) is x and crossing.is_on_host(x)
-    crossing.synchronize(), crossing.after(crossing.mark())
+    interconnect, x = get_ops("cpu").interconnect(1), np.arange(3.0)
+    assert interconnect.gpu is None and interconnect.fetch(x) is x and interconnect.from_host(x) is x
+    assert interconnect.is_on_host(x)
+    interconnect.synchronize(), interconnect.after(interconnect.record_event())
     target = np.zeros(3)
-    crossing.to_host(x, target)
-    assert target.tolist() == [0, 1, 2] and crossing.memory(4).nbytes == 4
+    interconnect.to_host(x, target)
+    assert target.tolist() == [0, 1, 2] and interconnect.memory(4).nbytes == 4
 
 
 @pytest.fixture
@@ -136,9 +137,10 @@ def test_two_processes_on_the_gpus_there_are(gpus, tmp_path, scheme):
 def test_gpus_speak_by_nccl(gpus):
     if gpus < 2 or not nccl_is_there():
         pytest.skip(f"needs two GPUs and NCCL; here {'is' if nccl_is_there() else 'is no'} NCCL, GPUs: {gpus}")
-    program = ("from minicnn.backend.ops import get_ops; from minicnn.parallel.mpi import run_mpi\n"
+    program = ("from minicnn.backend.ops import get_ops; from minicnn.parallel.launch import run_mpi\n"
                "def body(comm):\n"
-               "    ops = get_ops('cuda'); comm.work_with(ops.crossing(comm.place)); assert comm._nccl is not None\n"
+               "    ops = get_ops('cuda'); comm.work_with(ops.interconnect(comm.place))\n"
+               "    assert comm._nccl is not None\n"
                "    import cupy; x = cupy.full(9, comm.rank + 1.0); comm.all_reduce([x]); assert (x == 3).all()\n"
                "run_mpi(body)")
     done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,

@@ -151,7 +151,7 @@ def test_gradients_are_on_their_way_before_the_backward_pass_is_through(monkeypa
         start, done = comm.start_all_reduce, net._gradients_done
         comm.start_all_reduce = lambda arrays, point: events.append(len(arrays)) or start(arrays, point)
         net._gradients_done = lambda node: done(node) or events.append(node.name)
-        rows = net.own_rows(4)
+        rows = net.ranks.local_rows(4)
         net.loss(x[rows], labels[rows])
         net.backward()
         return events, len(net.params)
@@ -221,7 +221,7 @@ def test_the_drawing_has_what_the_plan_says(tmp_path):
     def body(comm):
         net = columns(tiny_alexnet(), comm)
         train(net, x, labels, 2)
-        return net.drawing(4) if net.lead else None
+        return net.drawing(4) if net.ranks.is_main else None
 
     x, labels = images(tiny_alexnet(), 4)
     layers, meetings = run_local(2, body)[0]
@@ -302,7 +302,7 @@ def test_errors_name_the_layer():
     with pytest.raises(RankError, match="layer 'fc6' .*: 3 ranks do not divide its 16 units"):
         build(tiny_alexnet, 3, "hybrid")()
     with pytest.raises(RankError, match="3 ranks do not divide a batch of 4 images; choose one .* such as 3"):
-        run_local(3, lambda comm: SCHEMES["data"](net(), comm).own_rows(4))
+        run_local(3, lambda comm: SCHEMES["data"](net(), comm).ranks.local_rows(4))
     with pytest.raises(RankError, match="nothing to split"):
         def nothing():
             b = Builder((5, 5, 2))

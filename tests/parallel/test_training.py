@@ -65,12 +65,12 @@ def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, schem
     """Interrupted in the middle of an epoch; two ranks go on to the same bits, one and four to the same weights."""
     def stop_early(trainer, comm):
         seen = []
-        agree = trainer.net.agree
+        agree = trainer.net.ranks.any
 
         def wish(wanted, *others):                          # rank 1 alone wishes to stop, in the second epoch
             seen.append(wanted)
             return agree(wanted or (comm.rank == 1 and trainer.epoch == 1 and trainer.step == 4), *others)
-        trainer.net.agree = wish
+        trainer.net.ranks.any = wish
 
     fit(tmp_path / "whole", 2, scheme, 2)
     for name, ways in {"again": (scheme, 2), "one": (None, 1), "four": (scheme, 4)}.items():

@@ -14,7 +14,7 @@ def train(net, x, labels, steps: int, lr: float = 0.01) -> list[float]:
     sgd, losses, count = SGD(net.params, lr), [], len(x)
     for step in range(steps):
         at = (np.arange(count) + step) % count
-        rows = net.own_rows(count)
+        rows = net.ranks.local_rows(count)
         ids = (at + 100 * step).astype(np.uint32)
         losses.append(net.loss(x[at][rows], labels[at][rows], sample_ids=ids[rows], epoch=0))
         net.backward()
@@ -23,7 +23,7 @@ def train(net, x, labels, steps: int, lr: float = 0.01) -> list[float]:
 
 
 def weights(net) -> dict[str, np.ndarray]:
-    return net.whole({name: param.data.copy() for name, param in net.params.items()})
+    return net.ranks.gather({name: param.data.copy() for name, param in net.params.items()})
 
 
 def train_on_ranks(make_net, scheme: str, size: int, x, labels, steps: int, **options) -> list[tuple]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minicnn.errors import CheckpointError, ConfigError
-from minicnn.train.finetune import take_over
+from minicnn.train.finetune import load_pretrained
 from minicnn.train.recipe import SGDRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.graphs import images
@@ -27,7 +27,7 @@ def values(net):
 
 def test_everything_fits(run):
     net = small_net(seed=5)
-    lines = take_over(net, run)
+    lines = load_pretrained(net, run)
     assert len(lines) == 1 and lines[0].startswith("3 of 3 layers") and lines[0].endswith("conv1, fc2, fc3")
     for name, array in load_checkpoint(run).params.items():
         np.testing.assert_array_equal(net.params[name].data, array)
@@ -38,11 +38,11 @@ def test_a_new_head(run):
     other = small_net(seed=5, classes=7)
     before = values(other)
     with pytest.raises(CheckpointError, match="'fc3' does not fit, fc3.w is 32 x 4 there, 32 x 7 here; add --new"):
-        take_over(other, run)
+        load_pretrained(other, run)
     assert all(np.array_equal(before[name], array) for name, array in values(other).items())
     for net in (other, small_net(seed=5)):
         fresh = values(net)["fc3.w"]
-        lines = take_over(net, run, new_head=True)
+        lines = load_pretrained(net, run, new_head=True)
         assert lines[0].startswith("2 of 3") and lines[1:] == ["begins anew: fc3 (a new head)"]
         np.testing.assert_array_equal(net.params["fc3.w"].data, fresh)
 
@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_named(run):
     """Images of another size: fc2 has other inputs, and neither its weights nor its biases are taken over."""
     net = small_net(size=32, seed=5)
     fresh = values(net)
-    lines = take_over(net, run)
+    lines = load_pretrained(net, run)
     assert lines[0].endswith(": conv1, fc3") and lines[1].startswith("begins anew: fc2 (fc2.w is ")
     np.testing.assert_array_equal(net.params["fc2.b"].data, fresh["fc2.b"])
 
@@ -59,9 +59,9 @@ def test_what_does_not_fit_is_named(run):
 def test_nothing_fits(run, tmp_path):
     from minicnn.models.cifar import cifar_18pct
     with pytest.raises(CheckpointError, match="none of its layers has the name and shape"):
-        take_over(cifar_18pct(device="reference"), run)
+        load_pretrained(cifar_18pct(device="reference"), run)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        take_over(small_net(), tmp_path / "nowhere.safetensors")
+        load_pretrained(small_net(), tmp_path / "nowhere.safetensors")
 
 
 @pytest.mark.parametrize("frozen", [("conv1",), ("conv1", "fc2"), ("fc2",)])

@@ -19,7 +19,8 @@ from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.small_run import save_tree
 from tests.train.test_loop import log, state
 
-PROGRAM, EXAMPLE = Path(__file__).parents[1] / "helpers/small_run.py", Path(__file__).parents[2] / "examples/alexnet_imagenet.py"
+ROOT = Path(__file__).parents[2]
+PROGRAM, EXAMPLE = ROOT / "tests/helpers/small_run.py", ROOT / "examples/alexnet_imagenet.py"
 KILLS = 30
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 

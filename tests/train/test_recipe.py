@@ -11,12 +11,13 @@ from minicnn.data.augment import Augment
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
-from minicnn.train.schedule import Step
+from minicnn.train.schedule import StepDecay
 from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, init={"std": [0.01, 0.02]},
-                augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32), schedule=Step(epochs=(1, 2)))
+                augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
+                schedule=StepDecay(epochs=(1, 2)))
 
 
 def test_a_recipe_survives_json():

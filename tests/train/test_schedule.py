@@ -5,12 +5,12 @@ import math
 import pytest
 
 from minicnn.errors import ConfigError
-from minicnn.train.schedule import Constant, Cosine, Plateau, Step, schedule_from_dict, schedule_to_dict
+from minicnn.train.schedule import Constant, Cosine, Plateau, StepDecay, schedule_from_dict, schedule_to_dict
 
 
 def test_constant_and_step():
     assert Constant().factor(7.5) == 1.0
-    step = Step(epochs=(2, 4), by=0.1)
+    step = StepDecay(epochs=(2, 4), by=0.1)
     assert [step.factor(x) for x in (0, 1.99, 2.0, 3.5)] == [1.0, 1.0, 0.1, 0.1]
     assert math.isclose(step.factor(4), 0.01)
 
@@ -44,7 +44,8 @@ def test_plateau_goes_on_from_its_state():
         assert rates + plateau_rates(second, errors[cut:]) == plateau_rates(Plateau(patience=2), errors)
 
 
-@pytest.mark.parametrize("schedule", [Constant(), Step(epochs=(3, 5)), Plateau(patience=7), Cosine(epochs=4, warmup=1)])
+@pytest.mark.parametrize("schedule", [Constant(), StepDecay(epochs=(3, 5)), Plateau(patience=7),
+                                      Cosine(epochs=4, warmup=1)])
 def test_schedules_are_plain_data(schedule):
     assert schedule_from_dict(schedule_to_dict(schedule)) == schedule
 

@@ -11,7 +11,7 @@ import pytest
 
 from minicnn.builder import Builder
 from minicnn.data.augment import Augment
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Batch
 from minicnn.train.sgd import SGD
 
@@ -44,7 +44,7 @@ def make_net():
 def step():
     """A function that does one step: images cut and shifted, forward, backward, update."""
     rng, net = np.random.default_rng(0), make_net()
-    feed = Feed(net, Augment(crop=32, colour="paper"), np.zeros((SIZE, SIZE, 3)), (np.ones(3), np.eye(3)))
+    feed = InputPipeline(net, Augment(crop=32, colour="paper"), np.zeros((SIZE, SIZE, 3)), (np.ones(3), np.eye(3)))
     batch = Batch(rng.integers(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8),
                   rng.integers(0, 10, BATCH).astype(np.int32), np.arange(BATCH, dtype=np.uint32), np.arange(BATCH))
     sgd = SGD(net.params, lr=1e-4)

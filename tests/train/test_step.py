@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from minicnn.errors import ConfigError, DataError, DeviceError
+from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train import loop
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.runs.checkpoint import load_checkpoint
-from minicnn.train.runs.metrics import Tally
 from minicnn.train.sgd import SGD
-from minicnn.train.step import READ_EVERY, RecordedStep, Step, step_for
+from minicnn.train.step import READ_EVERY, CapturedStep, TrainStep, step_for
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import emulated_ops
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
@@ -58,7 +58,7 @@ def batch(step: int, count: int = BATCH):
 
 def make_step(kind, net, exponent=16):
     scale = LossScale(net.ops, exponent) if net.ops.needs_loss_scale else None
-    return kind(net, SGD(net.params, lr=0.01), scale, Tally())
+    return kind(net, SGD(net.params, lr=0.01), scale, RunningMetrics())
 
 
 def state_of(step) -> list[np.ndarray]:
@@ -88,7 +88,7 @@ def take(step, x, number: int, between=None) -> None:
 
 
 def test_recorded_steps_are_the_same_steps(make_net, products):
-    steps = [make_step(kind, make_net(products)) for kind in (Step, RecordedStep)]
+    steps = [make_step(kind, make_net(products)) for kind in (TrainStep, CapturedStep)]
     for step in steps:
         take(step, images_for(step), 5)
     for waited_for, recorded in zip(*map(state_of, steps), strict=True):
@@ -103,7 +103,7 @@ def test_recorded_steps_are_the_same_steps(make_net, products):
 def test_a_recorded_step_is_no_launch_of_its_own(make_emulated):
     """All launches from the third step on come from the recording: the host calls no operation."""
     net = make_emulated()
-    step = make_step(RecordedStep, net)
+    step = make_step(CapturedStep, net)
     x = images_for(step)
     take(step, x, 2)
 
@@ -119,7 +119,7 @@ def test_a_recorded_step_is_no_launch_of_its_own(make_emulated):
 def test_arrays_that_move_are_recorded_anew(make_net):
     """A larger batch in between, as in validation, takes the place of the arrays that the recording knows."""
     results = []
-    for kind in (Step, RecordedStep):
+    for kind in (TrainStep, CapturedStep):
         net = make_net()
         step = make_step(kind, net)
         larger = [net.ops.to_host(net.forward(batch(9, 3 * BATCH)[0])), None]
@@ -139,7 +139,7 @@ def test_arrays_that_move_are_recorded_anew(make_net):
 def test_memory_that_was_replaced_is_let_go(make_emulated):
     """A recording keeps its arrays: so it must not outlive the arrays' use, or there would be two of each."""
     net = make_emulated()
-    step = make_step(RecordedStep, net)
+    step = make_step(CapturedStep, net)
     x = images_for(step)
     take(step, x, 3)
     old = weakref.ref(net._arena)
@@ -155,14 +155,14 @@ def test_a_recording_keeps_its_arrays(make_emulated):
     net = make_emulated()
     ops, y = net.ops, np.zeros(8, "f4")
     xs = [np.arange(8, dtype="f4")]
-    replay = ops.record(lambda: ops.relu_forward(xs[0], y))
+    replay = ops.capture(lambda: ops.relu_forward(xs[0], y))
     assert not y.any()                                      # nothing has run yet
     xs[0] -= 4
     replay()
     np.testing.assert_array_equal(y, [0, 0, 0, 0, 0, 1, 2, 3])
     xs.clear()
     replay()
-    without = ops.device.record(lambda: ops.relu_forward(np.ones(8, "f4"), y))
+    without = ops.device.capture(lambda: ops.relu_forward(np.ones(8, "f4"), y))
     with pytest.raises(EmulatorError, match="relu_forward: x, recorded, has been freed"):
         without()
 
@@ -171,7 +171,7 @@ def test_what_the_host_would_do_is_refused_while_recording(make_net):
     net = make_net()
     x, labels, ids = batch(0)
     with pytest.raises((EmulatorError, DeviceError), match="copied .* while a step was being recorded"):
-        net.ops.record(lambda: net.loss(x, labels, sample_ids=ids))
+        net.ops.capture(lambda: net.loss(x, labels, sample_ids=ids))
     assert np.isfinite(net.loss(x, labels, sample_ids=ids))                    # and nothing is left behind
 
 
@@ -179,14 +179,14 @@ def test_labels_are_checked_before_the_step(make_net):
     net = make_net()
     x, _, ids = batch(0)
     with pytest.raises(Exception, match=r"labels must lie in 0..3, got 0..4"):
-        make_step(RecordedStep, net).run(x, np.array([0, 4, 1, 2]), ids, 0)
+        make_step(CapturedStep, net).run(x, np.array([0, 4, 1, 2]), ids, 0)
 
 
 # ---- fp16
 def test_an_overflow_leaves_out_the_step_and_halves_the_scale(make_net):
     """A scale far too large: gradients are infinite until it has fallen far enough; the weights never see them."""
     net = make_net("Fp16")
-    step = make_step(RecordedStep, net, exponent=24)
+    step = make_step(CapturedStep, net, exponent=24)
     x, start, exponents = images_for(step), weights_of(net), []
     for i in range(12):
         images, labels, ids = batch(i)
@@ -224,23 +224,23 @@ def test_gradients_too_small_for_fp16_are_saved_by_the_scale(make_net):
 
 def test_ranks_are_refused_where_the_loss_must_be_scaled(make_net, tmp_path):
     net = make_net("Fp16")
-    net.is_split = True
+    net.ranks.is_split = True
     with pytest.raises(ConfigError, match="cuda:fp16 scales the loss by what one rank sees.*use cuda:tf32"):
         small_trainer(tmp_path / "run", net=net)
 
 
 def test_which_steps_are_recorded(make_net):
     ranks, own = make_net(), make_net()
-    ranks.is_split = True
-    own.nodes[1].layer.recordable = False                   # as of a layer that somebody wrote for himself
-    for net, kind in ((make_net(), RecordedStep), (ranks, Step), (own, Step), (small_net("reference"), Step),
-                      (small_net("cpu"), Step)):
-        assert type(step_for(net, SGD(net.params, lr=0.1), None, Tally())) is kind
+    ranks.ranks.is_split = True
+    own.nodes[1].layer.capturable = False                   # as of a layer that somebody wrote for himself
+    for net, kind in ((make_net(), CapturedStep), (ranks, TrainStep), (own, TrainStep),
+                      (small_net("reference"), TrainStep), (small_net("cpu"), TrainStep)):
+        assert type(step_for(net, SGD(net.params, lr=0.1), None, RunningMetrics())) is kind
 
 
 def test_a_layer_that_cannot_be_recorded_is_named(make_net, tmp_path):
     net, said = make_net(), []
-    net.nodes[2].layer.recordable = False
+    net.nodes[2].layer.capturable = False
     small_trainer(tmp_path / "run", images=16, net=net, say=said.append).fit(1)
     assert any("are launched one operation after the other: layer 'norm1' cannot be recorded" in line for line in said)
 
@@ -248,14 +248,14 @@ def test_a_layer_that_cannot_be_recorded_is_named(make_net, tmp_path):
 def test_the_host_is_never_far_ahead(make_emulated):
     """It waits for the step before the last one, so that its queue of batches is not emptied by steps under way."""
     net = make_emulated()
-    step, events = make_step(RecordedStep, net), []
+    step, events = make_step(CapturedStep, net), []
 
-    def mark():
+    def record_event():
         here = sum(what == "mark" for what, _ in events)
         events.append(("mark", here))
         return lambda: events.append(("wait", here))
 
-    net.ops.mark = mark
+    net.ops.record_event = record_event
     take(step, images_for(step), 5)
     assert events == [("mark", 0), ("mark", 1), ("wait", 0), ("mark", 2), ("wait", 1), ("mark", 3), ("wait", 2),
                       ("mark", 4)]

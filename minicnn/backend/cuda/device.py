@@ -15,9 +15,9 @@ from math import prod
 import numpy as np
 
 from minicnn.backend.cuda.source import HOPPER, OPTIONS, compiled
-from minicnn.backend.cuda.streams import CupyCrossing
+from minicnn.backend.cuda.streams import CupyInterconnect
 from minicnn.backend.cuda.upload import Uploads
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.errors import DeviceError
 
 OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
@@ -88,27 +88,27 @@ class CupyDevice:
 
     def from_host(self, array: np.ndarray):
         """A copy on the GPU."""
-        self._must_not_record("copied to the GPU")
+        self._must_not_capture("copied to the GPU")
         return self.cupy.asarray(np.ascontiguousarray(array))
 
     def upload(self, array: np.ndarray):
         """The same without the GPU having to wait, for what is launched before the next upload: see Uploads."""
-        self._must_not_record("copied to the GPU")
+        self._must_not_capture("copied to the GPU")
         uploads = getattr(self._own, "uploads", None) or Uploads(self.cupy)
         self._own.uploads = uploads
         return uploads(np.ascontiguousarray(array))
 
     def to_host(self, array) -> np.ndarray:
         """A copy as NumPy's; waits until the kernels before it are done."""
-        self._must_not_record("copied from the GPU")
+        self._must_not_capture("copied from the GPU")
         return self.cupy.asnumpy(array)
 
-    def _must_not_record(self, what: str) -> None:
+    def _must_not_capture(self, what: str) -> None:
         """What the host does is no part of a recording: it would be done once, and not with each replay."""
         if getattr(self._own, "recording", False):
             raise DeviceError(f"an array was to be {what} while a step was being recorded; do that before the step")
 
-    def record(self, function: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         """What `function` launches, as a CUDA graph; the result launches it on the stream that is then current.
 
         Capturing takes a stream of its own, the default one cannot; nothing runs meanwhile. Memory that is taken
@@ -134,7 +134,7 @@ class CupyDevice:
 
         return launch
 
-    def mark(self) -> Callable[[], None]:
+    def record_event(self) -> Callable[[], None]:
         """A place in the current stream: the result waits until the GPU has come to it."""
         event = self.cupy.cuda.Event(block=True, disable_timing=True)
         event.record()
@@ -144,9 +144,9 @@ class CupyDevice:
         """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""
         return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
 
-    def crossing(self, place: int) -> Crossing:
+    def interconnect(self, place: int) -> Interconnect:
         """How arrays pass between ranks, of which the one at this place on the machine takes the next GPU."""
-        return CupyCrossing(self.cupy, place % self.cupy.cuda.runtime.getDeviceCount())
+        return CupyInterconnect(self.cupy, place % self.cupy.cuda.runtime.getDeviceCount())
 
     def compile(self, name: str, text: str, options: tuple[str, ...]):
         """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""

@@ -35,7 +35,7 @@ def aligned(size: int, to: int = 256) -> int:
     return ceil_div(size, to) * to
 
 
-class Recording:
+class Capture:
     """Launches that run anew with each call, and the arrays that they know by address."""
 
     def __init__(self, replay: Callable[[], None], arrays: list):
@@ -85,18 +85,18 @@ class Launcher:
         if recorded is not None:
             recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
 
-    def record(self, function: Callable[[], None]) -> Recording:
+    def capture(self, function: Callable[[], None]) -> Capture:
         """What `function` launches, to be run by calling the result: the whole at the cost of one launch.
 
         A device records addresses. So every array is kept with them, lest another one take its place.
         """
         self._own.recorded = arrays = []
         try:
-            replay = self.device.record(function)
+            replay = self.device.capture(function)
         finally:
             self._own.recorded = None
 
-        return Recording(replay, list({id(array): array for array in arrays}.values()))
+        return Capture(replay, list({id(array): array for array in arrays}.values()))
 
     def _checks(self, file: str, kernel: str, real: str) -> list[Callable]:
         """What checks the kernel's arguments."""

@@ -9,7 +9,7 @@ import numpy as np
 from minicnn.backend.cuda import device as gpu
 from minicnn.backend.cuda.gemm_tiling import ConvShape, Product, conv_shape, linear_products
 from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, Launcher, aligned, ceil_div
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 from minicnn.backend.ops import OPS, DeviceNumber, Ops, address
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
@@ -43,7 +43,8 @@ class CudaOps(Ops):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, (of, reads) in PRECISIONS.items()
                           if reads == products and version in (of, ON_HOPPER.get(of))), "cuda")
-        self.empty, self.zeros, self.to_host, self.mark = device.empty, device.zeros, device.to_host, device.mark
+        self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
+        self.record_event = device.record_event
         self.needs_loss_scale = products == "Fp16"
         self._gpu = Launcher(device, products)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]
@@ -58,12 +59,12 @@ class CudaOps(Ops):
         """See Ops."""
         return array if self.device.owns(array) else self.device.upload(array)
 
-    def record(self, function):
+    def capture(self, function):
         """See Ops; what is recorded keeps its arrays for itself. Nothing in it may need the host."""
-        return self._gpu.record(function)
+        return self._gpu.capture(function)
 
-    def crossing(self, place: int = 0) -> Crossing:
-        return self.device.crossing(place)
+    def interconnect(self, place: int = 0) -> Interconnect:
+        return self.device.interconnect(place)
 
     # ---- activation
     def relu_forward(self, x, y):
@@ -180,13 +181,13 @@ class CudaOps(Ops):
                          (probs, labels, dx, N, K, scale, loss_scale))
 
     # ---- tally
-    def tally_losses(self, losses, tally, *, weight):
+    def count_losses(self, losses, tally, *, weight):
         """tally[1] += weight * sum of losses (N,)."""
-        self._gpu.launch("running_metrics", "tally_losses", 1, (losses, tally, len(losses), weight), block=32)
+        self._gpu.launch("running_metrics", "count_losses", 1, (losses, tally, len(losses), weight), block=32)
 
-    def tally_hits(self, x, labels, tally):
+    def count_correct(self, x, labels, tally):
         """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
-        self._gpu.launch("running_metrics", "tally_hits", 1, (x, labels, tally, *x.shape), block=1024)
+        self._gpu.launch("running_metrics", "count_correct", 1, (x, labels, tally, *x.shape), block=1024)
 
     # ---- scaling
     def find_overflow(self, dw, state):

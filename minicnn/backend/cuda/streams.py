@@ -1,13 +1,13 @@
-"""Arrays on GPUs that pass from rank to rank (crossing.py). Ranks may share a GPU, each on a stream of its own."""
+"""Arrays on GPUs that pass from rank to rank (interconnect.py). Ranks may share a GPU, each on a stream of its own."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from minicnn.backend.interconnect import Crossing
+from minicnn.backend.interconnect import Interconnect
 
 
-class CupyCrossing(Crossing):
+class CupyInterconnect(Interconnect):
     """Arrays on GPU number `gpu`.   cupy: the module."""
 
     def __init__(self, cupy, gpu: int):
@@ -20,13 +20,13 @@ class CupyCrossing(Crossing):
         self._streams.append(stream)
         stream.use()
 
-    def mark(self):
+    def record_event(self):
         event = self.cupy.cuda.Event(disable_timing=True)
         event.record()
         return event
 
-    def after(self, mark) -> None:
-        self.cupy.cuda.get_current_stream().wait_event(mark)
+    def after(self, event) -> None:
+        self.cupy.cuda.get_current_stream().wait_event(event)
 
     def synchronize(self) -> None:
         self.cupy.cuda.get_current_stream().synchronize()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from minicnn.cores import available_cores
-from minicnn.data.pixel_stats import PixelSums
+from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prepare.layout import Source, open_source
 from minicnn.data.prepare.report import LEFT_OUT, Row, in_words, write_report
 from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards, write_tensors
@@ -177,7 +177,7 @@ def _complete(out: str, found: Source, shards: dict[str, list[Shard]], settings:
               strict: bool) -> tuple[dict, list[Row]]:
     """Index, statistics and report from the records of all shards; prepared.json last."""
     class_index = {name: k for k, name in enumerate(found.classes)}
-    parts, rows, sums = {}, [], PixelSums((settings.size, settings.size, 3))
+    parts, rows, sums = {}, [], PixelStats((settings.size, settings.size, 3))
     indices: dict[str, dict] = {}
     for part, of_part in shards.items():
         records = [shard.record() for shard in of_part]

@@ -25,7 +25,7 @@ from PIL import Image
 
 from minicnn.data.dataset import ImageError
 from minicnn.data.images import examine
-from minicnn.data.pixel_stats import PixelSums
+from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prefetch import prefetched
 from minicnn.data.prepare.layout import Photo
 from minicnn.data.prepare.report import damage, oddities
@@ -58,7 +58,7 @@ class Record(NamedTuple):
     ends: np.ndarray           # int64 (n,), where each JPEG ends
     left_out: dict[int, str]   # row in the shard -> reason
     odd: list[tuple[str, int, str]]                    # (kind, row in the shard, in words), the left out as well
-    total: np.ndarray          # of PixelSums; empty for parts whose statistics are not wanted
+    total: np.ndarray          # of PixelStats; empty for parts whose statistics are not wanted
     products: np.ndarray
     count: int
 
@@ -107,7 +107,7 @@ class Shard:
     # ---- making it
     def begin(self) -> None:
         self._file = open(self._beside, "wb", buffering=0)
-        self._sums = PixelSums((self.settings.size, self.settings.size, 3)) if self._measured else None
+        self._sums = PixelStats((self.settings.size, self.settings.size, 3)) if self._measured else None
 
     def close(self) -> None:
         if self._file is not None:
@@ -116,7 +116,7 @@ class Shard:
     def work(self, first: int, last: int) -> list[bytes]:
         """Rows first to last, decoded: written where they belong (rgb), or as JPEGs for `take`. In any thread."""
         size, rgb = self.settings.size, self.settings.encoding == "rgb"
-        sums = PixelSums((size, size, 3)) if self._measured else None
+        sums = PixelStats((size, size, 3)) if self._measured else None
         jpegs = []
         for row in range(first, last):
             label, name, file = self.photos[row]

@@ -37,7 +37,7 @@ class Checkpoint:
     data: dict[str, np.ndarray]
     meta: dict
 
-    def must_tell_apart(self, classes: Collection[str]) -> None:
+    def check_classes(self, classes: Collection[str]) -> None:
         """CheckpointError unless it was trained on these classes, in this order."""
         if self.meta["classes"] != list(classes):
             raise CheckpointError(f"{self.path}: was trained on {_some(self.meta['classes'])}, the data has "

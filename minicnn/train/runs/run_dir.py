@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from minicnn.data.augment import Augment
-from minicnn.data.input import Feed
+from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.train.loop import BEST, LAST
 from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint
@@ -48,16 +48,16 @@ def read_settings(path: Path) -> dict:
     return load_checkpoint(path, parts=()).meta
 
 
-def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[Feed, Checkpoint]:
+def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[InputPipeline, Checkpoint]:
     """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the checkpoint.
 
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
     saved = load_checkpoint(path, parts=("params", "data"))
-    saved.must_tell_apart(classes)
+    saved.check_classes(classes)
     net.load_arrays(saved.params, str(path))
     augment = Augment(**saved.meta["recipe"]["augment"])
-    return Feed(net, augment, saved.data["mean"]), saved
+    return InputPipeline(net, augment, saved.data["mean"]), saved
 
 
 __all__ = ["BEST", "LAST", "find_checkpoint", "new_run_dir", "read_settings", "restore"]

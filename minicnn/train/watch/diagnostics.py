@@ -16,8 +16,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from minicnn.evaluate.metrics import majority
 from minicnn.layers.activation import ReLU
-from minicnn.train.runs.metrics import majority
 
 STUCK, WORSE = 0.98, 1.5                    # of the entropy of the labels
 DEAD = 0.5                                  # of a layer's units
@@ -26,7 +26,7 @@ SAMPLE = 1 << 16                            # numbers of an array that are looke
 FEW = 64                                    # images that it takes to call a unit dead
 
 
-class Watch:
+class Diagnostics:
     """labels: of the training images."""
 
     def __init__(self, labels: np.ndarray):

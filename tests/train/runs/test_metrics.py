@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from minicnn.train.runs.metrics import MetricsLog, Tally, hits, majority, read_metrics
+from minicnn.evaluate.metrics import RunningMetrics, majority, top_k_correct
+from minicnn.train.runs.metrics import MetricsLog, read_metrics
 
 
 def test_hits_against_sorting(rng):
@@ -13,15 +14,16 @@ def test_hits_against_sorting(rng):
     labels = rng.integers(0, 12, size=200)
     order = np.argsort(-scores, axis=1, kind="stable")                      # the lower index first among equals
     for k in (1, 3, 5, 12):
-        assert hits(scores, labels, k) == sum(label in row[:k] for label, row in zip(labels, order, strict=True))
+        correct = sum(label in row[:k] for label, row in zip(labels, order, strict=True))
+        assert top_k_correct(scores, labels, k) == correct
 
 
 def test_tally_is_a_mean_over_images_and_can_be_stored(rng):
     scores, labels = rng.normal(size=(30, 8)), rng.integers(0, 8, size=30)
-    whole, first = Tally(), Tally()
+    whole, first = RunningMetrics(), RunningMetrics()
     whole.add(1.0, scores[:10], labels[:10])
     first.add(1.0, scores[:10], labels[:10])
-    second = Tally(**json.loads(json.dumps(first.state())))
+    second = RunningMetrics(**json.loads(json.dumps(first.state())))
     for tally in (whole, second):
         tally.add(4.0, scores[10:], labels[10:])
     assert whole.result() == second.result()

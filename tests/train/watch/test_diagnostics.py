@@ -8,7 +8,7 @@ from minicnn.data.procedural import procedural_sets
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train import loop
 from minicnn.train.loop import Trainer
-from minicnn.train.watch.diagnostics import Watch, dead_units
+from minicnn.train.watch.diagnostics import Diagnostics, dead_units
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
 LABELS = np.arange(100) % 4
@@ -23,26 +23,26 @@ def look(watch, loss=1.0, top1=0.6, val=0.5, net=None, velocities=None, factor=1
 
 
 def test_a_good_epoch_is_left_in_peace():
-    watch = Watch(LABELS)
+    watch = Diagnostics(LABELS)
     for loss in (1.4, 1.2, 0.9):
         assert look(watch, loss) == []
 
 
 def test_stuck():
     """Two epochs at ln 4, and then it is said once."""
-    watch = Watch(LABELS)
+    watch = Diagnostics(LABELS)
     assert look(watch, np.log(4), 0.25) == []
     (line,) = look(watch, np.log(4) - 0.001, 0.26)
     assert line.startswith("watch: the loss stays at 1.385; 1.386 is what") and "three times as high" in line
     assert look(watch, np.log(4), 0.25) == []
-    watch = Watch(LABELS)
+    watch = Diagnostics(LABELS)
     look(watch, np.log(4), 0.25)
     assert look(watch, np.log(4), 0.5) == []                    # half of the answers are right: it does learn
 
 
 def test_stuck_counts_how_frequent_classes_are():
     """Nine of ten images are of one class: 0.325 is what nobody needs to look for, not ln 2."""
-    watch = Watch(np.array([0] * 90 + [1] * 10))
+    watch = Diagnostics(np.array([0] * 90 + [1] * 10))
     look(watch, 0.325, 0.9)
     assert "0.325 is what" in look(watch, 0.325, 0.9)[0]
 
@@ -51,7 +51,7 @@ def test_within_a_long_epoch(tmp_path, monkeypatch):
     """ImageNet's epoch has 10,009 steps: it is looked at every LOOK_EVERY steps, each time at what came since."""
     monkeypatch.setattr(loop, "LOOK_EVERY", 3)
     seen = []
-    monkeypatch.setattr(Watch, "look", lambda self, train, val, *rest: seen.append((train, val is None)) or [])
+    monkeypatch.setattr(Diagnostics, "look", lambda self, train, val, *rest: seen.append((train, val is None)) or [])
     trainer = small_trainer(tmp_path / "run")
     losses, inner = [], trainer.net.loss
     trainer.net.loss = lambda *args, **options: losses.append(inner(*args, **options)) or losses[-1]
@@ -76,16 +76,16 @@ def test_shuffled_labels(tmp_path, shuffled):
 
 
 def test_worse_than_not_looking():
-    watch = Watch(LABELS)
+    watch = Diagnostics(LABELS)
     assert look(watch, loss=2.5, top1=0.3) == []                # the first epoch of a net that begins too loud
     (line,) = look(watch, loss=2.5, top1=0.3)
     assert "could be had without looking" in line and "a third of the rate" in line
 
 
 def test_validation_at_chance():
-    (line,) = look(Watch(LABELS), loss=0.3, top1=0.95, val=0.25)
+    (line,) = look(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.25)
     assert "training is at 95 %, validation at 25 %" in line and "same order" in line
-    assert look(Watch(LABELS), loss=0.3, top1=0.95, val=0.5) == []
+    assert look(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.5) == []
 
 
 @pytest.mark.parametrize("ratio, factor, said", [(0.2, 1.0, "a lower rate"), (1e-8, 1.0, "hardly learns"),
@@ -93,7 +93,7 @@ def test_validation_at_chance():
 def test_size_of_updates(ratio, factor, said):
     net = small_net()
     velocities = {"fc2.w": ratio * net.params["fc2.w"].data}
-    lines = look(Watch(LABELS), net=net, velocities=velocities, factor=factor)
+    lines = look(Diagnostics(LABELS), net=net, velocities=velocities, factor=factor)
     assert [said in line and f"a step changes fc2.w by {ratio:.1g}" in line for line in lines] == [True] * bool(said)
 
 

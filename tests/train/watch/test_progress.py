@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minicnn.train.watch import stall
 from minicnn.train.watch import progress as progress_module
+from minicnn.train.watch import stall
 from minicnn.train.watch.progress import Progress, duration
 from minicnn.train.watch.stall import StallMeter
 
