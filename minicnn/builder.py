@@ -11,24 +11,25 @@
 
 Each line reads the one above it unless `input` names another, returns its own name, and takes over the number of
 channels. `b.concat("join", [a, b])` and `b.add("sum", [a, b])` join branches; `b.layer(name, layer)` takes any layer.
+Every kind of layer in minicnn/layers has a method: b.conv, b.linear, b.relu, b.maxpool, b.lrn_within ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 
+import numpy as np
+
+from minicnn.backend.select import get_ops
 from minicnn.errors import ConfigError, MinicnnError
-from minicnn.graph import LABELS, Net
-from minicnn.layers.activation import ReLU, Tanh
+from minicnn.graph import Net
 from minicnn.layers.base import Layer
-from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
-from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
-from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
-from minicnn.plan import Node
+from minicnn.node import LABELS, Node, check_name
 
 
 class Builder:
@@ -51,10 +52,11 @@ class Builder:
         """Add any layer; `input` is the name, or the names, that it reads. Returns its name."""
         sources = [input or self.last] if input is None or isinstance(input, str) else list(input)
         name = name or self._fresh(type(layer).__name__.lower())
+        check_name(name)
         if name in self._shapes:
             raise ConfigError(f"layer {name!r}: the name is taken; every layer needs its own")
         try:
-            plan = layer.plan([self.shape(source) for source in sources], "float32", _NoWork())
+            plan = layer.plan([self.shape(source) for source in sources], "float32", get_ops("reference"))
         except MinicnnError as error:
             raise type(error)(f"layer {name!r}: {error}") from None
         self._shapes[name] = tuple(plan.out_shape)
@@ -76,7 +78,19 @@ class Builder:
             count += 1
         return f"{kind}{count}"
 
-    # ---- one method per kind
+    # ---- one method per kind; those that need no more than their options come by their name
+    def __getattr__(self, kind: str) -> Callable[..., str]:
+        """b.relu(name), b.maxpool(name, 3, stride=2), b.dropout(name, 0.5) ...: any kind of layer, by its name in small
+        letters, with the arguments of the layer after the name; `input` names what it reads."""
+        wanted = kind.replace("_", "")
+        for cls in Layer.KINDS.values() if wanted else ():
+            if cls.__name__.lower().removesuffix("2d") == wanted:
+                return lambda name=None, *args, input=None, **options: self.layer(name, cls(*args, **options), input)
+        names = [cls.__name__.lower().removesuffix("2d") for cls in Layer.KINDS.values()]
+        near = get_close_matches(wanted, names, 1)
+        raise AttributeError(f"Builder has no method {kind!r}, and there is no such kind of layer"
+                             + (f"; did you mean {near[0]!r}?" if near else ""))
+
     def conv(self, name: str, channels: int, kernel, *, input: str | None = None, **options) -> str:
         """Conv2d with `channels` output channels; options: stride, padding, groups, ceil, bias, init, bias_init."""
         return self.layer(name, Conv2d(self.shape(input)[-1], channels, kernel, **options), input)
@@ -84,38 +98,6 @@ class Builder:
     def linear(self, name: str, features: int, *, input: str | None = None, **options) -> str:
         """Linear with `features` outputs; options: bias, init, bias_init."""
         return self.layer(name, Linear(self.shape(input)[-1], features, **options), input)
-
-    def relu(self, name: str | None = None, *, input: str | None = None) -> str:
-        """ReLU."""
-        return self.layer(name, ReLU(), input)
-
-    def tanh(self, name: str | None = None, *, input: str | None = None) -> str:
-        """Tanh."""
-        return self.layer(name, Tanh(), input)
-
-    def lrn(self, name: str | None = None, *, input: str | None = None, **options) -> str:
-        """LRN across channels; options: n, k, alpha, beta, groups, divide_alpha."""
-        return self.layer(name, LRN(**options), input)
-
-    def lrn_within(self, name: str | None = None, *, input: str | None = None, **options) -> str:
-        """LRN within each map; options: n, k, alpha, beta, divide_alpha."""
-        return self.layer(name, LRNWithin(**options), input)
-
-    def maxpool(self, name: str | None, kernel, *, input: str | None = None, **options) -> str:
-        """MaxPool2d; options: stride, padding, ceil."""
-        return self.layer(name, MaxPool2d(kernel, **options), input)
-
-    def avgpool(self, name: str | None, kernel, *, input: str | None = None, **options) -> str:
-        """AvgPool2d; options: stride, padding, ceil, count_pad."""
-        return self.layer(name, AvgPool2d(kernel, **options), input)
-
-    def dropout(self, name: str | None = None, rate: float = 0.5, *, input: str | None = None, **options) -> str:
-        """Dropout; option: inverted."""
-        return self.layer(name, Dropout(rate, **options), input)
-
-    def flatten(self, name: str | None = None, *, input: str | None = None) -> str:
-        """Flatten (H, W, C) into one axis."""
-        return self.layer(name, Flatten(), input)
 
     def concat(self, name: str, inputs: Sequence[str]) -> str:
         """Concat along the channels."""
@@ -130,16 +112,7 @@ class Builder:
         return self.layer(name, SoftmaxCrossEntropy(**options), [input or self.last, LABELS])
 
     def net(self, *, seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True,
-            output: str | None = None) -> Net:
-        """The network, its parameters drawn from `seed`."""
+            output: str | None = None, values: Mapping[str, np.ndarray] | None = None) -> Net:
+        """A network of its own, its parameters drawn from `seed`, or taken from `values` (see Net)."""
         return Net(self.nodes, self.inputs, output=output or self.last, name=self.name, seed=seed, dtype=dtype,
-                   device=device, fuse=fuse)
-
-
-class _NoWork:
-    """Stands in for a backend while only shapes are asked for: no work space, no algorithm."""
-
-    def __getattr__(self, name: str):
-        if name.endswith(("_work", "_algorithm")):
-            return lambda *args, **kwargs: 0 if name.endswith("_work") else ""
-        raise AttributeError(name)
+                   device=device, fuse=fuse, values=values)

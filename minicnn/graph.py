@@ -3,76 +3,81 @@
     loader -> augment -> net.forward -> layer.forward -> ops.conv_forward -> kernel, and back the same way.
 
 Shapes are static: the first call with a batch plans for it (minicnn/plan.py), smaller batches use the leading part of
-the same arrays. The network holds what passes between layers; the layers hold their parameters and nothing else.
+the same arrays. The network holds what passes between layers; the layers hold their parameters and their state. A
+network owns its layers: it copies those it is given, so that no two networks share one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
+from minicnn import description, weights
 from minicnn.backend.select import get_ops
-from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeError
-from minicnn.layers.base import Context
+from minicnn.backprop import BackwardPass
+from minicnn.errors import ConfigError, MinicnnError
+from minicnn.inputs import check_ids, check_inputs, check_labels
+from minicnn.layers.base import Context, Layer
+from minicnn.node import LABELS, Node, check_names, copied, unknown_layer
 from minicnn.param import Param, layer_of
-from minicnn.plan import Node, Plan
+from minicnn.plan import Plan
 from minicnn.ranks import SingleProcess
 from minicnn.rng import purpose_id
-
-LABELS = "labels"
+from minicnn.trace import names_of, trace
 
 
 class Net:
     """A network of layers.
 
     nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
+    Layers are copied, each once, so that nodes that share a layer go on sharing one: they are tied.
     inputs: name -> shape of one image (H, W, C), the first being the one that `forward` takes.
     output: the node whose value `forward` returns; by default the last that is no loss.
-    dtype: "float32", or "float64" for gradient checks.   device: see backend.ops.get_ops.
+    dtype: "float32", or "float64" for gradient checks.   device: see backend.select.get_ops.
     fuse: False runs every layer on its own.
+    values: name -> array, parameters and state ("state/bn.mean") that are taken instead of drawn; see `arrays`.
     """
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[int, ...]], *, output: str | None = None,
-                 seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True, name: str = "net"):
+                 seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True, name: str = "net",
+                 values: Mapping[str, np.ndarray] | None = None):
         if dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype must be float32 or float64, got {dtype!r}")
         self.name, self.seed, self.dtype, self.fuse = name, seed, dtype, fuse
         self.ops = get_ops(device)
         self.ranks = SingleProcess(self.ops)
-        self.nodes, self.inputs = list(nodes), {key: tuple(shape) for key, shape in inputs.items()}
-        self._check_names()
+        check_names(nodes, inputs)
+        self.nodes, self.inputs = copied(nodes), {key: tuple(shape) for key, shape in inputs.items()}
         self.losses = [node.name for node in self.nodes if node.layer.is_loss]
         self.output = output or next(node.name for node in reversed(self.nodes) if not node.layer.is_loss)
         self.params: dict[str, Param] = {}
-        with ThreadPoolExecutor() as pool:                  # each draws by its own name, and lets go of Python's lock
-            once = {id(node.layer): node for node in self.nodes}.values()
-            list(pool.map(lambda node: node.layer.init_params(node.name, seed, dtype), once))
-        for node in self.nodes:
-            for param in node.layer.params.values():
-                param.data = self.ops.from_host(param.data)
-                self.params[param.name] = param
+        self.state: dict[str, object] = {}
+        self._init_params(values)
         self._frozen: set[str] = set()
         self._plans: dict[tuple, tuple[int, Plan]] = {}
         self._arena = None
         self._run: tuple | None = None                      # what the last forward left for backward
         self.moves = 0                                      # how often arrays may have come to lie elsewhere
         self._calls = 0
-        self._plan(1, [self.output], (), grad=False)        # finds shape errors now, not at the first batch
+        self.plan_for(1, [self.output], (), grad=False)        # finds shape errors now, not at the first batch
         self._plans.clear()
 
-    def _check_names(self) -> None:
-        known = {*self.inputs, LABELS}
+    def _init_params(self, values) -> None:
+        first = {id(node.layer): node for node in reversed(self.nodes)}
+        with ThreadPoolExecutor() as pool:                  # each draws by its own name, and releases the GIL
+            list(pool.map(lambda node: node.layer.init_params(node.name, self.seed, self.dtype, values),
+                          first.values()))
         for node in self.nodes:
-            if node.name in known:
-                raise ConfigError(f"layer {node.name!r}: the name is taken; every layer needs its own")
-            for source in node.inputs:
-                if source not in known:
-                    raise ConfigError(f"layer {node.name!r} reads {source!r}, which no layer before it is called")
-            known.add(node.name)
+            if first[id(node.layer)] is not node:
+                continue
+            for param in node.layer.params.values():
+                param.data = self.ops.from_host(param.data)
+                self.params[param.name] = param
+            for local, array in node.layer.state.items():
+                self.state[f"{node.name}.{local}"] = node.layer.state[local] = self.ops.from_host(array)
 
     # ---- what it is
     @property
@@ -83,8 +88,7 @@ class Net:
     @property
     def output_params(self) -> list[str]:
         """Names of the parameters of the output layer."""
-        node = next(node for node in self.nodes if node.name == self.output)
-        return [param.name for param in node.layer.params.values()]
+        return [param.name for param in self[self.output].params.values()]
 
     @property
     def layers_with_weights(self) -> list[str]:
@@ -99,61 +103,116 @@ class Net:
     @property
     def num_classes(self) -> int:
         """Width of the output."""
-        plan = self._plan(1, [self.output], (), grad=False)
+        plan = self.plan_for(1, [self.output], (), grad=False)
         return plan.values[plan.where[self.output]].shape[-1]
+
+    def __getitem__(self, name: str) -> Layer:
+        """The layer of this name; net["conv1"].params["w"] is net.params["conv1.w"]."""
+        for node in self.nodes:
+            if node.name == name:
+                return node.layer
+        raise unknown_layer(name, self.nodes)
 
     def summary(self, batch: int = 1) -> str:
         """A table of the layers: output shape, parameters, multiply-adds, bytes, and what runs them."""
         from minicnn.summary import summarize
         return summarize(self, batch)
 
+    def description(self) -> dict:
+        """The network as plain data, without its weights: see minicnn/description.py."""
+        return description.describe(self)
+
+    @classmethod
+    def from_description(cls, data: dict, **options) -> Net:
+        """A network made from a `description`.   options: device, seed, dtype, fuse, values, as for Net."""
+        return cls(description.nodes_of(data), {name: tuple(shape) for name, shape in data["inputs"].items()},
+                   output=data["output"], name=data["name"], **options)
+
     def memory(self, batch: int, train: bool = True) -> int:
         """Bytes that a step needs: activations, gradients and, for training, weights three times (w, dw, velocity)."""
-        outputs = self.losses + [self.output] if train else [self.output]
-        plan = self._compile(batch, outputs, (), grad=train)
-        outside = sum(storage.nbytes for storage in plan.storages if storage.outside)
-        weights = self.num_params * np.dtype(self.dtype).itemsize
-        return plan.arena_bytes + outside + weights * (3 if train else 1)
+        from minicnn.summary import memory
+        return memory(self, batch, train)
+
+    # ---- networks made from it
+    def copy(self, *, device: str | None = None, seed: int | None = None, dtype: str | None = None,
+             fuse: bool | None = None) -> Net:
+        """A network of its own with the same weights and state; with `seed`, they are drawn anew."""
+        return self._again(self.nodes, {} if seed is not None else None, device, seed, dtype, fuse)
+
+    def replace(self, name: str, layer: Layer) -> Net:
+        """A copy in which the layer of this name is another one; all others keep their weights and state.
+
+        The new layer's are drawn by this network's seed, unless it has some already, as one taken from a network does.
+        """
+        self[name]
+        return self._again([replace(node, layer=layer) if node.name == name else node for node in self.nodes])
+
+    def _again(self, nodes, values=None, device=None, seed=None, dtype=None, fuse=None) -> Net:
+        first = {id(node.layer): node for node in reversed(nodes)}.values()
+        if values is None:                                  # by the names that they will have
+            values = {f"{node.name}.{local}": self.ops.to_host(param.data)
+                      for node in first for local, param in node.layer.params.items()}
+            values |= {f"{weights.STATE}{node.name}.{local}": self.ops.to_host(array)
+                       for node in first for local, array in node.layer.state.items()}
+        again = Net(nodes, self.inputs, output=self.output, name=self.name, values=values,
+                    seed=self.seed if seed is None else seed, dtype=dtype or self.dtype,
+                    device=device or self.ops.spec, fuse=self.fuse if fuse is None else fuse)
+        again.freeze(self._frozen.intersection(again.layers_with_arrays))
+        return again
 
     # ---- running
-    def forward(self, x, train: bool = False, *, grad: bool | None = None, keep: Iterable[str] = (),
+    def forward(self, x, train: bool = False, *, grad: bool | None = None, keep: str | Iterable[str] = (),
                 sample_ids=None, epoch: int | None = None):
-        """Logits (N, classes) of the images x (N, H, W, C), as a copy.
+        """Logits (N, classes) of the images x (N, H, W, C), as a copy; net(x) is the same.
 
-        x: an array, or a dict of arrays for a network of several inputs.   train: dropout drops.   grad: keep what
-        `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` is to give back.
-        sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the calls.
+        x: an array, or a dict of arrays for a network of several inputs.   train: dropout drops, state is updated.
+        grad: keep what `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` is to
+        give back.   sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the
+        calls.
         """
-        given = self._check_inputs(x, None)
-        self._forward(given, [self.output], train, train if grad is None else grad, tuple(keep),
-                      *self._counters(given, train, sample_ids, epoch))
+        given = check_inputs(self, x, None)
+        self._forward(given, [self.output], train, train if grad is None else grad, names_of(keep),
+                      *self.counters(given, train, sample_ids, epoch))
         return self.logits
 
-    def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep: Iterable[str] = (),
+    __call__ = forward
+
+    def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep: str | Iterable[str] = (),
              sample_ids=None, epoch: int | None = None) -> float:
         """Sum over the loss nodes of weight * mean loss, for labels (N,); `backward()` may follow. See `forward`."""
-        given = self._check_inputs(x, labels)
-        self._forward(given, self._outputs(train), train, train if grad is None else grad, tuple(keep),
-                      *self._counters(given, train, sample_ids, epoch))
+        given = check_inputs(self, x, labels)
+        self._forward(given, self.loss_outputs(train), train, train if grad is None else grad, names_of(keep),
+                      *self.counters(given, train, sample_ids, epoch))
         return self.mean_loss(self.last_losses())
 
+    def trace(self, x, keep: str | Iterable[str] | None = None, saved: str | Iterable[str] = (), *, labels=None,
+              train: bool = False, sample_ids=None, epoch: int | None = None) -> dict:
+        """What layers compute on x, as a dict of arrays of the backend's that belong to the caller.
+
+        keep: names of the layers whose outputs are wanted; all of them by default.   saved: layers whose arrays for
+        backward are wanted, or single ones, such as "pool1.argmax", the switches of a max-pool (for each output, the
+        position of its maximum in the window, r * S + s).   labels: run the losses, too.   State is not updated. A
+        `backward` may follow, with `start`, or dy of the output. ConfigError for a layer that does not exist.
+        """
+        return trace(self, x, keep, saved, labels=labels, train=train, sample_ids=sample_ids, epoch=epoch)
+
     def start_loss(self, x, labels, *, sample_ids, epoch) -> None:
-        """`loss` in training, without waiting for its value: what can be recorded. `tally` and `backward` may follow.
+        """`loss` in training, without waiting for its value: can be captured. `count` and `backward` may follow.
 
         x, labels (int32) and sample_ids (uint32) must be arrays of the backend's, and are not checked.
         """
-        self._forward({next(iter(self.inputs)): x, LABELS: labels}, self._outputs(True), True, True, (), sample_ids,
+        self._forward({next(iter(self.inputs)): x, LABELS: labels}, self.loss_outputs(True), True, True, (), sample_ids,
                       epoch)
 
-    def tally(self, tally) -> None:
-        """Add images, losses and hits of the last loss to `tally`; see kernels/reference/running_metrics.py."""
+    def count(self, counts) -> None:
+        """Add images, losses and correct answers of the last loss to `counts`, a state of running_metrics."""
         plan, arrays = self._last
         for weight, losses in self.last_losses():
-            self.ops.count_losses(losses, tally, weight=weight)
-        self.ops.count_correct(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], tally)
+            self.ops.count_losses(losses, counts, weight=weight)
+        self.ops.count_correct(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], counts)
 
-    def _outputs(self, train: bool) -> list[str]:
-        """The nodes that a loss is made of, and the one that it judges."""
+    def loss_outputs(self, train: bool) -> list[str]:
+        """The loss nodes, and the node of the logits."""
         losses = [node.name for node in self.nodes if node.layer.is_loss and (train or not node.layer.train_only)]
         if not losses:
             raise ConfigError(f"network {self.name!r} has no loss; end it with SoftmaxCrossEntropy, or use forward")
@@ -168,62 +227,62 @@ class Net:
         """The loss that `last_losses` make up."""
         return float(sum(weight * self.ops.to_host(array).mean(dtype=np.float64) for weight, array in losses))
 
-    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False, loss_scale=None):
-        """Gradients of the last `loss`, or of sum(logits * dy) after the last `forward`, into `params[...].grad`.
+    def backward(self, dy=None, *, start: str | None = None, rules: Mapping | None = None, input_grad: bool = False,
+                 wrt: str | Iterable[str] = (), accumulate: bool = False, loss_scale=None):
+        """Gradients of the last `loss`, or of sum(output * dy) after `forward` or `trace`, into `params[...].grad`.
 
         They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient by the images.
+        start: dy is the gradient of this layer's output, and only what leads to it runs.   wrt: layers whose gradients
+        are wanted, too; then a dict by name is returned, with the inputs' if `input_grad`.
+        rules: kind of layer (a class or its name) -> rule(layer, dy, saved), which returns dx in place of the layer's
+        backward, as deconvnet and guided backprop need it; parameters of such a layer get no gradient.
         loss_scale: the state of kernels/reference/loss_scale.py, whose power of two all gradients are multiplied with.
         """
         if self._run is None:
-            raise ConfigError("backward needs a forward pass before it: call loss(...), or forward(x, train=True)")
+            raise ConfigError("backward needs a forward pass before it: call loss(...), forward(x, train=True) or "
+                              "trace(x)")
         (plan, arrays, context), self._run = self._run, None
-        context.loss_scale = loss_scale
+        context.loss_scale, wrt = loss_scale, names_of(wrt)
         has_loss = any(step.node.layer.is_loss for step in plan.steps)
-        if has_loss != (dy is None):
-            raise ConfigError("backward takes dy after forward, and nothing after loss" if has_loss else
+        if start is None and has_loss != (dy is None) or start is not None and dy is None:
+            raise ConfigError(f"backward from {start!r} needs dy, the gradient of its output" if start else
+                              "backward takes dy after forward, and nothing after loss" if has_loss else
                               f"backward after forward needs dy, the gradient by the {self.output!r} output")
+        for name in wrt:
+            if name not in plan.where:
+                raise unknown_layer(name, self.nodes)
         if not accumulate:
             for param in self.params.values():
                 param.zero_grad()
+        way = BackwardPass(plan, arrays, context, rules=rules, input_grad=input_grad, wrt=wrt,
+                           start=start or (None if has_loss else self.output))
         if dy is not None:
-            target = arrays[next(step.dy for step in plan.steps if step.y == plan.where[self.output])]
-            if tuple(dy.shape) != tuple(target.shape):
-                raise ShapeError(f"dy must have the shape of the output, {tuple(target.shape)}, got {tuple(dy.shape)}")
-            target[...] = dy
-        input_grads: dict[str, object] = {}
-        for step in reversed(plan.steps):
-            if (step.dy is None and not step.node.layer.is_loss) or not (step.trains or input_grad):
-                continue
-            wanted = [value is not None and (input_grad or value in plan.trained) for value in step.dxs]
-            dxs = [arrays[value] if want else None for value, want in zip(step.dxs, wanted, strict=True)]
-            sums = [(arrays[part], arrays[whole]) for part, whole in step.sums if input_grad or part in plan.trained]
-            for position, name in step.input_dxs.items() if input_grad else ():
-                dxs[position] = self.ops.empty(arrays[step.xs[position]].shape, self.dtype)
-                if name in input_grads:
-                    sums.append((dxs[position], input_grads[name]))
-                input_grads.setdefault(name, dxs[position])
-            dy_array = None if step.dy is None else arrays[step.dy]
-            if not step.node.layer.is_view:
-                context.relu, context.purpose = step.relu, purpose_id(step.node.name)
-                context.work = None if step.work_back is None else arrays[step.work_back]
-                step.node.layer.backward(context, dy_array, self._saved(step, plan, arrays), dxs)
-            elif step.input_dxs and input_grad:
-                dxs[0][...] = dy_array.reshape(dxs[0].shape)
-            self._gradients_done(step.node)
-            for part, whole in sums:
-                self.ops.accumulate(part, whole)
+            way.begin(dy)
+        way.run(self._gradients_done)
+        if missing := [name for name in wrt if name not in way.grads]:
+            raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
+        if wrt:
+            return way.grads | way.input_grads
         if input_grad:
-            return input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else input_grads
+            return way.input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else way.input_grads
         return None
 
-    def freeze(self, layers: Iterable[str]) -> None:
-        """Backward passes leave out these layers, and all before them that only they need; replaces an earlier call."""
-        layers = set(layers)
-        if unknown := sorted(layers - set(self.layers_with_weights)):
+    def freeze(self, layers: str | Iterable[str]) -> None:
+        """Backward passes leave out these layers, and all before them that only they need; their state stays as it is.
+
+        Replaces an earlier call.
+        """
+        layers = set(names_of(layers))
+        if unknown := sorted(layers - set(self.layers_with_arrays)):
             raise ConfigError(f"network {self.name!r} has no layer with weights called {unknown[0]!r} to freeze")
         self._frozen = layers
         self._plans.clear()
         self.moves += 1
+
+    @property
+    def layers_with_arrays(self) -> list[str]:
+        """Names of the layers that have parameters or state, those of all ranks together."""
+        return list(dict.fromkeys([*self.layers_with_weights, *map(layer_of, self.state)]))
 
     def _gradients_done(self, node: Node) -> None:
         """Called by `backward` when the gradients of this layer's parameters are complete."""
@@ -238,18 +297,26 @@ class Net:
         """Output of a layer in the last run, which must have had it in `keep`. Overwritten by the next run."""
         plan, arrays = self._last
         if name not in plan.pinned:
-            raise ConfigError(f"the activation of {name!r} was not kept; pass keep=({name!r},) to forward or loss")
+            raise ConfigError(f"the activation of {name!r} was not kept; pass keep={name!r} to forward or loss")
         return arrays[plan.where[name]]
 
-    def forget(self, keep: Iterable[str]) -> None:
+    def forget(self, keep: str | Iterable[str]) -> None:
         """Free what forward passes with this `keep` hold in memory; the next one plans anew."""
-        for key in [key for key in self._plans if key[1] == tuple(keep)]:
+        for key in [key for key in self._plans if key[1] == names_of(keep)]:
             del self._plans[key]
 
     def _forward(self, given, outputs, train, grad, keep, sample_ids, epoch):
-        """given: input -> array on the device; sample_ids and epoch as in Context."""
+        plan = self.plan_for(len(next(iter(given.values()))), outputs, keep, grad)
+        return self.run_plan(plan, given, train, grad, sample_ids, epoch)
+
+    def run_plan(self, plan: Plan, given: dict, train: bool, grad: bool, sample_ids, epoch, *,
+                 update_state: bool | None = None, watch=None) -> list:
+        """The forward pass: an array for each value of the plan.
+
+        given: input -> array on the device.   sample_ids, epoch: as in Context.   update_state: default as `train`.
+        watch: called with (step, y, saved) after each layer, before a later one can overwrite them.
+        """
         batch = len(next(iter(given.values())))
-        plan = self._plan(batch, outputs, keep, grad)
         if self._arena is None or self._arena.size < plan.arena_bytes:
             self._arena = None                              # free the old one before the new one is taken
             for _, other in self._plans.values():
@@ -260,6 +327,7 @@ class Net:
         for name, value in plan.input_values.items():
             arrays[value] = given[name]
         context = Context(self.ops, train, self.seed, epoch, sample_ids)
+        update_state = train if update_state is None else update_state
         self._run = None
         for step in plan.steps:
             xs = [arrays[value] for value in step.xs]
@@ -268,78 +336,39 @@ class Net:
                 continue
             context.relu, context.purpose = step.relu, purpose_id(step.node.name)
             context.work = None if step.work is None else arrays[step.work]
-            step.node.layer.forward(context, xs, arrays[step.y], self._saved(step, plan, arrays))
+            context.update_state = update_state and not step.frozen
+            saved = step.saved(arrays)
+            step.node.layer.forward(context, xs, arrays[step.y], saved)
+            if watch is not None:
+                watch(step, arrays[step.y], saved)
         self._last = (plan, arrays)
         if grad:
             self._run = (plan, arrays, context)
-        return plan, arrays
-
-    @staticmethod
-    def _saved(step, plan, arrays) -> dict:
-        xs = [arrays[value] for value in step.xs]
-        saved = {"in_shapes": [tuple(x.shape) for x in xs]}
-        if "x" in step.saves:
-            saved["x"] = xs[0]
-        if "xs" in step.saves:
-            saved["xs"] = xs
-        if "y" in step.saves:
-            saved["y"] = arrays[step.y]
-        saved.update({name: arrays[value] for name, value in step.buffers.items()})
-        return saved
-
-    def _check_inputs(self, x, labels) -> dict:
-        given = dict(x) if isinstance(x, dict) else {next(iter(self.inputs)): x}
-        if set(given) != set(self.inputs):
-            raise ShapeError(f"network {self.name!r} has inputs {sorted(self.inputs)}, got {sorted(given)}")
-        batch = None
-        for name, shape in self.inputs.items():
-            array = given[name]
-            if getattr(array, "ndim", 0) != len(shape) + 1 or tuple(array.shape[1:]) != shape or array.shape[0] < 1:
-                raise ShapeError(f"input {name!r} of network {self.name!r} must be (N, {', '.join(map(str, shape))}) "
-                                 f"with N >= 1, got {tuple(getattr(array, 'shape', ()))}")
-            if str(array.dtype) != self.dtype:
-                raise ShapeError(f"input {name!r} of network {self.name!r} must be {self.dtype}, got {array.dtype}; "
-                                 f"convert it with x.astype({self.dtype!r})")
-            if batch not in (None, array.shape[0]):
-                raise ShapeError(f"the inputs of network {self.name!r} have different batch sizes")
-            batch = array.shape[0]
-            given[name] = self.ops.from_host(array) if isinstance(array, np.ndarray) else array
-        if labels is not None:
-            labels = np.asarray(labels)
-            self.check_labels(labels, batch)
-            given[LABELS] = self.ops.from_host(labels.astype(np.int32))
-        return given
+        return arrays
 
     def check_labels(self, labels: np.ndarray, count: int) -> None:
         """ShapeError unless these are `count` classes of this network."""
-        if labels.shape != (count,) or labels.dtype.kind not in "iu":
-            raise ShapeError(f"labels must be {count} integers, one per image, got {labels.dtype} {labels.shape}")
-        if labels.min() < 0 or labels.max() >= self.num_classes:
-            raise ShapeError(f"labels must lie in 0..{self.num_classes - 1}, got {labels.min()}..{labels.max()}")
+        check_labels(labels, count, self.num_classes)
 
-    def _counters(self, given: dict, train: bool, sample_ids, epoch) -> tuple:
+    def counters(self, given: dict, train: bool, sample_ids, epoch) -> tuple:
         """sample_ids (on the device) and epoch, or what stands for them where they are None."""
-        batch = len(next(iter(given.values())))
-        if sample_ids is None:
-            sample_ids = np.arange(batch, dtype=np.uint32)
-        elif len(sample_ids) != batch:
-            raise ShapeError(f"sample_ids must have one entry per image, {batch}, got {len(sample_ids)}")
         if epoch is None:
             epoch = self._calls
             self._calls += train
-        return self.ops.from_host(np.ascontiguousarray(sample_ids, np.uint32)), epoch
+        return self.ops.from_host(check_ids(sample_ids, len(next(iter(given.values()))))), epoch
 
-    def _plan(self, batch, outputs, keep, grad) -> Plan:
+    def plan_for(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool) -> Plan:
+        """The plan for at least this batch, made at the first call."""
         key = (tuple(outputs), tuple(keep), grad)
         if key not in self._plans or self._plans[key][0] < batch:
-            self._plans[key] = (batch, self._compile(batch, outputs, keep, grad))
+            self._plans[key] = (batch, self.compile_plan(batch, outputs, keep, grad))
             self.moves += 1
         return self._plans[key][1]
 
-    def _compile(self, batch, outputs, keep, grad) -> Plan:
-        unknown = set(keep) - {node.name for node in self.nodes}
-        if unknown:
-            raise ConfigError(f"keep names {sorted(unknown)}, but network {self.name!r} has no such layer")
+    def compile_plan(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool) -> Plan:
+        """A new plan for this (largest) batch; see Plan."""
+        for name in keep:
+            self[name]
         inputs = {name: ((batch, *shape), self.dtype) for name, shape in self.inputs.items()}
         inputs[LABELS] = ((batch,), "int32")
         try:
@@ -349,50 +378,24 @@ class Net:
             raise type(error)(f"network {self.name!r}, {error}") from None
 
     # ---- weights
+    def arrays(self) -> dict:
+        """Name -> array on the device, of all that a file holds: parameters, and state as "state/<name>"."""
+        return weights.arrays_of(self)
+
     def save(self, path, metadata: dict[str, str] | None = None) -> None:
-        """Write the parameters as safetensors: beside `path` first, then renamed, so that no file is half there."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-        path = Path(path)
-        beside = path.with_name(path.name + ".part")
-        whole = self.ranks.gather({name: param.data for name, param in self.params.items()})
-        if not self.ranks.is_main:
-            return
-        tensors = {name: np.ascontiguousarray(array) for name, array in whole.items()}
-        try:
-            save_file(tensors, beside, {"format": "minicnn", "net": self.name, **(metadata or {})})
-            os.replace(beside, path)
-        except (OSError, SafetensorError) as error:
-            beside.unlink(missing_ok=True)
-            raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; make room "
-                                  "or choose another folder") from error
+        """Write parameters and state as safetensors: whole, or not at all."""
+        weights.save(self, path, metadata)
 
     def load(self, path) -> None:
-        """Read parameters from a file of `save`, or from a checkpoint of a run. Nothing is changed unless all fit."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-        if not Path(path).is_file():
-            raise CheckpointError(f"no such file: {path}")
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file (cut short?): {error}") from None
-        own = {name: array for name, array in tensors.items() if "/" not in name}     # not velocity/..., data/...
-        self.load_arrays(own, str(path))
+        """Read a file of `save`, or a checkpoint of a run. Nothing is changed unless all fits."""
+        weights.load(self, path)
 
-    def load_arrays(self, tensors: dict[str, np.ndarray], source: str = "the given arrays") -> None:
-        """Set the parameters from arrays by name. Nothing is changed unless all of them fit."""
-        for name, param in self.params.items():
-            if name not in tensors:
-                raise CheckpointError(f"{source} is of another network: it has no {name!r}")
-            if tuple(tensors[name].shape) != tuple(param.data.shape):
-                raise CheckpointError(f"{source} is of another network: {name!r} is {tuple(tensors[name].shape)} there "
-                                      f"and {tuple(param.data.shape)} here")
-        extra = set(tensors) - set(self.params)
-        if extra:
-            raise CheckpointError(f"{source} is of another network: it also has {sorted(extra)[0]!r}")
-        for name, param in self.params.items():
-            param.data[...] = self.ops.from_host(tensors[name].astype(self.dtype, copy=False))
+    def load_arrays(self, tensors: Mapping[str, np.ndarray], source: str = "the given arrays") -> None:
+        """Set parameters and state from arrays by name, as `arrays` gives them. Nothing is changed unless all fit."""
+        own = self.arrays()
+        weights.check({name: array.shape for name, array in own.items()}, tensors, source)
+        for name, array in own.items():
+            array[...] = self.ops.from_host(tensors[name].astype(self.dtype, copy=False))
 
     def __repr__(self) -> str:
         return f"Net({self.name!r}, {len(self.nodes)} layers, {self.num_params:,} parameters, {self.ops.spec})"

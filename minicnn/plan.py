@@ -23,18 +23,9 @@ import numpy as np
 from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
-from minicnn.layers.base import Layer
+from minicnn.node import Node
 
 ALIGNMENT = 256     # bytes; at least a vector and a cache line of any machine
-
-
-@dataclass(frozen=True)
-class Node:
-    """A named layer, and the names of the nodes or network inputs that it reads."""
-
-    name: str
-    layer: Layer
-    inputs: tuple[str, ...]
 
 
 @dataclass
@@ -67,7 +58,7 @@ class Step:
     """One node of the plan and its arrays, as indices into Plan.values (None: nobody needs it)."""
 
     node: Node
-    relu: bool                       # a ReLU is fused into this layer
+    fused: Node | None               # the ReLU that is fused into this layer
     time: int
     xs: list[int]
     y: int
@@ -77,11 +68,30 @@ class Step:
     macs: int
     algorithm: str
     trains: bool                     # it or something before it has parameters
+    frozen: bool = False             # its parameters and state stay as they are
     work_back: int | None = None
     dy: int | None = None
     dxs: list[int | None] = field(default_factory=list)
     input_dxs: dict[int, str] = field(default_factory=dict)      # position in xs -> network input whose gradient it is
     sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) to be added after backward
+
+    @property
+    def relu(self) -> bool:
+        """Whether a ReLU is fused into this layer."""
+        return self.fused is not None
+
+    def saved(self, arrays: list) -> dict:
+        """What the layer's backward is given of its forward pass; `arrays` as of Plan.arrays."""
+        xs = [arrays[value] for value in self.xs]
+        saved = {"in_shapes": [tuple(x.shape) for x in xs]}
+        if "x" in self.saves:
+            saved["x"] = xs[0]
+        if "xs" in self.saves:
+            saved["xs"] = xs
+        if "y" in self.saves:
+            saved["y"] = arrays[self.y]
+        saved.update({name: arrays[value] for name, value in self.buffers.items()})
+        return saved
 
 
 class Plan:
@@ -93,13 +103,15 @@ class Plan:
         """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives a run.
 
         grad: a backward pass will follow, so what it needs stays alive.   fuse: False runs every node on its own.
-        frozen: nodes whose weights need no gradient.
+        frozen: nodes whose weights need no gradient, and whose state stays.
         """
-        self.ops, self.dtype, self.grad, self.frozen = ops, dtype, grad, set(frozen)
+        self.ops, self.dtype, self.grad, frozen = ops, dtype, grad, set(frozen)
+        self.frozen = {id(node.layer) for node in nodes if node.name in frozen}     # also where tied nodes share it
         self.values: list[Value] = []
         self.steps: list[Step] = []
         self.trained: set[int] = set()                      # gradients that some parameter's gradient comes from
         self.where: dict[str, int] = {}                     # node or input -> its value
+        self.gradient: dict[int, int] = {}                  # value -> its gradient
         self.outputs = set(outputs)
         self.pinned = self.outputs | set(keep)
         order = _needed(nodes, self.pinned)
@@ -114,12 +126,13 @@ class Plan:
             if name in self.readers:
                 self.where[name] = self._new(name, shape, input_dtype, -1, outside=True)
                 self.values[-1].is_input = self.values[-1].storage.given = True
-        absorbed_by = self._fusible(order) if fuse else {}
+        absorbs = self._fusible(order) if fuse else {}
+        absorbed_by = {relu.name: name for name, relu in absorbs.items()}
         for time, node in enumerate(order):
             if node.name in absorbed_by:
                 self.where[node.name] = self.where[absorbed_by[node.name]]
             else:
-                self._add_step(node, time, relu=node.name in absorbed_by.values())
+                self._add_step(node, time, absorbs.get(node.name))
         for name in self.pinned:
             self.values[self.where[name]].storage.outside = True
         if grad:
@@ -148,17 +161,17 @@ class Plan:
             storage.death = max(storage.death, time)
 
     # ---- forward
-    def _fusible(self, order: list[Node]) -> dict[str, str]:
-        """ReLU node -> the node that absorbs it."""
+    def _fusible(self, order: list[Node]) -> dict[str, Node]:
+        """Node -> the ReLU after it that it absorbs."""
         pairs = {}
         for node in order:
             readers = self.readers.get(node.name, [])
             if node.layer.absorbs_relu and node.name not in self.pinned and len(readers) == 1 \
                     and isinstance(readers[0].layer, ReLU):
-                pairs[readers[0].name] = node.name
+                pairs[node.name] = readers[0]
         return pairs
 
-    def _add_step(self, node: Node, time: int, relu: bool) -> None:
+    def _add_step(self, node: Node, time: int, fused: Node | None) -> None:
         layer = node.layer
         xs = [self.where[name] for name in node.inputs]
         in_shapes = [self.values[x].shape for x in xs]
@@ -166,7 +179,7 @@ class Plan:
             plan = layer.plan(in_shapes, self.dtype, self.ops)
         except MinicnnError as error:
             raise type(error)(f"layer {node.name!r}: {error}") from None
-        saves = (*plan.saves, "y") if relu else plan.saves
+        saves = (*plan.saves, "y") if fused else plan.saves
         if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
             y = self._share(node.name, plan.out_shape, xs[0])
         else:
@@ -180,10 +193,12 @@ class Plan:
             saved = xs[:1] * ("x" in saves) + xs * ("xs" in saves) + [y] * ("y" in saves)
             for value in (*saved, *buffers.values()):
                 self._use(value, self._end - 1 - time)
-        has_weights = bool(layer.initial_values()) and node.name not in self.frozen
+        frozen = id(layer) in self.frozen
+        has_weights = bool(layer.initial_values()) and not frozen
         trains = has_weights or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
-        self.steps.append(Step(node, relu, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains))
+        self.steps.append(Step(node, fused, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains,
+                               frozen))
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
         """Whether `node` may write over its input: nobody reads that memory later, neither forward nor backward."""
@@ -201,14 +216,13 @@ class Plan:
         The first reader to run backward writes the gradient of a value, further ones write beside it and are added.
         Gradients of the network's inputs are left to the caller, who may not want them.
         """
-        gradient: dict[int, int] = {}                       # value -> its gradient
-        ends = {self.where[name] for name in self.outputs}
+        gradient = self.gradient                            # value -> its gradient
+        ends = {self.where[name] for name in self.pinned}
         behind_parameters = {step.y for step in self.steps if step.trains}
-        has_loss = any(step.node.layer.is_loss for step in self.steps)
         for step in reversed(self.steps):
             time = self._end - 1 - step.time
             layer, name = step.node.layer, step.node.name
-            if step.y in ends and not has_loss and step.y not in gradient:
+            if step.y in ends and not layer.is_loss and step.y not in gradient:
                 gradient[step.y] = self._new(f"d {name}", self.values[step.y].shape, self.dtype, step.time)
             step.dy = gradient.get(step.y)
             if step.dy is None and not layer.is_loss:

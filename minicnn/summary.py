@@ -1,4 +1,4 @@
-"""The table that `net.summary(batch)` prints."""
+"""The table that `net.summary(batch)` prints, and the memory that a step needs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from minicnn.plan import Plan
 
 def summarize(net, batch: int) -> str:
     """One line per layer: output shape, configuration, parameters, multiply-adds and what runs it; totals below."""
-    plan: Plan = net._compile(batch, [net.output], (), grad=False)
-    train = net._compile(batch, [*net.losses, net.output], (), grad=True)
+    plan: Plan = net.compile_plan(batch, [net.output], (), grad=False)
+    train = net.compile_plan(batch, [*net.losses, net.output], (), grad=True)
     steps = {step.node.name: step for step in plan.steps}
     rows = [("layer", "output", "", "parameters", "MACs", "runs as")]
     for name, shape in net.inputs.items():
@@ -56,3 +56,12 @@ def _by(shape) -> str:
 
 def _shares(plan: Plan, step) -> bool:
     return plan.values[step.y].storage is plan.values[step.xs[0]].storage
+
+
+def memory(net, batch: int, train: bool) -> int:
+    """Bytes of a step: activations, gradients, state and, for training, weights three times (w, dw, velocity)."""
+    outputs = net.losses + [net.output] if train else [net.output]
+    plan = net.compile_plan(batch, outputs, (), grad=train)
+    outside = sum(storage.nbytes for storage in plan.storages if storage.outside)
+    weights = net.num_params * np.dtype(net.dtype).itemsize
+    return plan.arena_bytes + outside + weights * (3 if train else 1) + sum(a.nbytes for a in net.state.values())

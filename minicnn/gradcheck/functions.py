@@ -2,47 +2,18 @@
 
 LayerFunction and NetFunction offer the same: `tensors` (name -> array that may be changed in place), `evaluate()` (the
 terms whose sum is f, and the masks of this forward pass), `gradients()` (by the hand-written backward) and `ops`.
-The masks, that is sign patterns of ReLUs and winners of max-pools, are noted by a copy of the operations.
+The masks are what `Layer.kinks` says: the signs of a ReLU's outputs, the positions of a max-pool's maxima. State is
+never updated: the function would be another with every call.
 """
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from minicnn.backend.ops import Ops
+from minicnn.inputs import check_inputs
 from minicnn.layers.base import Context, Layer
 from minicnn.rng import purpose_id
-
-
-def recording_ops(ops: Ops, masks: list[bytes]) -> Ops:
-    """A copy of `ops` that notes in `masks` the sign pattern of each ReLU and the winners of each max-pool it runs."""
-    recorder = copy.copy(ops)
-
-    def relu_forward(x, y):
-        ops.relu_forward(x, y)
-        masks.append(_signs(ops, y))
-
-    def with_epilogue(forward):
-        def call(x, w, y, *, epilogue=(None, False), **options):
-            forward(x, w, y, epilogue=epilogue, **options)
-            if epilogue[1]:
-                masks.append(_signs(ops, y))
-        return call
-
-    def maxpool_forward(x, y, argmax, **window):
-        argmax = ops.empty(y.shape, "uint8") if argmax is None else argmax
-        ops.maxpool_forward(x, y, argmax, **window)
-        masks.append(ops.to_host(argmax).tobytes())
-
-    recorder.relu_forward, recorder.maxpool_forward = relu_forward, maxpool_forward
-    recorder.conv_forward, recorder.linear_forward = with_epilogue(ops.conv_forward), with_epilogue(ops.linear_forward)
-    return recorder
-
-
-def _signs(ops: Ops, y) -> bytes:
-    return np.packbits(ops.to_host(y) > 0).tobytes()
 
 
 def _dirty(ops: Ops, shape, dtype):
@@ -50,19 +21,26 @@ def _dirty(ops: Ops, shape, dtype):
     return ops.from_host(np.full(shape, 255 if np.dtype(dtype).kind in "biu" else np.nan, dtype))
 
 
+def _masks(ops: Ops, layer: Layer, y, saved: dict, relu: bool) -> list[bytes]:
+    """On which side of every kink a forward pass lay; relu: a ReLU is fused into the layer."""
+    kinks = (*layer.kinks(y, saved), *((y > 0,) if relu else ()))
+    return [np.ascontiguousarray(ops.to_host(kink)).tobytes() for kink in kinks]
+
+
 class LayerFunction:
     """f = sum(dy * layer(xs)) of every input and parameter; of a loss layer f = weight * mean, as in a network."""
 
     def __init__(self, layer: Layer, in_shapes, ops: Ops, generator, train: bool, relu: bool, xs, labels):
-        self.layer, self.ops, self.masks = layer, ops, []
+        self.layer, self.ops = layer.copy(), ops
+        layer = self.layer
         if xs is None:
             xs = [generator.standard_normal(shape) for shape in in_shapes]
         xs = [ops.from_host(np.array(x, np.float64)) for x in xs]
         self.inputs = dict(zip(["x"] if len(xs) == 1 else [f"x{i}" for i in range(len(xs))], xs, strict=True))
-        if layer.initial_values():
-            layer.init_params("layer", 0, "float64")
-            for param in layer.params.values():
-                param.data = ops.from_host(generator.standard_normal(param.data.shape))
+        layer.init_params("layer", 0, "float64")
+        for param in layer.params.values():
+            param.data = ops.from_host(generator.standard_normal(param.data.shape))
+        layer.state = {local: ops.from_host(array) for local, array in layer.state.items()}
         self.tensors = self.inputs | {name: param.data for name, param in layer.params.items()}
         self.xs, N = xs, xs[0].shape[0]
         if layer.is_loss:
@@ -71,7 +49,7 @@ class LayerFunction:
         self.plan = layer.plan([x.shape for x in self.xs], "float64", ops)
         # ids that are neither sorted nor a range: the mask of a dropout belongs to the image, not to its row
         ids = generator.permutation(3 * N)[:N].astype(np.uint32)
-        self.ctx = Context(recording_ops(ops, self.masks), train, 11, 3, ids, purpose_id("layer"), relu=relu)
+        self.ctx = Context(ops, train, 11, 3, ids, purpose_id("layer"), relu=relu)
         if layer.is_loss:
             self.dy = np.full(self.plan.out_shape, layer.weight / N)
         else:
@@ -90,15 +68,15 @@ class LayerFunction:
         return y, saved
 
     def evaluate(self):
-        self.masks.clear()
         y, saved = self.forward()
-        indices = [saved[name] for name, (_, dtype) in self.plan.buffers.items() if np.dtype(dtype).kind in "biu"]
-        return self.dy * self.ops.to_host(y), [*self.masks, *(self.ops.to_host(index).tobytes() for index in indices)]
+        masks = [] if self.layer.is_view else _masks(self.ops, self.layer, y, saved, self.ctx.relu)
+        return self.dy * self.ops.to_host(y), masks
 
     def gradients(self, generator, faults: list[str]) -> dict[str, np.ndarray]:
         """Name -> gradient on the host. Broken rules about what may be written are added to `faults`."""
         to_host, params = self.ops.to_host, self.layer.params
-        before = {name: to_host(array).copy() for name, array in self.tensors.items()}
+        only_read = self.tensors | {f"its state {name!r}": array for name, array in self.layer.state.items()}
+        before = {name: to_host(array).copy() for name, array in only_read.items()}
         y, saved = self.forward()
         if not np.isfinite(to_host(y)).all():
             faults.append("forward left parts of y unwritten, or wrote NaN")
@@ -112,7 +90,7 @@ class LayerFunction:
             self.ctx.work = _dirty(self.ops, (self.plan.work,), "uint8") if self.plan.work else None
             no_gradient = [None] * (len(self.xs) - len(dxs))                # labels
             self.layer.backward(self.ctx, self.ops.from_host(self.dy.copy()), saved, [*dxs, *no_gradient])
-        for name, array in self.tensors.items():
+        for name, array in only_read.items():
             if not np.array_equal(before[name], to_host(array)):
                 faults.append(f"forward or backward changed {name}, which they may only read")
         gradients = {name: to_host(dx) for name, dx in zip(self.inputs, dxs, strict=True)}
@@ -133,24 +111,27 @@ class NetFunction:
         self.x = self.inputs if several else self.inputs["x"]
         self.tensors = self.inputs | {name: param.data for name, param in net.params.items()}
         batch = len(next(iter(self.inputs.values())))
-        self.options = {"train": train, "epoch": 3, "sample_ids": generator.permutation(3 * batch)[:batch]}
-        self.dy = None
+        self.ids, self.dy = generator.permutation(3 * batch)[:batch], None
         if labels is None:
-            self.dy = generator.standard_normal(net.forward(self.x, **self.options, grad=False).shape)
+            self.dy = generator.standard_normal(self.run(False).shape)
 
-    def run(self, grad: bool) -> np.ndarray:
+    def run(self, grad: bool, watch=None) -> np.ndarray:
         """The terms of f."""
-        if self.dy is None:
-            return np.array([self.net.loss(self.x, self.labels, grad=grad, **self.options)])
-        return self.dy * self.ops.to_host(self.net.forward(self.x, grad=grad, **self.options))
+        net, labels = self.net, self.labels
+        given = check_inputs(net, self.x, labels)
+        outputs = [net.output] if labels is None else net.loss_outputs(self.train)
+        ids, epoch = net.counters(given, self.train, self.ids, 3)
+        plan = net.plan_for(len(ids), outputs, (), grad)
+        net.run_plan(plan, given, self.train, grad, ids, epoch, update_state=False, watch=watch)
+        if labels is None:
+            return self.ops.to_host(net.logits) if self.dy is None else self.dy * self.ops.to_host(net.logits)
+        return np.array([net.mean_loss(net.last_losses())])
 
     def evaluate(self):
         masks: list[bytes] = []
-        self.net.ops = recording_ops(self.ops, masks)
-        try:
-            return self.run(grad=False), masks
-        finally:
-            self.net.ops = self.ops
+        terms = self.run(False, lambda step, y, saved: masks.extend(
+            _masks(self.ops, step.node.layer, y, saved, step.relu)))
+        return terms, masks
 
     def gradients(self, generator, faults: list[str]) -> dict[str, np.ndarray]:
         """Name -> gradient on the host."""

@@ -16,6 +16,7 @@ class ReLU(Layer):
 
     in_place = True
     capturable = True
+    channelwise = True
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("y",))
@@ -27,12 +28,16 @@ class ReLU(Layer):
         if dxs[0] is not None:
             ctx.ops.relu_backward(saved["y"], dy, dxs[0])
 
+    def kinks(self, y, saved):
+        return (y > 0,)
+
 
 class Tanh(Layer):
     """Any shape."""
 
     in_place = True
     capturable = True
+    channelwise = True
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("y",))

@@ -1,48 +1,35 @@
 """What a layer is.
 
-A layer holds its configuration and its parameters and nothing else. It says in `plan` what it will need; the network
-then hands it every array: `forward` writes y, `backward` writes dxs and adds to the gradients of the parameters. What
-backward needs from forward lies in `saved`: the arrays named in LayerPlan.saves, the buffers the plan asked for, and
-always saved["in_shapes"].
+A layer holds its configuration, its parameters and its state, and nothing else. It says in `plan` what it will need;
+the network then hands it every array: `forward` writes y, `backward` writes dxs and adds to the gradients of the
+parameters. What backward needs from forward lies in `saved`: the arrays named in LayerPlan.saves, the buffers the plan
+asked for, and always saved["in_shapes"].
 
     plan(in_shapes, dtype, ops)          -> LayerPlan: output shape, what is saved, bytes of work space
     forward(ctx, xs, y, saved)           y = f(xs)
     backward(ctx, dy, saved, dxs)        dxs[i] = dL/dx_i (None where nobody needs it);  param.grad += dL/dparam
+
+Parameters are trained. State, such as running statistics, is saved with them and never trained or differentiated:
+forward updates it in place, where ctx.update_state says so.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minicnn.errors import ShapeError
+from minicnn.errors import CheckpointError, ShapeError
+from minicnn.init import Normal, Uniform  # noqa: F401  (they were here in 0.1.0)
 from minicnn.param import Param
-from minicnn.rng import normal_init, purpose_id, uniform_init
+from minicnn.rng import purpose_id
 
 if TYPE_CHECKING:
     from minicnn.backend.ops import DeviceNumber, Ops
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Weights from N(0, std); the paper uses std = 0.01 in every layer (section 5)."""
-
-    std: float = 0.01
-
-    def __call__(self, seed: int, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
-        return normal_init(seed, name, shape, self.std, dtype)
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Values from U(-bound, bound)."""
-
-    bound: float
-
-    def __call__(self, seed: int, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
-        return uniform_init(seed, name, shape, self.bound, dtype)
 
 
 @dataclass
@@ -70,10 +57,10 @@ class Context:
 
     ops: the backend.   train: dropout drops.   work: scratch space (uint8) or None.
     seed, epoch, sample_ids (uint32, one per image), purpose (the layer's own number): the counter of random numbers.
-    relu: the network fused the ReLU that follows into this layer.   comm: the other ranks, where the network is split.
-    loss_scale: what losses multiply their gradient with (kernels/reference/loss_scale.py), where they are to.
+    relu: the network fused the ReLU that follows into this layer.   update_state: forward may update the layer's state.
+    loss_scale: what losses multiply their gradient with (kernels/reference/loss_scale.py), or None.
 
-    sample_ids may be an array of the backend's; epoch a DeviceNumber, where a step is being recorded.
+    sample_ids may be an array of the backend's; epoch a DeviceNumber, while a step is being captured.
     """
 
     ops: Ops
@@ -84,7 +71,7 @@ class Context:
     purpose: int = 0
     work: object = None
     relu: bool = False
-    comm: object = None
+    update_state: bool = False
     loss_scale: object = None
 
 
@@ -95,10 +82,25 @@ class Layer:
     in_place = False        # y may be the same array as x, and dx the same as dy
     is_view = False         # y is x under another shape: nothing runs
     is_loss = False         # y holds one loss per image; the network sums weight * mean
-    capturable = False      # both passes call ctx.ops and nothing else, so that a GPU can replay them (train/step.py)
+    capturable = False      # both passes call ctx.ops and nothing else, so that a CUDA graph can hold them
+    channelwise = False     # channel c of y depends on channel c of x alone. A layer with parameters or state has the
+                            # channels as their last axis, and their number as its attribute `channels`
+    KINDS: dict[str, type[Layer]] = {}      # name -> class, of every kind of layer that has been defined
+
+    params: dict[str, Param]                # local name, such as "w" -> parameter
+    state: dict[str, np.ndarray]            # local name, such as "mean" -> array of the backend's
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        Layer.KINDS[cls.kind()] = cls
+
+    def __new__(cls, *args, **options):
+        layer = super().__new__(cls)        # here, so that a layer without super().__init__() has them, too
+        layer.params, layer.state, layer._arguments = {}, {}, (args, options)
+        return layer
 
     def __init__(self):
-        self.params: dict[str, Param] = {}
+        """A layer without configuration."""
 
     # ---- to be written by each kind
     def plan(self, in_shapes: list[tuple[int, ...]], dtype: str, ops: Ops) -> LayerPlan:
@@ -114,31 +116,77 @@ class Layer:
         raise TypeError(f"{type(self).__name__} does not define backward(ctx, dy, saved, dxs)")
 
     def initial_values(self) -> dict[str, tuple]:
-        """Local parameter name -> (init, shape), for layers that have any."""
+        """Local parameter name -> (init, shape), for layers that have any. init: see minicnn/init.py, or a number."""
         return {}
+
+    def initial_state(self) -> dict[str, tuple]:
+        """Local state name -> (init, shape), for layers that have any."""
+        return {}
+
+    def kinks(self, y, saved: dict) -> tuple:
+        """Arrays that say on which side of its kinks each element of a forward pass lies, for gradient checks.
+
+        Between two inputs for which they are equal, the layer must be differentiable: of a ReLU, (y > 0,).
+        """
+        return ()
 
     def describe(self) -> str:
         """The configuration in a few words, for `summary`."""
         return ""
 
     # ---- the same for all
-    def init_params(self, name: str, seed: int = 0, dtype: str = "float32") -> None:
-        """Make the parameters, named "<name>.w" and so on. Each depends on the seed and its name alone."""
-        for local, (init, shape) in self.initial_values().items():
+    def init_params(self, name: str, seed: int = 0, dtype: str = "float32",
+                    values: Mapping[str, np.ndarray] | None = None) -> None:
+        """Make parameters and state on the host, named "<name>.w" and so on, from the seed and each one's name alone.
+
+        values: by full name ("state/<name>.mean" for state), what to take instead of drawing. CheckpointError where one
+        has another shape.
+        """
+        def made(local: str, init, shape, prefix: str = "") -> np.ndarray:
             full = f"{name}.{local}"
-            previous = self.params.get(local)
-            mults = (previous.lr_mult, previous.decay_mult) if previous else self.multipliers.get(local, (1.0, 1.0))
-            data = init(seed, full, shape, dtype) if callable(init) else np.full(shape, init, dtype)
-            self.params[local] = Param(full, data, *mults)
+            given = None if values is None else values.get(prefix + full)
+            if given is None:
+                return init(seed, full, shape, dtype) if callable(init) else np.full(shape, init, dtype)
+            if tuple(given.shape) != tuple(shape):
+                raise CheckpointError(f"{full!r} is {tuple(given.shape)} in the given arrays and {tuple(shape)} here")
+            return np.array(given, dtype)
+
+        multipliers = self.multipliers
+        self.params = {local: Param(f"{name}.{local}", made(local, *initial), *multipliers.get(local, (1.0, 1.0)))
+                       for local, initial in self.initial_values().items()}
+        self.state = {local: made(local, *initial, "state/") for local, initial in self.initial_state().items()}
+
+    @classmethod
+    def kind(cls) -> str:
+        """What descriptions call this kind: "Conv2d"; with its module, "my_layers:PReLU", where it is not minicnn's."""
+        return cls.__qualname__ if cls.__module__.startswith("minicnn.") else f"{cls.__module__}:{cls.__qualname__}"
+
+    def options(self) -> dict:
+        """The arguments with which the layer was made, by name."""
+        args, options = self._arguments
+        found = inspect.signature(type(self).__init__).bind(self, *args, **options)
+        return {**{name: value for name, value in list(found.arguments.items())[1:] if name != "options"},
+                **found.arguments.get("options", {})}
+
+    def copy(self) -> Layer:
+        """The same configuration and multipliers, without parameters and state."""
+        twin = copy.copy(self)
+        del twin.params, twin.state         # not to be copied: they may be large
+        twin = copy.deepcopy(twin)
+        twin.params, twin.state, twin.multipliers = {}, {}, self.multipliers
+        return twin
 
     @property
     def multipliers(self) -> dict[str, tuple[float, float]]:
         """Local parameter name -> (factor on the learning rate, factor on the weight decay)."""
-        return getattr(self, "_multipliers", {})
+        own = {local: (param.lr_mult, param.decay_mult) for local, param in self.params.items()}
+        return {**getattr(self, "_multipliers", {}), **own}
 
     @multipliers.setter
-    def multipliers(self, value: dict[str, tuple[float, float]]) -> None:
+    def multipliers(self, value: Mapping[str, tuple[float, float]]) -> None:
         self._multipliers = dict(value)
+        for local, param in self.params.items():
+            param.lr_mult, param.decay_mult = self._multipliers.get(local, (1.0, 1.0))
 
     def __call__(self, *xs, ops: Ops | None = None, train: bool = False, seed: int = 0, epoch: int = 0,
                  sample_ids=None):
@@ -148,12 +196,12 @@ class Layer:
             ops = get_ops("reference")
         xs = [ops.from_host(x) if isinstance(x, np.ndarray) else x for x in xs]
         dtype = str(xs[0].dtype)
-        if self.initial_values() and not self.params:
+        if not self.params and not self.state:
             self.init_params(type(self).__name__.lower(), seed, dtype)
         plan = self.plan([x.shape for x in xs], dtype, ops)
         if sample_ids is None:
             sample_ids = np.arange(xs[0].shape[0], dtype=np.uint32)
-        ctx = Context(ops, train, seed, epoch, sample_ids, purpose_id(type(self).__name__.lower()))
+        ctx = Context(ops, train, seed, epoch, sample_ids, purpose_id(type(self).__name__.lower()), update_state=train)
         if self.is_view:
             return xs[0].reshape(plan.out_shape)
         y = ops.empty(plan.out_shape, dtype)

@@ -11,7 +11,8 @@ The derivation of both gradients stands in kernels/reference/conv.py.
 from __future__ import annotations
 
 from minicnn.errors import ConfigError, ShapeError
-from minicnn.layers.base import Layer, LayerPlan, Normal, need_axes
+from minicnn.init import Normal
+from minicnn.layers.base import Layer, LayerPlan, need_axes
 from minicnn.shapes import pads4, pair, window_output
 
 
@@ -30,7 +31,7 @@ class Conv2d(Layer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel, self.stride, self.padding = pair(kernel), pair(stride), pads4(padding)
         self.groups, self.ceil, self.bias = groups, ceil, bias
-        self.init, self.bias_init = init or Normal(0.01), bias_init
+        self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 
     def initial_values(self):
         R, S = self.kernel

@@ -7,7 +7,8 @@ the network fused the ReLU that follows.
 from __future__ import annotations
 
 from minicnn.errors import ShapeError
-from minicnn.layers.base import Layer, LayerPlan, Normal, need_axes
+from minicnn.init import Normal
+from minicnn.layers.base import Layer, LayerPlan, need_axes
 
 
 class Linear(Layer):
@@ -19,7 +20,7 @@ class Linear(Layer):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init=None, bias_init=0.0):
         super().__init__()
         self.in_features, self.out_features, self.bias = in_features, out_features, bias
-        self.init, self.bias_init = init or Normal(0.01), bias_init
+        self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 
     def initial_values(self):
         values = {"w": (self.init, (self.in_features, self.out_features))}

@@ -11,7 +11,8 @@ was cut. Saved: the windows; and y where the network fused the ReLU that follows
 from __future__ import annotations
 
 from minicnn.errors import ShapeError
-from minicnn.layers.base import Layer, LayerPlan, Normal, need_axes
+from minicnn.init import Normal
+from minicnn.layers.base import Layer, LayerPlan, need_axes
 from minicnn.shapes import pads4, pair, window_output
 
 
@@ -30,7 +31,7 @@ class Local2d(Layer):
         self.kernel, self.stride, padding = pair(kernel), pair(stride), pads4(padding)
         (P, Q), self.pads = window_output(self.in_shape[:2], self.kernel, self.stride, padding)
         self.out_shape = (P, Q, out_channels)
-        self.init, self.bias_init = init or Normal(0.01), bias_init
+        self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 
     def initial_values(self):
         w_shape = (*self.kernel, self.in_shape[2], *self.out_shape)

@@ -57,6 +57,7 @@ class LRNWithin(Layer):
     """(N, H, W, C) -> (N, H, W, C), normalised by the n x n pixels around each pixel of the same map."""
 
     capturable = True
+    channelwise = True
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75,
                  divide_alpha: bool = False):

@@ -17,6 +17,7 @@ class _Pool(Layer):
     """What both kinds share: the window."""
 
     capturable = True
+    channelwise = True
 
     def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False):
         super().__init__()
@@ -61,6 +62,9 @@ class MaxPool2d(_Pool):
         if dxs[0] is not None:
             _, window = self.geometry(dxs[0].shape)
             ctx.ops.maxpool_backward(dy, saved["argmax"], dxs[0], **window)
+
+    def kinks(self, y, saved):
+        return (saved["argmax"],)
 
 
 class AvgPool2d(_Pool):

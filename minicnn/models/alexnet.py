@@ -10,7 +10,7 @@ from __future__ import annotations
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
-from minicnn.layers.base import Normal, Uniform
+from minicnn.init import Normal, Uniform
 from minicnn.models.alexnet_variants import knobs_of
 
 

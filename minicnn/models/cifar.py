@@ -16,7 +16,7 @@ from __future__ import annotations
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
-from minicnn.layers.base import Normal
+from minicnn.init import Normal
 from minicnn.layers.local import Local2d
 
 ACTIVATIONS = ("relu", "tanh")

@@ -55,6 +55,10 @@ class Comm:
         self._side: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
 
+    def __deepcopy__(self, memo) -> Comm:
+        """A rank is what it is: copies of a layer that holds it speak for the same one."""
+        return self
+
     def work_with(self, interconnect: Interconnect, in_background: bool = False) -> None:
         """Arrays are such ones from here on; to be called by the thread that the rank runs in.
 

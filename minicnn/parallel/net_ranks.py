@@ -57,10 +57,10 @@ class NetRanks(SingleProcess):
         return {name: type(numbers[name])(value) for name, value in zip(numbers, sums.tolist(), strict=True)}
 
     def scatter(self, arrays: dict[str, np.ndarray]) -> dict:
-        parts = {}
+        parts, held = {}, self.net.arrays()
         for name, array in arrays.items():
-            if name in self.net.params:
-                own, channels = self.net.params[name].data, self.net.split.channels[name]
+            if name in held:
+                own, channels = held[name], self.net.split.channels[name]
                 parts[name] = np.empty(own.shape, array.dtype) if channels else array
                 for whole, here in slices(channels[self.comm.rank]) if channels else ():
                     parts[name][..., here] = array[..., whole]

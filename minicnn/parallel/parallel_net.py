@@ -18,15 +18,17 @@ from math import prod
 
 import numpy as np
 
-from minicnn.errors import CheckpointError, ConfigError
+from minicnn.errors import ConfigError
 from minicnn.graph import Net
+from minicnn.inputs import check_inputs
 from minicnn.layers.linear import Linear
+from minicnn.node import Node
 from minicnn.parallel.comm import Comm, RankError
 from minicnn.parallel.net_ranks import NetRanks, checksum
 from minicnn.parallel.partition import Splitter, heads
 from minicnn.parallel.transfer import Transfer
 from minicnn.param import layer_of
-from minicnn.plan import Node
+from minicnn.weights import STATE, check
 
 BUCKET = 2 << 20        # elements of gradients that are summed over the ranks in one go
 
@@ -75,7 +77,8 @@ class ParallelNet(Net):
         self.comm, self.by_rows = comm, by_rows
         comm.check_equal({"the network": _words(net), "its weights": _weights(net)})
         self.split = Splitter(net, comm, place).run(by_rows)
-        self.whole_shapes = {name: param.data.shape for name, param in net.params.items()}
+        self.whole_shapes = {name: tuple(array.shape) for name, array in net.arrays().items()}
+        self._description = net.description
         self._num_classes, self._output_params = net.num_classes, net.output_params
         if not self.split.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
@@ -83,9 +86,11 @@ class ParallelNet(Net):
         only_gradients = by_rows and not any(self.split.channels.values())     # cross, and nothing within a pass
         comm.work_with(net.ops.interconnect(comm.place), only_gradients)           # on the rank's own GPU from here on
         super().__init__(self.split.nodes, net.inputs, output=self.split.output, seed=net.seed, dtype=net.dtype,
-                         device=net.ops.spec, fuse=net.fuse, name=net.name)
+                         device=net.ops.spec, fuse=net.fuse, name=net.name, values=self.split.values)
         # weights that every rank holds whole: their gradients are summed over the ranks
         self._shared = {name for name, own in self.split.channels.items() if own is None and by_rows}
+        # state that every rank updates from its own images: averaged after every step
+        self._averaged = [name.removeprefix(STATE) for name in sorted(self._shared) if name.startswith(STATE)]
         self.ranks = NetRanks(self)
         self._bucket: list = []
         self._pending: list = []
@@ -94,11 +99,19 @@ class ParallelNet(Net):
     @property
     def num_params(self) -> int:
         """Number of trained values of all ranks together."""
-        return sum(map(prod, self.whole_shapes.values()))
+        return sum(prod(shape) for name, shape in self.whole_shapes.items() if not name.startswith(STATE))
 
     @property
     def layers_with_weights(self) -> list[str]:
-        return list(dict.fromkeys(layer_of(name) for name in self.whole_shapes))
+        return list(dict.fromkeys(layer_of(name) for name in self.whole_shapes if not name.startswith(STATE)))
+
+    @property
+    def layers_with_arrays(self) -> list[str]:
+        return list(dict.fromkeys(layer_of(name.removeprefix(STATE)) for name in self.whole_shapes))
+
+    def description(self) -> dict:
+        """Of the unsplit network."""
+        return self._description()
 
     @property
     def num_classes(self) -> int:
@@ -118,7 +131,7 @@ class ParallelNet(Net):
 
         Rank 0 knows all of it. Milliseconds are those of the ledger, without the time spent waiting.
         """
-        plan = self._compile(batch, [*self.losses, self.output], (), grad=True)
+        plan = self.compile_plan(batch, [*self.losses, self.output], (), grad=True)
         steps = {step.node.name: step for step in plan.steps}
         layers = [{"name": "image", "shape": self.input_shape, "ranks": tuple(range(self.comm.size)), "shared": True}]
         for node in self.nodes:
@@ -138,7 +151,7 @@ class ParallelNet(Net):
     def memory(self, batch: int, train: bool = True) -> int:
         """Bytes that a step needs, of all ranks on this machine."""
         outputs = [self.output, *self.losses] if train else [self.output]
-        plan = self._compile(self.ranks.local_batch(batch), outputs, (), train)
+        plan = self.compile_plan(self.ranks.local_batch(batch), outputs, (), train)
         outside = sum(storage.nbytes for storage in plan.storages if storage.outside)
         weights = sum(param.data.nbytes for param in self.params.values())
         return self.comm.neighbours * (plan.arena_bytes + outside + weights * (3 if train else 1))
@@ -153,10 +166,20 @@ class ParallelNet(Net):
             self.comm.ledger.step_begins()
         self._begin(len(labels), np.asarray(sample_ids, np.uint32), labels, train, epoch, given)
         own = super().loss(x, labels, train, grad=grad, keep=keep, sample_ids=sample_ids, epoch=epoch)
+        if train:
+            self._average_state()
         total = 0.0
         for part in self.comm.numbers([own], "loss")[:, 0]:
             total += part
         return float(total)
+
+    def _average_state(self) -> None:
+        """The ranks' running statistics become their mean, which is that of all images."""
+        arrays = [self.state[name] for name in self._averaged]
+        if arrays:
+            self.comm.all_reduce(arrays, "state", "forward")
+            for array in arrays:
+                array /= self.comm.size
 
     def _begin(self, count: int, ids: np.ndarray, labels, train: bool, epoch, given: bool) -> None:
         """Every rank is about to do the same with images that belong together."""
@@ -196,8 +219,8 @@ class ParallelNet(Net):
         return logits.reshape(own * size, -1)[:count]
 
     def _predict(self, x, outputs, keep, epoch) -> None:
-        given = self._check_inputs(x, None)
-        self._forward(given, outputs, False, False, tuple(keep), *self._counters(given, False, None, epoch))
+        given = check_inputs(self, x, None)
+        self._forward(given, outputs, False, False, tuple(keep), *self.counters(given, False, None, epoch))
 
     @property
     def logits(self):
@@ -208,10 +231,10 @@ class ParallelNet(Net):
     def start_loss(self, x, labels, *, sample_ids, epoch) -> None:
         raise ConfigError("a step of a network of several ranks cannot be recorded; use loss(...)")
 
-    def backward(self, dy=None, *, input_grad: bool = False, accumulate: bool = False, loss_scale=None):
-        if dy is not None or input_grad or accumulate or loss_scale is not None:
-            raise ConfigError("backward of a network of several ranks follows loss(...), without dy, input_grad, "
-                              "accumulate or loss_scale; use the unsplit network for those")
+    def backward(self, dy=None, **options):
+        if dy is not None or any(value for value in options.values()):
+            raise ConfigError("backward of a network of several ranks follows loss(...), without dy and other options; "
+                              "use the unsplit network for those")
         super().backward()
         self._send_bucket()
         if self._shared:
@@ -234,14 +257,17 @@ class ParallelNet(Net):
 
     def load_arrays(self, tensors: dict[str, np.ndarray], source: str = "the given arrays") -> None:
         """Take the rank's part of unsplit arrays. Nothing is changed unless all of them fit."""
-        for name, shape in self.whole_shapes.items():
-            if name not in tensors or tuple(tensors[name].shape) != tuple(shape):
-                there = f"is {tuple(tensors[name].shape)} there" if name in tensors else "is not there"
-                raise CheckpointError(f"{source} is of another network: {name!r} {there} and {tuple(shape)} here")
-        if extra := sorted(set(tensors) - set(self.whole_shapes)):
-            raise CheckpointError(f"{source} is of another network: it also has {extra[0]!r}")
+        check(self.whole_shapes, tensors, source)
         super().load_arrays(self.ranks.scatter(tensors), source)
         self.comm.check_equal({"the checkpoint": checksum([tensors[name] for name in self.whole_shapes])})
+
+    def trace(self, *args, **options):
+        raise ConfigError("a network of several ranks cannot be looked into; use the unsplit network")
+
+    def copy(self, **options):
+        raise ConfigError("a network of several ranks cannot be copied; copy the unsplit network")
+
+    replace = copy
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, rank {self.comm.rank} of {self.comm.size})"
@@ -254,4 +280,4 @@ def _words(net: Net) -> str:
 
 
 def _weights(net: Net) -> int:
-    return checksum([net.ops.to_host(param.data) for param in net.params.values()])
+    return checksum([net.ops.to_host(array) for array in net.arrays().values()])

@@ -21,22 +21,19 @@ from math import prod
 import numpy as np
 
 from minicnn.errors import ConfigError
-from minicnn.graph import LABELS, Net
-from minicnn.layers.activation import ReLU, Tanh
+from minicnn.graph import Net
 from minicnn.layers.base import Layer
 from minicnn.layers.combine import Add, Concat, Flatten
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
-from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.layers.lrn import LRN
+from minicnn.node import LABELS, Node
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.sharding import Ranges, Share, equal, even, flattened, joined, shifted, take, width
 from minicnn.parallel.transfer import HandOver, SplitDropout, Take, Transfer
-from minicnn.plan import Node
-
-CHANNELWISE = (ReLU, Tanh, MaxPool2d, AvgPool2d, LRNWithin)     # what a channel becomes depends on that channel alone
+from minicnn.weights import STATE
 
 
 @dataclass
@@ -50,8 +47,10 @@ class Value:
 
 @dataclass
 class Split:
-    """The part of a rank, as nodes. channels: for each parameter the channels of every rank, None where all have all.
+    """The part of a rank, as nodes.
 
+    channels: for each parameter, and for state as "state/<name>", the channels of every rank; None where all have all.
+    values: this rank's part of each, by the same names.
     ends: the nodes at which this rank's graph ends, and the layers of the unsplit network that they lead to.
     output: the node that has the network's output here, or hands over what leads to it.   test_ends: all nodes that
     lead to it, where there may be several.   sample_ids: of all images.
@@ -60,6 +59,7 @@ class Split:
     comm: Comm
     nodes: list[Node] = field(default_factory=list)
     channels: dict[str, list[Ranges] | None] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     output: str = ""
     test_ends: list[str] = field(default_factory=list)
@@ -75,12 +75,13 @@ class Splitter:
         self.split = Split(comm)
         self.values: dict[str, Value] = {}
         self._moved: dict[tuple, str] = {}
+        self._copies: dict[int, Layer] = {}                 # of layers with parameters or state, by the id of theirs
 
     def run(self, rows: bool) -> Split:
         """rows: each rank is given some of the images; else all of them."""
         net = self.net
         wanted = [*net.losses, net.output]
-        plan = net._compile(1, wanted, (), grad=False)
+        plan = net.compile_plan(1, wanted, (), grad=False)
         self.shapes = {name: plan.values[where].shape[1:] for name, where in plan.where.items()}
         for name in (*net.inputs, LABELS):
             if name in self.shapes:
@@ -124,8 +125,8 @@ class Splitter:
         return "root" if value.shares == self._at_root(value.shape[-1]) else "channels"
 
     def _everywhere(self, node: Node, values: list[Value]) -> None:
-        """Of the images alone, without parameters: every rank does it for itself."""
-        self._add(node, node.layer, [value.name for value in values], None)
+        """Of the images alone, without parameters: every rank does it for itself, and has the same state."""
+        self._add(node, self._hold(node, node.layer, None), [value.name for value in values], None)
 
     def _rows(self, node: Node, values: list[Value]) -> None:
         """The layer as it is, for the rank's own images."""
@@ -152,13 +153,24 @@ class Splitter:
     # ---- channels: a rule for every kind of layer
     def _channels(self, node: Node, values: list[Value]) -> None:
         kind = type(node.layer)
-        if kind in CHANNELWISE:
-            self._add(node, node.layer, [values[0].name], values[0].shares)
-        elif kind in RULES:
+        if kind in RULES:
             RULES[kind](self, node, values)
+        elif node.layer.channelwise:
+            self._channelwise(node, values)
         else:
             raise ConfigError(f"there is no rule for splitting {kind.__name__} by channels; add one to RULES in "
                               "minicnn/parallel/partition.py, or train with --parallel data")
+
+    def _channelwise(self, node: Node, values: list[Value]) -> None:
+        """Any layer in which a channel depends on that channel alone: the channels that are here, with their parameters
+        and their state."""
+        (x,), layer = values, node.layer
+        shares = x.shares or _shares(even(x.shape[-1], self.size))
+        part = layer
+        if layer.params or layer.state:
+            part = self._hold(node, layer, [share.channels for share in shares])
+            part.channels = shares[self.rank].width
+        self._add(node, part, [self._fetch(x, shares, node.name)], shares)
 
     def _convolution(self, node: Node, values: list[Value]) -> None:
         """Own kernels; they see all channels, or with groups those of their groups."""
@@ -211,7 +223,7 @@ class Splitter:
             return self._add(node, part, [name], _shares(own))
         self._node(node.name, part, [name])
         offset = seen[rank][0][0] if seen[rank] else 0
-        middle = self._node(f"{node.name} own", Take(shifted(own[rank], -offset)), [node.name])
+        middle = self._node(f"{node.name}_own", Take(shifted(own[rank], -offset)), [node.name])
         self.values[node.name] = Value(middle, x.shape, _shares(own))
 
     def _dropout(self, node: Node, values: list[Value]) -> None:
@@ -251,7 +263,7 @@ class Splitter:
                 return value.name
             key = (value.name, own)
             if key not in self._moved:
-                self._moved[key] = self._node(f"{reader} takes", Take(own.channels), [value.name])
+                self._moved[key] = self._node(f"{reader}_takes", Take(own.channels), [value.name])
             return self._moved[key]
         if value.shares == want:
             return value.name
@@ -261,7 +273,7 @@ class Splitter:
                 layer = HandOver(self.comm, reader, value.shares, want, train_only)
             else:
                 layer = Transfer(self.comm, reader, value.shares, want)
-            name = self._moved[key] = self._node(f"columns meet before {reader}", layer, [value.name])
+            name = self._moved[key] = self._node(f"gather_before_{reader}", layer, [value.name])
             if ends:
                 self.split.ends[name] = reader
         return self._moved[key]
@@ -269,7 +281,7 @@ class Splitter:
     def _node(self, name: str, layer: Layer, inputs: list[str]) -> str:
         taken = {node.name for node in self.split.nodes}
         while name in taken:
-            name += "'"
+            name += "_"
         self.split.nodes.append(Node(name, layer, tuple(inputs)))
         return name
 
@@ -278,20 +290,23 @@ class Splitter:
         self.values[node.name] = Value(node.name, self.shapes[node.name], shares)
 
     def _hold(self, node: Node, layer: Layer, own: list[Ranges] | None) -> Layer:
-        """A copy of the layer whose parameters begin as the rank's channels of those of the unsplit one (None: all)."""
+        """A copy of the layer, which will hold the rank's channels of parameters and state (None: all of them)."""
+        if id(node.layer) in self._copies:
+            if own is not None:
+                raise ConfigError("it shares its weights with another layer, and such layers cannot be split by "
+                                  "channels; train with --parallel data")
+            return self._copies[id(node.layer)]
+        for name, array in _arrays(node).items():
+            host = self.net.ops.to_host(array)
+            self.split.values[name] = host if own is None else take(host, own[self.rank])
         self._note(node, own)
-        part, params = copy.copy(layer), node.layer.params
-        host = {local: self.net.ops.to_host(param.data) for local, param in params.items()}
-        begin = {local: array.copy() if own is None else take(array, own[self.rank]) for local, array in host.items()}
-        if params:                                          # of the copy alone: what was given, instead of a draw
-            part.initial_values = lambda: {local: (Given(array), array.shape) for local, array in begin.items()}
-            part.params = {}
-            part.multipliers = {local: (param.lr_mult, param.decay_mult) for local, param in params.items()}
+        part = layer.copy()
+        if node.layer.params or node.layer.state:
+            self._copies[id(node.layer)] = part
         return part
 
     def _note(self, node: Node, own: list[Ranges] | None) -> None:
-        for param in node.layer.params.values():
-            self.split.channels[param.name] = own
+        self.split.channels.update(dict.fromkeys(_arrays(node), own))
 
     def _all(self, channels: int) -> list[Share]:
         return [Share("all", ((0, channels),))] * self.size
@@ -309,16 +324,10 @@ RULES: dict[type, Callable] = {
 }
 
 
-@dataclass(frozen=True)
-class Given:
-    """An initialiser that returns what it was given."""
-
-    data: np.ndarray
-
-    def __call__(self, seed: int, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
-        if tuple(shape) != self.data.shape:
-            raise ConfigError(f"the part of {name} has shape {self.data.shape}, the layer expects {tuple(shape)}")
-        return self.data
+def _arrays(node: Node) -> dict:
+    """Parameters and state of a node's layer by the names that they have in files."""
+    return {f"{node.name}.{local}": param.data for local, param in node.layer.params.items()} | \
+           {f"{STATE}{node.name}.{local}": array for local, array in node.layer.state.items()}
 
 
 def _shares(channels: list[Ranges]) -> list[Share]:

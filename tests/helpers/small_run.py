@@ -13,7 +13,7 @@ from PIL import Image
 from minicnn.builder import Builder
 from minicnn.data.augment import Augment
 from minicnn.data.procedural import CLASSES, draw_image, procedural_sets
-from minicnn.layers.base import Normal
+from minicnn.init import Normal
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Plateau

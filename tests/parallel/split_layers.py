@@ -7,14 +7,12 @@ network computes the same bits.
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
+from minicnn.node import Node
 from minicnn.param import Param
-from minicnn.plan import Node
 
 MEETING = ("conv3", "fc6", "fc7")
 
@@ -24,18 +22,17 @@ class InParts(Layer):
 
     def __init__(self, layer, parts: int):
         super().__init__()
-        self.layer, self.parts, self.params = layer, parts, layer.params
-        self.initial_values = layer.initial_values
+        self.layer, self.parts, self.multipliers = layer.copy(), parts, layer.multipliers
 
-    def init_params(self, name, seed=0, dtype="float32"):
-        pass                                                # it has those of the layer
+    def initial_values(self):
+        return self.layer.initial_values()
 
     def plan(self, in_shapes, dtype, ops):
         return self.layer.plan(in_shapes, dtype, ops)
 
     def _each(self):
         for part in range(self.parts):
-            layer, width = copy.copy(self.layer), self.params["b"].data.size // self.parts
+            layer, width = self.layer.copy(), self.params["b"].data.size // self.parts
             if hasattr(layer, "out_channels"):
                 layer.out_channels = width
             else:
@@ -64,12 +61,7 @@ class InParts(Layer):
 
 def in_columns(net: Net, parts: int = 2) -> Net:
     """The same network, with the layers before which columns meet in parts."""
-    nodes = [Node(node.name, InParts(node.layer, parts) if node.name in MEETING else copy.copy(node.layer), node.inputs)
+    nodes = [Node(node.name, InParts(node.layer, parts) if node.name in MEETING else node.layer, node.inputs)
              for node in net.nodes]
-    start = {name: param.data.copy() for name, param in net.params.items()}
-    told = Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.spec,
-               fuse=net.fuse, name=net.name)
-    for name, param in net.params.items():
-        told.params.setdefault(name, param)
-    told.load_arrays(start)
-    return told
+    return Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.spec, fuse=net.fuse,
+               name=net.name, values={name: net.ops.to_host(array) for name, array in net.arrays().items()})

@@ -181,7 +181,7 @@ def test_the_papers_columns():
     """48, 128, 192, 192 and 128 kernels, 2048 neurons, and the bytes of a batch of 128 that cross before each layer."""
     def body(comm):
         net = columns(net_of_the_paper, comm)
-        plan = net._compile(128, [*net.losses, net.output], (), grad=True)
+        plan = net.compile_plan(128, [*net.losses, net.output], (), grad=True)
         traffic = {step.node.layer.point: step.node.layer.traffic(plan.values[step.xs[0]].shape, 4)
                    for step in plan.steps if isinstance(step.node.layer, Transfer)}
         return {name: param.data.shape for name, param in net.params.items()}, traffic
@@ -205,7 +205,7 @@ def test_the_ledger_counts_what_the_plan_says():
         net.forward(x)                                      # no step: not counted
         sent = {}
         for node in net.transfers:
-            plan = net._compile(4, [*net.losses, net.output], (), grad=True)
+            plan = net.compile_plan(4, [*net.losses, net.output], (), grad=True)
             step = next(step for step in plan.steps if step.node is node)
             traffic = node.layer.traffic(plan.values[step.xs[0]].shape, 8)
             sent[node.layer.point, "forward"] = traffic.get((comm.rank, 1 - comm.rank), 0)
@@ -289,7 +289,7 @@ def test_errors_name_the_layer():
         return b.net()
 
     class Odd(ReLU):
-        pass
+        channelwise = False
 
     def build(make, size, scheme="columns"):
         return lambda: run_local(size, lambda comm: SCHEMES[scheme](make(), comm))
@@ -320,7 +320,7 @@ def test_errors_name_the_layer():
             return call(net, x)
         return lambda: run_local(2, body)
 
-    with pytest.raises(RankError, match="without dy, input_grad, accumulate or loss_scale"):
+    with pytest.raises(RankError, match=r"follows loss\(...\), without dy and other options"):
         misuse(lambda net, x: net.backward(input_grad=True))()
     with pytest.raises(RankError, match="its forward predicts"):
         misuse(lambda net, x: net.forward(x, train=True))()

@@ -34,7 +34,7 @@ def test_the_numbers_are_those_of_the_network():
     assert sum(size for name, size in sizes.items() if name.startswith("conv")) == CONV
     assert sum(size for name, size in sizes.items() if name.startswith("fc")) == FC
     assert sizes["fc8.w"] + sizes["fc8.b"] == FC8
-    plan = net._compile(1, [net.output], (), grad=False)
+    plan = net.compile_plan(1, [net.output], (), grad=False)
     macs = {step.node.name: step.macs for step in plan.steps}
     assert sum(macs[f"conv{i}"] for i in range(1, 6)) == pytest.approx(MACS["conv"], rel=1e-3)
     assert macs["fc6"] + macs["fc7"] == pytest.approx(MACS["fc"], rel=2e-3)
@@ -64,7 +64,7 @@ def test_slower_messages_cost_more(scheme):
 def test_more_than_two_columns_meet_more_often_and_32_are_the_most():
     """What conv2, conv4 and conv5 read crosses within each half of the ranks."""
     slow = Machine(0.0, 0.0, 1e8, 0.0, 0.0)
-    plan = alexnet()._compile(1, ["fc8"], (), grad=False)
+    plan = alexnet().compile_plan(1, ["fc8"], (), grad=False)
     maps = {node.node.name: plan.values[node.xs[0]].shape[1:] for node in plan.steps}
     assert {name: prod(maps[name]) for name in WITHIN_HALVES} == WITHIN_HALVES
     crossing = sum(CROSSING.values())

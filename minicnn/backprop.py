@@ -1,0 +1,155 @@
+"""One backward pass through a planned network: from the losses, from the output, or from any layer.
+
+The plan says where each gradient lies and who writes it first (minicnn/plan.py). A pass that begins in the middle skips
+the layers behind its start, so what has been written is noted as it goes: a step runs when its dy is there, and a
+gradient that nobody has written yet is written instead of added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from minicnn.errors import ConfigError, ShapeError
+from minicnn.layers.activation import ReLU
+from minicnn.layers.base import Context, Layer
+from minicnn.node import Node
+from minicnn.plan import Plan, Step
+from minicnn.rng import purpose_id
+
+# How the gradient passes a layer in place of its own backward: rule(layer, dy, saved) -> dx, or a list with one for
+# each input. saved is what the layer's backward would be given, and "y" where the ReLU after it is fused.
+Rule = Callable[[Layer, object, dict], object]
+
+
+class BackwardPass:
+    """Through `plan`, whose forward pass has filled `arrays`.
+
+    rules: kind of layer -> how the gradient passes it.   input_grad: the gradients of the network's inputs are wanted.
+    wrt: nodes whose gradients are wanted.   start: the node at which the pass begins, None for the losses.
+    """
+
+    def __init__(self, plan: Plan, arrays: list, context: Context, *, rules: Mapping | None = None,
+                 input_grad: bool = False, wrt: tuple[str, ...] = (), start: str | None = None):
+        self.plan, self.arrays, self.context, self.ops = plan, arrays, context, plan.ops
+        self.rules = rules_by_kind(rules or {})
+        self.input_grad, self.wrt, self.start = input_grad, wrt, start
+        self.everything = input_grad or bool(wrt)           # and not just what leads to trained parameters
+        self.input_grads: dict[str, object] = {}            # network input -> its gradient
+        self.grads: dict[str, object] = {}                  # node of `wrt` -> a copy of its gradient
+        self._written: set[int] = set()                     # gradients that are there, as indices into plan.values
+
+    def begin(self, dy) -> None:
+        """dy is the gradient of the start."""
+        plan = self.plan
+        if self.start not in plan.where or plan.where[self.start] not in plan.gradient:
+            raise ConfigError(f"backward cannot start at {self.start!r}: the last forward pass did not compute it with "
+                              "gradients; expected one of " + ", ".join(
+                                  name for name, value in plan.where.items() if value in plan.gradient))
+        value = plan.gradient[plan.where[self.start]]
+        target = self.arrays[value]
+        if tuple(dy.shape) != tuple(target.shape):
+            raise ShapeError(f"dy must have the shape of the output of {self.start!r}, {tuple(target.shape)}, got "
+                             f"{tuple(dy.shape)}")
+        target[...] = dy
+        self._written.add(value)
+
+    def run(self, done: Callable[[Node], None]) -> None:
+        """done(node) is called when the gradients of its parameters are complete."""
+        for step in reversed(self.plan.steps):
+            ready = self.start is None if step.node.layer.is_loss else step.dy in self._written
+            if ready and (step.trains or self.everything):
+                self._step(step)
+                done(step.node)
+
+    def _step(self, step: Step) -> None:
+        arrays, plan = self.arrays, self.plan
+        wanted = [value is not None and (self.everything or value in plan.trained) for value in step.dxs]
+        dxs = [arrays[value] if want else None for value, want in zip(step.dxs, wanted, strict=True)]
+        sums = [(part, whole) for part, whole in step.sums if self.everything or part in plan.trained]
+        more = self._input_targets(step, dxs)
+        dy = None if step.dy is None else arrays[step.dy]
+        if step.node.layer.is_view:
+            self._keep(step, dy, step.node.name)
+            if step.input_dxs and self.input_grad:
+                dxs[0][...] = dy.reshape(dxs[0].shape)
+        else:
+            self._layer(step, dy, dxs)
+        parts = {part for part, _ in sums}
+        self._written.update(value for value, want in zip(step.dxs, wanted, strict=True) if want and value not in parts)
+        for part, whole in sums:
+            if whole in self._written:
+                self.ops.accumulate(arrays[part], arrays[whole])
+            else:                                           # its first writer lies behind the start
+                arrays[whole][...] = arrays[part]
+                self._written.add(whole)
+        for part, whole in more:
+            self.ops.accumulate(part, whole)
+
+    def _input_targets(self, step: Step, dxs: list) -> list[tuple]:
+        """Put arrays for the gradients of network inputs into dxs; (part, whole) of those to be added."""
+        more = []
+        for position, name in step.input_dxs.items() if self.input_grad else ():
+            dxs[position] = self.ops.empty(self.arrays[step.xs[position]].shape, self.plan.dtype)
+            if name in self.input_grads:
+                more.append((dxs[position], self.input_grads[name]))
+            self.input_grads.setdefault(name, dxs[position])
+        return more
+
+    def _layer(self, step: Step, dy, dxs: list) -> None:
+        """The layer's own backward, or its rule; a fused ReLU is taken apart where somebody asks for it."""
+        layer, saved, context = step.node.layer, step.saved(self.arrays), self.context
+        rule, fused = self.rules.get(type(layer)), step.fused is not None
+        if fused:
+            if step.node.name != self.start:
+                self._keep(step, dy, step.fused.name)
+            apart = rule or ReLU in self.rules or step.node.name in (*self.wrt, self.start)
+            if apart and step.node.name != self.start:
+                self._relu(step, dy, saved)
+            fused = not apart
+        self._keep(step, dy, step.node.name)
+        if rule and not layer.is_loss:
+            found = rule(layer, dy, saved)
+            _write(layer, found if isinstance(found, (list, tuple)) else [found], dxs)
+            return
+        context.relu, context.purpose = fused, purpose_id(step.node.name)
+        context.work = None if step.work_back is None else self.arrays[step.work_back]
+        layer.backward(context, dy, saved, dxs)
+
+    def _relu(self, step: Step, dy, saved: dict) -> None:
+        """The backward pass of a fused ReLU on its own, in place."""
+        if rule := self.rules.get(ReLU):
+            _write(step.fused.layer, [rule(step.fused.layer, dy, {"y": saved["y"], "in_shapes": [tuple(dy.shape)]})],
+                   [dy])
+        else:
+            self.ops.relu_backward(saved["y"], dy, dy)
+
+    def _keep(self, step: Step, dy, name: str) -> None:
+        if name in self.wrt:
+            self.grads[name] = dy.copy()
+
+
+def _write(layer: Layer, found: list, dxs: list) -> None:
+    """Check and copy what a rule returned."""
+    if len(found) != len(dxs):
+        raise ShapeError(f"the rule for {type(layer).__name__} must return a gradient for each of its {len(dxs)} "
+                         f"inputs, got {len(found)}")
+    for value, dx in zip(found, dxs, strict=True):
+        if dx is not None:
+            if tuple(value.shape) != tuple(dx.shape):
+                raise ShapeError(f"the rule for {type(layer).__name__} must return a gradient of shape "
+                                 f"{tuple(dx.shape)}, got {tuple(value.shape)}")
+            dx[...] = value
+
+
+def rules_by_kind(rules: Mapping) -> dict[type[Layer], Rule]:
+    """Class -> rule, from classes or their names. ConfigError for a kind that does not exist."""
+    found = {}
+    for kind, rule in rules.items():
+        cls = Layer.KINDS.get(kind) if isinstance(kind, str) else kind
+        if not (isinstance(cls, type) and issubclass(cls, Layer)):
+            near = get_close_matches(str(kind), Layer.KINDS, 1)
+            raise ConfigError(f"rules name {kind!r}, which is no kind of layer; expected a class, or a name such as "
+                              f"{near[0] if near else 'ReLU'!r}")
+        found[cls] = rule
+    return found
