@@ -27,6 +27,12 @@ def files(root: Path) -> list[Path]:
                   and not re.match(SKIPPED, path.relative_to(root).as_posix()))
 
 
+def without_braces(words: str) -> str:
+    """A string with what an f-string computes left out, from the inside outwards."""
+    shorter = re.sub(r"\{[^{}]*\}", "", words)
+    return words if shorter == words else without_braces(shorter)
+
+
 def prose(text: str, suffix: str) -> str:
     """The text with code and `backticks` left out, on the lines where it was."""
     lines = [""] * (text.count("\n") + 2)
@@ -41,7 +47,7 @@ def prose(text: str, suffix: str) -> str:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind = tokenize.tok_name[token.type]
             if kind == "COMMENT" or (kind in ("STRING", "FSTRING_MIDDLE") and " " in token.string):
-                keep(re.sub(r"\{[^{}]*\}", "{}", re.sub(QUOTES, "", token.string)), token.start[0] - 1)
+                keep(without_braces(re.sub(QUOTES, "", token.string)), token.start[0] - 1)
     else:
         for comment in re.finditer(r"//[^\n]*|/\*.*?\*/", text, re.S):
             keep(comment.group(), text.count("\n", 0, comment.start()))
@@ -59,13 +65,14 @@ def find(rule, text: str) -> list[tuple[int, str]]:
 
 
 def violations(root: Path = ROOT) -> list[str]:
-    listed = []
+    listed = {}
     for path in files(root):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         for rules, searched in (PROSE, prose(text, path.suffix)), (CODE, text):
-            listed += [f"{name}:{line}: {words!r}, write: {rule.instead}" for rule in rules
-                       if not re.search(rule.files, name) for line, words in find(rule, searched)]
-    return sorted(set(listed), key=lambda said: (said.split(":")[0], int(said.split(":")[1])))
+            for rule in (rule for rule in rules if not re.search(rule.files, name)):
+                for line, words in find(rule, searched):
+                    listed.setdefault((name, line, words), f"{name}:{line}: {words!r}, write: {rule.instead}")
+    return [listed[place] for place in sorted(listed)]
 
 
 def test_the_words_are_the_fields():

@@ -20,9 +20,9 @@ class Rule(NamedTuple):
 
 PROSE = [
     Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|failure|sampling) rates?",
-         "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/"),
-    Rule(r"decay", "weight decay", r"weight decay|(not|and|nor) decay", "momentum and a decay of 0.0005",
-         "weight decay; biases do not decay"),
+         "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/|dropout"),
+    Rule(r"decay", "weight decay", r"weight decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
+         "momentum and a decay of 0.0005", "weight decay; biases do not decay; v - decay * lr * w"),
     Rule(r"deviations?", "standard deviation", r"standard deviations?", "mean 0, deviation 1", "4 standard deviations"),
     Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope", "144 slopes were compared",
          "LeakyReLU's negative slope", files="benchmarks/|activation|own_net_and_layer|docs/add_a"),
@@ -44,13 +44,13 @@ PROSE = [
          "pip install 'minicnn[judge]'"),
     Rule(r"(is|are|was|were|be|being|has) told|told (from|to|of|besides)", "is given, receives, is informed", r"",
          "it is told the error", "foretold"),
-    Rule(r"stands?|stood", "is, is stored, is written", r"stands? for|stand-?ins?|stand(s|ing)? alone",
+    Rule(r"stands?|stood", "is, is stored, is written", r"stands? for|stand-?ins?|as it stands|stood still",
          "the gate stands in a table", "N stands for the batch"),
     Rule(r"len[dt]s?", "gave; sums what each window received", r"", "collects what it lent", "a lens"),
-    Rule(r"meets|(ranks?|columns?|paths?|threads|they) (that |both )?meet", "communicate, join, come together", r"",
+    Rule(r"meets|(ranks?|columns?|paths?) (that |both )?meet", "communicate, join, come together", r"",
          "where ranks meet", "meeting point"),
     Rule(r"way back", "backward pass", r"", "the way back through ReLU", "the backward pass"),
-    Rule(r"turned round|at home|passes for|three times over|in one go", "plain words", r"", "Turned round: tap",
+    Rule(r"turned round|at home|passes for|three times over", "plain words", r"", "Turned round: tap",
          "Equivalently: tap"),
     Rule(r"(weights?|biases|outputs|layers?|nets?|networks?|parameters?) (that )?(is to |are to )?beg[aiu]ns? (as|at|with)",
          "initialised with", r"", "biases of 1; the network begins as", "weights are initialised with"),
@@ -61,7 +61,7 @@ PROSE = [
 
 CODE = [
     Rule(r"hits|louder|loud|wish(es)?|today|_today|\w*for_the_lock|must_tell_apart|deviations?", "see PROSE", r"",
-         "self._today = hits", "stride", files=r"benchmarks/"),
+         "self._today = hits", "stride"),
     Rule(r"OnlyRank|only_rank|RecordedStep|recordable|Tally|Feed|Watch|take_over|\w+\.lead", "see docs/moved.md", r"",
          "net.lead", "net.ranks.is_main; leading"),
 ]
