@@ -1,6 +1,6 @@
-"""The project speaks in the field's standard terms: words.py lists what to write instead of what.
+"""The project is written in the standard terms of the field: words.py lists what to write instead of what.
 
-`python tests/docs/test_words.py [FOLDER]` lists where that is not so, of this tree or another; 1 if anywhere.
+`python tests/docs/test_words.py [FOLDER]` lists the violations of this tree, or of another.
 """
 
 import io
@@ -11,57 +11,53 @@ from pathlib import Path
 
 import pytest
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.docs.words import CODE, PROSE
-
 ROOT = Path(__file__).parents[2]
-ROOMS = "benchmarks docs examples kernels minicnn tests *.md *.py"
+sys.path[:0] = [str(ROOT)] * (__name__ == "__main__")
+from tests.docs.words import CODE, PROSE  # noqa: E402
+
+WHERE = "benchmarks docs examples kernels minicnn tests *.md *.py"
 SKIPPED = r"minicnn/kernels/|(benchmarks|examples)/results/|tests/vectors/|tests/docs/|CHANGELOG|docs/(moved|glossary)"
 QUOTES = r"""^[a-zA-Z]*('{3}|"{3}|['"])|('{3}|"{3}|['"])$"""
 
+COMPUTED = r"\{([^{}]|\{[^{}]*\})*\}"                     # by an f-string
+
 
 def files(root: Path) -> list[Path]:
-    found = (path for room in ROOMS.split() for top in root.glob(room) for path in [top, *top.rglob("*.*")])
+    found = (path for where in WHERE.split() for top in root.glob(where) for path in [top, *top.rglob("*.*")])
     return sorted(path for path in found if path.suffix in (".py", ".cu", ".cuh", ".md")
                   and not re.match(SKIPPED, path.relative_to(root).as_posix()))
 
 
-def without_braces(words: str) -> str:
-    """A string with what an f-string computes left out, from the inside outwards."""
-    shorter = re.sub(r"\{[^{}]*\}", "", words)
-    return words if shorter == words else without_braces(shorter)
-
-
-def prose(text: str, suffix: str) -> str:
-    """The text with code and `backticks` left out, on the lines where it was."""
-    lines = [""] * (text.count("\n") + 2)
-
-    def keep(words: str, line: int) -> None:
-        for offset, part in enumerate(words.split("\n")):
-            lines[line + offset] += " " + part.strip("#/ ")
-
-    if suffix == ".md":
-        return re.sub(r"`[^`\n]+`", "`", text)
+def pieces(text: str, suffix: str):
+    """(line, words) of each comment, docstring and message; of Markdown, the whole."""
     if suffix == ".py":
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind = tokenize.tok_name[token.type]
             if kind == "COMMENT" or (kind in ("STRING", "FSTRING_MIDDLE") and " " in token.string):
-                keep(without_braces(re.sub(QUOTES, "", token.string)), token.start[0] - 1)
+                words = re.sub(QUOTES, "", token.string)
+                yield token.start[0] - 1, re.sub(COMPUTED, "", words)
+    elif suffix == ".md":
+        yield 0, text
     else:
         for comment in re.finditer(r"//[^\n]*|/\*.*?\*/", text, re.S):
-            keep(comment.group(), text.count("\n", 0, comment.start()))
+            yield text.count("\n", 0, comment.start()), comment.group()
+
+
+def prose(text: str, suffix: str) -> str:
+    """The text without code and `backticks`, each word on the line where it was."""
+    lines = [""] * (text.count("\n") + 1)
+    for first, words in pieces(text, suffix):
+        for line, part in enumerate(words.split("\n"), first):
+            lines[line] += " " + part.strip("#/ ")
     return re.sub(r"`[^`\n]+`", "`", "\n".join(lines))
 
 
 def find(rule, text: str) -> list[tuple[int, str]]:
-    """(line number, words) of each place where the rule's pattern is found outside of the contexts that are fine."""
-    fine, pattern = (rf"\b({part})(?!\w)".replace(r"\b(\[", r"(\[").replace(" ", r"\s+")
-                     for part in (rule.fine or "(?!)", rule.pattern))
-    flags = re.I if rule in PROSE else 0
+    """(line, words) of each place where the pattern is found outside of the contexts that are fine."""
+    fine, pattern = (rf"(?<!\w)({part})(?!\w)".replace(" ", r"\s+") for part in (rule.fine or "(?!)", rule.pattern))
     text = re.sub(fine, lambda match: re.sub(r"[^\n]", "_", match.group()), text, flags=re.I)
     return [(text.count("\n", 0, match.start()) + 1, " ".join(match.group().split()))
-            for match in re.finditer(pattern, text, flags)]
+            for match in re.finditer(pattern, text, re.I if rule in PROSE else 0)]
 
 
 def violations(root: Path = ROOT) -> list[str]:
@@ -69,13 +65,13 @@ def violations(root: Path = ROOT) -> list[str]:
     for path in files(root):
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         for rules, searched in (PROSE, prose(text, path.suffix)), (CODE, text):
-            for rule in (rule for rule in rules if not re.search(rule.files, name)):
-                for line, words in find(rule, searched):
+            for rule in rules:
+                for line, words in [] if re.search(rule.files, name) else find(rule, searched):
                     listed.setdefault((name, line, words), f"{name}:{line}: {words!r}, write: {rule.instead}")
     return [listed[place] for place in sorted(listed)]
 
 
-def test_the_words_are_the_fields():
+def test_the_words_are_those_of_the_field():
     assert violations() == []
 
 
@@ -86,5 +82,4 @@ def test_a_pattern_finds_what_it_should_and_no_more(rule):
 
 if __name__ == "__main__":
     found = violations(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT)
-    print(*found, f"{len(found)} in all", sep="\n")
-    sys.exit(bool(found))
+    sys.exit("\n".join([*found, f"{len(found)} violations"]) if found else 0)

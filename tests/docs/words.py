@@ -1,9 +1,10 @@
-"""What is not to be written, and the standard term to write instead; read by test_words.py.
+"""Words that are not to be written, and the standard term to write instead; read by test_words.py.
 
-Rule(pattern, instead, fine, bad, good): `pattern` is a regular expression of whole words, without regard to case; a space
-in it is any white space, so that a phrase may run over a line's end. `fine`: contexts in which the words are right, cut out
-before the search. `bad` must be found and `good` must not. `files`: a pattern of paths in which the words are right.
-PROSE is searched for in comments, docstrings, messages and Markdown, without what stands in `backticks`; CODE in all text.
+Rule(pattern, instead, fine, bad, good, files): `pattern` is a regular expression of whole words, in any case; a space in
+it is any white space, so that a phrase may run over the end of a line. `fine`: contexts in which the words are right; they
+are taken out before the search. `bad` must be found, `good` must not. `files`: paths in which the words are right.
+
+PROSE is searched for in comments, docstrings, messages and Markdown, without `backticks`; CODE in the whole text.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class Rule(NamedTuple):
 
 
 PROSE = [
-    Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|failure|sampling) rates?",
+    Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|sampling) rates?",
          "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/|dropout"),
     Rule(r"decay", "weight decay", r"weight decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
          "momentum and a decay of 0.0005", "weight decay; biases do not decay; v - decay * lr * w"),
@@ -37,10 +38,10 @@ PROSE = [
     Rule(r"louder|loud(ly)?", "larger, amplified", r"", "a net that begins too loud", "not amplified"),
     Rule(r"wish(es|ed)?", "request, ask", r"", "a wish to stop came", "a stop was requested"),
     Rule(r"today('s)?|of the day", "per-step, current", r"", "those of the day", "values of this step"),
-    Rule(r"recorded (steps?|launch\w*|once)|steps? ([\w']+ ){,4}recorded|(cannot|can) be recorded|recorded and replayed",
+    Rule(r"recorded (steps?|launch\w*|once|and replayed)|steps? ([\w']+ ){,4}recorded|can(not)? be recorded",
          "captured (CUDA graph)", r"", "a step that was recorded", "the event is recorded; a captured step"),
     Rule(r"by heart", "overfits", r"", "32 images by heart", "at the heart of it"),
-    Rule(r"judge[sd]?|judging", "evaluate; criterion", r"\[judge\]|make judge", "images to judge by",
+    Rule(r"judge[sd]?|judging", "evaluate; criterion", r"(minicnn|\.)\[judge\]|make judge", "images to judge by",
          "pip install 'minicnn[judge]'"),
     Rule(r"(is|are|was|were|be|being|has) told|told (from|to|of|besides)", "is given, receives, is informed", r"",
          "it is told the error", "foretold"),
@@ -52,10 +53,10 @@ PROSE = [
     Rule(r"way back", "backward pass", r"", "the way back through ReLU", "the backward pass"),
     Rule(r"turned round|at home|passes for|three times over", "plain words", r"", "Turned round: tap",
          "Equivalently: tap"),
-    Rule(r"(weights?|biases|outputs|layers?|nets?|networks?|parameters?) (that )?(is to |are to )?beg[aiu]ns? (as|at|with)",
+    Rule(r"(weights?|biases|outputs|layers?|net(work)?s?|parameters?) ((that|is to|are to) )*beg[aiu]ns? (as|at|with)",
          "initialised with", r"", "biases of 1; the network begins as", "weights are initialised with"),
-    Rule(r"start that (fits|is fitted)", "data-dependent (LSUV-like) initialisation", r"", "a start that fits the images",
-         "data-dependent initialisation"),
+    Rule(r"start that (fits|is fitted)", "data-dependent (LSUV-like) initialisation", r"",
+         "a start that fits the images", "data-dependent initialisation"),
     Rule(r"(is|are|was|were) said|what goes wrong", "reported; diagnostics", r"", "an error is said", "is reported"),
 ]
 
