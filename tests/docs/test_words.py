@@ -1,6 +1,6 @@
 """The project is written in the standard terms of the field: words.py lists what to write instead of what.
 
-`python tests/docs/test_words.py [FOLDER]` lists the violations of this tree, or of another.
+`python -m tests.docs.test_words [FOLDER]` lists the violations of this tree, or of another.
 """
 
 import io
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT)] * (__name__ == "__main__")
-from tests.docs.words import CODE, PROSE  # noqa: E402
+from tests.docs.words import CODE, PROSE
 
+ROOT = Path(__file__).parents[2]
 WHERE = "benchmarks docs examples kernels minicnn tests *.md *.py"
 SKIPPED = r"minicnn/kernels/|(benchmarks|examples)/results/|tests/vectors/|tests/docs/|CHANGELOG|docs/(moved|glossary)"
 QUOTES = r"""^[a-zA-Z]*('{3}|"{3}|['"])|('{3}|"{3}|['"])$"""
@@ -34,12 +33,9 @@ def pieces(text: str, suffix: str):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind = tokenize.tok_name[token.type]
             if kind == "COMMENT" or (kind in ("STRING", "FSTRING_MIDDLE") and " " in token.string):
-                words = re.sub(QUOTES, "", token.string)
-                yield token.start[0] - 1, re.sub(COMPUTED, "", words)
-    elif suffix == ".md":
-        yield 0, text
+                yield token.start[0] - 1, re.sub(COMPUTED, "", re.sub(QUOTES, "", token.string))
     else:
-        for comment in re.finditer(r"//[^\n]*|/\*.*?\*/", text, re.S):
+        for comment in re.finditer(r".+" if suffix == ".md" else r"//[^\n]*|/\*.*?\*/", text, re.S):
             yield text.count("\n", 0, comment.start()), comment.group()
 
 
