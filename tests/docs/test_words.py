@@ -77,5 +77,5 @@ def test_a_pattern_finds_what_it_should_and_no_more(rule):
 
 
 if __name__ == "__main__":
-    found = violations(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT)
-    sys.exit("\n".join([*found, f"{len(found)} violations"]) if found else 0)
+    if found := violations(Path(sys.argv[1]).resolve() if sys.argv[1:] else ROOT):
+        sys.exit("\n".join([*found, f"{len(found)} violations"]))

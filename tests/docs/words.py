@@ -1,7 +1,7 @@
 """Words that are not to be written, and the standard term to write instead; read by test_words.py.
 
 Rule(pattern, instead, fine, bad, good, files): `pattern` is a regular expression of whole words, in any case; a space
-in it is any white space, so that a phrase may run over the end of a line. `fine`: contexts in which the words are right,
+in it is any white space, so that a phrase may run over the end of a line. `fine`: contexts where the words are right,
 taken out before the search. `bad` must be found, `good` must not. `files`: paths in which the words are right.
 
 PROSE is searched for in comments, docstrings, messages and Markdown, without `backticks`; CODE in the whole text.
