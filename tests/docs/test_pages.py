@@ -14,7 +14,7 @@ TOP = "minicnn|kernels|tests|examples|benchmarks|docs"
 def test_files_and_links(page):
     text = page.read_text(encoding="utf-8")
     named = {path for path in re.findall(rf"`((?:{TOP})/[\w./]*)`", text) if "NAME" not in path}
-    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", re.sub(r"(?s)```.*?```|`[^`\n]+`", "", text))
     missing = [path for path in named if not (ROOT / path).exists()]
     missing += [link for link in linked if not (page.parent / link).exists()]
     assert named and not missing
