@@ -61,8 +61,8 @@ PROSE = [
 ]
 
 CODE = [
-    Rule(r"hits|louder|loud|wish(es)?|today|_today|\w*for_the_lock|must_tell_apart|deviations?", "see PROSE", r"",
-         "self._today = hits", "stride"),
+    Rule(r"hits|louder|loud|wish(es)?|today|_today|\w*for_the_lock|must_tell_apart|deviations?", "see PROSE",
+         r"standard deviations?|cache hits", "self._today = hits", "4 standard deviations"),
     Rule(r"OnlyRank|only_rank|RecordedStep|recordable|Tally|Feed|Watch|take_over|\w+\.lead", "see docs/moved.md", r"",
          "net.lead", "net.ranks.is_main; leading"),
 ]
