@@ -1,4 +1,4 @@
-"""The README's first screen: the code block runs, and prints the numbers that stand beside it."""
+"""The README: its code prints the numbers beside it, the files it names exist, and the Korean one follows it."""
 
 import contextlib
 import io
@@ -7,24 +7,53 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+ENGLISH, KOREAN = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md"))
+HEADINGS = {"What make demo prints": "make demo의 출력", "Read the code in this order": "코드를 읽는 순서",
+            "Train it on your photographs": "자기 사진으로 학습하기",
+            "Two GPUs, as in the paper, or several processes": "논문처럼 GPU 두 개로, 또는 여러 프로세스로",
+            "How it is verified": "검증 방법", "Speed": "속도", "What is not here yet": "아직 없는 것",
+            "Development": "개발"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
-def test_the_code_prints_what_it_says(name):
-    code = re.search(r"```python\n(.*?)```", (README.parent / name).read_text(encoding="utf-8"), re.S).group(1)
-    said = re.findall(r"print\(.*\)\s+# ([^:\n]+)", code)
+def code(text: str) -> str:
+    """The Python example."""
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    return block
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^## (.*)$", re.sub(r"(?s)```.*?```", "", text), re.M)
+
+
+def reading_order(text: str, heading: str) -> list[list[str]]:
+    """The files that each numbered item names."""
+    section = text.split(f"## {heading}\n")[1].split("\n\n")[0]
+    return [re.findall(r"`([\w./]+)`", item) for item in re.split(r"^\d+\. ", section, flags=re.M)[1:]]
+
+
+@pytest.mark.parametrize("name, text", [("README.md", ENGLISH), ("README.ko.md", KOREAN)], ids=["English", "Korean"])
+def test_the_code_prints_what_it_says(name, text):
+    said = re.findall(r"print\(.*\)\s+# ([^:\n]+)", code(text))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, name, "exec"), {})
+        exec(compile(code(text), name, "exec"), {})
     assert len(said) == 4
     assert printed.getvalue().splitlines() == [line.strip() for line in said]
 
 
 def test_the_reading_order_names_files_that_exist():
-    text = README.read_text(encoding="utf-8")
-    order = text[text.index("## Read the code"):text.index("## Train it")]
-    files = re.findall(r"`((?:minicnn|kernels|tests|examples)/[\w./]+)`", order)
+    files = [file for item in reading_order(ENGLISH, "Read the code in this order") for file in item]
     assert len(files) > 10
     for file in files:
-        assert (README.parent / file).exists(), f"README.md names {file}, which does not exist"
+        assert (ROOT / file).exists(), f"README.md names {file}, which does not exist"
+
+
+def test_the_korean_readme_has_the_same_headings_code_pictures_and_reading_order():
+    assert [HEADINGS[heading] for heading in headings(ENGLISH)] == headings(KOREAN)
+    without_comments = [re.sub(r"\s*#.*", "", code(text)) for text in (ENGLISH, KOREAN)]
+    assert without_comments[0] == without_comments[1]
+    pictures = [re.findall(r"!\[.*?\]\((.*?)\)", text) for text in (ENGLISH, KOREAN)]
+    assert pictures[0] == pictures[1]
+    order = reading_order(ENGLISH, "Read the code in this order")
+    assert len(order) == 8 and order == reading_order(KOREAN, "코드를 읽는 순서")
