@@ -26,6 +26,8 @@ class PReLU(Layer):
     dx = dy where x > 0, else a * dy;   da = sum of dy * x over the places where x <= 0. Saved: x.
     """
 
+    channelwise = True                                  # a channel depends on that channel alone
+
     def __init__(self, channels: int, slope: float = 0.25):
         super().__init__()
         self.channels, self.slope = channels, slope
@@ -47,6 +49,9 @@ class PReLU(Layer):
         a.grad += (dy * x * (x <= 0)).reshape(-1, self.channels).sum(axis=0)
         if dxs[0] is not None:                          # None: nothing before this layer learns
             dxs[0][...] = dy * np.where(x > 0, 1, a.data)
+
+    def kinks(self, y, saved):                          # where its slope jumps, for the gradient check
+        return (saved["x"] > 0,)
 
 
 class Forgetful(PReLU):

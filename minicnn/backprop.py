@@ -8,9 +8,8 @@ gradient that nobody has written yet is written instead of added to.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 
-from minicnn.errors import ConfigError, ShapeError
+from minicnn.errors import ConfigError, ShapeError, expected
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Context, Layer
 from minicnn.node import Node
@@ -148,8 +147,6 @@ def rules_by_kind(rules: Mapping) -> dict[type[Layer], Rule]:
     for kind, rule in rules.items():
         cls = Layer.KINDS.get(kind) if isinstance(kind, str) else kind
         if not (isinstance(cls, type) and issubclass(cls, Layer)):
-            near = get_close_matches(str(kind), Layer.KINDS, 1)
-            raise ConfigError(f"rules name {kind!r}, which is no kind of layer; expected a class, or a name such as "
-                              f"{near[0] if near else 'ReLU'!r}")
+            raise ConfigError(f"rules name {kind!r}, which is no kind of layer; {expected(str(kind), Layer.KINDS)}")
         found[cls] = rule
     return found

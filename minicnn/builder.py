@@ -17,12 +17,11 @@ Every kind of layer in minicnn/layers has a method: b.conv, b.linear, b.relu, b.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 
 import numpy as np
 
 from minicnn.backend.select import get_ops
-from minicnn.errors import ConfigError, MinicnnError
+from minicnn.errors import ConfigError, MinicnnError, expected
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
 from minicnn.layers.combine import Add, Concat
@@ -87,9 +86,8 @@ class Builder:
             if cls.__name__.lower().removesuffix("2d") == wanted:
                 return lambda name=None, *args, input=None, **options: self.layer(name, cls(*args, **options), input)
         names = [cls.__name__.lower().removesuffix("2d") for cls in Layer.KINDS.values()]
-        near = get_close_matches(wanted, names, 1)
-        raise AttributeError(f"Builder has no method {kind!r}, and there is no such kind of layer"
-                             + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise AttributeError(f"Builder has no method {kind!r}, and there is no such kind of layer; "
+                             + expected(wanted, names))
 
     def conv(self, name: str, channels: int, kernel, *, input: str | None = None, **options) -> str:
         """Conv2d with `channels` output channels; options: stride, padding, groups, ceil, bias, init, bias_init."""

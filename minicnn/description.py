@@ -11,11 +11,10 @@ are not part of it.
 from __future__ import annotations
 
 import dataclasses
-from difflib import get_close_matches
 
 import numpy as np
 
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, expected
 from minicnn.init import INITIALISERS
 from minicnn.layers.base import Layer
 from minicnn.node import Node
@@ -58,10 +57,8 @@ def nodes_of(description: dict) -> list[Node]:
 def _layer(entry: dict) -> Layer:
     kind, name = entry["kind"], entry["name"]
     if kind not in Layer.KINDS:
-        near = get_close_matches(kind, Layer.KINDS, 1)
         file = kind.partition(":")[0]
-        what = f"import {file!r}, which defines it, first" if ":" in kind else \
-            f"did you mean {near[0]!r}?" if near else f"known are {', '.join(Layer.KINDS)}"
+        what = f"import {file!r}, which defines it, first" if ":" in kind else expected(kind, Layer.KINDS)
         raise ConfigError(f"layer {name!r} is of the kind {kind!r}, which is not known here; {what}")
     try:
         layer = Layer.KINDS[kind](**{option: _value(value) for option, value in entry["options"].items()})

@@ -5,6 +5,11 @@ The command line and the examples print it after `error:` and end with exit code
 raised is a bug in minicnn and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class MinicnnError(ValueError):
     """Base of every error caused by input rather than by a bug."""
@@ -28,3 +33,17 @@ class CheckpointError(MinicnnError):
 
 class DeviceError(MinicnnError):
     """A device or backend that cannot be used here, with the reason."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one is most likely to mean; None where none is near."""
+    by_lower = {other.lower(): other for other in known}
+    near = get_close_matches(str(name).lower(), by_lower, 1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def expected(name: str, known: Iterable[str]) -> str:
+    """What to say after a name that does not exist: "did you mean 'conv2'?", or the names that do."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"expected one of {', '.join(known)}"

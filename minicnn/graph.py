@@ -166,9 +166,8 @@ class Net:
         """Logits (N, classes) of the images x (N, H, W, C), as a copy; net(x) is the same.
 
         x: an array, or a dict of arrays for a network of several inputs.   train: dropout drops, state is updated.
-        grad: keep what `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` is to
-        give back.   sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the
-        calls.
+        grad: keep what `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` gives
+        back.   sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the calls.
         """
         given = check_inputs(self, x, None)
         self._forward(given, [self.output], train, train if grad is None else grad, names_of(keep),

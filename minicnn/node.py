@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, expected
 from minicnn.layers.base import Layer
 
 LABELS = "labels"                           # what loss layers read besides logits: the (N,) integers given to `loss`
@@ -54,7 +53,4 @@ def copied(nodes: Sequence[Node]) -> list[Node]:
 
 def unknown_layer(name: str, nodes: Sequence[Node]) -> ConfigError:
     """The error for a name that no layer has."""
-    names = [node.name for node in nodes]
-    near = get_close_matches(str(name), names, 1)
-    return ConfigError(f"no layer is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else
-                                                           f"expected one of {', '.join(names)}"))
+    return ConfigError(f"no layer is called {name!r}; {expected(name, (node.name for node in nodes))}")

@@ -15,20 +15,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEAVES = {"errors", "shapes", "rng", "param", "cores", "files", "init", "ranks"}
-NET = {"leaves", "backend", "layers", "plan", "summary", "trace", "weights", "graph", "builder", "models"}
+PARTS = {"description", "inputs", "backprop", "summary", "trace", "weights"}         # of what a network can do
+NET = {"leaves", "backend", "layers", "node", "plan", *PARTS, "graph", "builder", "models"}
 
 ALLOWED = {
     "leaves": set(),
     "kernels": {"leaves"},                          # and each folder of kernels only itself: see `room`
     "backend": {"leaves", "kernels"},
     "layers": {"leaves"},
-    "plan": {"leaves", "layers", "backend"},
-    "summary": {"leaves", "layers", "backend", "plan"},
-    "trace": {"leaves", "layers", "backend", "plan"},
-    "weights": {"leaves", "layers", "backend", "plan"},
-    "graph": {"leaves", "layers", "backend", "plan", "summary", "trace", "weights"},
-    "builder": {"leaves", "layers", "backend", "plan", "graph"},
-    "models": {"leaves", "layers", "backend", "graph", "builder"},
+    "node": {"leaves", "layers"},
+    "plan": {"leaves", "layers", "backend", "node"},
+    "description": {"leaves", "layers", "node"},
+    "inputs": {"leaves", "node"},
+    "backprop": {"leaves", "layers", "node", "plan"},
+    "summary": {"plan"},
+    "trace": {"leaves", "node", "inputs"},
+    "weights": {"leaves"},
+    "graph": {"leaves", "layers", "backend", "node", "plan", *PARTS},
+    "builder": {"leaves", "layers", "backend", "node", "graph"},
+    "models": {"leaves", "layers", "graph", "builder"},
     "gradcheck": NET,
     "data": {"leaves", "backend"},
     "parallel": NET,

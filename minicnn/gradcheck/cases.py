@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import signature
 from math import prod
 
 import numpy as np
@@ -147,6 +148,19 @@ LAYERS: dict[str, list[LayerCase]] = {
     "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
     "loss": [LayerCase(SoftmaxCrossEntropy, [(4, 5)]), LayerCase(lambda: SoftmaxCrossEntropy(0.3), [(1, 7)])],
 }
+
+
+
+def _default_cases() -> dict[str, list[LayerCase]]:
+    """A case for every public layer of minicnn that is made without arguments and has none above."""
+    covered = {type(case.make()) for cases in LAYERS.values() for case in cases}
+    kinds = [cls for cls in Layer.KINDS.values() if cls.__module__.startswith("minicnn.layers.")
+             and cls is not Layer and cls.__name__[0] != "_" and cls not in covered]
+    return {cls.__name__.lower(): [LayerCase(cls, [(3, 4, 5, 2)])] for cls in kinds
+            if all(p.default is not p.empty for p in list(signature(cls.__init__).parameters.values())[1:])}
+
+
+LAYERS |= _default_cases()
 
 # AlexNet's input is 0..255 minus the mean; its LRN does next to nothing on values near 1.
 NETS: dict[str, NetCase] = {"fork": NetCase(fork, batch=3, elementwise=500)}

@@ -7,6 +7,10 @@ maps are 55, 27, 13, 13, 13 and 6 wide, and there are 60,965,224 parameters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
@@ -15,12 +19,12 @@ from minicnn.models.alexnet_variants import knobs_of
 
 
 def alexnet(variant: str = "paper", num_classes: int = 1000, seed: int = 0, device: str = "auto",
-            dtype: str = "float32", **changes) -> Net:
+            dtype: str = "float32", *, values: Mapping[str, np.ndarray] | None = None, **changes) -> Net:
     """AlexNet for images (N, 224, 224, 3) holding 0..255 minus the mean; logits (N, num_classes).
 
     variant: "paper", "authors", "caffe", "ungrouped" or "torchvision".   changes: single knobs of that variant, such as
-    lrn_groups=1 or input_size=67 (see Knobs). Raises ConfigError for a variant or knob that does not exist, and
-    ShapeError naming the layer where the image is too small.
+    lrn_groups=1 or input_size=67 (see Knobs).   values: weights to take instead of drawing them (see Net). Raises
+    ConfigError for a variant or knob that does not exist, and ShapeError naming the layer where the image is too small.
     """
     knobs = knobs_of(variant, **changes)
     b = Builder((knobs.input_size, knobs.input_size, 3), name=f"alexnet-{variant}")
@@ -69,7 +73,7 @@ def alexnet(variant: str = "paper", num_classes: int = 1000, seed: int = 0, devi
     b.linear("fc8", num_classes, **start(8, b.shape()[-1]))
     b.loss("loss")                                          # multinomial logistic regression
 
-    net = b.net(seed=seed, device=device, dtype=dtype)
+    net = b.net(seed=seed, device=device, dtype=dtype, values=values)
     for name, param in net.params.items():
         if name.endswith(".b"):
             param.lr_mult, param.decay_mult = knobs.bias_lr, knobs.bias_decay

@@ -13,6 +13,10 @@ the rest, their Param says so. The rest of the recipes is in minicnn/train/recip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
@@ -23,7 +27,8 @@ ACTIVATIONS = ("relu", "tanh")
 
 
 def cifar_paper(lrn: bool = True, activation: str = "relu", num_classes: int = 10, input_size: int = 24, seed: int = 0,
-                device: str = "auto", dtype: str = "float32") -> Net:
+                device: str = "auto", dtype: str = "float32", *,
+                values: Mapping[str, np.ndarray] | None = None) -> Net:
     """Two convolutions, two locally connected layers, (N, 24, 24, 3) -> (N, num_classes): the 11 % and 13 % nets.
 
     Besides the normalisation (9 maps wide, k 1, alpha .001/9, beta .75), the 11 % file has 64 maps in local3, and the
@@ -51,11 +56,12 @@ def cifar_paper(lrn: bool = True, activation: str = "relu", num_classes: int = 1
     b.linear("fc10", num_classes, init=Normal(0.01))
     b.loss("loss")
     decay = {"conv1": 0.0, "conv2": 0.0, "fc10": 2.5 if lrn else 1.0}       # wc 0, 0, .01 or .004; else .004
-    return _with_rates(b.net(seed=seed, device=device, dtype=dtype), decay)
+    return _with_multipliers(b.net(seed=seed, device=device, dtype=dtype, values=values), decay)
 
 
 def cifar_18pct(lrn: bool = True, activation: str = "relu", num_classes: int = 10, input_size: int = 32, seed: int = 0,
-                device: str = "auto", dtype: str = "float32") -> Net:
+                device: str = "auto", dtype: str = "float32", *,
+                values: Mapping[str, np.ndarray] | None = None) -> Net:
     """Three convolutions and a fully connected layer (N, 32, 32, 3) -> (N, num_classes). Input: 0..255 minus the mean.
 
     The file applies the non-linearity of layer 1 behind its max-pooling; an increasing function and a maximum commute.
@@ -81,7 +87,8 @@ def cifar_18pct(lrn: bool = True, activation: str = "relu", num_classes: int = 1
     b.flatten("flatten")                                    # 4 x 4 x 64 = 1024
     b.linear("fc10", num_classes, init=Normal(0.01))
     b.loss("loss")
-    return _with_rates(b.net(seed=seed, device=device, dtype=dtype), {"fc10": 250.0})   # wc 1 against .004
+    net = b.net(seed=seed, device=device, dtype=dtype, values=values)
+    return _with_multipliers(net, {"fc10": 250.0})          # wc 1 against .004
 
 
 def _nonlinearity(b: Builder, activation: str):
@@ -92,7 +99,7 @@ def _nonlinearity(b: Builder, activation: str):
     return lambda number: add(f"{activation}{number}")
 
 
-def _with_rates(net: Net, decay: dict[str, float]) -> Net:
+def _with_multipliers(net: Net, decay: dict[str, float]) -> Net:
     """Set the multipliers: biases as in every file, weights where their layer is named."""
     for name, param in net.params.items():
         if name.endswith(".b"):

@@ -75,7 +75,7 @@ class Splitter:
         self.split = Split(comm)
         self.values: dict[str, Value] = {}
         self._moved: dict[tuple, str] = {}
-        self._copies: dict[int, Layer] = {}                 # of layers with parameters or state, by the id of theirs
+        self._copies: dict[int, tuple] = {}                 # id of a layer with parameters -> its copy, its channels
 
     def run(self, rows: bool) -> Split:
         """rows: each rank is given some of the images; else all of them."""
@@ -292,17 +292,18 @@ class Splitter:
     def _hold(self, node: Node, layer: Layer, own: list[Ranges] | None) -> Layer:
         """A copy of the layer, which will hold the rank's channels of parameters and state (None: all of them)."""
         if id(node.layer) in self._copies:
-            if own is not None:
+            part, others = self._copies[id(node.layer)]
+            if own is not None or others is not None:
                 raise ConfigError("it shares its weights with another layer, and such layers cannot be split by "
                                   "channels; train with --parallel data")
-            return self._copies[id(node.layer)]
+            return part
         for name, array in _arrays(node).items():
             host = self.net.ops.to_host(array)
             self.split.values[name] = host if own is None else take(host, own[self.rank])
         self._note(node, own)
         part = layer.copy()
         if node.layer.params or node.layer.state:
-            self._copies[id(node.layer)] = part
+            self._copies[id(node.layer)] = part, own
         return part
 
     def _note(self, node: Node, own: list[Ranges] | None) -> None:
@@ -350,7 +351,10 @@ def _ancestors(net: Net, name: str) -> set[str]:
 
 
 def heads(net: Net) -> set[str]:
-    """The layers that end the network: from each loss (or else the output) back to the first one with parameters."""
+    """The layers that end the network: from each loss (or else the output) back to the first one with weights.
+
+    Channelwise layers with parameters, such as a normalisation of the logits, are passed on the way.
+    """
     readers: dict[str, list[str]] = {}
     by_name = {node.name: node for node in net.nodes}
     for node in net.nodes:
@@ -361,7 +365,7 @@ def heads(net: Net) -> set[str]:
         name = by_name[start].inputs[0] if start in net.losses else start
         while name in by_name and set(readers.get(name, [])) <= found:
             found.add(name)
-            if by_name[name].layer.initial_values():
+            if by_name[name].layer.initial_values() and not by_name[name].layer.channelwise:
                 break
             name = by_name[name].inputs[0]
     return found

@@ -1,0 +1,229 @@
+"""A network owns its layers: two networks never share one, whatever they were made from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicnn.builder import Builder
+from minicnn.errors import CheckpointError, ConfigError, ShapeError
+from minicnn.gradcheck import check_layer
+from minicnn.graph import Net
+from minicnn.init import Normal
+from minicnn.layers import Linear, ReLU, Tanh
+from minicnn.layers.base import Layer, LayerPlan
+from minicnn.node import Node
+from minicnn.train.sgd import SGD
+from tests.helpers.graphs import images, same, small
+from tests.helpers.running_mean import RunningMean
+
+
+def builder() -> Builder:
+    b = Builder((4, 4, 3))
+    b.conv("conv1", 4, 3, padding=1, init=Normal(0.3))
+    b.relu("relu1")
+    b.layer("mean", RunningMean(4))
+    b.flatten("flat")
+    b.linear("fc", 5, init=Normal(0.3))
+    b.loss("loss")
+    return b
+
+
+def arrays(net: Net) -> dict[str, np.ndarray]:
+    return {name: net.ops.to_host(array).copy() for name, array in net.arrays().items()}
+
+
+def train(net: Net, steps: int = 20) -> float:
+    x, labels = images(net, 8)
+    sgd = SGD(net.params, lr=0.05)
+    for _ in range(steps):
+        loss = net.loss(x, labels)
+        net.backward()
+        sgd.step(net.ops)
+    return loss
+
+
+def test_two_networks_of_one_builder():
+    b = builder()
+    first = b.net(seed=0, device="reference")
+    x, labels = images(first)
+    before, loss = first.forward(x), first.loss(x, labels, train=False)
+    second = b.net(seed=1, device="reference")
+    np.testing.assert_array_equal(first.forward(x), before)
+    assert not np.allclose(second.forward(x), before)
+    assert train(first) < loss                                              # it learns: its params are its layers'
+    np.testing.assert_array_equal(second.forward(x), b.net(seed=1, device="reference").forward(x))
+
+
+def test_one_builder_two_devices_and_dtypes():
+    b = builder()
+    ours, theirs = b.net(device="cpu"), b.net(device="reference", dtype="float64")
+    x, _ = images(theirs)
+    np.testing.assert_allclose(ours(x.astype("float32")), theirs(x), atol=1e-5)
+    assert ours.params["fc.w"].data.dtype == np.float32
+
+
+def test_a_network_of_another_ones_nodes():
+    net = builder().net(device="reference")
+    train(net)
+    before, x = arrays(net), images(net)[0]
+    logits = net(x)
+    other = Net(net.nodes, net.inputs, device="reference", seed=7)
+    same(arrays(net), before)
+    np.testing.assert_array_equal(net(x), logits)
+    assert not np.allclose(other(x), logits)
+    train(other)
+    same(arrays(net), before)
+
+
+def test_a_gradient_check_leaves_the_layer_alone():
+    net = builder().net(device="reference")
+    before = arrays(net)
+    for name, shape in ("conv1", (2, 4, 4, 3)), ("mean", (2, 4, 4, 4)):
+        assert check_layer(net[name], [shape]).ok
+    same(arrays(net), before)
+    assert net["conv1"].params["w"].data.dtype == np.float32
+
+
+def test_tied_layers_stay_tied():
+    layer, inputs = Linear(6, 6, init=Normal(0.5)), {"x": (6,)}
+    nodes = [Node("a", layer, ("x",)), Node("r", ReLU(), ("a",)), Node("b", layer, ("r",))]
+    net = Net(nodes, inputs, device="reference", dtype="float64")
+    assert net["a"] is net["b"] is not layer and list(net.params) == ["a.w", "a.b"]
+    x = np.random.default_rng(0).standard_normal((2, 6))
+    w = net.params["a.w"].data
+    np.testing.assert_allclose(net(x), np.maximum(x @ w, 0) @ w)
+    for other in (net.copy(), Net.from_description(net.description(), device="reference", dtype="float64")):
+        assert other["a"] is other["b"] is not net["a"]
+        np.testing.assert_array_equal(other(x), net(x))                     # the same seed and names
+    untied = net.replace("a", Linear(6, 6))
+    assert list(untied.params) == ["a.w", "a.b", "b.w", "b.b"]
+    np.testing.assert_array_equal(untied.params["b.w"].data, w)             # which was called a.w
+    net.freeze("a")
+    net.forward(x, train=True)
+    net.backward(np.ones((2, 6)))
+    assert not net.params["a.w"].grad.any()                                 # nor by way of b
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_copy(device):
+    net = builder().net(device="reference")
+    train(net)
+    net.params["fc.b"].lr_mult = 2.0
+    net.freeze("conv1")
+    copy = net.copy(device=device)
+    same(arrays(copy), arrays(net))
+    assert copy.params["fc.b"].lr_mult == 2.0 and copy.ops.spec == device
+    x, labels = images(net)
+    copy.loss(x, labels)
+    copy.backward()
+    assert not copy.params["conv1.w"].grad.any() and copy.params["fc.w"].grad.any()
+    before = arrays(net)
+    train(copy)
+    same(arrays(net), before)
+
+
+def test_copy_with_another_seed_draws_anew():
+    net = builder().net(seed=0, device="reference")
+    train(net)
+    same(arrays(net.copy(seed=3)), arrays(builder().net(seed=3, device="reference")))
+
+
+def test_replace():
+    net = builder().net(device="reference")
+    train(net)
+    before, x = arrays(net), images(net)[0]
+    logits = net(x)
+    other = net.replace("relu1", Tanh())
+    same(arrays(other), before)
+    same(arrays(net), before)
+    np.testing.assert_array_equal(net(x), logits)
+    assert isinstance(other["relu1"], Tanh) and isinstance(net["relu1"], ReLU) and not np.allclose(other(x), logits)
+    head = net.replace("fc", Linear(64, 2))
+    assert head.num_classes == 2 and head.params["fc.w"].data.shape == (64, 2)
+    np.testing.assert_array_equal(head.params["conv1.w"].data, net.params["conv1.w"].data)
+    donor = builder().net(seed=9, device="reference")
+    np.testing.assert_array_equal(net.replace("fc", donor["fc"]).params["fc.w"].data, donor.params["fc.w"].data)
+    with pytest.raises(ConfigError, match="no layer is called 'relu'; did you mean 'relu1'"):
+        net.replace("relu", Tanh())
+    with pytest.raises(ShapeError, match="layer 'fc': Linear expects 60 input features, got 64"):
+        net.replace("fc", Linear(60, 2))
+
+
+def test_layers_by_name_and_calls():
+    net = small("reference")
+    x, _ = images(net)
+    np.testing.assert_array_equal(net(x), net.forward(x))
+    assert net["conv1"] is net.nodes[0].layer and net["conv1"].params["w"] is net.params["conv1.w"]
+    with pytest.raises(ConfigError, match="no layer is called 'conv3'; did you mean 'conv2'"):
+        net["conv3"]
+    net.forward(x, keep="pool1")                                            # one name as a string
+    assert net.activation("pool1").shape == (3, 2, 2, 4)
+    net.forget("pool1")
+
+
+class Plain(Layer):
+    """Without super().__init__()."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]))
+
+    def forward(self, ctx, xs, y, saved):
+        y[...] = self.factor * xs[0]
+
+    def backward(self, ctx, dy, saved, dxs):
+        dxs[0][...] = self.factor * dy
+
+
+class AsksTheBackend(Plain):
+    """Whose plan asks the backend for something of its own choice."""
+
+    def plan(self, in_shapes, dtype, ops):
+        assert ops.empty((2,), dtype).shape == (2,) and ops.name in ("reference", "cpu")
+        return super().plan(in_shapes, dtype, ops)
+
+
+def test_a_layer_need_not_call_its_base():
+    assert check_layer(Plain(3.0), [(2, 3)]).ok
+    b = Builder((2, 2, 3))
+    b.layer("plain", AsksTheBackend(2.0))
+    assert b.net(device="cpu").num_params == 0
+
+
+def test_values_are_taken_instead_of_drawn():
+    """No weight is drawn that is given; the arrays are copied, and checked."""
+    def forbidden(seed, name, shape, dtype):
+        raise AssertionError(f"{name} was drawn")
+
+    b = Builder((3, 3, 2))
+    b.conv("conv", 4, 3, init=forbidden)
+    b.flatten("flat")
+    b.linear("fc", 3, init=forbidden)
+    values = {"conv.w": np.ones((3, 3, 2, 4)), "fc.w": np.full((4, 3), 2.0)}
+    net = b.net(values=values, device="reference")
+    values["fc.w"][...] = 0
+    assert (net.params["fc.w"].data == 2).all() and net.params["fc.w"].data.dtype == np.float32
+    with pytest.raises(CheckpointError, match=r"'fc.w' is \(4, 2\) in the given arrays and \(4, 3\) here"):
+        b.net(values={**values, "fc.w": np.ones((4, 2))}, device="reference")
+
+
+@pytest.mark.parametrize("name", ["conv 1", "a.b", "a/b", "", "é", "state/x"])
+def test_names_are_plain_words(name):
+    for make in (lambda: Net([Node(name, ReLU(), ("x",))], {"x": (3,)}),
+                 lambda: Net([Node("a", ReLU(), (name,))], {name: (3,)})):
+        with pytest.raises(ConfigError, match="cannot be the name of a layer or input: use letters, digits and _ only"):
+            make()
+
+
+def test_the_builder_knows_every_kind():
+    b = Builder((5, 5, 3))
+    b.conv("conv1", 4, 3)
+    b.lrn_within("norm", n=3)
+    b.avgpool(None, 3, stride=1)
+    b.tanh()
+    assert [type(node.layer).__name__ for node in b.nodes] == ["Conv2d", "LRNWithin", "AvgPool2d", "Tanh"]
+    with pytest.raises(AttributeError, match="no such kind of layer; did you mean 'maxpool'"):
+        b.maxpol("pool", 3)
