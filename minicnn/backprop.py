@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from minicnn.errors import ConfigError, ShapeError, expected
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Context, Layer
-from minicnn.node import Node
-from minicnn.plan import Plan, Step
+from minicnn.plan import Node, Plan, Step
 from minicnn.rng import purpose_id
 
 # How the gradient passes a layer in place of its own backward: rule(layer, dy, saved) -> dx, or a list with one for

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from minicnn.backend.select import get_ops
+from minicnn.checks import check_name
 from minicnn.errors import ConfigError, MinicnnError, expected
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
@@ -28,7 +29,7 @@ from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
-from minicnn.node import LABELS, Node, check_name
+from minicnn.plan import LABELS, Node
 
 
 class Builder:

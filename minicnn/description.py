@@ -17,7 +17,7 @@ import numpy as np
 from minicnn.errors import ConfigError, expected
 from minicnn.init import INITIALISERS
 from minicnn.layers.base import Layer
-from minicnn.node import Node
+from minicnn.plan import Node
 
 FORMAT = 1
 

@@ -18,12 +18,11 @@ import numpy as np
 from minicnn import description, weights
 from minicnn.backend.select import get_ops
 from minicnn.backprop import BackwardPass
+from minicnn.checks import check_ids, check_inputs, check_labels, check_names, unknown_layer
 from minicnn.errors import ConfigError, MinicnnError
-from minicnn.inputs import check_ids, check_inputs, check_labels
 from minicnn.layers.base import Context, Layer
-from minicnn.node import LABELS, Node, check_names, copied, unknown_layer
-from minicnn.param import Param, layer_of
-from minicnn.plan import Plan
+from minicnn.param import Named, Param, layer_of
+from minicnn.plan import LABELS, Node, Plan, copied
 from minicnn.ranks import SingleProcess
 from minicnn.rng import purpose_id
 from minicnn.trace import names_of, trace
@@ -53,8 +52,8 @@ class Net:
         self.nodes, self.inputs = copied(nodes), {key: tuple(shape) for key, shape in inputs.items()}
         self.losses = [node.name for node in self.nodes if node.layer.is_loss]
         self.output = output or next(node.name for node in reversed(self.nodes) if not node.layer.is_loss)
-        self.params: dict[str, Param] = {}
-        self.state: dict[str, object] = {}
+        self.params: dict[str, Param] = Named("parameter")
+        self.state: dict[str, object] = Named("state")
         self._init_params(values)
         self._frozen: set[str] = set()
         self._plans: dict[tuple, tuple[int, Plan]] = {}

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.errors import ConfigError, expected
+
 
 def layer_of(name: str) -> str:
     """The layer that a parameter belongs to: "conv1.w" -> "conv1"."""
@@ -61,3 +63,14 @@ class Param:
 
     def __repr__(self) -> str:
         return f"Param({self.name!r}, {'x'.join(map(str, self.data.shape))}, {self.data.dtype})"
+
+
+class Named(dict):
+    """A dict by name, of parameters for instance, which answers an unknown name with the nearest known one."""
+
+    def __init__(self, what: str):
+        super().__init__()
+        self.what = what
+
+    def __missing__(self, name):
+        raise ConfigError(f"no {self.what} is called {name!r}; {expected(name, self)}")

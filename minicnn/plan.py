@@ -23,9 +23,28 @@ import numpy as np
 from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
-from minicnn.node import Node
+from minicnn.layers.base import Layer
 
+LABELS = "labels"    # what loss layers read besides logits: the (N,) integers given to `loss`
 ALIGNMENT = 256     # bytes; at least a vector and a cache line of any machine
+
+
+@dataclass(frozen=True)
+class Node:
+    """A named layer, and the names of the nodes or network inputs that it reads."""
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+
+
+def copied(nodes: Sequence[Node]) -> list[Node]:
+    """The same nodes with copies of their layers; a layer of several nodes is copied once, and stays theirs."""
+    copies: dict[int, Layer] = {}
+    for node in nodes:
+        if id(node.layer) not in copies:
+            copies[id(node.layer)] = node.layer.copy()
+    return [Node(node.name, copies[id(node.layer)], tuple(node.inputs)) for node in nodes]
 
 
 @dataclass

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from minicnn.checks import check_inputs, unknown_layer
 from minicnn.errors import ConfigError
-from minicnn.inputs import check_inputs
-from minicnn.node import unknown_layer
 
 
 def names_of(keep: str | Iterable[str]) -> tuple[str, ...]:

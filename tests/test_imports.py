@@ -15,24 +15,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEAVES = {"errors", "shapes", "rng", "param", "cores", "files", "init", "ranks"}
-PARTS = {"description", "inputs", "backprop", "summary", "trace", "weights"}         # of what a network can do
-NET = {"leaves", "backend", "layers", "node", "plan", *PARTS, "graph", "builder", "models"}
+PARTS = {"checks", "description", "backprop", "summary", "trace", "weights"}         # of what a network can do
+NET = {"leaves", "backend", "layers", "plan", *PARTS, "graph", "builder", "models"}
 
 ALLOWED = {
     "leaves": set(),
     "kernels": {"leaves"},                          # and each folder of kernels only itself: see `room`
     "backend": {"leaves", "kernels"},
     "layers": {"leaves"},
-    "node": {"leaves", "layers"},
-    "plan": {"leaves", "layers", "backend", "node"},
-    "description": {"leaves", "layers", "node"},
-    "inputs": {"leaves", "node"},
-    "backprop": {"leaves", "layers", "node", "plan"},
+    "plan": {"leaves", "layers", "backend"},
+    "checks": {"leaves", "plan"},
+    "description": {"leaves", "layers", "plan"},
+    "backprop": {"leaves", "layers", "plan"},
     "summary": {"plan"},
-    "trace": {"leaves", "node", "inputs"},
+    "trace": {"leaves", "checks"},
     "weights": {"leaves"},
-    "graph": {"leaves", "layers", "backend", "node", "plan", *PARTS},
-    "builder": {"leaves", "layers", "backend", "node", "graph"},
+    "graph": {"leaves", "layers", "backend", "plan", *PARTS},
+    "builder": {"leaves", "layers", "backend", "plan", "checks", "graph"},
     "models": {"leaves", "layers", "graph", "builder"},
     "gradcheck": NET,
     "data": {"leaves", "backend"},

@@ -12,7 +12,7 @@ from minicnn.graph import Net
 from minicnn.init import Normal
 from minicnn.layers import Linear, ReLU, Tanh
 from minicnn.layers.base import Layer, LayerPlan
-from minicnn.node import Node
+from minicnn.plan import Node
 from minicnn.train.sgd import SGD
 from tests.helpers.graphs import images, same, small
 from tests.helpers.running_mean import RunningMean

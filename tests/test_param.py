@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from minicnn.builder import Builder
+from minicnn.errors import ConfigError
 from minicnn.param import Param
-from tests.helpers.graphs import gradients, images, same
+from tests.helpers.graphs import gradients, images, same, small
 
 
 @pytest.fixture
@@ -81,3 +82,11 @@ def test_second_step_does_not_see_the_first():
     one.backward(accumulate=True)
     for name, grad in gradients(other).items():
         np.testing.assert_allclose(one.params[name].grad, 2 * grad, rtol=1e-12)
+
+
+def test_unknown_names_are_answered_with_the_nearest_one():
+    net = small("reference")
+    for name, near in (("conv1.weight", "conv1.w"), ("conv2.bias", "conv2.b"), ("fc3.W", "fc3.w")):
+        with pytest.raises(ConfigError, match=f"no parameter is called '{name}'; did you mean '{near}'"):
+            net.params[name]
+    assert net.params.get("conv1.weight") is None and "conv1.weight" not in net.params

@@ -122,10 +122,3 @@ class Ops:
 
     def __repr__(self) -> str:
         return f"Ops({self.name!r})"
-
-
-def __getattr__(name: str):
-    """get_ops stood here in 0.1.0, and may still be imported from here."""
-    if name == "get_ops":
-        return importlib.import_module("minicnn.backend.select").get_ops
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
+from minicnn.backend import ops as operations
 from minicnn.backend.ops import BACKENDS, Ops
 from minicnn.errors import DeviceError
 
@@ -44,3 +45,6 @@ def make_ops(device: str) -> Ops:
         return importlib.import_module(module).make_ops()
     raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
                       f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")
+
+
+operations.get_ops = get_ops                # 0.1.0 had it there; the package imports this file with it

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.backend.ops import Ops
-from minicnn.inputs import check_inputs
+from minicnn.checks import check_inputs
 from minicnn.layers.base import Context, Layer
 from minicnn.rng import purpose_id
 

@@ -18,16 +18,16 @@ from math import prod
 
 import numpy as np
 
+from minicnn.checks import check_inputs
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
-from minicnn.inputs import check_inputs
 from minicnn.layers.linear import Linear
-from minicnn.node import Node
 from minicnn.parallel.comm import Comm, RankError
 from minicnn.parallel.net_ranks import NetRanks, checksum
 from minicnn.parallel.partition import Splitter, heads
 from minicnn.parallel.transfer import Transfer
 from minicnn.param import layer_of
+from minicnn.plan import Node
 from minicnn.weights import STATE, check
 
 BUCKET = 2 << 20        # elements of gradients that are summed over the ranks in one go

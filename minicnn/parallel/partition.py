@@ -29,10 +29,10 @@ from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.lrn import LRN
-from minicnn.node import LABELS, Node
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.sharding import Ranges, Share, equal, even, flattened, joined, shifted, take, width
 from minicnn.parallel.transfer import HandOver, SplitDropout, Take, Transfer
+from minicnn.plan import LABELS, Node
 from minicnn.weights import STATE
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
-from minicnn.node import Node
 from minicnn.param import Param
+from minicnn.plan import Node
 
 MEETING = ("conv3", "fc6", "fc7")
 

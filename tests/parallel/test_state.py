@@ -10,9 +10,9 @@ from minicnn.errors import MinicnnError
 from minicnn.graph import Net
 from minicnn.init import Normal
 from minicnn.layers import Linear
-from minicnn.node import Node
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.parallel.threads import run_local
+from minicnn.plan import Node
 from minicnn.train.sgd import SGD
 from tests.helpers.running_mean import RunningMean
 

@@ -1,11 +1,41 @@
-"""What a network is given is checked here, before anything runs; the commonest mistakes are recognised and named."""
+"""What a network is made of and what it is given is checked here; the commonest mistakes are recognised and named."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
-from minicnn.errors import ShapeError
-from minicnn.node import LABELS
+from minicnn.errors import ConfigError, ShapeError, expected
+from minicnn.plan import LABELS, Node
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def check_names(nodes: Sequence[Node], inputs: Iterable[str]) -> None:
+    """ConfigError unless every name is a plain word of its own, and every node reads inputs or nodes before it."""
+    known = {*inputs, LABELS}
+    for name in (*inputs, *(node.name for node in nodes)):
+        check_name(name)
+    for node in nodes:
+        if node.name in known:
+            raise ConfigError(f"layer {node.name!r}: the name is taken; every layer needs its own")
+        for source in node.inputs:
+            if source not in known:
+                raise ConfigError(f"layer {node.name!r} reads {source!r}, which no layer before it is called")
+        known.add(node.name)
+
+
+def check_name(name: str) -> None:
+    """ConfigError for a name that cannot be part of an array's name in files, such as "conv1.w" or "state/bn1.mean"."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be the name of a layer or input: use letters, digits and _ only")
+
+
+def unknown_layer(name: str, nodes: Sequence[Node]) -> ConfigError:
+    """The error for a name that no layer has."""
+    return ConfigError(f"no layer is called {name!r}; {expected(name, (node.name for node in nodes))}")
 
 
 def check_inputs(net, x, labels) -> dict:
