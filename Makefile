@@ -6,7 +6,8 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test slow lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
+        gpu-core gpu-products gpu-rest gpu-profile clean
 
 demo: $(VENV)/demo
 	$(RUN)/python examples/alexnet_imagenet.py
@@ -40,6 +41,46 @@ gpu-sanitize: $(VENV)/cuda$(CUDA)
 gpu-bench: $(VENV)/cuda$(CUDA)
 	@if $(RUN)/python -c "import torch" 2> /dev/null; then $(RUN)/python benchmarks/run_all.py --gpu; \
 	else echo "PyTorch is not installed here: nothing was compared with it"; fi
+
+# The same in place, by a Python that has CuPy, Numba, pytest and PyTorch, without installing anything: four parts, each of
+# which ends within ten minutes and leaves its results in RESULTS. Compiled kernels are kept in .gpu between the parts.
+#   make gpu-core GPU_PY=python3 RESULTS=results
+GPU_PY  ?= python3
+RESULTS ?= results
+IN_PLACE = mkdir -p .gpu $(RESULTS); ln -sfn ../kernels minicnn/kernels; export PYTHONPATH=$$PWD PYTHONUNBUFFERED=1 \
+	CUPY_CACHE_DIR=$$PWD/.gpu/cupy NUMBA_CACHE_DIR=$$PWD/.gpu/numba TORCHINDUCTOR_CACHE_DIR=$$PWD/.gpu/ind \
+	TRITON_CACHE_DIR=$$PWD/.gpu/tri
+ON_GPU   = $(GPU_PY) -m pytest -m cuda -W default -p no:benchmark -p no:cacheprovider -q
+MANY     = -n 8 --timeout 120
+
+gpu-core:        # what is here; correctness of kernels, steps and nets; a step as a time line
+	@$(IN_PLACE); nvidia-smi; for tool in nvcc gcc compute-sanitizer ncu mpiexec; do command -v $$tool || echo no $$tool; done; \
+	$(GPU_PY) -m minicnn.cli doctor; \
+	timeout 220 $(ON_GPU) $(MANY) tests/backend tests/kernels tests/train/test_step.py tests/models/test_cuda.py \
+		--junitxml=$(RESULTS)/core.xml; \
+	timeout 90 $(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline.png
+
+gpu-products:    # training and matrix products beside PyTorch, and the five versions of the products
+	@$(IN_PLACE); timeout 330 $(GPU_PY) benchmarks/run_all.py --gpu --only bench_cuda-tf32 --results $(RESULTS)/r; \
+	timeout 200 $(GPU_PY) benchmarks/bench_ladder.py --pairs 5 --json $(RESULTS)/ladder.json
+
+gpu-rest:        # the remaining tests, and compute-sanitizer on some of them
+	@$(IN_PLACE); timeout 150 $(ON_GPU) $(MANY) tests/layers tests/gradcheck tests/test_mutations.py \
+		tests/parallel/test_gpus.py tests/train/test_sgd.py tests/data 2>&1 | tee $(RESULTS)/rest.txt; \
+	timeout 120 compute-sanitizer --tool memcheck --error-exitcode 9 $(ON_GPU) -x tests/backend/cuda/test_gemm_tiling.py \
+		-k integers 2>&1 | tee $(RESULTS)/memcheck.txt; \
+	timeout 90 compute-sanitizer --tool racecheck $(ON_GPU) -x tests/kernels/test_lrn.py tests/kernels/test_epilogue.py \
+		-k float32 2>&1 | tee $(RESULTS)/racecheck.txt; \
+	timeout 60 compute-sanitizer --tool synccheck $(ON_GPU) -x tests/backend/cuda/test_gemm_tiling.py \
+		-k "integers and v5" 2>&1 | tee $(RESULTS)/synccheck.txt
+
+gpu-profile:     # hardware counters of a step, an epoch of the main example, and training in bf16 beside PyTorch
+	@$(IN_PLACE); timeout 150 ncu --clock-control none --section SpeedOfLight --section WarpStateStats \
+		--section MemoryWorkloadAnalysis -s 200 -c 90 --csv --log-file $(RESULTS)/ncu.csv \
+		$(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline-profiled.png; \
+	timeout 90 $(GPU_PY) examples/alexnet_imagenet.py --data synthetic --device cuda --batch 128 --epochs 1 \
+		--out .gpu/runs; \
+	timeout 170 $(GPU_PY) benchmarks/bench_cuda.py --precision bf16 --only training --json $(RESULTS)/bf16.json
 
 lint: $(VENV)/dev
 	$(RUN)/ruff check .
