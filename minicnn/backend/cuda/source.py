@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import DeviceError
+from minicnn.files import write_bytes
 
 # What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
 OPTIONS = ("-std=c++17",)
@@ -112,7 +112,7 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
 def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
     """A cubin in CuPy's folder of compiled kernels, made by NVRTC if it is not there yet.
 
-    Raises DeviceError with the compiler's messages.
+    Raises DeviceError with the compiler's messages, or where the folder cannot be written to.
     """
     nvrtc = import_module("cupy").cuda.nvrtc
     options = (*options, *CUPY_ADDS)
@@ -130,8 +130,10 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
                           f"{nvrtc.getProgramLog(program).strip()}") from error
     finally:
         nvrtc.destroyProgram(program)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:     # whole, or not there at all
-        file.write(cubin)
-    os.replace(file.name, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, cubin)
+    except OSError as error:
+        raise DeviceError(f"{path}: a compiled kernel cannot be written: {error.strerror or error}; make room or choose "
+                          "another folder with CUPY_CACHE_DIR") from error
     return path

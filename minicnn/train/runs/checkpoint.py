@@ -1,41 +1,43 @@
-"""Checkpoints: one safetensors file that holds all a run needs to go on as if it had never stopped.
+"""Checkpoints: one safetensors file that holds all a run needs to continue as if it had never stopped.
 
     conv1.w ...            the parameters, in the network's master precision
+    state/bn1.mean ...     the layers' state: saved, not trained (running means, say)
     velocity/conv1.w ...   the optimiser's velocities
     data/...               arrays computed from the training set (the mean image, the colour covariance)
-    metadata "minicnn"     JSON: where the run is, what it has counted, its recipe, seed and data
+    metadata "minicnn"     JSON: the position in the run, its counts, its recipe, seed and data
 
-A checkpoint is written beside its place and renamed: whoever is killed at any moment leaves either the old file or the
-new one. Random numbers need no state here, since they are a function of seed, epoch and image (minicnn/rng.py).
+A run that is killed at any moment leaves either the old file or the new one (minicnn/files.py). Random numbers need no
+state here, since they are a function of seed, epoch and image (minicnn/rng.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from minicnn.errors import CheckpointError
+from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = 1
-PREFIXES = {"velocities": "velocity/", "data": "data/", "params": ""}
+PREFIXES = {"state": "state/", "velocities": "velocity/", "data": "data/", "params": ""}
 
 
 @dataclass
 class Checkpoint:
-    """What a file held: `params` and `velocities` by parameter name, `data` by name, `meta` the JSON metadata."""
+    """What a file held: `params` and `velocities` by parameter name, `state` ("bn1.mean") and `data` by name, `meta`
+    the JSON metadata."""
 
     path: Path
-    params: dict[str, np.ndarray]
-    velocities: dict[str, np.ndarray]
-    data: dict[str, np.ndarray]
-    meta: dict
+    params: dict[str, np.ndarray] = field(default_factory=dict)
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+    velocities: dict[str, np.ndarray] = field(default_factory=dict)
+    data: dict[str, np.ndarray] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
 
     def check_classes(self, classes: Collection[str]) -> None:
         """CheckpointError unless it was trained on these classes, in this order."""
@@ -45,89 +47,39 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | os.PathLike, params: Mapping[str, np.ndarray], velocities: Mapping[str, np.ndarray],
-                    data: Mapping[str, np.ndarray], meta: dict, also: str | os.PathLike | None = None) -> None:
+                    data: Mapping[str, np.ndarray], meta: dict, *, state: Mapping[str, np.ndarray] | None = None,
+                    also: str | os.PathLike | None = None) -> None:
     """Write `path`, and the same file under the name `also` (a second name of one file, not a copy).
 
-    `also` is put in place first: a run killed between the two goes on from the older `path` and arrives here again.
+    `also` is put in place first: a run killed between the two resumes from the older `path` and arrives here again.
+    CheckpointError where the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    path = Path(path)
-    tensors = dict(params)
-    tensors.update({PREFIXES["velocities"] + name: array for name, array in velocities.items()})
-    tensors.update({PREFIXES["data"] + name: array for name, array in data.items()})
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    parts = {"params": params, "state": state or {}, "velocities": velocities, "data": data}
+    tensors = {PREFIXES[part] + name: array for part, arrays in parts.items() for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, **meta}, allow_nan=False)
-    beside = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, beside, metadata={"minicnn": text})
-        os.chmod(beside, 0o666 & ~_umask())             # the library leaves it readable by the owner alone
-        _to_disk(beside)
-        if also is not None:
-            _second_name(beside, Path(also))
-        os.replace(beside, path)
-        _to_disk(path.parent)
-    except (OSError, SafetensorError) as error:         # the library calls a full disk by a name of its own
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; "
-                              "make room or choose another folder, the checkpoint before it is intact") from error
+        write_safetensors(path, tensors, {"minicnn": text}, also=also)
+    except OSError as error:
+        raise cannot_write(path, error, more=", the checkpoint before it is intact") from error
 
 
-def _second_name(existing: Path, name: Path) -> None:
-    """Put a hard link to `existing` in place of `name`; a copy where the file system has no links."""
-    beside = name.with_name(f".{name.name}.part")
-    with contextlib.suppress(FileNotFoundError):
-        beside.unlink()
-    try:
-        os.link(existing, beside)
-    except OSError:
-        shutil.copyfile(existing, beside)
-        _to_disk(beside)
-    os.replace(beside, name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = ("params", "velocities", "data")) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = tuple(PREFIXES)) -> Checkpoint:
     """Read these parts of a checkpoint, and its metadata; raises CheckpointError when it cannot be used."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; expected a .safetensors file written by a minicnn run")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: the file is empty; use another checkpoint")
-    found = Checkpoint(path, {}, {}, {}, {})
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("minicnn")
-            for name in file.keys():
-                part, prefix = next((part, prefix) for part, prefix in PREFIXES.items() if name.startswith(prefix))
-                if part in parts:
-                    getattr(found, part)[name.removeprefix(prefix)] = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: cut short or damaged, {path.stat().st_size:,} bytes do not make a safetensors "
-                              f"file ({error}); use another checkpoint") from error
-    if text is None:
+    tensors, metadata = read_safetensors(path, lambda name: _part(name) in parts)
+    if "minicnn" not in metadata:
         raise CheckpointError(f"{path}: holds tensors but no minicnn metadata; it was not written by a minicnn run")
-    found.meta = json.loads(text)
+    found = Checkpoint(path, meta=json.loads(metadata["minicnn"]))
     if found.meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is in format {found.meta.get('format')}, this minicnn reads {FORMAT}")
+    for name, array in tensors.items():
+        getattr(found, _part(name))[name.removeprefix(PREFIXES[_part(name)])] = array
     return found
+
+
+def _part(name: str) -> str:
+    """The part that an array of the file belongs to."""
+    return next(part for part, prefix in PREFIXES.items() if name.startswith(prefix))
 
 
 def _some(names: Collection[str]) -> str:

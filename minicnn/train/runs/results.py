@@ -10,13 +10,15 @@ from pathlib import Path
 from minicnn.backend.cpu import thread_report
 from minicnn.cores import available_cores
 from minicnn.errors import ConfigError
+from minicnn.files import write_text
 
 
 def known_runs(path: Path) -> dict[str, dict]:
     """Command -> report, of the runs that the page has so far. ConfigError where its JSON cannot be read."""
     kept = _file(path, ".json")
     try:
-        return {report["command"]: report for report in (json.loads(kept.read_text()) if kept.exists() else [])}
+        reports = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+        return {report["command"]: report for report in reports}
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{kept} does not hold the runs of an earlier --results ({error}); move it away") from error
 
@@ -36,21 +38,14 @@ def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object]
     """
     known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=order)
-    _write(_file(path, ".json"), "[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
+    write_text(_file(path, ".json"), "[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
     commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
-    _write(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))
+    write_text(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))
 
 
 def _file(path: Path, ending: str) -> Path:
     """FILE.json or FILE.md, for a FILE that may have been given with one of these endings."""
     return path.with_name((path.stem if path.suffix in (".json", ".md") else path.name) + ending)
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside it first, then renamed: earlier runs are not lost to a kill."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text)
-    beside.replace(path)
 
 
 def machine(device: str) -> str:

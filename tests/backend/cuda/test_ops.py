@@ -200,6 +200,10 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
     assert len(paths) == len(list((tmp_path / "kernels").iterdir())) == 3
     with pytest.raises(DeviceError, match=r"k.cu cannot be compiled with -arch=sm_90a .*: k.cu\(1\): error"):
         cuda_source.compiled("k", "wrong", ("-arch=sm_90a",))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(DeviceError, match="minicnn-k-.*cubin: a compiled kernel cannot be written: File exists; make"):
+        cuda_source.compiled("k", "right", ("-arch=sm_90a",))
 
 
 @pytest.mark.parametrize(("threads", "shared", "percent", "cache"), [(512, 154_624, 67, 92), (256, 103_424, 90, 28)])

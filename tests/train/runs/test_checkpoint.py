@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from minicnn.errors import CheckpointError
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -17,11 +17,12 @@ except ImportError:                                         # not a Unix
 PARAMS = {"conv1.w": np.arange(12, dtype=np.float32).reshape(3, 4), "conv1.b": np.float32([1e-45, np.pi])}
 VELOCITIES = {"conv1.w": np.full((3, 4), 0.1, np.float32)}
 DATA = {"mean": np.linspace(0, 1, 5)}
+STATE = {"bn1.mean": np.float32([0.5, -2.0]), "bn1.var": np.array(1.5, np.float32)}
 META = {"epoch": 3, "loss": 0.1 + 0.2, "best": None, "classes": ["고양이", "dog"]}
 
 
 def write(path, **options):
-    save_checkpoint(path, PARAMS, VELOCITIES, DATA, META, **options)
+    save_checkpoint(path, PARAMS, VELOCITIES, DATA, META, **{"state": STATE, **options})
     return path
 
 
@@ -32,13 +33,25 @@ def same(a, b):
 def test_what_is_saved_comes_back(tmp_path):
     found = load_checkpoint(write(tmp_path / "last.safetensors"))
     assert same(found.params, PARAMS) and same(found.velocities, VELOCITIES) and same(found.data, DATA)
+    assert same(found.state, STATE) and found.state["bn1.var"].shape == ()
     assert {name: found.meta[name] for name in META} == META
     assert os.listdir(tmp_path) == ["last.safetensors"]
 
 
+def test_names_in_the_file(tmp_path):
+    """Parameters by their own names, all else below a prefix; without state there is none, as before there was any."""
+    names = {"conv1.w", "conv1.b", "velocity/conv1.w", "data/mean"}
+    assert load_file(write(tmp_path / "c")).keys() == names | {"state/bn1.mean", "state/bn1.var"}
+    assert load_file(write(tmp_path / "c", state=None)).keys() == names
+    assert load_checkpoint(tmp_path / "c").state == {}
+
+
 def test_only_the_parts_asked_for(tmp_path):
     found = load_checkpoint(write(tmp_path / "c"), parts=("params",))
-    assert same(found.params, PARAMS) and found.velocities == {} and found.data == {} and found.meta["epoch"] == 3
+    assert same(found.params, PARAMS) and found.meta["epoch"] == 3
+    assert found.velocities == {} and found.data == {} and found.state == {}
+    found = load_checkpoint(tmp_path / "c", parts=("state",))
+    assert same(found.state, STATE) and found.params == {} and found.meta["epoch"] == 3
 
 
 def test_best_is_a_second_name_that_the_next_save_leaves_alone(tmp_path):
@@ -64,25 +77,26 @@ def test_best_is_a_copy_where_there_are_no_links(tmp_path, monkeypatch):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = write(tmp_path / "last")
 
-    def disk_full(*_, **__):
-        (tmp_path / ".last.part").write_bytes(b"half of it")
+    def disk_full(_):
+        assert any(name.endswith(".part") for name in os.listdir(tmp_path))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", disk_full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(CheckpointError, match="last: cannot be written: No space left on device; make room or choose "
+                                              "another folder, the checkpoint before it is intact"):
         write(path)
     monkeypatch.undo()
     assert load_checkpoint(path).meta["epoch"] == 3 and os.listdir(tmp_path) == ["last"]
 
 
 @pytest.mark.skipif(resource is None, reason="files cannot be kept short here")
-def test_a_full_disk_as_the_library_meets_it(tmp_path):
-    """No file may grow beyond 200 bytes: the library that writes it has a name of its own for what then happens."""
+def test_a_full_disk(tmp_path):
+    """No file may grow beyond 200 bytes."""
     path = write(tmp_path / "last")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
     try:
-        with pytest.raises(CheckpointError, match="last: cannot be written: .*the checkpoint before it is intact"):
+        with pytest.raises(CheckpointError, match="last: cannot be written: File too large; .*the checkpoint before it is intact"):
             write(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

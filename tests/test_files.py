@@ -1,0 +1,339 @@
+"""Files are whole or absent: the order of the steps, kills, full disks, two writers at once; and safetensors' bytes."""
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from safetensors import safe_open
+
+from minicnn import files
+from minicnn.errors import CheckpointError, DataError
+from minicnn.files import (
+    NewFile,
+    atomic,
+    cannot_write,
+    read_safetensors,
+    write_bytes,
+    write_json,
+    write_safetensors,
+    write_text,
+)
+
+try:
+    import resource
+except ImportError:                                         # not a Unix
+    resource = None
+
+
+# ---- whole or absent
+def test_the_order_is_write_sync_rename_sync(tmp_path, monkeypatch):
+    events, real_sync, real_replace = [], os.fsync, os.replace
+
+    def sync(descriptor):
+        about = os.fstat(descriptor)
+        events.append("sync folder" if stat.S_ISDIR(about.st_mode) else f"sync {about.st_size} bytes")
+        real_sync(descriptor)
+
+    def replace(source, target):
+        events.append(f"rename to {os.path.basename(target)}")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_bytes(tmp_path / "a", b"12345")
+    assert events == ["sync 5 bytes", "rename to a", "sync folder"]
+    events.clear()
+    with atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
+        file.write("한국")
+    assert events == ["sync 6 bytes", "rename to best", "sync folder", "rename to last", "sync folder"]
+
+
+def test_text_bytes_and_json(tmp_path):
+    write_text(tmp_path / "text", "한 \udcff\n", errors="surrogateescape")
+    write_json(tmp_path / "json", {"a": [1, None]})
+    write_bytes(str(tmp_path / "bytes"), b"\0")
+    assert (tmp_path / "text").read_bytes() == "한 ".encode() + b"\xff\n"
+    assert (tmp_path / "json").read_text() == '{\n "a": [\n  1,\n  null\n ]\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "json", float("nan"))
+    assert sorted(os.listdir(tmp_path)) == ["bytes", "json", "text"]
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a", "old")
+    for error in (KeyError("mine"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), atomic(tmp_path / "a", "w") as file:
+            file.write("new")
+            raise error
+        assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
+    for mask in (0o022, 0o027, 0o077):
+        before = os.umask(mask)
+        try:
+            write_bytes(tmp_path / f"{mask}", b"")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / f"{mask}").stat().st_mode) == 0o666 & ~mask
+
+
+PROGRAM = """
+import os, signal, sys
+from minicnn import files
+
+folder, stage = sys.argv[1:]
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dies_at(count, function):
+    calls = iter(range(count))
+    return lambda *arguments: function(*arguments) if next(calls, None) is not None else die()
+
+os.fsync = dies_at({"file": 0, "second folder": 1, "folder": 2}.get(stage, 9), os.fsync)
+os.link = dies_at({"link": 0}.get(stage, 9), os.link)
+os.replace = dies_at({"second rename": 0, "rename": 1}.get(stage, 9), os.replace)
+with files.atomic(f"{folder}/last", also=f"{folder}/best") as file:
+    file.write(b"new")
+    if stage == "write":
+        file.flush()
+        die()
+"""
+
+
+@pytest.mark.parametrize("stage", ["write", "file", "link", "second rename", "second folder", "rename", "folder"])
+def test_killed_anywhere_each_name_is_old_or_new_and_the_next_write_clears_up(tmp_path, stage):
+    for name in ("last", "best"):
+        write_text(tmp_path / name, "old")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, tmp_path, stage], check=False)
+    assert done.returncode == -signal.SIGKILL
+    found = [(tmp_path / name).read_text() for name in ("best", "last")]
+    assert found == {"second folder": ["new", "old"], "rename": ["new", "old"],
+                     "folder": ["new", "new"]}.get(stage, ["old", "old"])
+    left = [name for name in os.listdir(tmp_path) if name.endswith(".part")]
+    assert len(left) == {"second rename": 2, "folder": 0}.get(stage, 1)
+    with atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
+        file.write("newer")
+    assert sorted(os.listdir(tmp_path)) == ["best", "last"]
+    assert os.path.samefile(tmp_path / "best", tmp_path / "last") and (tmp_path / "best").read_text() == "newer"
+
+
+def test_leftovers_of_earlier_versions_are_removed_too(tmp_path):
+    (tmp_path / ".last.safetensors.part").write_text("half")
+    (tmp_path / ".other.part").write_text("of another target")
+    write_text(tmp_path / "last.safetensors", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".other.part", "last.safetensors"]
+
+
+def test_a_second_name_is_one_file_that_the_next_write_leaves_alone(tmp_path):
+    with atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
+        file.write("first")
+    assert os.path.samefile(tmp_path / "last", tmp_path / "best")
+    write_text(tmp_path / "last", "second")
+    assert (tmp_path / "best").read_text() == "first"
+
+
+def test_a_second_name_that_cannot_be_put_in_place_leaves_both_old(tmp_path):
+    write_text(tmp_path / "last", "old")
+    (tmp_path / "best").mkdir()
+    with pytest.raises(IsADirectoryError), atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
+        file.write("new")
+    assert (tmp_path / "last").read_text() == "old" and sorted(os.listdir(tmp_path)) == ["best", "last"]
+
+
+def test_two_writers_at_once_do_not_disturb_each_other(tmp_path):
+    with atomic(tmp_path / "a", "w") as slow:
+        slow.write("slow ")
+        write_text(tmp_path / "a", "quick")
+        assert (tmp_path / "a").read_text() == "quick"
+        slow.write("one")
+    assert (tmp_path / "a").read_text() == "slow one" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_new_file_that_another_writer_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    """Before it is locked, that is: the other holds the lock and removes the file, or has done so already."""
+    def sweep(error):
+        [part] = os.listdir(tmp_path)
+        (tmp_path / part).unlink()
+        if error is not None:
+            raise error
+
+    first = [lambda: sweep(BlockingIOError()), lambda: sweep(None), lambda: None]
+    monkeypatch.setattr(fcntl, "flock", lambda *_: first.pop(0)())
+    write_text(tmp_path / "a", "whole")
+    assert first == [] and (tmp_path / "a").read_text() == "whole" and os.listdir(tmp_path) == ["a"]
+
+
+def test_without_locks_what_nobody_has_written_for_an_hour_is_a_leftover(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for name, age in ((".a.00000000.part", 4000), (".a.11111111.part", 3000)):
+        (tmp_path / name).touch()
+        then = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (then, then))
+    write_text(tmp_path / "a", "whole")
+    assert sorted(os.listdir(tmp_path)) == [".a.11111111.part", "a"]
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace", "open"])
+def test_an_error_of_the_system_names_the_target(tmp_path, monkeypatch, function):
+    write_text(tmp_path / "a", "old")
+
+    def fails(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", path if isinstance(path, (str, os.PathLike)) else None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fails)
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_text(tmp_path / "a", "new")
+    assert os.fspath(caught.value.filename) == str(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+    assert str(cannot_write(tmp_path / "a", caught.value, DataError, ", or wait")) == (
+        f"{tmp_path / 'a'}: cannot be written: No space left on device; make room or choose another folder, or wait")
+
+
+@pytest.mark.skipif(resource is None, reason="files cannot be kept short here")
+@pytest.mark.parametrize("size", [300, 10**6])                    # in the last flush, and in the middle
+def test_a_full_disk(tmp_path, size):
+    write_text(tmp_path / "a", "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_bytes(tmp_path / "a", bytes(size))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.fspath(caught.value.filename) == str(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    number = errno.EINVAL
+    write_text(tmp_path / "a", "whole")
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        write_text(tmp_path / "a", "again")
+
+
+def test_written_in_another_folder_until_it_is_whole(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    new = NewFile(tmp_path / "shard", "wb", folder=tmp_path / "unfinished", buffering=0)
+    os.pwrite(new.file.fileno(), b"bytes", 3)
+    assert os.listdir(tmp_path) == ["unfinished"]
+    new.commit()
+    new.discard()                                                   # too late: nothing
+    assert (tmp_path / "shard").read_bytes() == b"\0\0\0bytes" and os.listdir(tmp_path / "unfinished") == []
+    new = NewFile(tmp_path / "shard", folder=tmp_path / "unfinished")
+    new.discard()
+    assert os.listdir(tmp_path / "unfinished") == [] and new.file.closed
+
+
+# ---- safetensors
+def arrays() -> dict:
+    """Every type, and every kind of shape and layout."""
+    rng = np.random.default_rng(0)
+    found = {f"{kind}.{k}": rng.integers(0, 100, shape).astype(kind)
+             for kind in files.DTYPES for k, shape in enumerate([(), (5,), (2, 3)])}
+    return found | {"empty": np.zeros((0, 3)), "velocity/한글 \"'\\\n\x7f": np.float32([np.nan, -0.0, 1e-45]),
+                    "transposed": rng.normal(size=(3, 4)).T, "every second": np.arange(10, dtype=np.int32)[::2]}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and one[name].shape == other[name].shape
+        and one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"minicnn": '{"이름": "\\u0007"}'}])
+def test_the_bytes_are_the_librarys(tmp_path, metadata):
+    write_safetensors(tmp_path / "ours", arrays(), metadata)
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays().items()}
+    assert (tmp_path / "ours").read_bytes() == safetensors.numpy.save(contiguous, metadata or None)
+
+
+def test_the_library_reads_ours_and_we_read_the_librarys(tmp_path):
+    metadata = {"format": "minicnn", "epoch": "3", "net": "작은"}
+    write_safetensors(tmp_path / "ours", arrays(), metadata)
+    assert same(safetensors.numpy.load_file(tmp_path / "ours"), arrays())
+    with safe_open(tmp_path / "ours", "numpy") as file:
+        assert file.metadata() == metadata
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays().items()}
+    safetensors.numpy.save_file(contiguous, tmp_path / "theirs", metadata)
+    for path in (tmp_path / "ours", tmp_path / "theirs"):
+        tensors, found = read_safetensors(path)
+        assert same(tensors, arrays()) and found == metadata
+    write_safetensors(tmp_path / "none", {}, {})
+    assert read_safetensors(tmp_path / "none") == ({}, {})
+
+
+def test_big_endian_arrays_are_turned(tmp_path):
+    write_safetensors(tmp_path / "a", {"x": np.arange(3, dtype=">f4"), "n": np.array(7, ">i8")}, {})
+    assert same(read_safetensors(tmp_path / "a")[0], {"n": np.array(7), "x": np.arange(3, dtype=np.float32)})
+
+
+def test_only_the_names_asked_for(tmp_path):
+    write_safetensors(tmp_path / "a", arrays(), {"k": "v"})
+    tensors, metadata = read_safetensors(tmp_path / "a", lambda name: name.startswith("int8"))
+    assert sorted(tensors) == ["int8.0", "int8.1", "int8.2"] and metadata == {"k": "v"}
+
+
+def test_types_that_a_file_cannot_hold_are_refused_before_it_is_made(tmp_path):
+    with pytest.raises(CheckpointError, match="'x' is an array of complex128, which .* expected one of uint64, int64"):
+        write_safetensors(tmp_path / "a", {"x": np.zeros(2, complex)}, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_writing_does_not_copy_the_arrays(tmp_path):
+    """Sixteen arrays of 1 MB; one that is not contiguous is copied, one at a time."""
+    tensors = {str(k): np.ones((512, 512), np.float32) for k in range(12)}
+    tensors |= {f"t{k}": np.ones((512, 512), np.float32).T for k in range(2)}
+    tensors |= {f"big{k}": np.ones((512, 512), ">f4") for k in range(2)}
+    tracemalloc.start()
+    try:
+        write_safetensors(tmp_path / "a", tensors, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "a").stat().st_size > 16 * 2**20 and peak < 1.5 * 2**20
+
+
+def test_a_full_disk_leaves_the_old_tensors(tmp_path, monkeypatch):
+    write_safetensors(tmp_path / "a", arrays(), {})
+    monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        write_safetensors(tmp_path / "a", {"x": np.zeros(3)}, {})
+    assert same(read_safetensors(tmp_path / "a")[0], arrays()) and os.listdir(tmp_path) == ["a"]
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    write_safetensors(tmp_path / "a", arrays(), {"k": "v"})
+    whole = (tmp_path / "a").read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, *range(200, len(whole), 97), len(whole) - 1]:
+        (tmp_path / "short").write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="short: (the file is empty|cut short or damaged)"):
+            read_safetensors(tmp_path / "short")
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(CheckpointError, match="no such checkpoint; expected a .safetensors file"):
+            read_safetensors(path)
+    (tmp_path / "text").write_text("this is not a safetensors file at all")
+    with pytest.raises(CheckpointError, match=r"text: cut short or damaged, 37 bytes do not make a safetensors"):
+        read_safetensors(tmp_path / "text")
