@@ -59,8 +59,8 @@ class Dataset:
                             "must be equally many")
         self._left_out: dict[int, str] = {}                         # position -> reason
         self._usable = np.arange(len(self._items))                  # positions of what is not left out
-        self._kept = np.empty((0, *self.image_shape), np.uint8)     # decoded images of the first positions
-        self._filled = np.zeros(0, bool)
+        # Decoded images of the first positions, and which of them are there. Replaced as one: threads may be reading.
+        self._cache = np.empty((0, *self.image_shape), np.uint8), np.zeros(0, bool)
 
     def __len__(self) -> int:
         return len(self._usable)
@@ -118,25 +118,28 @@ class Dataset:
 
     def read(self, i: int) -> np.ndarray:
         """Image i, uint8 (A, B, 3) RGB. May be called from several threads. Do not write into it."""
-        position = int(self._usable[i])
-        if position < len(self._filled) and self._filled[position]:
-            return self._kept[position]
+        return self.read_at(self._usable[i])
+
+    def read_at(self, position: int) -> np.ndarray:
+        """As `read`, by the image's place in the whole listing (see positions), which does not change."""
+        images, filled = self._cache
+        if position < len(filled) and filled[position]:
+            return images[position]
         image = self.decode(self._items[position])
         if image.shape != self.image_shape or image.dtype != np.uint8:
-            raise ImageError(self.path(i), f"decoded to {image.dtype} {image.shape}, expected uint8 "
-                                                f"{self.image_shape}")
-        if position < len(self._filled):
-            self._kept[position] = image
-            self._filled[position] = True          # after the copy: a reader in another thread never sees half of one
+            raise ImageError(self.caption(self._items[position]), f"decoded to {image.dtype} {image.shape}, expected "
+                                                                  f"uint8 {self.image_shape}")
+        if position < len(filled):
+            images[position] = image
+            filled[position] = True                # after the copy: a reader in another thread never sees half of one
         return image
 
     def keep_decoded(self, max_bytes: int) -> int:
         """Keep as many decoded images in memory as fit into max_bytes; returns the bytes this will take."""
         each = int(np.prod(self.image_shape))
         count = 0 if self.in_memory else min(len(self._items), max(0, max_bytes) // each)
-        if count != len(self._filled):
-            self._kept = np.empty((count, *self.image_shape), np.uint8)
-            self._filled = np.zeros(count, bool)
+        if count != len(self._cache[0]):
+            self._cache = np.empty((count, *self.image_shape), np.uint8), np.zeros(count, bool)
         return count * each
 
     def leave_out(self, positions: dict[int, str]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset
 from minicnn.data.prefetch import prefetched
-from minicnn.data.stage_times import seconds, since, stage
+from minicnn.data.stage_times import StageTimes, stage
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
 
@@ -50,7 +50,7 @@ class Loader:
         self.workers = workers or max(1, min(8, available_cores() - 1))
         self.prefetch = max(prefetch, self.workers)
         self.waited = 0.0          # seconds that the consumer has waited for batches in this epoch
-        self._before = seconds()
+        self._times = StageTimes()
         if cache_bytes is not None:
             dataset.keep_decoded(cache_bytes)
         self._check_size()
@@ -66,8 +66,8 @@ class Loader:
         return whole + (rest > 0 and not self.drop_last)
 
     def spent(self) -> dict[str, float]:
-        """What the threads have spent this epoch on: seconds by kind (stages.py), summed over threads."""
-        return since(self._before)
+        """What this loader's threads have spent this epoch on: seconds by kind (stage_times.py), summed over threads."""
+        return self._times.seconds()
 
     def order(self, epoch: int) -> np.ndarray:
         """Indices into the dataset in the order of this epoch, all of them."""
@@ -80,20 +80,22 @@ class Loader:
         """The batches of an epoch, from batch number `start` on. An image that cannot be read raises here."""
         self._check_size()                         # again: images may have been left out since
         order, labels, ids = self.order(epoch), self.dataset.labels, self.dataset.ids
-        stop = threading.Event()
+        positions = self.dataset.positions         # of these very images, even if others are left out meanwhile
+        stop, times = threading.Event(), StageTimes()
 
         def make(number: int) -> Batch | None:
             at = order[number * self.batch:(number + 1) * self.batch][self.own]
             images = np.empty((len(at), *self.dataset.image_shape), np.uint8)
-            for row, i in zip(images, at, strict=True):
-                if stop.is_set():
-                    return None
-                image = self.dataset.read(i)
-                with stage("copy"):
-                    row[...] = image
+            with times.charged():
+                for row, position in zip(images, positions[at], strict=True):
+                    if stop.is_set():
+                        return None
+                    image = self.dataset.read_at(position)
+                    with stage("copy"):
+                        row[...] = image
             return Batch(images, labels[at], ids[at], at)
 
-        self.waited, self._before = 0.0, seconds()
+        self.waited, self._times = 0.0, times
         batches = prefetched(make, range(start, len(self)), self.workers, self.prefetch)
         try:
             while True:

@@ -24,17 +24,17 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
         return dataset.skipped
     from tqdm import tqdm
 
-    def attempt(i: int):
+    def attempt(position: int):
         try:
-            return dataset.read(i)
+            return dataset.read_at(position)
         except ImageError as error:
             return error
 
     workers = workers or min(8, available_cores())
-    unreadable = {}
-    images = tqdm(prefetched(attempt, range(len(dataset)), workers, 4 * workers), title or f"checking {dataset.name}",
-                  len(dataset), unit="image", disable=not progress, leave=False)
-    for position, image in zip(dataset.positions, images, strict=True):
+    unreadable, positions = {}, dataset.positions
+    images = tqdm(prefetched(attempt, positions, workers, 4 * workers), title or f"checking {dataset.name}",
+                  len(positions), unit="image", disable=not progress, leave=False)
+    for position, image in zip(positions, images, strict=True):
         if isinstance(image, ImageError):
             unreadable[position] = image.reason
         elif visit is not None:

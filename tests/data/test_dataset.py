@@ -70,6 +70,35 @@ def test_decoded_images_are_kept_within_the_memory_allowed():
     assert album.keep_decoded(10**9) == 10 * each
 
 
+def test_memory_for_kept_images_can_be_replaced_while_others_read(monkeypatch):
+    """At no moment is there a place that counts as filled and holds nothing."""
+    album, seen = in_memory(8), []
+    album.keep_decoded(10**6)
+    for i in range(8):
+        album.read(i)
+    real = np.zeros
+
+    def zeros(*arguments):
+        seen.append(album.read(5)[0, 0, 0])                                   # as another loader's thread may
+        return real(*arguments)
+
+    monkeypatch.setattr(np, "zeros", zeros)
+    album.keep_decoded(7 * 6 * 6 * 3)
+    assert seen == [5]
+
+
+def test_two_scans_of_one_set_at_once_name_the_right_images():
+    """The second leaves images out while the first, which reads, is under way."""
+    album = in_memory(40, bad={30})
+
+    def visit(image):
+        if image[0, 0, 0] == 2:
+            album.leave_out({0: "torn"})
+
+    scan(album, visit=visit, workers=1, progress=False)
+    assert album.skipped == [("0", "torn"), ("30", "torn")]
+
+
 def test_kept_images_stay_right_when_others_are_left_out():
     album = in_memory(8, bad={0, 3})
     album.keep_decoded(10**6)

@@ -113,6 +113,18 @@ def test_walking_away_leaves_no_threads(how):
     assert data_threads() == [] and time.perf_counter() - began < 2
 
 
+def test_images_left_out_in_the_middle_of_an_epoch_shift_no_label():
+    """Another trainer on the same set may find one that has become unreadable."""
+    album = in_memory(60)
+    batches = Loader(album, 4, workers=1, prefetch=1).epoch(0)
+    first = next(batches)
+    album.leave_out({0: "torn"})
+    for batch in [first, *batches]:
+        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.sample_ids)
+        np.testing.assert_array_equal(batch.labels, batch.sample_ids % 3)
+    assert batch.sample_ids[-1] == 59 and len(album) == 59
+
+
 def test_waiting_is_counted():
     def slow(item):
         time.sleep(0.1)

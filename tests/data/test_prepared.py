@@ -66,7 +66,7 @@ def test_nothing_is_read_before_training_and_nothing_kept(whole, monkeypatch):
     splits = open_data(whole)
     if splits.train.in_memory:
         assert splits.keep_decoded(10**9) == 0
-    monkeypatch.setattr(type(splits.train), "read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(type(splits.train), "read_at", lambda *_: pytest.fail("read"))
     assert scan(splits.val, progress=False) == []
 
 

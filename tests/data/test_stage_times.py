@@ -1,26 +1,86 @@
-"""The stall meter: what loading spends its time on."""
+"""What loading spends its time on: seconds by kind, each loader's its own."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from minicnn.data.dataset import Dataset
 from minicnn.data.folder import open_folder
 from minicnn.data.loader import Loader
 from minicnn.data.prepare.run import prepare
 from minicnn.data.procedural import procedural_sets
 from minicnn.data.source import open_data
-from minicnn.data.stage_times import in_words, seconds, since, stage
+from minicnn.data.stage_times import StageTimes, in_words, stage
 from tests.helpers.small_run import save_tree
 
 
 def test_seconds_are_counted_by_kind():
-    before = seconds()
-    with stage("disk"):
-        time.sleep(0.02)
-    with pytest.raises(ValueError), stage("decode"):
-        raise ValueError("a damaged image takes its time, too")
-    spent = since(before)
+    times = StageTimes()
+    with times.charged():
+        with stage("disk"):
+            time.sleep(0.02)
+        with pytest.raises(ValueError), stage("decode"):
+            raise ValueError("a damaged image takes its time, too")
+    spent = times.seconds()
     assert 0.02 <= spent["disk"] < 2 and spent["decode"] > 0 and spent["copy"] == 0
+
+
+def test_only_this_thread_and_only_inside():
+    outer, inner = StageTimes(), StageTimes()
+
+    def elsewhere():
+        with stage("copy"):
+            pass
+
+    with outer.charged():
+        with inner.charged(), stage("disk"):
+            pass
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        with stage("decode"):
+            pass
+    elsewhere()
+    assert inner.seconds()["disk"] > 0 and inner.seconds()["decode"] == inner.seconds()["copy"] == 0
+    assert outer.seconds()["decode"] > 0 and outer.seconds()["disk"] == outer.seconds()["copy"] == 0
+
+
+def slow_set(kind, seconds, started):
+    """Four images that take so long to come; the first waits until both sets have started."""
+    def decode(item):
+        if item == 0:
+            started.wait(timeout=10)
+        with stage(kind):
+            time.sleep(seconds)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    return Dataset(kind, ["a"], [0] * 4, range(4), decode, size=(4, 4))
+
+
+def test_two_loaders_at_once_each_count_their_own():
+    """As training does while validation runs ahead."""
+    started = threading.Barrier(2)
+    one, other = Loader(slow_set("disk", 0.05, started), 2), Loader(slow_set("decode", 0.1, started), 2)
+    with ThreadPoolExecutor(2) as pool:
+        assert [len(batches) for batches in pool.map(lambda loader: list(loader.epoch(0)), (one, other))] == [2, 2]
+    assert one.spent()["disk"] >= 0.2 and one.spent()["decode"] == 0
+    assert other.spent()["decode"] >= 0.4 and other.spent()["disk"] == 0
+
+
+def test_an_epoch_counts_anew_and_not_what_an_earlier_one_still_does():
+    started = threading.Barrier(1)
+    loader = Loader(slow_set("decode", 0.01, started), 1, workers=1, prefetch=1)
+    early = loader.epoch(0)
+    next(early)
+    assert loader.spent()["decode"] > 0
+    list(loader.epoch(1))
+    before = loader.spent()
+    assert before["decode"] >= 0.04
+    list(early)
+    assert loader.spent() == before
 
 
 def test_in_words():

@@ -134,6 +134,6 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, cubin)
     except OSError as error:
-        raise DeviceError(f"{path}: a compiled kernel cannot be written: {error.strerror or error}; make room or choose "
-                          "another folder with CUPY_CACHE_DIR") from error
+        raise DeviceError(f"{path}: a compiled kernel cannot be written: {error.strerror or error}; make room or "
+                          "choose another folder with CUPY_CACHE_DIR") from error
     return path

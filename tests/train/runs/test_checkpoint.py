@@ -96,7 +96,7 @@ def test_a_full_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
     try:
-        with pytest.raises(CheckpointError, match="last: cannot be written: File too large; .*the checkpoint before it is intact"):
+        with pytest.raises(CheckpointError, match="last: cannot be written: File too large; .*before it is intact"):
             write(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
