@@ -66,7 +66,7 @@ class Loader:
         return whole + (rest > 0 and not self.drop_last)
 
     def spent(self) -> dict[str, float]:
-        """What this loader's threads have spent this epoch on: seconds by kind (stage_times.py), summed over threads."""
+        """Seconds by kind (stage_times.py) that this loader has spent in this epoch, summed over its threads."""
         return self._times.seconds()
 
     def order(self, epoch: int) -> np.ndarray:

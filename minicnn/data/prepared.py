@@ -28,6 +28,7 @@ from minicnn.data.split import cut_in_three, set_val_apart
 from minicnn.data.stage_times import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
+from minicnn.files import write_json
 
 FORMAT = "minicnn prepared 1"
 PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",
@@ -51,14 +52,10 @@ def is_prepared(root: str | os.PathLike) -> bool:
 
 
 def write_summary(path: str, summary: dict) -> None:
-    """prepared.json, with a checksum of itself; whole or absent."""
+    """prepared.json, with a checksum of itself."""
     body = {"format": FORMAT, **summary}
     whole = {"crc32": zlib.crc32(json.dumps(body, sort_keys=True).encode()), **body}
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.write(json.dumps(whole, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.part", path)
+    write_json(path, whole)
 
 
 def read_summary(root: str | os.PathLike) -> dict:

@@ -11,7 +11,6 @@ training images along the principal components of "the set of RGB pixel values t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
+from minicnn.files import cannot_write, write_safetensors
 
 FORMAT = "minicnn statistics 1"
 
@@ -90,23 +90,13 @@ def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tup
 
 
 def _save(path, dataset: Dataset, statistics: Statistics) -> None:
-    """Written beside and renamed, so that the file is whole or absent."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    tensors = {"mean": statistics.mean, "eigenvalues": statistics.eigenvalues.copy(),
-               "eigenvectors": np.ascontiguousarray(statistics.eigenvectors)}
+    tensors = {name: getattr(statistics, name) for name in ("mean", "eigenvalues", "eigenvectors")}
     notes = {"format": FORMAT, "fingerprint": dataset.fingerprint, "count": str(statistics.count),
              "left_out": json.dumps(dataset.left_out)}
-    beside = f"{os.fspath(path)}.{os.getpid()}.part"                     # two runs may begin at once
     try:
-        save_file(tensors, beside, metadata=notes)
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise DataError(f"{path}: the statistics cannot be written: {getattr(error, 'strerror', None) or error}; make "
-                        "room, or choose another folder with XDG_CACHE_HOME") from error
+        write_safetensors(path, tensors, notes)
+    except OSError as error:
+        raise cannot_write(path, error, DataError, " with XDG_CACHE_HOME") from error
 
 
 def _load(path, dataset: Dataset) -> Statistics | None:

@@ -104,3 +104,8 @@ def test_progress_bar(tmp_path, capsys):
     tree(tmp_path, {"a": 8, "b": 8})
     measure(open_data(tmp_path, size=16).train)
     assert "mean image of" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(DataError, match="s.safetensors: cannot be written: No such file.*another folder with XDG_CACHE"):
+        measure(in_memory(3), tmp_path / "gone" / "s.safetensors", progress=False)

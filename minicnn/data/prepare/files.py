@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from minicnn.errors import DataError
+from minicnn.files import atomic
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -102,11 +103,10 @@ def members(tar: File, scratch: str) -> Iterator[File]:
     kept = os.path.join(scratch, f"{stem(tar.where)}-{there.st_size}-{there.st_mtime_ns}-{tar.offset}.json")
     if not os.path.exists(kept):
         os.makedirs(scratch, exist_ok=True)
-        with open(f"{kept}.part", "w", encoding="ascii") as file:
+        with atomic(kept, "w") as file:
             for member in _members(tar):
                 file.write(json.dumps([member.name, member.offset, member.size, member.modified]) + "\n")
-        os.replace(f"{kept}.part", kept)
-    with open(kept, encoding="ascii") as file:
+    with open(kept, encoding="utf-8") as file:
         for line in file:
             name, offset, size, modified = json.loads(line)
             yield File(name, tar.where, offset, size, modified)
@@ -184,10 +184,9 @@ def _uncompressed(tar: File, scratch: str) -> File:
     if not os.path.exists(path):
         os.makedirs(scratch, exist_ok=True)
         try:
-            with opener(tar.where) as packed, open(f"{path}.part", "wb") as copy:
+            with opener(tar.where) as packed, atomic(path) as copy:
                 shutil.copyfileobj(packed, copy, BUFFER)
         except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
             raise DataError(f"{tar.where} cannot be unpacked ({error}); it is damaged or was cut short: fetch it "
                             "again") from error
-        os.replace(f"{path}.part", path)
     return plain_file(path)

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from minicnn.data.images import Picture
+from minicnn.files import atomic
 
 LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"), ("unused", "empty")
 FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats
@@ -45,10 +45,9 @@ def damage(reason: str, data: bytes) -> str:
 
 def write_report(path: str, rows: Iterable[Row]) -> None:
     """One line a file: kind, file, in words; separated by tabs."""
-    with open(f"{path}.part", "w", encoding="utf-8", errors="surrogateescape") as file:
+    with atomic(path, "w", errors="surrogateescape") as file:
         file.write("kind\tfile\twhat\n")
         file.writelines("\t".join(" ".join(text.split("\t")) for text in row) + "\n" for row in rows)
-    os.replace(f"{path}.part", path)
 
 
 def in_words(rows: Iterable[Row]) -> str:

@@ -17,7 +17,7 @@ from minicnn.cores import available_cores
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prepare.layout import Source, open_source
 from minicnn.data.prepare.report import LEFT_OUT, Row, in_words, write_report
-from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards, write_tensors
+from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards
 from minicnn.data.prepared import (
     ENDINGS,
     LOCK,
@@ -32,6 +32,7 @@ from minicnn.data.prepared import (
 )
 from minicnn.data.statistics import statistics_of
 from minicnn.errors import ConfigError, DataError
+from minicnn.files import write_json, write_safetensors
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
 UNPACKED = "unpacked"          # in the unfinished folder: compressed tars
@@ -214,8 +215,8 @@ def _complete(out: str, found: Source, shards: dict[str, list[Shard]], settings:
             "mean": known.mean, "eigenvalues": known.eigenvalues, "eigenvectors": known.eigenvectors,
             "count": np.array([known.count])})
     if found.words:
-        with open(os.path.join(out, WORDS), "w", encoding="utf-8") as file:
-            json.dump({name: found.words[name] for name in found.classes if name in found.words}, file, indent=1)
+        write_json(os.path.join(out, WORDS),
+                   {name: found.words[name] for name in found.classes if name in found.words})
     _remove_strays(out, parts)
     write_summary(os.path.join(out, PREPARED), summary)
     return summary, rows
@@ -245,7 +246,7 @@ def _check_usable(out: str, found: Source, rows: list[Row], indices: dict[str, d
 
 def _write_checked(path: str, tensors: dict[str, np.ndarray]) -> int:
     """The file's checksum."""
-    write_tensors(path, tensors)
+    write_safetensors(path, tensors, {})
     with open(path, "rb") as file:
         return zlib.crc32(file.read())
 

@@ -30,6 +30,7 @@ from minicnn.data.prefetch import prefetched
 from minicnn.data.prepare.layout import Photo
 from minicnn.data.prepare.report import damage, oddities
 from minicnn.data.prepared import UNFINISHED, shard_name
+from minicnn.files import NewFile, write_safetensors
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one
@@ -70,13 +71,13 @@ class Shard:
         self.part, self.number, self.photos, self.settings = part, number, photos, settings
         name = shard_name(part, number, settings.encoding)
         self.name, self.path = name, os.path.join(out, name)
-        self._beside = os.path.join(out, UNFINISHED, f"{name}.part")
-        self._record = os.path.join(out, UNFINISHED, f"{name}.record")
+        self._unfinished = os.path.join(out, UNFINISHED)
+        self._record = os.path.join(self._unfinished, f"{name}.record")
         self._crc32, self._ends = np.zeros(len(photos), np.uint32), np.zeros(len(photos), np.int64)
         self._left_out: dict[int, str] = {}
         self._odd: list[tuple[str, int, str]] = []
         self._measured, self._sums = measured, None
-        self._lock, self._file = threading.Lock(), None
+        self._lock, self._new = threading.Lock(), None
         self._nothing = zlib.crc32(bytes(settings.image_bytes) if settings.encoding == "rgb" else b"")
 
     # ---- is it there
@@ -106,12 +107,13 @@ class Shard:
 
     # ---- making it
     def begin(self) -> None:
-        self._file = open(self._beside, "wb", buffering=0)
+        self._new = NewFile(self.path, folder=self._unfinished, buffering=0)
         self._sums = PixelStats((self.settings.size, self.settings.size, 3)) if self._measured else None
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+    def discard(self) -> None:
+        """What is not finished by now never will be."""
+        if self._new is not None:
+            self._new.discard()
 
     def work(self, first: int, last: int) -> list[bytes]:
         """Rows first to last, decoded: written where they belong (rgb), or as JPEGs for `take`. In any thread."""
@@ -130,7 +132,7 @@ class Shard:
                     self._odd.append((damage(error.reason, data), row, error.reason))
             else:
                 if rgb:
-                    _write_at(self._file, memoryview(picture.pixels).cast("B"), row * self.settings.image_bytes)
+                    self._write_at(memoryview(picture.pixels).cast("B"), row * self.settings.image_bytes)
                     self._crc32[row] = zlib.crc32(picture.pixels)
                 else:
                     jpeg = _encode(picture.pixels)
@@ -153,23 +155,31 @@ class Shard:
             end += len(jpeg)
             self._ends[row] = end
         if jpegs:
-            _write_at(self._file, memoryview(b"".join(jpegs)), int(self._ends[first - 1]) if first else 0)
+            self._write_at(memoryview(b"".join(jpegs)), int(self._ends[first - 1]) if first else 0)
 
     def finish(self) -> None:
-        """To disk, to its name, and recorded."""
+        """To the disk, renamed, and recorded."""
         rgb = self.settings.encoding == "rgb"
         size = len(self.photos) * self.settings.image_bytes if rgb else int(self._ends[-1])
-        self._file.truncate(size)                      # unreadable images at the end were not written
-        os.fsync(self._file.fileno())
-        self.close()
-        os.replace(self._beside, self.path)
+        self._new.file.truncate(size)                  # unreadable images at the end were not written
+        self._new.commit()
         sums = self._sums
         notes = {"fingerprint": self.fingerprint(), "bytes": size, "odd": sorted(self._odd, key=lambda row: row[1]),
                  "left_out": dict(sorted(self._left_out.items())), "count": sums.count if sums else 0}
-        write_tensors(self._record, {
+        write_safetensors(self._record, {
             "crc32": self._crc32, "ends": self._ends, "total": sums.total if sums else np.zeros((0, 0, 3), np.uint32),
-            "products": sums.products if sums else np.zeros(6, np.int64)}, json.dumps(notes))
+            "products": sums.products if sums else np.zeros(6, np.int64)}, {"minicnn": json.dumps(notes)})
         self._sums = None
+
+    def _write_at(self, data: memoryview, offset: int) -> None:
+        """All of it: a write may take less, as the last one before a disk is full does."""
+        while len(data):
+            try:
+                written = os.pwrite(self._new.file.fileno(), data, offset)
+            except OSError as error:
+                error.filename = self.path
+                raise
+            data, offset = data[written:], offset + written
 
 
 def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) -> None:
@@ -196,31 +206,7 @@ def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) 
         results.close()
         to_disk.shutdown(wait=True, cancel_futures=True)
         for shard in shards:
-            shard.close()
-
-
-def write_tensors(path: str, tensors: dict[str, np.ndarray], notes: str | None = None) -> None:
-    """A safetensors file, on disk before it has its name. One note only: several would come in any order."""
-    from safetensors.numpy import save
-
-    data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()},
-                None if notes is None else {"minicnn": notes})
-    with open(f"{path}.part", "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.part", path)
-
-
-def _write_at(file, data: memoryview, offset: int) -> None:
-    """All of it: a write may take less, as the last one before a disk is full does."""
-    while len(data):
-        try:
-            written = os.pwrite(file.fileno(), data, offset)
-        except OSError as error:
-            error.filename = file.name
-            raise
-        data, offset = data[written:], offset + written
+            shard.discard()
 
 
 def _encode(pixels: np.ndarray) -> bytes:
