@@ -1,12 +1,12 @@
 """A labelled set of images, all of one size, read one at a time.
 
-A Dataset is a list of items (relative paths, or plain numbers for procedural images), a label for each, and a function
-that turns an item into uint8 (A, B, 3). What can be used is fixed before the first step: `scan` reads every image once
-and `leave_out` removes the unreadable, so that batches never depend on when an error was noticed. An image keeps its
-number (`ids`) whatever is left out or split off around it: crops, flips and dropout masks are drawn by that number.
+A Dataset is a list of items (relative paths, or indices of procedural images), a label for each, and a function that
+turns an item into uint8 (A, B, 3). The usable images are fixed before the first step: `scan` reads every image once and
+`leave_out` removes the unreadable, so that batches never depend on when an error was noticed. An image keeps its id
+(`ids`) whatever is left out or split off around it: crops, flips and dropout masks are drawn by that id.
 
-Decoded images may be kept in memory (`keep_decoded`): an array of fixed slots for the first images of the set, so that
-which ones are kept does not depend on threads either.
+Decoded images may be kept in memory (`keep_decoded`): an array with a fixed place for each of the first images of the
+set, so that which ones are kept does not depend on threads either.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Dataset:
     labels   class index of each item, (len(items),)
     decode   item -> uint8 (A, B, 3); raises ImageError
     size     (A, B)
-    ids      the images' numbers for random draws, unique over all splits of a set; default 0, 1, 2 ...
+    ids      the images' ids for random draws, unique over all splits of a set; default 0, 1, 2 ...
     caption  item -> the text that names it in messages and pictures
     """
 
     statistics = None          # of the images, where they are known without a pass over the set: see measure
-    checked = False            # whether what cannot be read has been left out already: see scan
-    root = None                # the folder below which the items are files, where they are
-    in_memory = False          # whether images are memory already and are not to be kept a second time
+    checked = False            # whether unreadable images have been left out already: see scan
+    root = None                # the folder that the items are paths in, if they are paths
+    in_memory = False          # whether images are in memory already, so that the cache would be a second copy
 
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
                  size: tuple[int, int], ids=None, caption: Callable = str):
@@ -95,14 +95,14 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names this listing (items, labels, classes, image size), whatever was left out of it."""
+        """A hash of this listing (items, labels, classes, image size), whatever was left out of it."""
         digest = hashlib.sha256(repr((self.name, self.classes, self.image_shape)).encode())
         digest.update(self._labels.tobytes())
         digest.update("\n".join(map(self.caption, self._items)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def state(self) -> str:
-        """As the fingerprint, and of the files' sizes and times of change as well: what was measured of them holds."""
+        """A hash of the listing and of the files' sizes and modification times: statistics are valid while it lasts."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for item in self._items if self.root is not None else ():
             try:
@@ -113,7 +113,7 @@ class Dataset:
         return digest.hexdigest()
 
     def path(self, i: int) -> str:
-        """Where image i comes from, for captions and messages."""
+        """The source of image i, for captions and messages."""
         return self.caption(self._items[self._usable[i]])
 
     def read(self, i: int) -> np.ndarray:
@@ -165,7 +165,7 @@ class Dataset:
         return chosen
 
     def report_skipped(self, most: int = 5) -> str:
-        """One line that counts and names what was left out, or "" when nothing was."""
+        """One line with the number and the first names of the images left out, or "" when there are none."""
         if not self._left_out:
             return ""
         named = ", ".join(f"{path} ({reason})" for path, reason in self.skipped[:most])
@@ -175,7 +175,7 @@ class Dataset:
 
 @dataclass
 class Splits:
-    """A set cut in three. `test` is None where there is none: a result on `val` should then be called that."""
+    """A set split in three. `test` is None where there is none; results are then validation results."""
 
     train: Dataset
     val: Dataset

@@ -3,10 +3,10 @@
 Electroluminescence photographs of 44 modules, 300x300 and grey, each labelled by experts with the probability 0, 1/3,
 2/3 or 1 of a defect (C. Buerhop-Lutz et al., "A benchmark for visual identification of defective solar cells in
 electroluminescence imagery", 2018; S. Deitsch et al., "Automatic classification of defective photovoltaic module cells
-in electroluminescence images", 2019). The task here: p >= 0.5, where "sound" for all would be right in 68.7 %.
+in electroluminescence images", 2019). The task here: p >= 0.5. Always answering "sound" has an accuracy of 68.7 %.
 
-The images come in the package `elpv-dataset`, licensed CC BY-NC-SA 4.0; it is looked up, not imported. The split, 1,670
-to train, 298 for validation and 656 to test, is fixed: it never depends on the seed of training. Each part holds the
+The images come in the package `elpv-dataset`, licensed CC BY-NC-SA 4.0; it is located, not imported. The split, 1,670
+for training, 298 for validation and 656 for test, is fixed: it never depends on the training seed. Each part holds the
 probabilities and the two kinds of cell (mono- and polycrystalline) in the same proportions.
 """
 

@@ -1,9 +1,9 @@
 """Class-folder trees: every folder is a class, every image below it belongs to that class.
 
     DIR/train/<class>/...  DIR/val/<class>/...  [DIR/test/<class>/...]    as ImageNet is usually laid out
-    DIR/<class>/...                                                       no split: cut 80 / 10 / 10 by class
+    DIR/<class>/...                                                       no split: split 80 / 10 / 10 by class
 
-With train/ and test/ but no val/, a tenth of train/ is set apart for validation. Class indices follow the sorted folder
+With train/ and test/ but no val/, a tenth of train/ is held out for validation. Class indices follow the sorted folder
 names (ImageNet's wnids); files are listed by name, hidden ones left out, and links to folders followed.
 """
 
@@ -14,7 +14,7 @@ from functools import partial
 
 from minicnn.data.dataset import Dataset, Splits
 from minicnn.data.images import is_image_file, load_under
-from minicnn.data.split import cut_in_three, set_val_apart
+from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.errors import DataError
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -41,9 +41,9 @@ def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256) -> Spli
 
 
 def _split_flat(root: str, name: str, listing: Listing, seed: int, size: int) -> Splits:
-    """A tree without a split, cut into train, val and test."""
+    """A tree without a split, split into train, val and test."""
     whole = _dataset(root, name, listing, size)
-    train, val, test, how = cut_in_three(whole, seed)
+    train, val, test, how = split_in_three(whole, seed)
     return Splits(train, val, test, name, _describe(root, listing, how), "the folder's own")
 
 
@@ -63,7 +63,7 @@ def _open_parts(root: str, name: str, parts: dict[str, str | None], seed: int, s
         sets[part] = _dataset(root, f"{name}/{part}", other, size, first_id)
         first_id += len(sets[part])
     if sets["val"] is None:
-        train, sets["val"], how = set_val_apart(train, name, seed)
+        train, sets["val"], how = hold_out_val(train, name, seed)
         notes.append(how)
     counts = ", ".join(f"{len(part)} {kind}" for kind, part in (("train", train), *sets.items()) if part is not None)
     return Splits(train, sets["val"], sets["test"], name, _describe(root, listing, "; ".join([counts, *notes])),

@@ -1,14 +1,14 @@
-"""From a file's bytes to uint8 (size, size, 3): the paper's only preprocessing (section 2) but for the mean.
+"""From a file's bytes to uint8 (size, size, 3): the paper's preprocessing (section 2), except for the mean.
 
 "We first rescaled the image such that the shorter side was of length 256, and then cropped out the central 256x256
-patch." Here both are one resampling of the central square, with Pillow's antialiased bicubic filter, which still looks
-at the pixels beyond the square's edge. Very large JPEGs are first decoded at 1/2, 1/4 or 1/8, while that leaves twice
-the pixels needed or more.
+patch." Here both are one resampling of the central square, with Pillow's antialiased bicubic filter, which also reads
+the pixels beyond the square's edge. Very large JPEGs are first decoded at 1/2, 1/4 or 1/8, as long as that leaves at
+least twice the pixels needed.
 
-The content decides what a file is, not its name (ImageNet has a PNG called .JPEG). JPEGs go through simplejpeg where it
-is installed, with the same bits as Pillow's; what it does not take (CMYK, damaged files, turned photographs) goes to
-Pillow. Grey becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, 16 bits become 8, and a
-photograph is turned as its EXIF note says.
+The format is detected from the content, not from the name (ImageNet has a PNG called .JPEG). JPEGs are decoded by
+simplejpeg where it is installed, with the same bits as by Pillow, which decodes all else (CMYK, damaged files, rotated
+photographs). Grey becomes three equal channels, palettes and CMYK become RGB, alpha is dropped, 16 bits become 8, and a
+photograph is rotated as its EXIF orientation says.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
 except ImportError:                                # the extra `jpeg`
     simplejpeg = None
 
-Image.init()                                       # now: two threads that both meet a rare format would race for it
+Image.init()                                       # now: two threads that first see a rare format would race for it
 
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .gif .tif .tiff .ppm .pgm .pnm .avif .jp2".split())
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -36,7 +36,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 def is_image_file(path: str) -> bool:
-    """Whether a file claims to be an image: by its extension, or by its first bytes where it has none of the usual."""
+    """Whether a file is an image by its extension, or, where that is not a known one, by its first bytes."""
     if os.path.splitext(path)[1].lower() in EXTENSIONS:
         return True
     try:
@@ -81,7 +81,7 @@ class Picture(NamedTuple):
 
 
 def examine(data: bytes, size: int = 256, where: str = "in memory") -> Picture:
-    """decode, with what there is to say about the file."""
+    """As decode, with the file's format and mode."""
     if not data:
         raise ImageError(where, "the file is empty")
     try:
@@ -103,7 +103,7 @@ def _reduction(width: int, height: int, size: int) -> int:
 
 
 def _open_jpeg(data: bytes, size: int) -> Image.Image | None:
-    """A plain JPEG through simplejpeg; None for all else, which is then Pillow's."""
+    """A plain JPEG, decoded by simplejpeg; None for all else, which Pillow decodes."""
     if not data.startswith(SIGNATURES[0]) or b"Exif\0\0" in data[:65536]:
         return None
     try:
@@ -113,13 +113,13 @@ def _open_jpeg(data: bytes, size: int) -> Image.Image | None:
         k = _reduction(width, height, size)
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if colours == "Gray" else "RGB",
                                         min_width=-(-width // k), min_height=-(-height // k))
-    except ValueError:                             # damaged, or unusual: Pillow has the last word
+    except ValueError:                             # damaged or unusual: Pillow tries next
         return None
     return Image.fromarray(pixels[:, :, 0] if colours == "Gray" else pixels)
 
 
 def _open(data: bytes, size: int) -> tuple[Image.Image, str, str]:
-    """Any image through Pillow, as mode L or RGB; and its format, and the mode it is stored in."""
+    """Any image, decoded by Pillow, in mode L or RGB; and its format, and the mode it is stored in."""
     image = Image.open(io.BytesIO(data), formats=("JPEG",) if data.startswith(SIGNATURES[0]) else None)
     form, mode = image.format, image.mode
     k = _reduction(*image.size, size)
@@ -145,10 +145,10 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the camera was held, 1 to 8 as in EXIF; 1 is upright."""
+    """The orientation in its EXIF data, 1 to 8; 1 is upright."""
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:                              # a damaged note is no reason to lose the picture
+    except Exception:                              # damaged EXIF data are no reason to lose the image
         return 1
     return value if value in range(1, 9) else 1
 

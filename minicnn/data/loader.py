@@ -26,7 +26,7 @@ class Batch:
     images: np.ndarray         # uint8 (n, A, B, 3), 0..255
     labels: np.ndarray         # int32 (n,)
     sample_ids: np.ndarray     # uint32 (n,)
-    indices: np.ndarray        # int (n,), the images' places in the dataset
+    indices: np.ndarray        # int (n,), the images' indices in the dataset
 
 
 class Loader:
@@ -37,7 +37,7 @@ class Loader:
     prefetch     batches made ahead of the consumer
     workers      decoding threads; default one less than there are processors, 1 to 8
     cache_bytes  memory for decoded images; None leaves the dataset's as it is
-    own          which images of a batch to give, where ranks share it; None: all
+    own          which images of a batch are this rank's, where ranks share it; None: all
     """
 
     def __init__(self, dataset: Dataset, batch: int, *, seed: int = 0, shuffle: bool = False, drop_last: bool = False,

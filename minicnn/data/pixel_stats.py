@@ -1,6 +1,6 @@
 """Sums over the pixels of many images, from which their mean image and the covariance of their colours follow.
 
-Whole numbers, so they are exact, and the same in whatever order images come and however many threads add them up.
+Integers, so they are exact, and do not depend on the order of the images or on the number of threads.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class PixelStats:
     """The sums over `count` images of shape (A, B, 3)."""
 
     def __init__(self, shape: tuple[int, int, int]):
-        self.total = np.zeros(shape, np.uint32)          # room for 16.8 million images
+        self.total = np.zeros(shape, np.uint32)          # overflows beyond 16.8 million images
         self.products = np.zeros(6, np.int64)            # of RR, GG, BB, RG, RB, GB
         self.count = 0
 
     def add(self, image: np.ndarray) -> None:
-        """One image, uint8 (A, B, 3). Python's lock is released meanwhile."""
+        """Add one image, uint8 (A, B, 3). Releases the GIL."""
         _add(np.ascontiguousarray(image).reshape(-1), self.total.reshape(-1), self.products)
         self.count += 1
 
     def merge(self, total: np.ndarray, products: np.ndarray, count: int) -> None:
-        """The sums over other images, added to these."""
+        """Add the sums over other images."""
         self.total += total
         self.products += products
         self.count += int(count)

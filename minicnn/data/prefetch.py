@@ -1,7 +1,7 @@
 """Results computed ahead by threads, in order, at most `depth` of them at a time.
 
-Threads and not processes: decoders release Python's lock. No thread ever waits for the consumer: each finishes its task
-and the next is handed out when a result is taken, so a consumer that walks away, or Ctrl-C, leaves nothing blocked.
+Threads and not processes: decoders release the GIL. No thread ever waits for the consumer: each finishes its task, and
+the next is submitted when a result is taken, so a consumer that stops early, or Ctrl-C, leaves no thread blocked.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@
     words.json                for ImageNet: what each wnid means, where the source says it
     report.tsv                every file that is damaged, odd or not used
 
-Images stand in the order of class and name. One that cannot be read keeps its row (zeros) and is left out, so that the
-others keep their numbers: training on a prepared set draws the same crops as on the set it was made from.
+Images are sorted by class and name. One that cannot be read keeps its row (zeros) and is left out, so that the others
+keep their ids: training on a prepared set draws the same crops as on the set it was made from.
 
-Shards are memory-mapped: what they take is the system's cache, which gives way, and not memory of the process. Their
-sizes are compared when a set is opened, and each image with its checksum when it is first read.
+Shards are memory-mapped: they occupy the system's page cache, which is freed when memory is needed, and not memory of
+the process. The sizes of the shards are checked when a set is opened, and each image's checksum when it is first read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from minicnn.data.dataset import Dataset, ImageError, Splits
 from minicnn.data.images import decode
-from minicnn.data.split import cut_in_three, set_val_apart
+from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.data.stage_times import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
@@ -33,7 +33,7 @@ from minicnn.files import write_json
 FORMAT = "minicnn prepared 1"
 PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",
                                                    "words.json", "unfinished")
-LOCK = "lock"                  # in the folder of what is unfinished
+LOCK = "lock"                  # in the folder UNFINISHED
 ENDINGS = {"rgb": ".rgb", "jpeg": ".jpegs"}
 AGAIN = "prepare the set again, or restore the file"
 
@@ -62,8 +62,8 @@ def read_summary(root: str | os.PathLike) -> dict:
     """prepared.json. DataError when it is missing or not what was written."""
     path = os.path.join(root, PREPARED)
     if not os.path.exists(path):
-        raise DataError(f"{os.fspath(root)} is not fully prepared; run the same `minicnn prepare` again, which goes on "
-                        "where it was stopped")
+        raise DataError(f"{os.fspath(root)} is not fully prepared; run the same `minicnn prepare` again, which "
+                        "continues where it was stopped")
     try:
         with open(path, encoding="utf-8") as file:
             summary = json.load(file)
@@ -104,7 +104,7 @@ class Shards:
         return f"{self.part}/{self.classes[self.labels[row]]}/{name}"
 
     def read(self, row: int) -> np.ndarray:
-        """Image of a row, uint8 (size, size, 3). ImageError when its bytes are not those that were written."""
+        """Image of a row, uint8 (size, size, 3). ImageError when its checksum is wrong."""
         shard, inside = divmod(int(row), self.per_shard)
         memory = self._map(shard)
         if self.encoding == "rgb":
@@ -146,7 +146,7 @@ class Shards:
 
 
 def open_prepared(root: str | os.PathLike, seed: int = 0, size: int | None = None) -> Splits:
-    """The parts of a prepared set; one without parts, or without val, is cut as the folder would have been."""
+    """The parts of a prepared set; one without parts, or without val, is split as the folder would have been."""
     root = os.fspath(root)
     summary = read_summary(root)
     if size not in (None, summary["size"]):
@@ -161,15 +161,15 @@ def open_prepared(root: str | os.PathLike, seed: int = 0, size: int | None = Non
     counts = ", ".join(f"{len(found)} {part}" for part, found in sets.items())
     how = f"prepared at {summary['size']} x {summary['size']}, {counts}"
     if "all" in sets:
-        train, val, test, cut = cut_in_three(sets["all"], seed)
+        train, val, test, cut = split_in_three(sets["all"], seed)
         how += f"; {cut}"
     else:
         train, val, test = (sets.get(part) for part in ("train", "val", "test"))
         arrays = _read_whole(os.path.join(root, STATISTICS), summary["statistics_crc32"])
         train.statistics = Statistics(arrays["mean"], arrays["eigenvalues"], arrays["eigenvectors"],
                                       int(arrays["count"][0]))
-        if val is None:                                        # what is left of train is measured anew
-            train, val, cut = set_val_apart(train, name, seed)
+        if val is None:                                        # the statistics of the rest of train are others
+            train, val, cut = hold_out_val(train, name, seed)
             how += f"; {cut}"
     return Splits(train, val, test, name, f"images of {len(summary['classes'])} classes in {root}: {how}",
                   "the folder's own")
@@ -197,5 +197,5 @@ def _read_whole(path: str, expected: int) -> dict[str, np.ndarray]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; the set is incomplete: {AGAIN}") from error
     if zlib.crc32(data) != expected:
-        raise DataError(f"{path} is not as it was written (checksum): cut short or changed; {AGAIN}")
+        raise DataError(f"{path} has another checksum than when it was written: cut short or changed; {AGAIN}")
     return load(data)

@@ -1,9 +1,9 @@
 """Images that need no files: four kinds of pattern, drawn from (seed, number).
 
-stripes, checks, rings and dots, each at a random angle, spacing, place and pair of colours, under uneven light and
-noise. Each kind leans towards a colour of its own: colour alone tells two thirds of them, which a net learns in its
-first hundred steps, and the pattern tells the rest. No kind turns into another by flips or quarter turns. They are
-there so that everything runs without a download, and for tests; they are no benchmark.
+stripes, checks, rings and dots, each at a random angle, spacing, position and pair of colours, with uneven light and
+noise. Each class has a preferred colour: colour alone classifies two thirds of the images, which a net learns in its
+first hundred steps; the rest takes the pattern. Flips and quarter turns turn no class into another. These images let
+everything run without a download, and serve the tests; they are no benchmark.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One pass over a set before training: every image is decoded once, and those that cannot be are left out.
+"""One pass over a set before training: every image is decoded once, and the unreadable ones are left out.
 
 After it the usable images, and so every batch of every epoch, are fixed; nothing is skipped later. The pass also fills
-the set's memory of decoded images, so it costs little more than the first epoch would have.
+the set's cache of decoded images, so the first epoch need not decode them again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
     """Reads every image, leaves out the unreadable, and returns dataset.skipped.
 
     visit(image) is called with every readable image, in order and in this thread. DataError when no image, or none of
-    some class, can be read. A set whose images were all read when it was prepared is not read again for nothing.
+    some class, can be read. A prepared set, whose images have all been read already, is only read for `visit`.
     """
     if dataset.checked and visit is None:
         return dataset.skipped

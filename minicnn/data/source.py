@@ -1,4 +1,4 @@
-"""The one door to image sets: open_data("elpv"), open_data("synthetic") or open_data("some/folder")."""
+"""Opens data sets: open_data("elpv"), open_data("synthetic") or open_data("some/folder")."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SIZE = 256
 
 def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None, cache_bytes: int = CACHE_BYTES,
               counts: tuple[int, int, int] = COUNTS) -> Splits:
-    """A set cut into train, val and test. Files are listed, none is decoded: see scan and measure for that.
+    """A data set, split into train, val and test. Files are listed, none is decoded: see scan and measure for that.
 
     spec         "elpv" (the packaged photographs of solar cells), "synthetic" (procedural), or a folder: of images, or
                  one that `minicnn prepare` has written; a folder of one of these names is reached as ./elpv
-    seed         of the procedural images, and of the cut of a folder that comes without one. This is not the seed of
-                 training: keep it while that varies, and the runs are tested on the same images
+    seed         of the procedural images, and of the split of a folder that comes without one. This is not the training
+                 seed: runs that differ only in that are tested on the same images
     size         images become size x size; default 256, or what a prepared set was prepared at
     cache_bytes  memory for decoded images, at most
-    counts       procedural images to train, validate and test
+    counts       procedural images for train, val and test
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
     """
     if spec == "elpv":

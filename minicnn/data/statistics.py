@@ -1,4 +1,4 @@
-"""What the training set looks like on average: its mean image, and how its colours vary.
+"""Statistics of the training set: its mean image, and the principal components of its colours.
 
 The paper subtracts "the mean activity over the training set from each pixel" (section 2) and shifts the colours of
 training images along the principal components of "the set of RGB pixel values throughout the training set" (section
@@ -47,7 +47,8 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
     """The statistics of a training set, and the unreadable images left out of it.
 
     path: a safetensors file to keep them in. Where it already holds this set's, they are read from it, with the list of
-    what was left out, and no image is decoded. A prepared set knows its own. DataError when no image can be read.
+    the images left out, and no image is decoded. A prepared set comes with its statistics. DataError when no image can
+    be read.
     """
     if dataset.statistics is not None:
         return dataset.statistics
@@ -58,7 +59,7 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
     sums = PixelStats(dataset.image_shape)
     scan(dataset, visit=sums.add, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
     if sums.count == 0:
-        raise DataError(f"{dataset.name}: no images to take the mean of")
+        raise DataError(f"{dataset.name}: no images to compute the mean image of")
     statistics = statistics_of(sums)
     if path is not None:
         _save(path, dataset, statistics)
@@ -66,7 +67,7 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
 
 
 def kept_statistics(dataset: Dataset) -> Path:
-    """Where this user's statistics of these very files are kept from run to run; see Dataset.state."""
+    """The file in the user's cache for the statistics of these files, as they are now; see Dataset.state."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "minicnn" / f"statistics-{dataset.state()[:24]}.safetensors"
 
@@ -79,8 +80,8 @@ def statistics_of(sums: PixelStats) -> Statistics:
 def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (3,), descending, and eigenvectors (3, 3), columns, of the covariance of RGB in 0..1.
 
-    rgb (3,) and outer (3, 3) are the sums of x and of x x^T over all pixels x in 0..255. Each eigenvector points to
-    where the sum of its components is positive.
+    rgb (3,) and outer (3, 3) are the sums of x and of x x^T over all pixels x in 0..255. Each eigenvector has the
+    sign that makes the sum of its components positive.
     """
     mean = rgb / pixels
     covariance = (outer / pixels - np.outer(mean, mean)) / 255.0**2

@@ -20,7 +20,7 @@ def test_lengths_must_agree():
         Dataset("short", ["a"], [0, 0], ["x"], None, size=(1, 1))
 
 
-def test_decode_of_another_size_is_told():
+def test_images_of_another_size_are_refused():
     album = Dataset("odd", ["a"], [0], ["x"], lambda item: np.zeros((3, 3, 3), np.uint8), size=(4, 4))
     with pytest.raises(ImageError, match=r"\(3, 3, 3\), expected uint8 \(4, 4, 3\)"):
         album.read(0)
@@ -33,13 +33,13 @@ def test_scan_leaves_out_counts_and_names():
     skipped = scan(album, progress=False)
     assert skipped == album.skipped == [("2", "torn"), ("7", "torn")]
     assert len(album) == 8
-    np.testing.assert_array_equal(album.ids, [0, 1, 3, 4, 5, 6, 8, 9])        # the others keep their numbers
+    np.testing.assert_array_equal(album.ids, [0, 1, 3, 4, 5, 6, 8, 9])        # the others keep their ids
     np.testing.assert_array_equal(album.labels, album.ids % 3)
     assert [album.read(i)[0, 0, 0] for i in range(8)] == album.ids.tolist()
     assert album.path(2) == "3"
     assert "skipped 2 of 10" in album.report_skipped() and "2 (torn)" in album.report_skipped()
     assert album.fingerprint == fingerprint
-    assert scan(album, progress=False) == skipped                             # a second look finds nothing new
+    assert scan(album, progress=False) == skipped                             # a second scan finds nothing new
 
 
 def test_report_names_the_first_few():
@@ -114,7 +114,7 @@ def test_select_keeps_ids():
     assert part.read(0)[0, 0, 0] == 7
 
 
-def test_fingerprint_tells_sets_apart():
+def test_fingerprints_of_different_sets_differ():
     prints = {in_memory(5).fingerprint, in_memory(6).fingerprint, in_memory(5, size=7).fingerprint,
               in_memory(5, classes=2).fingerprint}
     assert len(prints) == 4 and in_memory(5).fingerprint in prints

@@ -31,7 +31,7 @@ def test_test_folder_and_other_names(tmp_path):
     assert len(set(ids.tolist())) == 12
 
 
-def test_without_val_a_tenth_of_train_is_set_apart(tmp_path):
+def test_without_val_a_tenth_of_train_is_held_out(tmp_path):
     tree(tmp_path / "train", {"a": 20, "b": 10})
     tree(tmp_path / "test", {"a": 2, "b": 2})
     splits = open_data(tmp_path, size=16)
@@ -40,7 +40,7 @@ def test_without_val_a_tenth_of_train_is_set_apart(tmp_path):
     assert "no val/" in splits.description
 
 
-def test_unlabelled_test_folder_is_said(tmp_path):
+def test_unlabelled_test_folder_is_reported(tmp_path):
     tree(tmp_path / "train", {"a": 2, "b": 2})
     tree(tmp_path / "val", {"a": 2, "b": 2})
     tree(tmp_path / "test", {".": 3})
@@ -48,7 +48,7 @@ def test_unlabelled_test_folder_is_said(tmp_path):
     assert splits.test is None and "test/ has no class folders and is not used" in splits.description
 
 
-def test_flat_tree_is_cut_the_same_way_each_time(tmp_path):
+def test_flat_tree_is_split_the_same_way_each_time(tmp_path):
     tree(tmp_path, {"a": 20, "b": 30})
     splits, again, other = open_data(tmp_path, size=16), open_data(tmp_path, size=16), open_data(tmp_path, 1, size=16)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [40, 5, 5]
@@ -57,7 +57,7 @@ def test_flat_tree_is_cut_the_same_way_each_time(tmp_path):
     assert len({int(i) for part in (splits.train, splits.val, splits.test) for i in part.ids}) == 50
 
 
-def test_nested_files_other_extensions_and_clutter(tmp_path):
+def test_nested_files_other_extensions_and_other_files(tmp_path):
     tree(tmp_path, {"cat/indoor": 2, "cat": 1, "dog": 3, "_notes": 0, ".cache": 2})
     for name in (".hidden.png", "labels.txt"):
         (tmp_path / "dog" / name).write_text("not an image")

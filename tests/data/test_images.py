@@ -21,8 +21,8 @@ def photo(height=300, width=400) -> Image.Image:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
-def test_formats_are_told_by_content(format, tmp_path):
-    """All formats, under a name that lies."""
+def test_formats_are_detected_from_the_content(format, tmp_path):
+    """All formats, under the name of another."""
     (tmp_path / "photo.JPEG").write_bytes(encoded(photo(64, 64), format))
     pixels = images.load(str(tmp_path / "photo.JPEG"), 64)
     assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8 and pixels.flags.c_contiguous
@@ -62,7 +62,7 @@ def test_one_resampling_equals_resize_then_crop():
     np.testing.assert_allclose(images.decode(encoded(image, "PNG"), 150).astype(int), two_steps, atol=1)
 
 
-def test_turned_photograph_is_put_upright():
+def test_rotated_photograph_is_put_upright():
     exif = Image.Exif()
     exif[images.EXIF_ORIENTATION] = 6                      # the camera was held a quarter turn to the left
     upright = photo(64, 64)

@@ -74,7 +74,7 @@ def test_later_epochs_do_not_decode():
 
 
 def test_batches_are_made_ahead_and_not_further():
-    """With the consumer standing still, exactly the batches of the depth are decoded."""
+    """While the consumer takes no more, exactly `prefetch` further batches are decoded."""
     calls = []
     batches = Loader(in_memory(100, calls=calls), 2, prefetch=3, workers=1).epoch(0)
     next(batches)
@@ -94,7 +94,7 @@ def test_an_unreadable_image_reaches_the_consumer():
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "error"])
-def test_walking_away_leaves_no_threads(how):
+def test_stopping_early_leaves_no_threads(how):
     def slow(item):
         time.sleep(0.02 if item >= 300 else 0)                               # a quick first batch, then 6 s for each
         return np.zeros((4, 4, 3), np.uint8)
@@ -125,7 +125,7 @@ def test_images_left_out_in_the_middle_of_an_epoch_shift_no_label():
     assert batch.sample_ids[-1] == 59 and len(album) == 59
 
 
-def test_waiting_is_counted():
+def test_waiting_time_is_counted():
     def slow(item):
         time.sleep(0.1)
         return np.zeros((4, 4, 3), np.uint8)
@@ -142,7 +142,7 @@ def test_waiting_is_counted():
 def test_errors():
     with pytest.raises(DataError, match="a batch of 32 is larger than album, which has 20 images"):
         Loader(in_memory(20), 32, drop_last=True)
-    assert len(Loader(in_memory(20), 32)) == 1                               # a short batch will do to evaluate
+    assert len(Loader(in_memory(20), 32)) == 1                               # evaluation takes a short batch
     with pytest.raises(DataError, match="a batch of 0 images"):
         Loader(in_memory(20), 0)
 

@@ -1,4 +1,4 @@
-"""Reading a prepared set: what it gives, what it costs in memory, and what damage it notices."""
+"""Reading a prepared set: its images, its memory, and that damage is noticed."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.helpers.trees import tree
 
 @pytest.fixture(autouse=True, scope="module")
 def no_waiting_for_the_disk():
-    """Nobody pulls the plug here."""
+    """No power failure is tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield
@@ -117,7 +117,7 @@ def test_files_that_are_gone(copy):
         (copy / name).write_bytes(data)
     (copy / "prepared.json").unlink()
     with pytest.raises(DataError, match="copy holds no images|copy has"):
-        open_data(copy)                                                       # a folder like any other
+        open_data(copy)                                                       # an ordinary folder
 
 
 def test_a_shard_removed_or_cut_while_training(copy):

@@ -23,14 +23,14 @@ def test_parts_are_disjoint_and_proportional(sizes, first, second, seed):
             assert np.all(np.abs(found - count * np.array(sizes) / total) <= 1)
 
 
-def test_the_same_cut_every_time_and_another_for_another_seed():
+def test_the_same_split_every_time_and_another_for_another_seed():
     strata = np.arange(100) % 4
     one, again, other = (stratified_split(strata, (20,), seed)[1] for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_the_cut_of_this_version_is_the_cut_of_every_version():
+def test_the_split_is_fixed_across_versions():
     """Results on held-out images are only comparable while this holds."""
     np.testing.assert_array_equal(stratified_split([0] * 12 + [1] * 6, (3, 3))[1], [3, 5, 17])
 

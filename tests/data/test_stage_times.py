@@ -70,7 +70,7 @@ def test_two_loaders_at_once_each_count_their_own():
     assert other.spent()["decode"] >= 0.4 and other.spent()["disk"] == 0
 
 
-def test_an_epoch_counts_anew_and_not_what_an_earlier_one_still_does():
+def test_each_epoch_has_its_own_account_even_while_an_earlier_one_is_read():
     started = threading.Barrier(1)
     loader = Loader(slow_set("decode", 0.01, started), 1, workers=1, prefetch=1)
     early = loader.epoch(0)

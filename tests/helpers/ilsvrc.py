@@ -1,4 +1,4 @@
-"""A miniature of ILSVRC2012, odd files included, in every layout in which people have it.
+"""A miniature of ILSVRC2012, unusual files included, in every layout in use.
 
 Three classes with images and one without. Among the training images are, as in ILSVRC2012, a PNG that is called .JPEG,
 a CMYK and a grey JPEG; and a JPEG that was cut short, and a page that says 404. The devkit numbers its classes in an
@@ -21,7 +21,7 @@ from PIL import Image
 from tests.helpers.trees import picture
 
 WNIDS = ("n01440764", "n02105855", "n03000684")
-EMPTY = "n02500267"                                    # between the others: it shifts places, and no label
+EMPTY = "n02500267"                                    # between the others: it shifts indices, and must shift no label
 DEVKIT_IDS = {"n01440764": 3, "n02105855": 1, "n03000684": 4, EMPTY: 2}
 VAL_ORDER = (2, 0, 1, 1, 2, 0, 0)                      # class of ILSVRC2012_val_00000001 and so on
 ODD = {("n01440764", 2): "cmyk", ("n02105855", 1): "png", ("n02105855", 4): "truncated", ("n03000684", 0): "grey",
@@ -82,7 +82,7 @@ def put(root: Path, files: dict[str, bytes]) -> None:
 
 
 def backwards(files: dict) -> dict:
-    """The order in a tar is nobody's order."""
+    """In another order: that of a tar's members must not matter."""
     return dict(reversed(files.items()))
 
 
@@ -139,7 +139,7 @@ def kaggle_csv() -> bytes:
 
 
 def by_index(form: str) -> bytes:
-    """Places in the sorted list of all wnids, the empty class included."""
+    """Indices of the sorted list of all wnids, the empty class included."""
     places = {f"ILSVRC2012_val_{k:08d}.JPEG": sorted(DEVKIT_IDS).index(wnid) for k, wnid in enumerate(val_wnids(), 1)}
     if form == "json":
         return json.dumps(backwards(places)).encode()
@@ -201,7 +201,7 @@ def packed_tree_tar(root: Path, photograph: Photographs) -> Path:
 
 
 def webdataset(root: Path, photograph: Photographs, form: str = "cls") -> Path:
-    """Two shards for training, one for validation; classes by their place in the sorted list."""
+    """Two shards for training, one for validation; classes by their index in the sorted list."""
     files: dict[str, dict[str, bytes]] = {}
     for number, (name, data) in enumerate(sorted(tree(photograph).items())):
         part, wnid, base = name.split("/")

@@ -1,8 +1,8 @@
 """Files in folders and in tars, and in tars within tars, as one listing; nothing is unpacked.
 
-A File says where its bytes are: a path, and for a member of a tar the offset and length within it. ImageNet's training
-tar is a tar of 1,000 tars, whose members are read right where they lie. Only a compressed tar has no such places: it is
-written out uncompressed once, into a scratch folder.
+A File holds the location of its bytes: a path, and for a member of a tar the offset and length within it. ImageNet's
+training tar is a tar of 1,000 tars, whose members are read in place. Only a compressed tar cannot be read in place: it
+is written out uncompressed once, into a scratch folder.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from minicnn.files import atomic
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-LARGE = 2**25                  # bytes of a tar: the list of one that has more is worth keeping
-BUFFER = 2**20                 # headers lie some 100 kB apart: reading on is no slower than seeking, and kind to disks
+LARGE = 2**25                  # bytes of a tar: the list of a larger one is kept
+BUFFER = 2**20                 # headers lie some 100 kB apart: reading on is no slower than seeking
 
 
 class File(NamedTuple):
@@ -56,12 +56,12 @@ class File(NamedTuple):
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file claims to be a tar."""
+    """Whether a file is a tar by its name."""
     return name.lower().endswith(TAR_ENDINGS)
 
 
 def stem(name: str) -> str:
-    """The name of a tar without what makes it one: "n01440764.tar" -> "n01440764"."""
+    """The name of a tar without its ending: "n01440764.tar" -> "n01440764"."""
     name = posixpath.basename(name)
     return next((name[:-len(ending)] for ending in TAR_ENDINGS if name.lower().endswith(ending)), name)
 
@@ -93,7 +93,7 @@ def members(tar: File, scratch: str) -> Iterator[File]:
     """Every file and folder in a tar, named as in it. DataError when it is no tar or ends too early.
 
     Finding them means reading through the tar. So the list of a large one is kept in the scratch folder, for the call
-    that goes on when this one is stopped.
+    that continues when this one is stopped.
     """
     tar = _uncompressed(tar, scratch)
     if tar.size < LARGE:
@@ -122,7 +122,7 @@ def _members(tar: File) -> Iterator[File]:
         try:
             with tarfile.TarFile(fileobj=file) as archive:
                 while (member := archive.next()) is not None and member.offset < end:
-                    archive.members.clear()        # a million of them would fill the memory
+                    archive.members.clear()        # the list of a million would fill the memory
                     name = posixpath.normpath(member.name).lstrip("/")
                     if any(_hidden(part) for part in name.split("/")):
                         continue
@@ -135,7 +135,7 @@ def _members(tar: File) -> Iterator[File]:
                         if member.offset_data + member.size > end:
                             raise tarfile.ReadError(f"{name} goes beyond its end")
                         yield File(name, tar.where, member.offset_data, member.size, int(member.mtime))
-                file.seek(archive.offset)          # a damaged header ends tarfile's listing without a word
+                file.seek(archive.offset)          # a damaged header ends tarfile's listing without an error
                 if archive.offset < end and any(file.read(512)):
                     raise tarfile.ReadError(f"no header at byte {archive.offset - tar.offset:,}")
         except tarfile.TarError as error:

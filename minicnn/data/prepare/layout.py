@@ -1,4 +1,4 @@
-"""Which files are training images, which validation, and of what class: every layout becomes the same listing.
+"""Which files are training and which validation images, and their classes: the same listing from every layout.
 
     ILSVRC2012_img_train.tar (a tar of one tar per class) and ILSVRC2012_img_val.tar (flat, see labels.py)
     train/<class>/...  val/<class>/...  [test/<class>/...]     val may be flat as well; in ILSVRC/Data/CLS-LOC/ (Kaggle)
@@ -40,14 +40,14 @@ class Photo(NamedTuple):
 
 @dataclass
 class Source:
-    """A set as it was found: its images in canonical order by part, and what is to be said about it."""
+    """A set as it was found: its images in canonical order by part, and remarks on it."""
 
     kind: str
     parts: dict[str, list[Photo]]                                    # of "train", "val", "test"; or of "all"
     classes: list[str]
-    ilsvrc: bool                                                     # whether it claims to be ILSVRC2012
+    ilsvrc: bool                                                     # whether it seems to be ILSVRC2012
     notes: list[str] = field(default_factory=list)
-    unused: list[tuple[str, str, str]] = field(default_factory=list)     # (part, name, why)
+    unused: list[tuple[str, str, str]] = field(default_factory=list)     # (part, name, reason)
     empty: list[tuple[str, str]] = field(default_factory=list)           # (part, class)
     words: dict[str, str] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ def open_source(path: str | os.PathLike, scratch: str, labels: str | None = None
 
 
 def _beside(tar: str) -> Iterable[File]:
-    """What belongs to a training tar that was named alone: the validation tar, and lists of labels."""
+    """The files that belong to ILSVRC2012's training tar, in its folder: the validation tar, and lists of labels."""
     folder = os.path.dirname(os.path.abspath(tar))
     if stem(tar) != "ILSVRC2012_img_train":
         return
@@ -90,7 +90,7 @@ def _beside(tar: str) -> Iterable[File]:
 
 
 class _Finder:
-    """Tells what a listing is. Each step looks at names only, and reads no more than the headers of tars."""
+    """Finds the parts and classes of a listing, from names only; nothing is read but the headers of tars."""
 
     def __init__(self, path: str, scratch: str, say: Callable[[str], None]):
         self.path, self.scratch, self.say = path, scratch, say
@@ -127,7 +127,7 @@ class _Finder:
             if only is None or any("/" not in file.name and _is_image(file) for file in files):
                 return {"all": files}
             inner = _strip(files, f"{only}/")
-            if not any("/" in file.name for file in inner):            # a single class, which is an error later
+            if not any("/" in file.name for file in inner):            # a single class, which `source` refuses
                 return {"all": files}
             files = inner
 
@@ -168,7 +168,7 @@ class _Finder:
 
     # ---- which class
     def source(self, parts: dict[str, list[File]], lists: list[File]) -> Source:
-        """The set: its classes told, and its images in order."""
+        """The set, with the classes of its images, and these in order."""
         everything = [file for files in parts.values() for file in files]
         if is_webdataset(everything) or (self.from_tars and is_json_webdataset(everything)):
             kind, photos = "WebDataset shards", self._webdataset(parts, [*lists, *everything])
@@ -233,8 +233,8 @@ class _Finder:
             raise DataError(f"{self.path}: {part} has {len(loose):,} images but no class folders; {KNOWN_LAYOUTS}")
         labels = self.read_labels(classes)
         if labels is None:
-            raise DataError(f"{self.path}: val has {len(loose):,} images in one folder, and nothing says what they "
-                            f"show; {EXPECTED}, beside it or given with --labels")
+            raise DataError(f"{self.path}: val has {len(loose):,} images in one folder, and there is no list of their "
+                            f"classes; {EXPECTED}, beside it or given with --labels")
         given = labels.apply([file.name for file in loose])
         without = [file.name for file, label in zip(loose, given, strict=True) if label is None]
         if without:
@@ -253,7 +253,7 @@ class _Finder:
             if _is_image(file):
                 images.append(file)
             elif not is_label_file(file) and posixpath.basename(file.name) not in LISTS:
-                self.unused.append((part, posixpath.join(label, file.name), "is no image by its name or beginning"))
+                self.unused.append((part, posixpath.join(label, file.name), "is no image by its name or first bytes"))
         return images
 
     def _same_classes(self, classes: list[str], others: list[str], main: str, part: str) -> None:
@@ -272,14 +272,14 @@ def _canonical(photo: Photo) -> tuple:
 
 
 def _strip(files: list[File], prefix: str) -> list[File]:
-    """The files below a prefix, named without it; all of them, as they are, where it is not there."""
+    """The files below a prefix, named without it. All files, unchanged, where none is below Kaggle's prefix."""
     below = [file._replace(name=file.name[len(prefix):]) for file in files
              if file.name.startswith(prefix) and file.name != prefix]
     return below if below or prefix != KAGGLE else files
 
 
 def _is_image(file: File) -> bool:
-    """By its name's ending; where that says nothing, by its first bytes."""
+    """Whether a file is an image by its name's ending, or, where that is not a known one, by its first bytes."""
     ending = posixpath.splitext(file.name)[1].lower()
     if ending in EXTENSIONS:
         return True

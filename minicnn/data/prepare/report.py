@@ -1,7 +1,8 @@
-"""What there is to say about the files of a set: a line for each in report.tsv, and a count of each kind.
+"""The files of a set that are damaged, unusual or not used: a line for each in report.tsv, and a count of each kind.
 
     left out     truncated, unreadable                 their rows stay empty
-    used         CMYK, grey, misnamed                  converted to RGB as always; the name says another format
+    used         CMYK, grey                            converted to RGB
+                 misnamed                              of another format than its name's ending
     not used     unused                                no image, or an image without a class
                  empty                                 a class folder without images
 """
@@ -21,11 +22,11 @@ LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"
 FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats
 SAME = {"MPO": "JPEG", "DIB": "BMP"}               # containers of the same pixels
 
-Row = tuple[str, str, str]                         # kind, part/class/name, in words
+Row = tuple[str, str, str]                         # kind, part/class/name, explanation
 
 
 def oddities(picture: Picture, name: str) -> list[tuple[str, str]]:
-    """(kind, in words) of what is unusual about an image that can be used."""
+    """(kind, explanation) of what is unusual about an image that can be used."""
     found = []
     if picture.mode in ("CMYK", "YCCK"):
         found.append(("CMYK", "four inks, converted to RGB"))
@@ -38,20 +39,20 @@ def oddities(picture: Picture, name: str) -> list[tuple[str, str]]:
 
 
 def damage(reason: str, data: bytes) -> str:
-    """The kind of an image that cannot be read. A JPEG without its end was cut short, whatever the decoder says."""
+    """The kind of an image that cannot be read. A JPEG without an end marker was cut short, whatever the error says."""
     cut = "truncated" in reason.lower() or (data.startswith(b"\xff\xd8\xff") and b"\xff\xd9" not in data[-1024:])
     return "truncated" if cut else "unreadable"
 
 
 def write_report(path: str, rows: Iterable[Row]) -> None:
-    """One line a file: kind, file, in words; separated by tabs."""
+    """One line a file: kind, file, explanation; separated by tabs."""
     with atomic(path, "w", errors="surrogateescape") as file:
         file.write("kind\tfile\twhat\n")
         file.writelines("\t".join(" ".join(text.split("\t")) for text in row) + "\n" for row in rows)
 
 
 def in_words(rows: Iterable[Row]) -> str:
-    """Such as "left out: 1 truncated; used as they are: 22 CMYK, 1 misnamed"; "" when there is nothing to say."""
+    """Such as "left out: 1 truncated; used, converted where needed: 22 CMYK"; "" when there is nothing to report."""
     counts = Counter(kind for kind, _, _ in rows)
     groups = (("left out", LEFT_OUT), ("used, converted where needed", ODD), ("not used", UNUSED))
     said = [(title, ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind])) for title, kinds in groups]

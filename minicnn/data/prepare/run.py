@@ -1,4 +1,4 @@
-"""`minicnn prepare`: from a source to a prepared set, with what is said on the way."""
+"""`minicnn prepare`: from a source to a prepared set, with progress messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
 UNPACKED = "unpacked"          # in the unfinished folder: compressed tars
 PER_SHARD = 2048               # images: 403 MB of pixels
 JPEG_BYTES = 0.15              # of a JPEG for each byte of pixels; 0.13 on 4,000 photographs of cats and dogs
-BESIDES = 1.01                 # index, records and the like
+OVERHEAD = 1.01                # index, records and the like
 
 
 def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, strict: bool = False,
@@ -46,9 +46,9 @@ def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, stric
             say: Callable[[str, str], None] = lambda label, text: None) -> dict:
     """Prepare `source` into the folder `out`; returns what prepared.json holds.
 
-    Goes on where an earlier call was stopped. strict: DataError when an image cannot be used, a class is empty, or
-    ILSVRC2012's numbers are not met. per_shard: images in a shard. labels: where the classes of a flat val are listed.
-    say(label, text): takes each line. DataError when the source or `out` cannot be used.
+    Continues where an earlier call was stopped. strict: DataError when an image cannot be used, a class is empty, or
+    the counts differ from ILSVRC2012's. per_shard: images in a shard. labels: the list of a flat val's classes.
+    say(label, text): called with each progress message. DataError when the source or `out` cannot be used.
     """
     if size < 1 or per_shard < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"size, images per shard and workers must be at least 1, got {size}, {per_shard}, {workers}")
@@ -93,7 +93,7 @@ def _make(out: str, shards: dict[str, list[Shard]], settings: Settings, workers:
 
 
 def _finished(out: str, settings: Settings, say: Callable) -> dict | None:
-    """What is there, when it is finished and was made with these settings."""
+    """prepared.json of a set that is finished and was made with these settings; None where there is no finished set."""
     if not os.path.exists(os.path.join(out, PREPARED)):
         return None
     summary = read_summary(out)
@@ -109,7 +109,7 @@ def _finished(out: str, settings: Settings, say: Callable) -> dict | None:
 
 @contextlib.contextmanager
 def _folder(out: str) -> Iterator[str]:
-    """OUT/unfinished, made where it is not, and ours alone."""
+    """OUT/unfinished, created where it is missing, and locked for this process."""
     unfinished = os.path.join(out, UNFINISHED)
     if os.path.isdir(out) and os.listdir(out) and not os.path.isdir(unfinished):
         raise DataError(f"{out} is not empty and holds no unfinished set; choose a new or empty folder")
@@ -127,7 +127,7 @@ def _folder(out: str) -> Iterator[str]:
         try:
             yield unfinished
         except DataError:
-            if set(os.listdir(unfinished)) <= {LOCK, UNPACKED}:    # nothing was begun: leave nothing behind
+            if set(os.listdir(unfinished)) <= {LOCK, UNPACKED}:    # no shard was begun: leave nothing behind
                 shutil.rmtree(unfinished)
                 if made and not os.listdir(out):
                     os.rmdir(out)
@@ -135,7 +135,7 @@ def _folder(out: str) -> Iterator[str]:
 
 
 def _introduce(path: str, found: Source, strict: bool, say: Callable) -> None:
-    """What was found, and how it compares with ILSVRC2012 where it claims to be that."""
+    """Print what was found, and compare its counts with ILSVRC2012's where it seems to be that."""
     counts = ", ".join(f"{len(photos):,} {part if part != 'all' else 'images'}" for part, photos in found.parts.items())
     say("source", f"{found.kind} in {path}: {counts}, {len(found.classes):,} classes")
     for note in found.notes:
@@ -158,8 +158,8 @@ def _introduce(path: str, found: Source, strict: bool, say: Callable) -> None:
 
 
 def _check_space(out: str, everything: list[Shard], todo: list[Shard], settings: Settings, say: Callable) -> None:
-    """How much will be written, and whether there is room."""
-    each = settings.image_bytes * (1 if settings.encoding == "rgb" else JPEG_BYTES) * BESIDES
+    """Print how many bytes will be written. DataError when the disk has no room for them."""
+    each = settings.image_bytes * (1 if settings.encoding == "rgb" else JPEG_BYTES) * OVERHEAD
     whole, needed = (sum(len(shard.photos) for shard in which) * each for which in (everything, todo))
     free = shutil.disk_usage(out).free
     about = "" if settings.encoding == "rgb" else "about "
@@ -245,14 +245,14 @@ def _check_usable(out: str, found: Source, rows: list[Row], indices: dict[str, d
 
 
 def _write_checked(path: str, tensors: dict[str, np.ndarray]) -> int:
-    """The file's checksum."""
+    """Write the arrays; returns the file's checksum."""
     write_safetensors(path, tensors, {})
     with open(path, "rb") as file:
         return zlib.crc32(file.read())
 
 
 def _remove_strays(out: str, parts: dict[str, dict]) -> None:
-    """Shards of an earlier beginning, when the source had more images."""
+    """Remove shards of an earlier, interrupted call, when the source had more images."""
     ours = {shard["file"] for about in parts.values() for shard in about["shards"]}
     for name in os.listdir(out):
         if name.endswith(tuple(ENDINGS.values())) and name not in ours:

@@ -1,9 +1,8 @@
-"""Decoding into shards, by threads (decoders release Python's lock), so that each is whole or absent.
+"""Decoding into shards, by threads (decoders release the GIL), so that each is whole or absent.
 
-A shard is written in OUT/unfinished and renamed; then a record of it (checksums, what was odd, sums over its pixels) is
-put beside, and with that the shard is finished. Who is killed at any moment loses the shards he was in, and finds the
-others. A record also holds a fingerprint of what went into the shard: where the source has changed since, it is done
-again.
+A shard is written in OUT/unfinished and renamed; then a record of it (checksums, unusual files, sums over its pixels)
+is written, and with that the shard is finished. A kill at any moment loses only the shards that were being made. A
+record also holds a fingerprint of the shard's images: where the source has changed since, the shard is made again.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from minicnn.files import NewFile, write_safetensors
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one
-MOST_FINISHING = 2             # shards on their way to the disk
+MOST_FINISHING = 2             # shards that are being written to the disk
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the bytes of a shard, besides the images."""
+    """What the bytes of a shard depend on, besides the images."""
 
     size: int
     encoding: str              # "rgb" or "jpeg"
@@ -52,20 +51,20 @@ class Settings:
 
 
 class Record(NamedTuple):
-    """What is known of a finished shard."""
+    """The record of a finished shard."""
 
     bytes: int
     crc32: np.ndarray          # uint32 (n,)
     ends: np.ndarray           # int64 (n,), where each JPEG ends
     left_out: dict[int, str]   # row in the shard -> reason
-    odd: list[tuple[str, int, str]]                    # (kind, row in the shard, in words), the left out as well
+    odd: list[tuple[str, int, str]]                    # (kind, row in the shard, explanation), the left out included
     total: np.ndarray          # of PixelStats; empty for parts whose statistics are not wanted
     products: np.ndarray
     count: int
 
 
 class Shard:
-    """One shard on its way: rows `first` to `first + len(photos)` of a part."""
+    """One shard, being made: `photos`, the images of its rows, are those from row `number * per_shard` of a part on."""
 
     def __init__(self, out: str, part: str, number: int, photos: list[Photo], settings: Settings, measured: bool):
         self.part, self.number, self.photos, self.settings = part, number, photos, settings
@@ -80,7 +79,7 @@ class Shard:
         self._lock, self._new = threading.Lock(), None
         self._nothing = zlib.crc32(bytes(settings.image_bytes) if settings.encoding == "rgb" else b"")
 
-    # ---- is it there
+    # ---- whether it is finished
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.settings, self._measured)).encode())
         for label, name, file in self.photos:
@@ -88,7 +87,7 @@ class Shard:
         return digest.hexdigest()
 
     def record(self) -> Record | None:
-        """The record of this very shard, where it is finished."""
+        """The record of this shard, where it is finished and made from these images."""
         from safetensors import SafetensorError, safe_open
 
         if not (os.path.exists(self._record) and os.path.exists(self.path)):
@@ -97,7 +96,7 @@ class Shard:
             with safe_open(self._record, "numpy") as file:
                 notes = json.loads(file.metadata()["minicnn"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError):    # not whole: the shard is done again
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError):    # not whole: the shard is made again
             return None
         if notes["fingerprint"] != self.fingerprint() or os.path.getsize(self.path) != notes["bytes"]:
             return None
@@ -111,12 +110,12 @@ class Shard:
         self._sums = PixelStats((self.settings.size, self.settings.size, 3)) if self._measured else None
 
     def discard(self) -> None:
-        """What is not finished by now never will be."""
+        """Remove the file, unless the shard is finished."""
         if self._new is not None:
             self._new.discard()
 
     def work(self, first: int, last: int) -> list[bytes]:
-        """Rows first to last, decoded: written where they belong (rgb), or as JPEGs for `take`. In any thread."""
+        """Decode rows first to last: written in their place (rgb), or returned as JPEGs for `take`. In any thread."""
         size, rgb = self.settings.size, self.settings.encoding == "rgb"
         sums = PixelStats((size, size, 3)) if self._measured else None
         jpegs = []
@@ -172,7 +171,7 @@ class Shard:
         self._sums = None
 
     def _write_at(self, data: memoryview, offset: int) -> None:
-        """All of it: a write may take less, as the last one before a disk is full does."""
+        """Write all of it: pwrite may write less, as the last one before a disk is full does."""
         while len(data):
             try:
                 written = os.pwrite(self._new.file.fileno(), data, offset)
@@ -183,7 +182,7 @@ class Shard:
 
 
 def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) -> None:
-    """Make these shards, in order, `workers` images at a time; `done(n)` is told of every n. OSError: no room."""
+    """Make shards, in order, with `workers` threads; `done(n)` is called after n more images. OSError: disk full."""
     def blocks() -> Iterator[tuple[Shard, int, int]]:
         for shard in shards:
             shard.begin()
@@ -196,7 +195,7 @@ def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) 
         for (shard, first, last), jpegs in results:
             shard.take(first, jpegs)
             done(last - first)
-            if last == len(shard.photos):              # decoding goes on while a shard is on its way to the disk
+            if last == len(shard.photos):              # decoding continues while a shard is written to the disk
                 finishing.append(to_disk.submit(shard.finish))
             while finishing and (len(finishing) > MOST_FINISHING or finishing[0].done()):
                 finishing.popleft().result()

@@ -3,9 +3,9 @@
     n01440764_10026.jpg  n01440764_10026.cls        the class as a number, or as a name
     n01440764_10026.jpg  n01440764_10026.json       the same under "label", "cls" or "class"
 
-A key ends at the first dot of a file's name. Numbers become class names by a list (classes.txt, one a line, or
-ImageNet's own LOC_synset_mapping.txt); without one by the wnids that the keys of training images begin with; else they
-stay numbers.
+A key ends at the first dot of a file's name. Numbers are mapped to class names by a list (classes.txt, one a line, or
+ImageNet's own LOC_synset_mapping.txt); without one by the wnids that the keys of training images begin with; else the
+numbers are the class names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_webdataset(files: Iterable[File]) -> bool:
 
 
 def is_json_webdataset(files: list[File]) -> bool:
-    """Whether every image has a JSON file of its name; asked of tars only."""
+    """Whether every image has a JSON file of its name; for tars only."""
     images, others = _by_key(files)
     return bool(images) and all(key in others for key in images)
 
@@ -82,7 +82,7 @@ def _by_key(files: Iterable[File]) -> tuple[dict[str, File], dict[str, File]]:
 
 
 def _label(file: File) -> str:
-    """What a label file says, as text."""
+    """The label in a label file, as text."""
     text = file.read().decode("utf-8", "replace").strip()
     if file.name.endswith(".cls"):
         if not text:

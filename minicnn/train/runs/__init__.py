@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, checkpoints, metrics, and pages of results."""
+"""The files of a run: its folder, checkpoints, metrics, and pages of results."""

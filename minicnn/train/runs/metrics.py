@@ -1,8 +1,7 @@
-"""The file that metrics go to.
+"""The metrics file, metrics.jsonl: one JSON object a line.
 
-`MetricsLog` appends one JSON object a line (metrics.jsonl). A checkpoint keeps the length that the file had, and a
-resumed run cuts the file back to it: so the lines of a run that was interrupted are those of one that was not, up to
-what is kept under "time".
+A checkpoint holds the length of the file, and a resumed run truncates the file to it. So an interrupted run has the
+same lines as an uninterrupted one, except for the values under "time".
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ class MetricsLog:
     """A file of JSON lines that only grows, except when a run is resumed."""
 
     def __init__(self, path: str | os.PathLike, keep: int = 0):
-        """Open for appending after the first `keep` bytes; what lies beyond is cut off."""
+        """Open for appending after the first `keep` bytes; the rest is cut off."""
         self.path = Path(path)
         self._file = open(self.path, "ab")
         self._file.truncate(min(keep, self._file.tell()))
         self._file.seek(0, os.SEEK_END)
 
     def write(self, record: dict) -> None:
-        """Append one line; it is with the operating system when this returns."""
+        """Append one line; it survives a kill of the process from then on."""
         self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def position(self) -> int:
-        """Length of the file in bytes, all of it on the disk."""
+        """Length of the file in bytes, after bringing all of it to the disk."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -37,7 +36,7 @@ class MetricsLog:
 
 
 class NoLog:
-    """What ranks other than 0 write to."""
+    """The metrics log of ranks other than 0: writes nothing."""
 
     def write(self, record: dict) -> None:
         pass
@@ -53,5 +52,5 @@ def read_metrics(path: str | os.PathLike) -> list[dict]:
 
 
 def training_minutes(path: str | os.PathLike) -> float:
-    """Minutes that the epochs of a metrics file took, interruptions left out."""
+    """Minutes that the epochs of a metrics file took, without interruptions."""
     return sum(record["time"]["seconds"] for record in read_metrics(path) if record["kind"] == "epoch") / 60

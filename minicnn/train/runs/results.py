@@ -1,4 +1,4 @@
-"""A page of results that runs write themselves: FILE.json holds what each reported, FILE.md shows it."""
+"""A page of results that runs add themselves to: FILE.json holds their reports, FILE.md shows them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def known_runs(path: Path) -> dict[str, dict]:
 
 
 def check_page(path: Path) -> None:
-    """Raise now what would otherwise be raised when hours of training are to be written down."""
+    """Raise before training what add_to_page would raise after it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     known_runs(path)
 
 
 def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object],
                 lines: Callable[[list[dict]], list[str]]) -> None:
-    """Add reports, each with "command" and "machine", and write both files anew.
+    """Add reports, each with "command" and "machine", and write both files again.
 
-    A report takes the place of an older one with the same command. order: the key they are sorted by; lines: the page
-    of all of them in Markdown, to which the list of commands is added.
+    A report replaces an older one with the same command. order: the key they are sorted by; lines: the page of all of
+    them in Markdown, to which the list of commands is added.
     """
     known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=order)
@@ -49,5 +49,5 @@ def _file(path: Path, ending: str) -> Path:
 
 
 def machine(device: str) -> str:
-    """Where a run was made, in words; device: `ops.spec`."""
+    """A description of this machine and of the device (`ops.spec`) that a run was made on."""
     return f"{platform.system()} {platform.machine()}, {available_cores()} cores; {device}, {thread_report()}"

@@ -1,4 +1,4 @@
-"""The metrics as TensorBoard events beside metrics.jsonl, for those who watch runs there (extra "tensorboard")."""
+"""The metrics as TensorBoard events beside metrics.jsonl (extra "tensorboard")."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def need_tensorboard() -> type:
 class WithEvents:
     """A MetricsLog whose records also go to event files in `folder`, by the step of the whole run.
 
-    steps: of an epoch.   done: steps that the run has done; events beyond, of a run that was cut off, are not shown.
+    steps: of an epoch.   done: steps that the run has done; TensorBoard hides later events, of a run that was killed.
     """
 
     def __init__(self, log: MetricsLog, folder: str | os.PathLike, steps: int, done: int):
         self._log, self._steps = log, steps
-        # Files are named by the second in which they were made; two of a run may share it.
+        # Event files are named by the second in which they are created; two of a run may share it.
         self._events = need_tensorboard()(os.fspath(folder), purge_step=done + 1 if done else None,
                                           filename_suffix=f".{done}")
         self.position = log.position
@@ -36,7 +36,7 @@ class WithEvents:
         self._log.write(record)
         if record["kind"] == "step":
             at = (record["epoch"] - 1) * self._steps + record["step"]
-            self._add({"train/step_loss": record["loss"], "rate": record["lr"]}, at)
+            self._add({"train/step_loss": record["loss"], "learning_rate": record["lr"]}, at)
         elif record["kind"] == "epoch":
             scores = {f"{part}/{name}": record[part][name] for part in ("train", "val")
                       for name in ("loss", "top1", "top5")}
@@ -44,8 +44,8 @@ class WithEvents:
                        "waited_for_data": record["time"]["waited_for_data"]}, record["epoch"] * self._steps)
             self._events.flush()
 
-    def _add(self, numbers: dict[str, float], at: int) -> None:
-        for name, value in numbers.items():
+    def _add(self, scalars: dict[str, float], at: int) -> None:
+        for name, value in scalars.items():
             self._events.add_scalar(name, value, at)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from tests.helpers import ilsvrc
 
 @pytest.fixture(autouse=True, scope="module")
 def no_waiting_for_the_disk():
-    """Nobody pulls the plug here."""
+    """No power failure is tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield

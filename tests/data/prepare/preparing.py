@@ -1,15 +1,15 @@
-"""Preparing a miniature of ILSVRC2012 in a test, and looking at what came out."""
+"""Preparing a miniature of ILSVRC2012 in a test, and reading the result."""
 
 import os
 
 from minicnn.data.prepare.run import prepare
 
 SIZE, PER_SHARD = 32, 4
-DIFFERS = {"report.tsv", "words.json"}             # an empty class, and words, cannot be told by every layout
+DIFFERS = {"report.tsv", "words.json"}             # not every layout has empty classes and words
 
 
 def prepared(source, out, **options):
-    """What was said, by label."""
+    """Prepare the source; returns the progress messages, (label, text)."""
     lines = []
     options = {"size": SIZE, "per_shard": PER_SHARD, "workers": 2, "progress": False, **options}
     prepare(str(source), str(out), say=lambda label, text: lines.append((label, text)), **options)

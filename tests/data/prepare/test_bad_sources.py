@@ -1,4 +1,4 @@
-"""What cannot be prepared is named in one line, and nothing is left behind."""
+"""A source that cannot be prepared gives an error of one line, and nothing is left behind."""
 
 import os
 import tarfile
@@ -103,7 +103,7 @@ def test_a_file_cut_while_it_is_read(tmp_path, monkeypatch):
 
 
 def test_both_folders_and_tars(tmp_path):
-    """Unpacked, with the tars still there: the folders are used, and that is said."""
+    """Unpacked, with the tars still there: the folders are used, and a message says so."""
     source = ilsvrc.originals(tmp_path / "source", ilsvrc.generated)
     ilsvrc.class_folders(source, ilsvrc.generated)
     lines = prepared(source, tmp_path / "out")

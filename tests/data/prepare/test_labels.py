@@ -16,10 +16,10 @@ from tests.helpers import ilsvrc
 def test_numbers_alone_are_refused(tmp_path):
     source = ilsvrc.flat_val(tmp_path / "source", ilsvrc.generated, {})
     (tmp_path / "numbers.txt").write_text("3\n" * 7)
-    with pytest.raises(DataError, match="is a column of numbers, which may be places in the sorted list or the devkit"):
+    with pytest.raises(DataError, match="is a column of numbers, which may be indices of the sorted list or the dev"):
         prepared(source, tmp_path / "out", labels=str(tmp_path / "numbers.txt"))
     (source / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n" * 7)
-    with pytest.raises(DataError, match=r"only its data/meta.mat turns into wnids"):
+    with pytest.raises(DataError, match=r"only its data/meta.mat maps to wnids"):
         prepared(source, tmp_path / "out")
 
 
@@ -36,7 +36,7 @@ def test_labels_of_the_package(tmp_path, mini, monkeypatch):
         "val_image_to_1k_label.json": ilsvrc.by_index("json"),
         "imagenet1k_to_21k.json": json.dumps(dict(enumerate(sorted(ilsvrc.DEVKIT_IDS)))).encode()})
     monkeypatch.setattr(labels, "_package", lambda: None)
-    with pytest.raises(DataError, match="val has 7 images in one folder, and nothing says what they show; expected"):
+    with pytest.raises(DataError, match="val has 7 images in one folder, and there is no list of their classes; ex"):
         prepared(source, tmp_path / "out")
     monkeypatch.setattr(labels, "_package", lambda: str(tmp_path / "package"))
     prepared(source, tmp_path / "out")
@@ -62,10 +62,10 @@ def test_a_missing_validation_image_shifts_no_label(tmp_path):
         assert val.classes[val.labels[i]] == ilsvrc.val_wnids()[number - 1]
 
 
-def test_places_need_all_classes(tmp_path):
+def test_indices_need_all_classes(tmp_path):
     source = ilsvrc.flat_val(tmp_path / "source", ilsvrc.generated, {"val.txt": ilsvrc.by_index("txt")})
     shutil.rmtree(source / "train" / ilsvrc.WNIDS[2])
-    with pytest.raises(DataError, match="val.txt numbers its classes 0 to 3, but there are 3; the places"):
+    with pytest.raises(DataError, match="val.txt numbers its classes 0 to 3, but there are 3; the indices"):
         prepared(source, tmp_path / "out")
 
 

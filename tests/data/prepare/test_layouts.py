@@ -81,7 +81,7 @@ def test_report(mini):
                            "1 misnamed; not used: 1 empty; each is named in ")
 
 
-def test_counts_and_space_are_said(mini):
+def test_counts_and_space_are_reported(mini):
     said = dict(mini[1])
     assert said["counts"].startswith("not those of ILSVRC2012: 18 train images, 1,281,149 fewer than 1,281,167; "
                                      "7 val images, 49,993 fewer than 50,000; 3 classes")
@@ -94,7 +94,7 @@ def test_counts_and_space_are_said(mini):
 
 
 def test_imagenets_space_and_counts(monkeypatch, tmp_path):
-    """The whole of it, with files that are not read."""
+    """All of ILSVRC2012, as a listing whose files are not read."""
     from minicnn.data.prepare.files import File
     from minicnn.data.prepare.layout import Photo, Source
 
@@ -150,7 +150,7 @@ def test_training_on_shards_is_training_on_the_folder(tmp_path):
         np.testing.assert_array_equal(array, weights[1][name])
 
 
-def test_a_set_without_parts_is_cut_as_its_folder(tmp_path):
+def test_a_set_without_parts_is_split_as_its_folder(tmp_path):
     tree(tmp_path / "cells", {"a": 20, "b": 30})
     prepared(tmp_path / "cells", tmp_path / "out")
     folder, splits = open_data(tmp_path / "cells", size=SIZE), open_data(tmp_path / "out")
@@ -161,7 +161,7 @@ def test_a_set_without_parts_is_cut_as_its_folder(tmp_path):
     assert measure(splits.train, progress=False).count == 40                  # of train alone
 
 
-def test_without_val_a_tenth_is_set_apart(tmp_path):
+def test_without_val_a_tenth_is_held_out(tmp_path):
     tree(tmp_path / "pets" / "train", {"a": 20, "b": 10})
     prepared(tmp_path / "pets", tmp_path / "out")
     splits = open_data(tmp_path / "out")
@@ -180,6 +180,6 @@ def test_jpeg_shards(tmp_path, mini):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_threads_do_not_matter(tmp_path, mini, workers):
+def test_the_number_of_threads_does_not_matter(tmp_path, mini, workers):
     prepared(ilsvrc.originals(tmp_path / "source", ilsvrc.generated), tmp_path / "out", workers=workers)
     assert contents(tmp_path / "out") == contents(mini[0])

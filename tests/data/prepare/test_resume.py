@@ -1,4 +1,4 @@
-"""Preparing goes on where it was stopped, and strict preparing names everything that is wrong first."""
+"""Preparing continues where it was stopped, and strict preparing reports everything that is wrong first."""
 
 import errno
 import os
@@ -66,7 +66,7 @@ def test_a_source_that_changed_meanwhile(tmp_path, monkeypatch):
     assert (open_data(tmp_path / "out").train.read(9) == 9).all()
 
 
-def test_a_large_tar_is_looked_through_once(tmp_path, mini, monkeypatch):
+def test_a_large_tar_is_listed_once(tmp_path, mini, monkeypatch):
     """ImageNet's training tar has to be read from end to end to know what is in it."""
     source = ilsvrc.originals(tmp_path / "source", ilsvrc.generated)
     monkeypatch.setattr(files, "LARGE", 1)
@@ -82,7 +82,7 @@ def test_a_large_tar_is_looked_through_once(tmp_path, mini, monkeypatch):
             prepared(source, tmp_path / "out")
     tars = len(listed)
     assert tars == len(set(listed)) > 4                     # the outer tars, and those in the training tar
-    os.utime(source / "ILSVRC2012_img_val.tar")             # who knows what it holds now
+    os.utime(source / "ILSVRC2012_img_val.tar")             # it may hold other members now
     prepared(source, tmp_path / "out")
     assert [os.path.basename(tar.where) for tar in listed[tars:]] == ["ILSVRC2012_img_val.tar"]
     assert contents(tmp_path / "out") == contents(mini[0])
@@ -101,7 +101,7 @@ def test_two_at_once(tmp_path, monkeypatch):
         prepared(source, tmp_path / "out")
 
 
-def test_strict_names_everything_and_goes_on_after_repair(tmp_path):
+def test_strict_names_everything_and_continues_after_repair(tmp_path):
     images = {"a": 6, "b": 6}
     source = tree(tmp_path / "source", images, ".jpg")
     bad = source / "b" / "007.jpg"

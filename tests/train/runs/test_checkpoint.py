@@ -39,7 +39,7 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 def test_names_in_the_file(tmp_path):
-    """Parameters by their own names, all else below a prefix; without state there is none, as before there was any."""
+    """Parameters by their own names, all else below a prefix; a net without state writes what 0.1.0 wrote."""
     names = {"conv1.w", "conv1.b", "velocity/conv1.w", "data/mean"}
     assert load_file(write(tmp_path / "c")).keys() == names | {"state/bn1.mean", "state/bn1.var"}
     assert load_file(write(tmp_path / "c", state=None)).keys() == names

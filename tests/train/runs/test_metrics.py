@@ -1,4 +1,4 @@
-"""Counting, and the file of JSON lines."""
+"""Running metrics, and the file of JSON lines."""
 
 import json
 
@@ -9,7 +9,7 @@ from minicnn.evaluate.metrics import RunningMetrics, majority, top_k_correct
 from minicnn.train.runs.metrics import MetricsLog, read_metrics
 
 
-def test_hits_against_sorting(rng):
+def test_top_k_correct_against_sorting(rng):
     scores = rng.integers(0, 6, size=(200, 12)).astype(np.float32)          # many ties
     labels = rng.integers(0, 12, size=200)
     order = np.argsort(-scores, axis=1, kind="stable")                      # the lower index first among equals
@@ -18,14 +18,14 @@ def test_hits_against_sorting(rng):
         assert top_k_correct(scores, labels, k) == correct
 
 
-def test_tally_is_a_mean_over_images_and_can_be_stored(rng):
+def test_running_metrics_are_means_over_images_and_can_be_stored(rng):
     scores, labels = rng.normal(size=(30, 8)), rng.integers(0, 8, size=30)
     whole, first = RunningMetrics(), RunningMetrics()
     whole.add(1.0, scores[:10], labels[:10])
     first.add(1.0, scores[:10], labels[:10])
     second = RunningMetrics(**json.loads(json.dumps(first.state())))
-    for tally in (whole, second):
-        tally.add(4.0, scores[10:], labels[10:])
+    for metrics in (whole, second):
+        metrics.add(4.0, scores[10:], labels[10:])
     assert whole.result() == second.result()
     assert whole.result()["loss"] == pytest.approx(3.0)
     assert whole.result()["top1"] == pytest.approx((scores.argmax(axis=1) == labels).mean())
@@ -35,7 +35,7 @@ def test_majority():
     assert majority(np.array([0, 1, 1, 2, 1])) == 0.6
 
 
-def test_a_resumed_log_is_cut_to_what_the_checkpoint_knew(tmp_path):
+def test_a_resumed_log_is_truncated_to_the_checkpoints_length(tmp_path):
     log = MetricsLog(tmp_path / "m.jsonl")
     log.write({"step": 1})
     keep = log.position()

@@ -1,4 +1,4 @@
-"""TensorBoard events: what they hold, and that a resumed run goes on where it was."""
+"""TensorBoard events: what they hold, and that a resumed run continues them."""
 
 import builtins
 
@@ -38,6 +38,7 @@ def test_the_events_are_the_metrics(tmp_path):
         elif record["kind"] == "step":
             at = 12 * (record["epoch"] - 1) + record["step"]
             assert found["train/step_loss", at] == pytest.approx(record["loss"])
+            assert found["learning_rate", at] == pytest.approx(record["lr"])
     assert max(step for _, step in found) == 24
 
 
