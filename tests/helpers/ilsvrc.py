@@ -180,6 +180,13 @@ def kaggle(root: Path, photograph: Photographs) -> Path:
     return root
 
 
+def kaggle_tar(root: Path, photograph: Photographs) -> Path:
+    """One tar of all, with the validation images sorted into folders."""
+    files = {f"ILSVRC/Data/CLS-LOC/{name}": data for name, data in tree(photograph).items()}
+    put(root, {"kaggle.tar": tar_bytes(files | {"ILSVRC/ImageSets/CLS-LOC/val.txt": b"a list of another kind\n"})})
+    return root / "kaggle.tar"
+
+
 def class_tars(root: Path, photograph: Photographs) -> Path:
     """The training tar unpacked once."""
     for wnid, images in train_images(photograph).items():
@@ -225,6 +232,7 @@ LAYOUTS: dict[str, Callable[[Path, Photographs], Path]] = {
         "val_image_to_1k_label.json": by_index("json"),
         "imagenet1k_to_21k.json": json.dumps(dict(enumerate(sorted(DEVKIT_IDS)))).encode()}),
     "Kaggle": kaggle,
+    "a tar of Kaggle's tree": kaggle_tar,
     "a tar for each class": class_tars,
     "a tar of the tree": tree_tar,
     "a packed tar of the tree": packed_tree_tar,

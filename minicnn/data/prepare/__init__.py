@@ -1,7 +1,8 @@
 """`minicnn prepare SOURCE OUT`: images in any of the usual layouts, decoded once into shards for training.
 
     files.py        folders and tars, tars within tars: one listing of files with their places, nothing is unpacked
-    layout.py       which of those files are training and which validation images, and their classes
+    layout.py       which of those files are training and which validation images
+    classes.py      the classes of these images, in canonical order
     webdataset.py   the classes of WebDataset's shards
     labels.py       the labels of ILSVRC2012's validation images, from any of the lists in use
     shards.py       decoding, in parallel, into shards that are whole or absent

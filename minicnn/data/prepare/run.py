@@ -15,7 +15,8 @@ import numpy as np
 
 from minicnn.cores import available_cores
 from minicnn.data.pixel_stats import PixelStats
-from minicnn.data.prepare.layout import Source, open_source
+from minicnn.data.prepare.classes import Source
+from minicnn.data.prepare.layout import open_source
 from minicnn.data.prepare.report import LEFT_OUT, Row, in_words, write_report
 from minicnn.data.prepare.shards import Record, Settings, Shard, make_shards
 from minicnn.data.prepared import (

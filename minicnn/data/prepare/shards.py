@@ -26,7 +26,7 @@ from minicnn.data.dataset import ImageError
 from minicnn.data.images import examine
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prefetch import prefetched
-from minicnn.data.prepare.layout import Photo
+from minicnn.data.prepare.classes import Photo
 from minicnn.data.prepare.report import damage, oddities
 from minicnn.data.prepared import UNFINISHED, shard_name
 from minicnn.files import NewFile, write_safetensors

@@ -95,8 +95,8 @@ def test_counts_and_space_are_reported(mini):
 
 def test_imagenets_space_and_counts(monkeypatch, tmp_path):
     """All of ILSVRC2012, as a listing whose files are not read."""
+    from minicnn.data.prepare.classes import Photo, Source
     from minicnn.data.prepare.files import File
-    from minicnn.data.prepare.layout import Photo, Source
 
     wnids = [f"n{k:08d}" for k in range(1000)]
     one = File("x.JPEG", "x", 0, 1, 0)
