@@ -3,7 +3,7 @@
 A file is written beside its target as `.NAME.TOKEN.part`, brought to the disk, and renamed; then the folder is brought
 to the disk as well. After a kill or a power failure at any moment the target is the old file or the new one. An
 exception leaves nothing behind. A killed process leaves a `.part` file, which the next write to the same target
-removes: a writer holds a lock on its own `.part` file (flock), so a file that nobody has locked is a leftover.
+removes: a writer holds a lock on its own `.part` file (flock), so a file without a lock is a leftover.
 
     with atomic(path, "w") as file:     write_text(path, text)     write_bytes(path, data)     write_json(path, data)
     write_safetensors(path, tensors, metadata)                     read_safetensors(path, names)
@@ -64,7 +64,7 @@ class NewFile:
         os.replace(self._part, self.path)
         _sync_folder(self.path.parent)
         self._open = False
-        self.file.close()                               # now: the lock is needed until the file has its name
+        self.file.close()                               # not before: it is locked until it is renamed
 
     def discard(self) -> None:
         """Remove what was written, unless it is committed already."""
@@ -123,7 +123,7 @@ def _create(folder: Path, name: str) -> tuple[int, Path]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """True when the lock is ours, False when it is another's, None where the file system has no locks."""
+    """True when it is locked now, False when another holds it, None where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -135,7 +135,8 @@ def _lock(descriptor: int) -> bool | None:
 
 def _remove_leftovers(folder: Path, name: str) -> None:
     """Remove the `.part` files of this target whose writers are dead; the name's older form `.NAME.part` too."""
-    with os.scandir(folder) as entries:
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:   # one may be allowed to write, not to list
         found = [entry.path for entry in entries if entry.name.startswith(f".{name}.") and entry.name.endswith(ENDING)]
     for path in found:
         with contextlib.suppress(OSError):              # gone by now, or of another user

@@ -127,6 +127,21 @@ def test_killed_anywhere_each_name_is_old_or_new_and_the_next_write_clears_up(tm
     assert os.path.samefile(tmp_path / "best", tmp_path / "last") and (tmp_path / "best").read_text() == "newer"
 
 
+def test_a_folder_that_cannot_be_listed_can_be_written_to(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", lambda _: (_ for _ in ()).throw(PermissionError(errno.EACCES, "denied")))
+        write_text(tmp_path / "a", "whole")
+    assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(tmp_path / "gone" / "a", "")
+    assert str(cannot_write(tmp_path / "gone" / "a", caught.value)).startswith(
+        f"{tmp_path}/gone/a: cannot be written: No such file or directory; ")
+    assert caught.value.filename == f"{tmp_path}/gone/a"
+
+
 def test_leftovers_of_earlier_versions_are_removed_too(tmp_path):
     (tmp_path / ".last.safetensors.part").write_text("half")
     (tmp_path / ".other.part").write_text("of another target")
@@ -160,7 +175,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(tmp_path):
 
 
 def test_a_new_file_that_another_writer_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch):
-    """Before it is locked, that is: the other holds the lock and removes the file, or has done so already."""
+    """Before it is locked, that is: the other has locked it and removes it, or has done so already."""
     def sweep(error):
         [part] = os.listdir(tmp_path)
         (tmp_path / part).unlink()

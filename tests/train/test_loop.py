@@ -286,8 +286,8 @@ def test_statistics_are_kept_for_the_next_run(tmp_path, monkeypatch):
     means, decoded = [], []
     for run in ("first", "second"):
         trainer = small_trainer(tmp_path / run, keep_statistics=True)
-        read = trainer.train.read
-        trainer.train.read = lambda i, read=read, run=run: (decoded.append(run), read(i))[1]
+        read = trainer.train.read_at
+        trainer.train.read_at = lambda i, read=read, run=run: (decoded.append(run), read(i))[1]
         trainer.prepare()
         means.append(trainer.statistics.mean)
     assert set(decoded) == {"first"}

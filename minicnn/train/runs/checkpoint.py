@@ -39,6 +39,10 @@ class Checkpoint:
     data: dict[str, np.ndarray] = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters by name, and state by "state/NAME", as Net.load_arrays takes them."""
+        return self.params | {PREFIXES["state"] + name: array for name, array in self.state.items()}
+
     def check_classes(self, classes: Collection[str]) -> None:
         """CheckpointError unless it was trained on these classes, in this order."""
         if self.meta["classes"] != list(classes):

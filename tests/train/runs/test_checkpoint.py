@@ -34,6 +34,7 @@ def test_what_is_saved_comes_back(tmp_path):
     found = load_checkpoint(write(tmp_path / "last.safetensors"))
     assert same(found.params, PARAMS) and same(found.velocities, VELOCITIES) and same(found.data, DATA)
     assert same(found.state, STATE) and found.state["bn1.var"].shape == ()
+    assert same(found.arrays(), PARAMS | {"state/bn1.mean": STATE["bn1.mean"], "state/bn1.var": STATE["bn1.var"]})
     assert {name: found.meta[name] for name in META} == META
     assert os.listdir(tmp_path) == ["last.safetensors"]
 
