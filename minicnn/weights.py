@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from minicnn.errors import CheckpointError
+from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 STATE = "state/"            # what names of state begin with, in files
 
@@ -20,35 +19,18 @@ def arrays_of(net) -> dict:
 
 
 def save(net, path, metadata: dict[str, str] | None = None) -> None:
-    """Write parameters and state as safetensors: beside `path` first, then renamed, so that no file is half there."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
+    """Write parameters and state as safetensors: whole, or not at all."""
     whole = net.ranks.gather(arrays_of(net))
-    if not net.ranks.is_main:
-        return
-    tensors = {name: np.ascontiguousarray(array) for name, array in whole.items()}
-    try:
-        save_file(tensors, beside, {"format": "minicnn", "net": net.name, **(metadata or {})})
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}; make room "
-                              "or choose another folder") from error
+    if net.ranks.is_main:
+        try:
+            write_safetensors(path, whole, {"format": "minicnn", "net": net.name, **(metadata or {})})
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def load(net, path) -> None:
     """Read a file of `save`, or a checkpoint of a run. Nothing is changed unless all fits."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-    if not Path(path).is_file():
-        raise CheckpointError(f"no such file: {path}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file (cut short?): {error}") from None
-    own = {name: array for name, array in tensors.items() if "/" not in name or name.startswith(STATE)}
+    own, _ = read_safetensors(path, lambda name: "/" not in name or name.startswith(STATE))
     net.load_arrays(own, str(path))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -72,31 +75,28 @@ def test_damaged_files_are_refused(tmp_path):
     net = small()
     before = weights(net)
     path = tmp_path / "net.safetensors"
-    with pytest.raises(CheckpointError, match="no such file: .*net.safetensors"):
+    with pytest.raises(CheckpointError, match="net.safetensors: no such checkpoint"):
         net.load(path)
     net.save(path)
     whole = path.read_bytes()
     for damaged in (b"", whole[:5], whole[:100], whole[:-1], b"\xff" * 64):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="net.safetensors is not a whole safetensors file"):
+        with pytest.raises(CheckpointError, match="net.safetensors: (the file is empty|cut short or damaged)"):
             net.load(path)
     same(weights(net), before)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    import safetensors.numpy
-
     net, path = small(), tmp_path / "net.safetensors"
     net.save(path)
     whole = path.read_bytes()
 
-    def full(tensors, name, metadata):
-        name.write_bytes(b"half")
-        raise OSError("no space left on device")
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    with pytest.raises(CheckpointError, match="cannot be written: no space left"):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="net.safetensors: cannot be written: No space left on device"):
         net.save(path)
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == whole and os.listdir(tmp_path) == ["net.safetensors"]
 
 
 def test_a_checkpoint_of_a_run_can_be_loaded(tmp_path):

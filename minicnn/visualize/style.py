@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minicnn.files import atomic
+
 WIDTH = 9.0                      # inches; at DPI that is 1350 pixels, which stay sharp when shown at half the size
 DPI = 150
 INK, QUIET, LINE = "#24292f", "#6e7781", "#d0d7de"
@@ -36,10 +38,9 @@ def quiet_axes(axes) -> None:
 
 
 def save_png(figure, path: str | os.PathLike) -> Path:
-    """Write the figure beside its place and rename it, so that no half picture is left."""
+    """Write the figure: whole, or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, format="png", metadata={"Software": "minicnn"})
-    os.replace(beside, path)
+    with atomic(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": "minicnn"})
     return path
