@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minicnn.kernels.cpu.compiling import index, kernel
-from minicnn.kernels.cpu.memory import flat, rows
+from minicnn.kernels.cpu.elementwise import elementwise
+from minicnn.kernels.cpu.memory import rows
 from minicnn.kernels.cpu.threads import parallel_for
 
 
@@ -16,8 +17,7 @@ def _copy(first, last, x, x0, y, y0, width):
 
 
 @kernel
-def _add(first, last, a, b, y):
-    a, b, y = a[first:last], b[first:last], y[first:last]
+def _add(a, b, y):
     for i in range(y.size):
         y[i] = a[i] + b[i]
 
@@ -44,9 +44,9 @@ def add_forward(xs, y):
     """y = x0 + x1 + ..., all of the same shape."""
     if len(xs) == 1:
         return concat_forward(xs, y)
-    parallel_for(y.size, 1, _add, flat(xs[0]), flat(xs[1]), flat(y))
+    elementwise(_add, xs[0], xs[1], y)
     for x in xs[2:]:
-        parallel_for(y.size, 1, _add, flat(y), flat(x), flat(y))
+        elementwise(_add, y, x, y)
 
 
 def add_backward(dy, dxs):
@@ -58,4 +58,4 @@ def add_backward(dy, dxs):
 
 def accumulate(x, y):
     """y += x."""
-    parallel_for(y.size, 1, _add, flat(y), flat(x), flat(y))
+    elementwise(_add, y, x, y)

@@ -18,7 +18,8 @@ import math
 import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
-from minicnn.kernels.cpu.memory import flat, rows
+from minicnn.kernels.cpu.elementwise import elementwise
+from minicnn.kernels.cpu.memory import rows
 from minicnn.kernels.cpu.philox import philox4x32
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.rng import key_words
@@ -44,8 +45,7 @@ def _dropout(first, last, x, y, least, scale, k0, k1, purpose, epoch, sample_ids
 
 
 @kernel
-def _scale(first, last, x, y, factor):
-    x, y = x[first:last], y[first:last]
+def _scale(x, y, factor):
     for i in range(x.size):
         y[i] = x[i] * factor
 
@@ -66,4 +66,4 @@ def dropout_backward(dy, dx, *, rate, scale, seed, purpose, epoch, sample_ids):
 
 def scale_forward(x, y, *, factor):
     """y = x * factor. It is its own backward. y may be x."""
-    parallel_for(x.size, 1, _scale, flat(x), flat(y), x.dtype.type(factor))
+    elementwise(_scale, x, y, numbers=(factor,))

@@ -11,15 +11,12 @@ ALIGN = 64                       # bytes: a cache line, and the widest vector
 
 def flat(a: np.ndarray) -> np.ndarray:
     """a as one axis, never a copy."""
-    return rows(a, a.size).reshape(-1)
+    return _contiguous(a).reshape(-1)
 
 
 def rows(a: np.ndarray, width: int) -> np.ndarray:
     """a as a matrix (a.size / width, width), never a copy."""
-    if not a.flags.c_contiguous:
-        raise ShapeError(f"an array of shape {a.shape} with strides {a.strides} is not C-contiguous; "
-                         "pass np.ascontiguousarray(...) of it")
-    return a.reshape(-1, width)
+    return _contiguous(a).reshape(-1, width)
 
 
 def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -41,6 +38,13 @@ def arrays_in(work: np.ndarray | None, requests: list[tuple[tuple[int, ...], obj
         arrays.append(view(work, offset, shape, dtype))
         offset += _aligned(arrays[-1].nbytes)
     return arrays
+
+
+def _contiguous(a: np.ndarray) -> np.ndarray:
+    if not a.flags.c_contiguous:
+        raise ShapeError(f"an array of shape {a.shape} with strides {a.strides} is not C-contiguous; "
+                         "pass np.ascontiguousarray(...) of it")
+    return a
 
 
 def _bytes(shape: tuple[int, ...], dtype) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -23,6 +25,16 @@ PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf
 PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
 CHUNKS = 1024               # into which a sum over rows is cut at most: some blocks to each multiprocessor
 ON_HOPPER = {"v4": "v5"}    # what takes a version's place on an H100 or H200
+# Elementwise operations: each is one launch of the kernel of the same name, over the elements of its first array.
+# Operation -> file of kernels/cuda, and the operation's arguments -> those of its kernel.
+ELEMENTWISE = {
+    "relu_forward": ("activation", lambda x, y: (x, y, x.size)),
+    "relu_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
+    "tanh_forward": ("activation", lambda x, y: (x, y, x.size)),
+    "tanh_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
+    "scale_forward": ("dropout", lambda x, y, *, factor: (x, y, x.size, factor)),
+    "find_overflow": ("loss_scale", lambda dw, state: (dw, state, dw.size)),
+}
 
 
 def make_ops(precision: str = PRECISION) -> Ops:
@@ -65,23 +77,6 @@ class CudaOps(Ops):
 
     def interconnect(self, place: int = 0) -> Interconnect:
         return self.device.interconnect(place)
-
-    # ---- activation
-    def relu_forward(self, x, y):
-        """y = max(x, 0)."""
-        self._gpu.each("activation", "relu_forward", x.size, x, y, x.size)
-
-    def relu_backward(self, y, dy, dx):
-        """dx = dy * (y > 0)."""
-        self._gpu.each("activation", "relu_backward", dy.size, y, dy, dx, dy.size)
-
-    def tanh_forward(self, x, y):
-        """y = tanh(x)."""
-        self._gpu.each("activation", "tanh_forward", x.size, x, y, x.size)
-
-    def tanh_backward(self, y, dy, dx):
-        """dx = dy * (1 - y^2)."""
-        self._gpu.each("activation", "tanh_backward", dy.size, y, dy, dx, dy.size)
 
     # ---- epilogue
     def epilogue_backward(self, dy, db, *, y=None, add=True):
@@ -158,10 +153,6 @@ class CudaOps(Ops):
         self.dropout_forward(dy, dx, rate=rate, scale=scale, seed=seed, purpose=purpose, epoch=epoch,
                              sample_ids=sample_ids)
 
-    def scale_forward(self, x, y, *, factor):
-        """y = x * factor. y may be x."""
-        self._gpu.each("dropout", "scale_forward", x.size, x, y, x.size, factor)
-
     # ---- loss
     def softmax_forward(self, x, y):
         """y (N, K), the probabilities of each row of x. y may be x."""
@@ -190,10 +181,6 @@ class CudaOps(Ops):
         self._gpu.launch("running_metrics", "count_correct", 1, (x, labels, tally, *x.shape), block=1024)
 
     # ---- scaling
-    def find_overflow(self, dw, state):
-        """state[2] = 1 where dw, of any shape, holds an infinity or a NaN."""
-        self._gpu.each("loss_scale", "find_overflow", dw.size, dw, state, dw.size)
-
     def next_loss_scale(self, state, *, steady, lowest, highest):
         """The state for the next step: one higher after `steady` good ones, one lower after an overflow."""
         self._gpu.launch("loss_scale", "next_loss_scale", 1, (state, steady, lowest, highest), block=1)
@@ -372,3 +359,19 @@ class CudaOps(Ops):
         version = self._version(dtype)
         rounded = f", {self.products.lower()}" if version in ("v4", "v5") else ""
         return ("im2col" if version == "v1" else "implicit im2col") + f" {version}{rounded}"
+
+
+def _elementwise(name: str, file: str, arguments: Callable) -> Callable:
+    """The method of CudaOps for one row of ELEMENTWISE, with the signature of its `arguments`."""
+    def operation(self, *given, **options):
+        values = arguments(*given, **options)
+        self._gpu.each(file, name, values[0].size, *values)
+
+    operation.__name__ = operation.__qualname__ = arguments.__qualname__ = name
+    own = inspect.signature(operation).parameters["self"]
+    operation.__signature__ = inspect.Signature([own, *inspect.signature(arguments).parameters.values()])
+    return operation
+
+
+for _name, _row in ELEMENTWISE.items():
+    setattr(CudaOps, _name, _elementwise(_name, *_row))
