@@ -1,7 +1,7 @@
-"""A test must be shown able to fail: each mistake in tests/mutations is made on each backend, and must be seen.
+"""Tests must be able to fail: each mistake in tests/mutations is made on each backend, and must be detected.
 
-Seen by two judges: the gradient check (slopes), and the comparison of outputs and gradients with the reference
-(values). The emulator of the cuda backend has the second one only: slopes take thousands of launches.
+Detected by two checks: the gradient check, and the comparison of outputs and gradients with the reference (values).
+The emulator of the cuda backend has the second one only: gradient checks take thousands of launches.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tests.mutations import MUTATIONS
 
 @dataclass
 class Layer:
-    """A layer on small shapes, under both judges."""
+    """A layer on small shapes, under both checks."""
 
     make: object
     in_shapes: list
     options: dict = field(default_factory=dict)
 
-    def slopes(self, ops):
+    def gradient_check(self, ops):
         return check_layer(self.make(), self.in_shapes, ops=ops, **self.options)
 
     def values(self, ops) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ class Fork:
             param.data *= 30
         return net, x, np.array([1, 3])
 
-    def slopes(self, ops):
+    def gradient_check(self, ops):
         net, x, labels = self.net(ops)
         return check_net(net, x, labels, only=["stem.b"])
 
@@ -70,7 +70,7 @@ class Fork:
 
 
 class Values:
-    """An operation without slopes: what it writes for fixed inputs."""
+    """An operation without gradients: what it writes for fixed inputs."""
 
     def __init__(self, run):
         self.run = run
@@ -86,14 +86,14 @@ def softmax(ops, rng):
 
 
 def written_weights(ops, rng):
-    """A gradient that is written over what was there."""
+    """A gradient that overwrites the previous value."""
     dw = rng.standard_normal((5, 4))
     ops.linear_backward_weights(rng.standard_normal((3, 5)), rng.standard_normal((3, 4)), dw, add=False)
     return [dw]
 
 
 def sgd(ops, rng):
-    """Three steps, the rate lowered in between, and all three terms of one size."""
+    """Three steps, the learning rate lowered in between, and all three terms of similar size."""
     w, v = rng.standard_normal(20), rng.standard_normal(20)
     for lr in (0.1, 0.1, 0.01):
         ops.sgd_step(w, rng.standard_normal(20), v, lr=lr, momentum=0.9, decay=0.5)
@@ -112,7 +112,7 @@ def scaled_step(ops, rng):
 
 
 def overflow(ops, rng):
-    """The flag after a good array, after each kind of bad one, and after a good one behind that."""
+    """The flag after a good array, after each kind of bad one, and after a good one that follows."""
     found = []
     for bad in (np.nan, np.inf, -np.inf):
         for place in (0, 18, 36):
@@ -133,7 +133,7 @@ def scales(ops, rng):
     return found
 
 
-def tally(ops, rng):
+def metrics(ops, rng):
     """Two batches, with many equal scores."""
     counted = np.zeros(4)
     for _ in range(2):
@@ -190,43 +190,44 @@ CASES = {
     "scaled_step": Values(scaled_step),
     "overflow": Values(overflow),
     "scales": Values(scales),
-    "tally": Values(tally),
+    "metrics": Values(metrics),
     "augment": Values(augment),
 }
 
 
 @cache
-def right_values(case: str) -> list[np.ndarray]:
+def correct_values(case: str) -> list[np.ndarray]:
     return CASES[case].values(get_ops("reference"))
 
 
 def differ(case: str, ops) -> bool:
     """Whether the values are not the reference's."""
-    pairs = zip(CASES[case].values(ops), right_values(case), strict=True)
+    pairs = zip(CASES[case].values(ops), correct_values(case), strict=True)
     return not all(np.allclose(got, wanted, rtol=1e-10, atol=1e-12) for got, wanted in pairs)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_right_operations_pass(ops, case):
+def test_the_correct_operations_pass(ops, case):
     needs_numpy(ops)
     assert not differ(case, ops)
-    if hasattr(CASES[case], "slopes") and case != "maxpool_ties" and not is_emulated(ops):     # a tie has no slope
-        CASES[case].slopes(ops).raise_if_failed()
+    has_gradients = hasattr(CASES[case], "gradient_check") and case != "maxpool_ties"
+    if has_gradients and not is_emulated(ops):
+        CASES[case].gradient_check(ops).raise_if_failed()
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_mistake_is_seen(ops, mutation):
+def test_mistake_is_detected(ops, mutation):
     needs_numpy(ops)
     wrong = mutation.apply(ops)
-    assert differ(mutation.case, wrong), "the comparison with the reference does not see it"
+    assert differ(mutation.case, wrong), "the comparison with the reference does not detect it"
     if not mutation.consistent and not is_emulated(ops):
-        assert not CASES[mutation.case].slopes(wrong).ok, "the gradient check does not see it"
+        assert not CASES[mutation.case].gradient_check(wrong).ok, "the gradient check does not detect it"
 
 
 def test_every_operation_is_mutated():
     mutated = {op for mutation in MUTATIONS for op in mutation.changes}
-    nothing_computed = {"conv_work", "conv_algorithm", "linear_work"}
-    assert mutated == {op for group in OPS.values() for op in group} - nothing_computed
+    no_arrays = {"conv_work", "conv_algorithm", "linear_work"}
+    assert mutated == {op for group in OPS.values() for op in group} - no_arrays
 
 
 def test_names_are_unique():

@@ -1,1 +1,1 @@
-"""The same operations in Numba, with the innermost loops of convolution and fully connected layers in LLVM's code."""
+"""The same operations in Numba, with the innermost loops of convolution and fully connected layers in LLVM IR."""

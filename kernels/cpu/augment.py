@@ -1,12 +1,12 @@
 """Crop, mirrors, mean and colour shift in one pass from uint8 pixels to floats, line by line of the output.
 
-    photograph   . . [ a line of the crop: contiguous bytes ] . .     (a column of it, where axes are exchanged)
+    photograph   . . [ a line of the crop: contiguous bytes ] . .     (a column of it, where axes are swapped)
                               |
-    cells            [ the same as floats, less the mean    ]         in the first-level cache
-                              |  read backwards where it is mirrored
+    cells            [ the same as floats, minus the mean   ]         in the L1 cache
+                              |  read in reverse where it is mirrored
     y                [ plus the shift                       ]
 
-The steps along contiguous numbers become vector instructions; going through the crop pixel by pixel took five times as
+The loops over contiguous elements become vector instructions; a loop over the crop pixel by pixel took five times as
 long.
 """
 
@@ -47,7 +47,7 @@ def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift
                 for k in range(W * C):
                     cells[k] = pixels[index(start + k)]
         to = y[n, p].reshape(-1)
-        if flip[n] & LEFT_RIGHT and C == 3:                                    # written out, this becomes vectors
+        if flip[n] & LEFT_RIGHT and C == 3:                                    # unrolled: vectorises
             for q in range(W):
                 here, there = index(3 * q), index(3 * (W - 1 - q))
                 to[here] = cells[there]

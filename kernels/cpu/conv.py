@@ -10,12 +10,12 @@
 The direct weight gradient:
                          x: channels of a line          dy: the same pixels, packed,
                          . . [c0..c5] . .        x      96 of them stay in the      ->  6 x 64 sums in the registers,
-                         . . [c0..c5] . .               first-level cache               added to dw once per 96 pixels
+                         . . [c0..c5] . .               L1 cache                        added to dw once per 96 pixels
 
 Every thread goes over its pixels some lines at a time, packs these lines' dy into panels, and adds to the tiles. If dw
-is small, threads share out the pixels and have a sum of their own each, which are added in their order; if it is large,
-they share out the panels. Pixels for which a tap falls on the padding are left out of the sum. A layer with few input
-channels sums along a kernel row (conv1: 33 numbers), or writes the im2col lines of its pixels first.
+is small, the pixels are divided among the threads, each with a sum of its own, and these are added in a fixed order; if
+it is large, the panels are divided. Pixels for which a tap falls on the padding are left out of the sum. A layer with
+few input channels sums along a kernel row (conv1: 33 elements), or writes the im2col lines of its pixels first.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def _weights_rows(length, tile):
 def _weights_plan(N, P, Q, W, R, S, v, left, D, groups, E, dtype, workers):
     """How dw is computed: (tile, runs or None for im2col, lines at a time, arrays of work space).
 
-    A run is (first output column, last, tap, length): for these columns `length` numbers of a kernel row, from this tap
-    on, are contiguous in x and not padding. One tap is a run if its channels fill a tile, else a whole kernel row.
+    A run is (first output column, last, tap, length): for these columns, `length` elements of a kernel row, from
+    this tap on, are contiguous in x and not padding. One tap is a run if its channels fill a tile, else a kernel row.
     """
     dtype = np.dtype(dtype)
     widest = tile_for(E, dtype.itemsize)
@@ -242,7 +242,7 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
 
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """How it is computed, in words: the forward pass and dw, and dx where that is another."""
+    """The name of the algorithm: that of the forward pass and dw, and that of dx where it differs."""
     names = ["Winograd" if fast else "direct"
              for fast in _choice(x_shape, w_shape, dtype, stride, pads, groups)[1]]
     return names[0] if names[0] == names[1] else f"{names[0]}, dx {names[1]}"

@@ -3,10 +3,10 @@
     target[n,i,j,k] = start[k] + sum over r,s,c of  source[n, i*step + shift + r, j*step + shift + s, c] * w[r,s,c,k]
 
 The im2col matrix that would make this one matrix product is never written: the innermost loops (microkernel.py) read
-each of its numbers where it stands in the source. What is kept where (32 stands for the width of a panel):
+each of its elements from the source itself. What is kept where (32 stands for the width of a panel):
 
               panel of w, packed: 32 KB at a time    source: a chunk of some hundred pixels and
-              stay in the first-level cache          their neighbours, in the second-level cache
+              stay in the L1 cache                   their neighbours, in the L2 cache
                 +--------+                             . . . . . . .
       taps x    | 32 out |                             . [pixel 0] .      6 to 14 pixels at a time,
       channels  |        |     x                       . [pixel 1] .      each with its taps
@@ -14,12 +14,12 @@ each of its numbers where it stands in the source. What is kept where (32 stands
                 +--------+
                     |  +------------------+
                     +->| pixels x 32 sums | -> bias and ReLU on the way out -> target, written once
-                       | in the registers |
+                       |   in registers   |
                        +------------------+
 
-Taps that fall on the padding are not multiplied: the output is cut into rectangles whose pixels see the same taps
+Taps that fall on the padding are skipped: the output is cut into rectangles whose pixels have the same taps
 (the middle, and strips along the border), so that a tile needs no zeros. For AlexNet's 13 x 13 maps this saves a tenth
-of the work. Where all channels are read (one group), a kernel row is one run of numbers in x, a single long tap.
+of the work. Where all channels are read (one group), a kernel row is contiguous in x, and is treated as one long tap.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from functools import lru_cache
 import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
-from minicnn.kernels.cpu.llvm_code import take_a_number
+from minicnn.kernels.cpu.llvm_code import next_index
 from minicnn.kernels.cpu.microkernel import correlate_tiles
 from minicnn.kernels.cpu.threads import blocks, run, threads
 from minicnn.kernels.cpu.tile import call, tile_for
 
-CHUNK_TILES = 64                 # tiles of pixels that meet a panel of w before the next panel is read
-L1_BYTES = 32 << 10              # of a panel, that stay in the first-level cache for all tiles of a chunk
+CHUNK_TILES = 64                 # tiles of pixels multiplied with a panel of w before the next panel is read
+L1_BYTES = 32 << 10              # of a panel, that stay in the L1 cache for all tiles of a chunk
 
 
 @lru_cache(maxsize=4096)
 def spans(count, step, shift, taps, size):
-    """range(count) as (first, last, tap0, tap1): output i sees the input at i*step + shift + tap, inside 0..size."""
+    """range(count) as (first, last, tap0, tap1): output i reads the input at i*step + shift + tap, inside 0..size."""
     spans = []
     for i in range(count):
         start = i * step + shift
@@ -63,7 +63,7 @@ def _rectangles(N, rows, columns, chunk):
         for j0, j1, s0, s1 in spans(*columns):
             tasks += [(first, last, i0, i1, r0, r1, j0, j1, s0, s1)
                       for first, last in blocks(N * (i1 - i0) * (j1 - j0), chunk)]
-    tasks.sort(key=lambda task: task[0] - task[1])                             # large ones first: cores end together
+    tasks.sort(key=lambda task: task[0] - task[1])                             # large ones first: cores finish together
     return np.array(tasks, np.int64)
 
 
@@ -121,17 +121,17 @@ def correlate_chunk(first, last, down, across, source, target, panels, starts, a
 @kernel
 def _correlate_all(queue, tasks, source, target, panels, starts, addresses, steps, sums, down_map, across_map,
                    taps_across, relu, tile_rows, tiles):
-    """Task after task, until the queue, from which every thread takes numbers, is beyond the last one.
+    """Task after task, until the queue, a counter from which every thread takes the next index, is past the last one.
 
-    It is here and not in threads.run, so that a thread needs Python's lock once and not for each of its tasks.
+    The loop is here and not in threads.run so that a thread takes the GIL once and not for each of its tasks.
     """
-    number = take_a_number(queue.ctypes.data)
+    number = next_index(queue.ctypes.data)
     while number < len(tasks):
         task = tasks[number]
         correlate_chunk(task[0], task[1], (task[2], task[3], task[4], task[5]), (task[6], task[7], task[8], task[9]),
                         source, target, panels, starts, addresses, steps, sums, down_map, across_map, taps_across, relu,
                         tile_rows, tiles)
-        number = take_a_number(queue.ctypes.data)
+        number = next_index(queue.ctypes.data)
 
 
 def correlate(source, target, panels, starts, addresses, steps, sums, down, across, relu):

@@ -1,14 +1,14 @@
 """Dropout with its random numbers drawn in place: one pass, no mask in memory.
 
 A sample's units are cut into chunks of 256. The generator makes four words in a call, so 64 calls fill a chunk; all of
-them do the same on numbers that differ by one, which becomes vector instructions. The words lie in the first-level
-cache until the chunk's units have been multiplied or set to zero:
+them run on counters that differ by one, which becomes vector instructions. The words stay in the L1 cache until the
+chunk's units have been multiplied or set to zero:
 
     calls     0           1           2     ...     counters (sample, call), (sample, call + 1), ...
     words   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...     1 KB
     units   0 1 2 3   4 5 6 7   8 9 10 11   ...     x -> y
 
-Every unit's number depends on its place alone (philox.py), so the cut does not matter and the backward draws the same.
+A unit's random number depends on its index alone (philox.py), so chunks do not matter and the backward draws the same.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The way back through bias and ReLU, in one pass over dy: mask a row, and add it to a running sum of its range.
+"""Backward pass of the epilogue, bias and ReLU, in one pass over dy: mask a row, and add it to the sum of its range.
 
-    rows of dy and y     range 0 | range 1 | range 2 | ...       4 ranges for each thread, taken by whoever is free
+    rows of dy and y     range 0 | range 1 | range 2 | ...       4 ranges for each thread, taken by any that is free
                             |         |         |
     sums (range, K)       sum 0     sum 1     sum 2              added in this order at the end
                             +---------+---------+--> db
 
-A row is masked and added while it is in the first-level cache. The sums lie in memory that each calling thread keeps.
+A row is masked and added while it is in the L1 cache. The sums are in memory that each calling thread keeps.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _add(db, sums, add):
 def epilogue_backward(dy, db, *, y=None, add=True):
     """In place: dy (..., K) is masked by y > 0 where y is given; then db (K,) += its sum, unless db is None.
 
-    Without `add`, db = and what it held does not matter.
+    Without `add`, db = that sum, whatever it held.
     """
     K = dy.shape[-1]
     dY = rows(dy, K)                                                           # (M, K)

@@ -2,10 +2,10 @@
 
 With 32 images the 9216 x 4096 weights of AlexNet's fc6 are 150 MB, read (or, as dw, written) once in each of the three
 passes; each thread has parts of them that no other touches. A tile of sums in the registers (product.py) takes w and dw
-where they are; what is small, x and dy, is copied into the order in which the tile reads it.
+in place; x and dy, which are small, are copied into the order in which the tile reads them.
 
-    forward            a block of columns of w (4 KB of each row), 32 rows at a time: the 128 KB are met by all images
-                       while they are in the second-level cache. The block's sums stay there until w is through:
+    forward            a block of columns of w (4 KB of each row), 32 rows at a time: all images are multiplied with
+                       these 128 KB while they are in the L2 cache. The block's sums stay there until the last row of w:
 
                                1024 columns
                              +--------------+
@@ -15,7 +15,7 @@ where they are; what is small, x and dy, is copied into the order in which the t
                              :              :
 
     backward, data     32 rows of w, 128 columns at a time, times that part of dy'. The 32 x images sums go into dx
-                       when the rows are through
+                       after the last column
     backward, weights  48 rows of dw: x' of these rows (a few KB) times 32 columns of dy at a time, straight into dw.
                        With `add`, dw is read as well
 """
@@ -30,10 +30,10 @@ from minicnn.kernels.cpu.product import product_tiles, product_width
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for, run, split, threads
 from minicnn.kernels.cpu.tile import call
 
-COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the processor fetches ahead by itself
-DEPTH = 32                       # rows of w, forward: as many streams as it can follow
-ROWS, RUN = 32, 128              # of w, backward: 32 rows share 128 x 32 numbers of dy', 16 KB of the first-level cache
-WEIGHT_ROWS = 48                 # of dw: their part of x fits the first-level cache beside 32 columns of dy
+COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the hardware prefetches
+DEPTH = 32                       # rows of w, forward: as many streams as it can prefetch
+ROWS, RUN = 32, 128              # of w, backward: 32 rows share 128 x 32 elements of dy', 16 KB of the L1 cache
+WEIGHT_ROWS = 48                 # of dw: their part of x fits the L1 cache beside 32 columns of dy
 
 
 def _column_blocks(columns: int, width: int) -> list[tuple[int, int]]:
@@ -43,23 +43,23 @@ def _column_blocks(columns: int, width: int) -> list[tuple[int, int]]:
 
 
 @kernel
-def _turn(first, last, x, turned):
-    """turned[c] = x[:, c], columns first..last, 16 of them (a cache line) at a time."""
+def _transpose(first, last, x, transposed):
+    """transposed[c] = x[:, c], columns first..last, 16 of them (a cache line) at a time."""
     for c0 in range(first, last, 16):
         for n in range(len(x)):
             for c in range(min(16, last - c0)):
-                turned[c0 + c, n] = x[n, index(c0 + c)]
+                transposed[c0 + c, n] = x[n, index(c0 + c)]
 
 
 @kernel
-def _forward(k0, k1, turned, w, y, sums, bias, relu, tiles):
+def _forward(k0, k1, transposed, w, y, sums, bias, relu, tiles):
     """Columns k0..k1 of y. sums: (panels, images, width)."""
     width, size, zero = sums.shape[2], w.itemsize, w.dtype.type(0)
     N, (C, K) = len(y), w.shape
     panels, has_bias = (k1 - k0 + width - 1) // width, bias.size > 0
     for c0 in range(0, C, DEPTH):
         for panel in range(panels):
-            call(tiles, (turned.ctypes.data + c0 * N * size, size, N * size,
+            call(tiles, (transposed.ctypes.data + c0 * N * size, size, N * size,
                          w.ctypes.data + (c0 * K + k0 + panel * width) * size, K * size, min(DEPTH, C - c0),
                          sums.ctypes.data + panel * N * width * size, width * size, c0, N, k1 - k0 - panel * width))
     for n in range(N):
@@ -77,13 +77,13 @@ def _forward(k0, k1, turned, w, y, sums, bias, relu, tiles):
 def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
     """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
     (bias, relu), tiles = epilogue, product_tiles(x.dtype)
-    turned, sums = arrays_in(work, _forward_arrays(x.shape, w.shape, x.dtype))
+    transposed, sums = arrays_in(work, _forward_arrays(x.shape, w.shape, x.dtype))
     if bias is None:
         bias = flat(y)[:0]
-    parallel_for(len(w), len(x), _turn, x, turned)
+    parallel_for(len(w), len(x), _transpose, x, transposed)
 
     def columns(lane, k0, k1):
-        _forward(k0, k1, turned, w, y, lane, bias, relu, tiles)
+        _forward(k0, k1, transposed, w, y, lane, bias, relu, tiles)
 
     run(_column_blocks(w.shape[1], sums.shape[3]), columns, list(sums))
 
@@ -156,7 +156,7 @@ def _backward_weights(first, last, x, panels, dw, part, add, tiles):
 
 
 def linear_backward_weights(x, dy, dw, *, add=True, work=None):
-    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
+    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = that, whatever it held."""
     tiles = product_tiles(dw.dtype)
     panels, parts = arrays_in(work, _weights_arrays(x.shape, dw.shape, dw.dtype))
     parallel_for(len(panels), panels[0].size, _columns_of, dy, panels)

@@ -1,4 +1,4 @@
-"""Pieces of LLVM's intermediate code that several files write."""
+"""Pieces of LLVM IR that several files generate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
 @intrinsic
-def take_a_number(typingctx, address):
-    """The int64 at this address, which is one more afterwards; several threads may ask at the same time."""
+def next_index(typingctx, address):
+    """The int64 at this address, which is then incremented, atomically."""
     def code(context, builder, signature, arguments):
         return builder.atomic_rmw("add", builder.inttoptr(arguments[0], INT64.as_pointer()), INT64(1), "monotonic")
 
@@ -45,14 +45,14 @@ def suffix(vector: ir.VectorType) -> str:
 
 
 def masked_load(builder, pointer, mask, align: int):
-    """The numbers where the mask is set, 0 elsewhere; pointer to a vector, align in bytes."""
+    """The elements where the mask is set, 0 elsewhere; pointer to a vector, align in bytes."""
     vector = pointer.type.pointee
     return call_function(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, pointer, INT32(align), mask,
                          ir.Constant(vector, None))
 
 
 def masked_store(builder, vector, pointer, mask, align: int) -> None:
-    """Only the numbers where the mask is set."""
+    """Store only the elements where the mask is set."""
     call_function(builder, f"llvm.masked.store.{suffix(vector.type)}.p0", ir.VoidType(), vector, pointer, INT32(align),
                   mask)
 

@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy: one row (an image's K classes) at a time, the largest taken off before exp."""
+"""Softmax and cross-entropy: one row (an image's K classes) at a time, the largest subtracted before exp."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def softmax_cross_entropy_forward(x, labels, probs, losses):
 def softmax_cross_entropy_backward(probs, labels, dx, *, scale, loss_scale=None):
     """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged.
 
-    loss_scale: the state of scaling.py, where all gradients are to come out larger by its power of two.
+    loss_scale: the state of loss_scale.py, by whose power of two all gradients are multiplied; None: by 1.
     """
     scale = scale if loss_scale is None else scale * 2.0 ** loss_scale[0]
     parallel_for(len(dx), dx.shape[1], _backward, probs, labels, dx, dx.dtype.type(scale))

@@ -5,15 +5,15 @@
 Across channels, a row is a pixel's channels, or its part of them in one group. ROWS rows are worked on at a time:
 
     x         row 0 ........  row 1 ........  row 2 ...      read once from memory
-    squares   0 0  row 0 ........  0 0  row 1 ........  0 0  in the first-level cache, zeros between the rows:
+    squares   0 0  row 0 ........  0 0  row 1 ........  0 0  in the L1 cache, zeros between the rows:
               |----------|                                   16 windows at a time are n loads, each one further (n = 5),
-                |----------|                                 and there is no test for the ends of a row
+                |----------|                                 and the ends of a row need no test
 
 First the squares of all ROWS rows, then the sums: a load of what was stored a few instructions before would have to
-wait for it. The backward has a second such strip, for dy x s^(-beta-1), and computes s again rather than read it.
+wait for the store. The backward has a second such strip, for dy x s^(-beta-1), and recomputes s instead of reading it.
 
-Within a map, an output line needs the n lines around it, which were used for the line before and are still in the
-second-level cache:
+Within a map, an output line needs the n lines around it, which were used for the line before and are still in the L2
+cache:
 
     line h-1   pixel, pixel, pixel ...
     line h     pixel, pixel, pixel ...      summed downwards into one strip (n loads), then along the strip (n loads,
@@ -24,7 +24,7 @@ second-level cache:
 The backward keeps the last n lines of dy x s^(-beta-1): line h takes the place of line h-n.
 
 The paper's beta is 3/4, and with r = 1 / sqrt(s), s^(-3/4) = r r / sqrt(r): a reciprocal square root is a fast
-instruction, a power is none.
+instruction, a general power is not.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _whole(size):
 @part
 def _window(a, i, n, step):
     """a[i] + a[i + step] + ... (n of them), and so for the 15 behind."""
-    if n == 5:                                              # what everybody uses, without a loop
+    if n == 5:                                              # the usual size, without a loop
         return (load(a, i, LANES) + load(a, i + step, LANES) + load(a, i + 2 * step, LANES)
                 + load(a, i + 3 * step, LANES) + load(a, i + 4 * step, LANES))
     total = load(a, i, LANES)
@@ -153,21 +153,21 @@ def _backward(first, last, x, dy, dx, C, n, k, alpha, beta):
                 _add_cross(x, dx, i + tail, C - tail, ratios, o + tail, n, 1, factor)
 
 
-def _numbers(x, *values):
-    """The values as numbers of x's type, so that nothing is computed in a wider one."""
+def _scalars(x, *values):
+    """The values as scalars of x's type, so that nothing is computed in a wider one."""
     return [x.dtype.type(value) for value in values]
 
 
 def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
     """y (N, H, W, C) from x, normalised over n channels inside each of `groups` parts of the C channels."""
     C = x.shape[-1] // groups
-    parallel_for(x.size // C, C * 8, _forward, flat(x), flat(y), C, n, *_numbers(x, k, alpha, beta))
+    parallel_for(x.size // C, C * 8, _forward, flat(x), flat(y), C, n, *_scalars(x, k, alpha, beta))
 
 
 def lrn_backward(x, dy, dx, *, n, k, alpha, beta, groups=1):
     """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
     C = x.shape[-1] // groups
-    parallel_for(x.size // C, C * 16, _backward, flat(x), flat(dy), flat(dx), C, n, *_numbers(x, k, alpha, beta))
+    parallel_for(x.size // C, C * 16, _backward, flat(x), flat(dy), flat(dx), C, n, *_scalars(x, k, alpha, beta))
 
 
 @part
@@ -226,7 +226,7 @@ def _within_backward(first, last, x, dy, dx, H, size, C, n, k, alpha, beta):
                     _weigh(x, dy, dx, i + tail, size - tail, strip, tail, n, C, k, alpha, beta, one, ratios, q + tail)
             else:
                 ratios[q : q + step] = 0                    # lines below the image
-            if h >= n // 2:                                 # now all lines around line h - n // 2 are there
+            if h >= n // 2:                                 # all lines around line h - n // 2 are computed now
                 for c in range(0, size, LANES):
                     store(strip, left + c, LANES, _window(ratios, c, n, step))
                 i -= n // 2 * size
@@ -239,11 +239,11 @@ def _within_backward(first, last, x, dy, dx, H, size, C, n, k, alpha, beta):
 def lrn_within_forward(x, y, *, n, k, alpha, beta):
     """y (N, H, W, C) from x, normalised over n x n pixels of the same map."""
     N, H, W, C = x.shape
-    parallel_for(N * H, W * C * 16, _within_forward, flat(x), flat(y), H, W * C, C, n, *_numbers(x, k, alpha, beta))
+    parallel_for(N * H, W * C * 16, _within_forward, flat(x), flat(y), H, W * C, C, n, *_scalars(x, k, alpha, beta))
 
 
 def lrn_within_backward(x, dy, dx, *, n, k, alpha, beta):
     """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
     N, H, W, C = x.shape
     parallel_for(N, H * W * C * 32, _within_backward, flat(x), flat(dy), flat(dx), H, W * C, C, n,
-                 *_numbers(x, k, alpha, beta))
+                 *_scalars(x, k, alpha, beta))

@@ -30,7 +30,7 @@ def bytes_of(requests: list[tuple[tuple[int, ...], object]]) -> int:
 
 
 def arrays_in(work: np.ndarray | None, requests: list[tuple[tuple[int, ...], object]]) -> list[np.ndarray]:
-    """The arrays of `bytes_of`, one behind the other in work (uint8); allocated where it is None or too small."""
+    """The arrays of `bytes_of`, one after the other in work (uint8); allocated where it is None or too small."""
     if work is None or work.size < bytes_of(requests):
         work = np.empty(bytes_of(requests), np.uint8)
     offset, arrays = -work.ctypes.data % ALIGN, []

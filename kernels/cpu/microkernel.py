@@ -1,4 +1,4 @@
-"""The innermost loops of convolution, as tiles of sums that stay in the registers (tile.py).
+"""The innermost loops of convolution, as tiles of sums that stay in registers (tile.py).
 
     correlate_tile    forward and dx: rows are pixels, columns output channels; sums over taps and channels
     outer_tile        dw: rows are input channels, columns output channels; sums over pixels
@@ -42,7 +42,7 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
         at = [tile.load_integer(builder.add(a, tile.integer(8 * r))) for r in range(tile.rows)]
         begins = builder.icmp_signed("!=", begin, tile.integer(0))
         source = builder.select(begins, start, kept)
-        step = builder.select(begins, tile.integer(0), tile.integer(tile.width))       # all begin with the same sums
+        step = builder.select(begins, tile.integer(0), tile.integer(tile.width))       # one start for all rows
         first = [tile.load_row(builder.add(source, tile.times(step, r))) for r in range(tile.rows)]
 
         def one_tap(t, sums):

@@ -1,4 +1,4 @@
-"""Pooling: one pass over memory, 16 channels of an output or of a pixel at a time, which are summed up in registers.
+"""Pooling: one pass over memory, 16 channels of an output or of a pixel at a time, which are accumulated in registers.
 
 Forward, an output line reads R input lines; those that it shares with the line before are still in the cache:
 
@@ -7,15 +7,16 @@ Forward, an output line reads R input lines; those that it shares with the line 
     line 2   . [3  4  5] .           winner = 0, then 1 where that was larger, ...                   one byte for each
     line 3   . [6  7  8] .
 
-Backward, a pixel gathers from the windows that hold it, two by two. So it is written once, by one thread, in one order:
+Backward, a pixel gathers from the windows that contain it, two by two. So it is written once, by one thread, in a fixed
+order:
 
                  q   q+1
     window p     a    b          dx = dy(a) where a's winner is this pixel's cell in a, + the same for b, c and d;
-    window p+1   c    d          3 x 3 every 2 pixels: there are no more. Where there are fewer, 255 stands for the
-                                 cell, which no winner equals: the instructions are the same for every pixel
+    window p+1   c    d          3 x 3 every 2 pixels: there are at most four. For a missing window the cell is 255,
+                                 which no winner equals: the instructions are the same for every pixel
 
-The average has sums in place of maxima, and 1 / divisor in place of the cell. Numba makes both from one source: what
-`average` is in a kernel is known when it is compiled.
+The average has sums in place of maxima, and 1 / divisor in place of the cell. Numba compiles both from one source:
+`average` is a compile-time constant of a kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, select, splat, store
 
 _NO_ARGMAX = np.empty(0, np.uint8)
-_NOBODY = np.uint8(255)          # no cell: windows have at most 255
+_NO_CELL = np.uint8(255)          # windows have at most 255 cells: 0 to 254
 
 
 @part
@@ -39,19 +40,19 @@ def _cells(p, stride, pad, taps, size):
 
 @part
 def _windows(h, stride, pad, taps, count):
-    """range(first, last) of those windows, of `count`, that hold pixel h."""
+    """range(first, last) of those windows, of `count`, that contain pixel h."""
     return max(0, (h + pad - taps + stride) // stride), min(count, (h + pad) // stride + 1)
 
 
 @part
 def _share(a, cells, inside, count_pad):
-    """1 / divisor, as numbers of a's type, of a window with `inside` of its cells in the image."""
+    """1 / divisor, in a's type, of a window with `inside` of its cells in the image."""
     return splat(a.dtype.type(1 / (cells if count_pad else max(1, inside))))
 
 
 @part
 def _fetch_ahead(x, i, line, C, y, o):
-    """Ask for two pixels of the window's last two lines, some outputs ahead: the lines above were used before."""
+    """Prefetch two pixels of the window's last two lines, some outputs ahead: the lines above were used before."""
     fetch_to_write(y, o + AHEAD)
     fetch(x, i + AHEAD)
     fetch(x, i + C + AHEAD)
@@ -107,16 +108,16 @@ def _forward(average: bool):
 
 @part
 def _term(average, dy, argmax, o, count, cell, share):
-    """What a pixel gets from a window of which it is this cell."""
+    """The gradient of a pixel from a window in which it is this cell."""
     zero = splat(dy.dtype.type(0))
     if average:
-        return select(cell == splat(_NOBODY), zero, load(dy, o, count) * share)
+        return select(cell == splat(_NO_CELL), zero, load(dy, o, count) * share)
     return select(load(argmax, o, count) == cell, load(dy, o, count), zero)
 
 
 @part
 def _gather(average, dy, argmax, i, right, below, count, dx, o, add, cells, shares):
-    """dx = or += what the windows that lie at i, `right` of it, `below` it and both have for it."""
+    """dx = or += the gradients from the windows at i, `right` of it, `below` it, and both."""
     fetch_to_write(dx, o + AHEAD)
     total = _term(average, dy, argmax, i, count, cells[0], shares[0])
     total = total + _term(average, dy, argmax, i + right, count, cells[1], shares[1])
@@ -146,9 +147,9 @@ def _backward(average: bool):
                         i, cell = ((n * P + p) * Q + q) * C, (h + top - p * u) * S + w + left - q * v
                         right, below = C if two_columns else 0, Q * C if two_rows else 0
                         cells = (splat(np.uint8(cell)),
-                                 splat(np.uint8(cell - v) if two_columns else _NOBODY),
-                                 splat(np.uint8(cell - u * S) if two_rows else _NOBODY),
-                                 splat(np.uint8(cell - u * S - v) if two_rows and two_columns else _NOBODY))
+                                 splat(np.uint8(cell - v) if two_columns else _NO_CELL),
+                                 splat(np.uint8(cell - u * S) if two_rows else _NO_CELL),
+                                 splat(np.uint8(cell - u * S - v) if two_rows and two_columns else _NO_CELL))
                         (r0, r1), (r2, r3) = _cells(p, u, top, R, H), _cells(p + 1, u, top, R, H)
                         (s0, s1), (s2, s3) = _cells(q, v, left, S, W), _cells(q + 1, v, left, S, W)
                         shares = (_share(dy, R * S, (r1 - r0) * (s1 - s0), count_pad),

@@ -1,9 +1,9 @@
-"""One tile of a matrix product between operands that lie where they are: the innermost loop of fully connected layers.
+"""One tile of a matrix product, which reads its operands in place: the innermost loop of fully connected layers.
 
                           VECTORS * LANES columns
                          +-----------------------+     y[r, :]  = or +=  sum over i < steps of  a[r, i] * b[i, :]
                  b[i, :] |  one row of b, loaded |
-                         +-----------------------+     a[r, i] lies at a + r * a_row + i * a_step, so that a may be rows
+                         +-----------------------+     a[r, i] is at a + r * a_row + i * a_step, so that a may be rows
       a[0, i] . . . . .  |  sums of row 0        |     or columns of an array; b[i, :] at b + i * b_step, y[r, :] at
       a[1, i] . . . . .  |  sums of row 1        |     y + r * y_row. All distances are in bytes.
          ...             |     ...               |
@@ -39,7 +39,7 @@ def product_tile(typingctx, rows, vectors, lanes, number, a, a_row, a_step, b, b
                  columns):
     """y[r, :] = (add: +=) sum over i < steps of a[r, i] * b[i, :]; see above. steps must be at least 1.
 
-    number: any number of the arrays' type.   count, columns: how much of the tile exists; nothing else is touched.
+    number: any scalar of the arrays' type.   count, columns: how much of the tile exists; nothing else is touched.
     """
     signature = types.void(rows, vectors, lanes, number, *[types.int64] * 11)
 
@@ -48,7 +48,7 @@ def product_tile(typingctx, rows, vectors, lanes, number, a, a_row, a_step, b, b
         a, a_row, a_step, b, b_step, steps, y, y_row, add, count, columns = arguments[4:]
 
         def body(part, whole):
-            """The loop, and the way out; `part` loads and stores rows of the tile, which may not be whole."""
+            """The loop, and the stores; `part` loads and stores rows of the tile, which may not be whole."""
             exists = [None if whole else builder.icmp_signed("<", tile.integer(r), count) for r in range(tile.rows)]
             a_rows = [builder.add(a, tile.times(a_row, r)) for r in range(tile.rows)]
             if not whole:

@@ -1,4 +1,4 @@
-"""What a run counts while it trains, a row of scores at a time: see kernels/reference/running_metrics.py."""
+"""Running metrics of training, a row of scores at a time: see kernels/reference/running_metrics.py."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
 
 
 @kernel_in_order
-def _losses(losses, tally, weight):
+def _losses(losses, counts, weight):
     total = 0.0
     for n in range(losses.size):
         total += losses[n]
-    tally[1] += weight * total
+    counts[1] += weight * total
 
 
 @kernel
-def _correct(x, labels, tally):
+def _correct(x, labels, counts):
     for n in range(len(x)):
         label, above = labels[n], 0
         for k in range(x.shape[1]):
             above += x[n, k] > x[n, label] or (x[n, k] == x[n, label] and k < label)
-        tally[0] += 1
-        tally[2] += above < 1
-        tally[3] += above < 5
+        counts[0] += 1
+        counts[2] += above < 1
+        counts[3] += above < 5
 
 
-def count_losses(losses, tally, *, weight):
-    """tally[1] += weight * sum of losses (N,)."""
-    _losses(losses, tally, float(weight))
+def count_losses(losses, counts, *, weight):
+    """counts[1] += weight * sum of losses (N,)."""
+    _losses(losses, counts, float(weight))
 
 
-def count_correct(x, labels, tally):
-    """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
-    _correct(x, labels, tally)
+def count_correct(x, labels, counts):
+    """counts[0] += N, counts[2] and counts[3] += top-1 and top-5 correct, of scores x (N, K), labels int32 (N,)."""
+    _correct(x, labels, counts)

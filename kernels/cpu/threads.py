@@ -6,8 +6,12 @@ not several (OpenMP's, a BLAS's) whose idle threads spin on the cores that the o
 of the core that filled it; several Python threads may call operations at once; and Numba compiles these kernels
 several times faster than `parallel=True` ones.
 
+The pool and its size are state of the whole process: cores are shared by everything in it, so two nets, or several
+ranks that are threads, share one pool. `set_threads` changes it for all of them; its first use creates it, with as many
+threads as there are cores, and a forked child creates its own.
+
 Which thread takes which range never changes a result. Where ranges are summed (weight gradients, bias gradients), the
-partial sums belong to fixed ranges and are added in their order: same thread count, same bits.
+partial sums belong to fixed ranges and are added in a fixed order: same thread count, same bits.
 """
 
 from __future__ import annotations
@@ -22,11 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from minicnn.cores import available_cores, set_gil_switch_interval
 
 TOGETHER = 1 << 19              # elements of a range in `together`: some tenths of a millisecond
-RANGES_PER_THREAD = 4           # more than one, so that a core that lags behind leaves ranges to the others
+RANGES_PER_THREAD = 4           # more than one, so that faster cores can take ranges of a slower one
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
 _pool: ThreadPoolExecutor | None = None
-_setting = threading.RLock()    # ranks that are threads of one process may come here at the same time
+_setting = threading.RLock()    # ranks that are threads of one process may call set_threads at the same time
 
 
 def set_threads(count: int | None = None) -> None:
@@ -39,7 +43,7 @@ def set_threads(count: int | None = None) -> None:
         _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
         if chosen > 1:
             set_gil_switch_interval()
-        _threads = chosen                                   # last: whoever sees it may use the pool
+        _threads = chosen                                   # last: a thread that reads it may use the pool
 
 
 def threads() -> int:
@@ -62,7 +66,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Deferred(threading.local):
-    """The ranges that a `together` of this thread has gathered so far; None outside of one."""
+    """The ranges that a `together` of this thread has collected so far; None outside of one."""
 
     tasks: list | None = None
 
@@ -111,7 +115,7 @@ def run(tasks: list, body: Callable, lanes: list | None = None) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What `parallel_for` is asked for inside is done at the end, all of it in one go, so that the threads meet once.
+    """Calls of `parallel_for` inside are run together at the end, so that the threads synchronise once.
 
     For operations that do not need each other's results, such as the updates of several arrays.
     """
@@ -129,8 +133,8 @@ def together() -> Iterator[None]:
 def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
     """Call kernel(first, last, *arguments) on ranges that cover range(total), on all threads.
 
-    cost: elements touched by one step of the range; small work runs at once in the calling thread, because handing it
-    over would take longer.
+    cost: elements touched by one step of the range; small work runs in the calling thread, because handing it over
+    would take longer.
     """
     if _deferred.tasks is not None:
         _deferred.tasks += [(kernel, first, last, arguments) for first, last in blocks(total, -(-TOGETHER // cost))]

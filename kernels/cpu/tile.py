@@ -1,18 +1,18 @@
-"""A tile of sums that stays in the registers while products are added to it, written as LLVM's intermediate code.
+"""A tile of sums that stays in registers while products are added to it, written in LLVM IR.
 
                     VECTORS * LANES columns
                    +-----------+-----------+
       ROWS rows    | acc[0][0] | acc[0][1] |      one step of the reduction:  load VECTORS vectors of b,
-                   | acc[1][0] | acc[1][1] |      and for each row broadcast one number of a and add
+                   | acc[1][0] | acc[1][1] |      and for each row broadcast one element of a and add
                    |    ...    |    ...    |      a * b to the row's sums
                    +-----------+-----------+
 
 With AVX-512 there are 32 registers of 16 floats: 12 rows x 2 vectors of sums, 2 vectors of b and 1 of a. A step then
-does 24 multiply-adds for 14 loads, so the processor waits for its multipliers and not for memory.
+does 24 multiply-adds for 14 loads, so the multipliers are the limit and not the loads.
 
-Numba turns its own loops into vectors as it sees fit, but never keeps such a tile in registers; so the loops around it
-(microkernel.py of convolution, product.py of fully connected layers) are written with `Tile`, in vectors of LANES
-numbers that LLVM maps to what the machine has. The shape of the tile travels in the types of three tuples (rows,
+Numba vectorises its own loops, but never keeps such a tile in registers; so the loops around it (microkernel.py for
+convolution, product.py for fully connected layers) are generated with `Tile`, in vectors of LANES elements that LLVM
+maps to what the machine has. The shape of the tile travels in the types of three tuples (rows,
 vectors, lanes: their lengths count), so that one source serves every width. Addresses are integers, in bytes.
 """
 
@@ -32,13 +32,13 @@ from minicnn.kernels.cpu.llvm_code import INT64, lanes_below, masked_load, maske
 
 # bytes of a vector -> rows of the tile by its width in vectors: as many sums as the registers hold beside a and b
 ROWS = {64: {4: 6, 3: 8, 2: 12, 1: 14}, 32: {2: 6, 3: 4, 1: 10}, 16: {2: 6, 3: 4, 1: 10}}
-AHEAD = 12          # steps between asking for a row of b, which lies in the second-level cache, and using it
+AHEAD = 12          # steps between the prefetch of a row of b, which is in the L2 cache, and its use
 VECTOR_VARIABLE = "MINICNN_VECTOR_BYTES"
 
 
 @cache
 def vector_bytes() -> int:
-    """Bytes of a vector on this machine: 64 (AVX-512), 32 (AVX2) or 16; MINICNN_VECTOR_BYTES overrules."""
+    """Bytes of a vector on this machine: 64 (AVX-512), 32 (AVX2) or 16; MINICNN_VECTOR_BYTES overrides it."""
     asked = os.environ.get(VECTOR_VARIABLE)
     if asked is not None:
         if asked not in map(str, ROWS):
@@ -49,7 +49,7 @@ def vector_bytes() -> int:
 
 
 def tile_for(columns: int, itemsize: int) -> tuple[tuple, tuple, tuple]:
-    """The tile (rows, vectors, lanes) that wastes least on `columns` numbers; on a tie the first of ROWS."""
+    """The tile (rows, vectors, lanes) that wastes least on `columns` columns; on a tie the first of ROWS."""
     lanes = vector_bytes() // itemsize
     rows = ROWS[vector_bytes()]
     vectors = min(rows, key=lambda count: -(-columns // (count * lanes)) * count)
@@ -57,9 +57,9 @@ def tile_for(columns: int, itemsize: int) -> tuple[tuple, tuple, tuple]:
 
 
 class Tile:
-    """Writes what the loops share: the registers, their loads, products and stores, and the loop itself.
+    """Generates what the loops share: the registers, their loads, products and stores, and the loop itself.
 
-    A row is `vectors` vectors that lie side by side; values are lists of them, sums a list of rows.
+    A row is `vectors` vectors side by side; values are lists of them, sums a list of rows.
     """
 
     def __init__(self, builder, number, rows: int, vectors: int, lanes: int):
@@ -67,7 +67,7 @@ class Tile:
         self.number = ir.FloatType() if number == types.float32 else ir.DoubleType()
         self.size = number.bitwidth // 8
         self.vector = ir.VectorType(self.number, lanes)
-        self.columns, self.width = vectors * lanes, vectors * lanes * self.size        # numbers and bytes of a row
+        self.columns, self.width = vectors * lanes, vectors * lanes * self.size        # elements and bytes of a row
 
     def integer(self, value: int):
         return INT64(value)
@@ -95,7 +95,7 @@ class Tile:
             self.builder.store(value, pointer, align=self.size)
 
     def prefetch_row(self, address):
-        """Ask for the row that lies AHEAD rows further on; asking for what is not there does no harm."""
+        """Prefetch the row that is AHEAD rows further on; an address outside of the array does no harm."""
         for pointer in self.pointers(self.builder.add(address, self.integer(AHEAD * self.width))):
             prefetch(self.builder, self.builder.bitcast(pointer, ir.IntType(8).as_pointer()))
 
@@ -107,7 +107,7 @@ class Tile:
         return [[ir.Constant(self.vector, [0.0] * self.lanes)] * self.vectors] * self.rows
 
     def registers(self, incoming, block):
-        """Sums that enter the current block from `block` with these values; `feed` names its other entries."""
+        """Sums that enter the current block from `block` with these values; `feed` adds its other predecessors."""
         sums = [[self.builder.phi(self.vector) for _ in range(self.vectors)] for _ in range(self.rows)]
         self.feed(sums, incoming, block)
         return sums
@@ -120,7 +120,7 @@ class Tile:
     def loop(self, steps, sums, body, *moving):
         """Sums after `steps` times sums = body(i, sums, *addresses), at least once.
 
-        moving: pairs (address, distance): what the addresses begin with, and how far they move in each step.
+        moving: pairs (address, distance): the first address, and how far it moves in each step.
         """
         builder, entry = self.builder, self.builder.block
         head, after = builder.append_basic_block("step"), builder.append_basic_block("after")
@@ -129,7 +129,7 @@ class Tile:
         counters = [(builder.phi(INT64), begin, by) for begin, by in ((self.integer(0), self.integer(1)), *moving)]
         held = self.registers(sums, entry)
         new = body(counters[0][0], held, *(counter for counter, _, _ in counters[1:]))
-        end = builder.block                                                    # body may have written loops of its own
+        end = builder.block                                                    # body may have added loops of its own
         for counter, begin, by in counters:
             counter.add_incoming(begin, entry)
             counter.add_incoming(builder.add(counter, by), end)
@@ -154,7 +154,7 @@ class Tile:
 
 
 class Edge:
-    """Rows of a tile of which only the first `columns` numbers exist: the others are loaded as 0 and not stored."""
+    """Rows of a tile of which only the first `columns` elements exist: the others are loaded as 0 and not stored."""
 
     def __init__(self, tile: Tile, columns):
         self.tile = tile
@@ -170,7 +170,7 @@ class Edge:
 
 
 def tile_of(builder, signature) -> Tile:
-    """The tile whose shape and type stand in the signature's first four arguments: rows, vectors, lanes, a number."""
+    """The tile whose shape and type are the signature's first four arguments: rows, vectors, lanes, a scalar."""
     rows, vectors, lanes, number = signature.args[:4]
     return Tile(builder, number, rows.count, vectors.count, lanes.count)
 

@@ -1,12 +1,12 @@
-"""Vectors of LANES numbers as values inside kernels: what LRN and pooling are written with.
+"""Vectors of LANES elements as values inside kernels: LRN and pooling are written with them.
 
     a[i : i+16]   +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+
                   |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |    v = load(a, i, LANES)
                   +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+    store(b, i, LANES, v * v + splat(k))
 
-A plain loop becomes vector instructions when LLVM sees how; with windows, masks and short rows it often does not, or
-only for long rows. Here the source says it. The number of lanes is the same on every machine and for every type: LLVM
-makes of 16 floats one register of AVX-512, two of AVX2 or four of NEON, and of 16 bytes one of any.
+LLVM vectorises plain loops, but often not those with windows, masks and short rows. Here the vectors are explicit. The
+number of lanes is the same on every machine and for every type: 16 floats are one register of AVX-512, two of AVX2 or
+four of NEON, and 16 bytes are one register of any of them.
 
 The last vector of a row is shorter: `count` lanes are loaded (the others are 0) or stored. Where count is the constant
 LANES, that is an ordinary load or store. Arrays have one axis, and no index is checked.
@@ -25,16 +25,16 @@ from minicnn.kernels.cpu.compiling import FASTMATH
 from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
 
 LANES = 16
-AHEAD = 512              # how far ahead of its use memory is fetched, in elements: 2 KiB of floats
+AHEAD = 512              # how far ahead memory is prefetched, in elements: 2 KiB of floats
 
-# A piece of a kernel: it becomes part of each kernel that calls it, with what is constant there, and cannot be called
+# A piece of a kernel: it is inlined into each kernel that calls it, with that caller's constants, and cannot be called
 # from elsewhere.
 part = njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True, no_cpython_wrapper=True,
             no_cfunc_wrapper=True)
 
 
 class Vector(types.Type):
-    """The type of LANES numbers of a type; of booleans, it is what a comparison gives."""
+    """The type of LANES elements of a type; a comparison gives one of booleans."""
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -80,7 +80,7 @@ def _address(context, builder, array_type, array, i, what):
 
 @intrinsic
 def load(typingctx, array, i, count):
-    """array[i : i+count], and 0 in the lanes behind."""
+    """array[i : i+count], and 0 in the other lanes."""
     def code(context, builder, signature, arguments):
         vector = context.get_value_type(signature.return_type)
         address = _address(context, builder, array, *arguments[:2], vector)
@@ -143,11 +143,11 @@ def _prefetch(for_writing):
 
 @intrinsic
 def fetch(typingctx, array, i):
-    """Begin to fetch array[i] into the cache; i may lie outside."""
+    """Prefetch array[i] into the cache; i may be out of range."""
     return types.void(array, types.intp), _prefetch(False)
 
 
 @intrinsic
 def fetch_to_write(typingctx, array, i):
-    """The same for memory that will be written: no other core keeps it then."""
+    """The same for memory that will be written: it is taken from the caches of other cores."""
     return types.void(array, types.intp), _prefetch(True)

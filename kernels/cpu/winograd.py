@@ -6,16 +6,16 @@
     3 x 3          4 x 4           6 x 6          36       144          F(4 x 4, 3 x 3) of Lavin & Gray 2016,
     5 x 5          3 x 3           7 x 7          49       225          arXiv 1509.09308, and F(3 x 3, 5 x 5)
 
-Outputs and kernel are taken as polynomials, which are multiplied by their values at a few points (`matrices`). 4 x 4
+Outputs and kernel are treated as polynomials, which are multiplied by their values at a few points (`matrices`). 4 x 4
 tiles cover AlexNet's 13 x 13 maps with some waste, 3 x 3 tiles its 27 x 27 maps with none. Summed over input channels,
-the element-wise product is a matrix product for each of the places, and that is where the time goes.
+the element-wise product is one matrix product for each element ("place") of a tile, and takes most of the time.
 
     x (images, H, W, C) --B'dB--> V (places, tiles, C)                    a thread does this for some tiles at a time,
     w (R, R, C/G, K)    --GgG'--> U (places, panels of w)                 so that V and M stay in the cache
     V[i] U[i] -> M (places, tiles, K) --A'MA, + bias, ReLU--> y
 
 The transforms run over channels innermost, which are contiguous. The data gradient is the same with the kernel flipped
-and transposed; the weight gradient is in winograd_weights.py. The price is rounding, because numbers several times
+and transposed; the weight gradient is in winograd_weights.py. The price is rounding: terms several times
 larger than the result cancel. With N(0, 1) inputs and the shapes of AlexNet's conv2 to conv5, the root mean square
 error is 2e-6 to 4e-6 of the result's own (direct: 8e-7, dw 2e-7), the largest 8e-5 (direct: 1e-5). In float64
 convolution stays direct.
@@ -31,7 +31,7 @@ from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import L1_BYTES, panel_space
-from minicnn.kernels.cpu.llvm_code import take_a_number
+from minicnn.kernels.cpu.llvm_code import next_index
 from minicnn.kernels.cpu.microkernel import combine_rows, correlate_tiles
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
 from minicnn.kernels.cpu.tile import call, tile_for, vector_bytes
@@ -39,7 +39,7 @@ from minicnn.kernels.cpu.tile import call, tile_for, vector_bytes
 OUTPUTS = {3: 4, 5: 3}           # side of the kernel -> side of a tile of outputs
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2))        # as many as are needed; infinity is the last
 TILES = 64                       # tiles at a time
-APART = 16                       # numbers between places: at a distance of some 2^n bytes they would share cache lines
+APART = 16                       # elements between places: at a distance of some 2^n bytes they would share cache sets
 CHANNELS = 64                    # channels at a time in a transform: its intermediate result stays in L1
 LEAST_CHANNELS = 32              # with fewer channels or tiles the transforms cost more than the products they save
 LEAST_TILES = 64
@@ -108,7 +108,7 @@ apply_input, apply_kernel, apply_output = map(_combination, ("input", "kernel", 
 def transform_input(first, last, x, c0, c1, V, length, down, across, top, left, patch, zeros, rows, shape):
     """B' d B for tiles first..last of all images, channels c0..c1; down, across: tiles of an image.
 
-    V (places, more than tiles * length): the tiles of each place, `length` numbers apart.
+    V (places, more than tiles * length): the tiles of each place, `length` elements apart.
     patch (places, CHANNELS), rows (inputs of a tile,): scratch; zeros (c1 - c0,) stand for what is outside the image.
     shape: outputs, taps and lanes, tuples whose lengths count.
     """
@@ -182,7 +182,7 @@ def transform_output(first, last, M, y, down, across, bias, relu, patch, rows, s
 @kernel
 def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left, bias, relu, patch, zeros, addresses,
                   rows, sums, shape, tile_rows, tiles):
-    """Task after task (first tile, last), until the queue, from which every thread takes numbers, is beyond the last.
+    """Task after task (first tile, last), until the queue, the counter that all threads share, is past the last one.
 
     addresses (2, tiles), rows (inputs of a tile,), sums (tiles, width): scratch.   zeros: as long as C, K and a panel.
     tiles: address of microkernel.correlate_tiles, tile_rows: the rows of its tile.
@@ -193,7 +193,7 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
     at, to = addresses
     pieces = -(-depth * width * size // L1_BYTES)                              # of a panel, that stay in L1
     part = -(-depth // pieces)
-    number = take_a_number(queue.ctypes.data)
+    number = next_index(queue.ctypes.data)
     while number < len(tasks):
         first, last = tasks[number]
         transform_input(first, last, source, 0, C, V, C, down, across, top, left, patch, zeros, rows, shape)
@@ -213,7 +213,7 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
                                      place * M.strides[0] + (g * E + panel * width) * size, last - first,
                                      E - panel * width, 0))
         transform_output(first, last, M, target, down, across, bias, relu, patch, rows, shape)
-        number = take_a_number(queue.ctypes.data)
+        number = next_index(queue.ctypes.data)
 
 
 def convolve(source, target, panels, addresses, sums, U, V, M, patches, rows, zeros, bias_row, top, left, relu,

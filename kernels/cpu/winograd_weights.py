@@ -2,15 +2,15 @@
 
     dw = A' [ sum over tiles of (G e G') * (B' d B) ] A         d: inputs of a tile, e: the same tile of dy
 
-The tiles are those of the forward pass (winograd.py): 7 x 7 inputs and 3 x 3 of dy make 5 x 5 numbers of dw, 6 x 6 and
+The tiles are those of the forward pass (winograd.py): 7 x 7 inputs and 3 x 3 of dy make 5 x 5 elements of dw, 6 x 6 and
 4 x 4 make 3 x 3, from the same points and so with the same B. Summed over tiles, the element-wise product is for each
-place the matrix product V' W of all pairs of channels, added up in S; only its end is transformed.
+place the matrix product V' W of all pairs of channels, added up in S; only the sum is transformed.
 
     x  (images, H, W, C) --B'dB--> V (places, tiles, C/G)         a thread does this for some of the panels of K,
     dy (images, P, Q, K) --GeG'--> W (places, tiles, 64)          some tiles and a panel at a time
     S (places, panels, C/G, 64) += V[i]' W[i]     --A'SA--> dw
 
-Where there are fewer panels than threads, threads also share out the tiles, and their S are added in order.
+Where there are fewer panels than threads, the tiles are divided as well, and the threads' S are added in order.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 //
 //     relu   y = max(x, 0)     dx = dy * (y > 0)            tanh   y = tanh(x)     dx = dy * (1 - y^2)
 //
-// Layout: any shape, seen as n numbers in a row. Grid: one-dimensional, blocks of 256; a thread takes 16 bytes, then the
-// ones a whole grid further on. Each array passes through once, so these run at the speed of memory. y may be x, and dx
-// may be dy: a thread reads what it will overwrite, and nobody else does.
+// Layout: any shape, seen as n contiguous elements. Grid: one-dimensional, blocks of 256; a thread takes 16 bytes, then the
+// next ones at the distance of the grid's size. Each array crosses memory once, so memory bandwidth is the limit. y may be
+// x, and dx may be dy: each element is read by the thread that overwrites it, and by no other.
 #include "common.cuh"
 
 extern "C" __global__ void relu_forward(const T* x, T* y, unsigned n) {
-  map(n, x, y, [](T a) { return a <= 0 ? T(0) : a; });         // a NaN is not <= 0: it stays, and is seen
+  map(n, x, y, [](T a) { return a <= 0 ? T(0) : a; });         // NaN is not <= 0, so it stays NaN
 }
 
 extern "C" __global__ void relu_backward(const T* y, const T* dy, T* dx, unsigned n) {

@@ -1,10 +1,10 @@
 // Crop, mirror, mean and colour shift of a batch of photographs, bytes to floats, in one pass:
 //
-//     y[n] = turned(crop of images[n] - mean) + shift[n]
+//     y[n] = flipped(crop of images[n] - mean) + shift[n]
 //
-// Layout: images (N, A, B, C) bytes -> y (N, H, W, C). The mean is taken off in the frame of the photograph (A, B, C), or
-// of the finished crop (H, W, C). Grid (N*H, W*C / 256): a row of blocks writes one row of y from left to right, and asks
-// for each of its numbers which pixel it comes from; mirrored rows are read from right to left, still side by side.
+// Layout: images (N, A, B, C) bytes -> y (N, H, W, C). The mean is that of the photograph (A, B, C), or that
+// of the finished crop (H, W, C). Grid (N*H, W*C / 256): a row of blocks writes one row of y from left to right, and
+// computes for each element which pixel it comes from; mirrored rows are read from right to left, still contiguously.
 #include "common.cuh"
 
 extern "C" __global__ void augment_forward(const byte* images, T* y, const T* mean, const int* top, const int* left,

@@ -1,11 +1,11 @@
-// Where paths meet or part: concatenation of channels, sum, and the sum of gradients at a fan-out.
+// Where branches of the graph join or split: concatenation of channels, sum, and the sum of gradients at a fan-out.
 //
 // Layout: channels-last, so an array is rows of channels, and concatenation puts strips of rows side by side. Grid: one-
-// dimensional, blocks of 256. Everything here moves memory and computes next to nothing.
+// dimensional, blocks of 256. Memory bandwidth is the limit of everything here.
 #include "common.cuh"
 
 // A strip of `width` channels, from column `from_start` of rows `from_width` wide to column `to_start` of rows `to_width`
-// wide: one launch for each input of a concatenation, and the other way round for its gradient.
+// wide: one launch for each input of a concatenation, and one in the other direction for its gradient.
 template <int V> __device__ void copy_strip(const T* from, T* to, unsigned rows, unsigned width, unsigned from_width,
                                             unsigned from_start, unsigned to_width, unsigned to_start) {
   unsigned packs = width / V;

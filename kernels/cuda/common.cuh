@@ -1,6 +1,6 @@
-// What every kernel file begins with: its number type, vectors of 16 bytes, and loops over arrays.
+// Included by every kernel file: the number type, vectors of 16 bytes, and loops over arrays.
 //
-// T is float or double; minicnn/backend/cuda/launcher.py compiles each file once for each, with -DREAL=float or -DREAL=double.
+// T is float or double; minicnn/backend/cuda/launcher.py compiles each file for each of them, with -DREAL=float or -DREAL=double.
 // Sizes are 32-bit: the launcher refuses arrays of 2^31 elements or more.
 #pragma once
 #ifndef REAL
@@ -10,8 +10,8 @@
 typedef REAL T;
 typedef unsigned char byte;
 
-// A memory transaction is widest when each thread moves 16 bytes: 4 floats or 2 doubles. A pointer to a Pack must lie at
-// a multiple of its size, so kernels ask `aligned` first, and have a way for arrays that are not.
+// A memory transaction is widest when each thread moves 16 bytes: 4 floats or 2 doubles. A pointer to a Pack must be
+// a multiple of its size, so kernels test `aligned` first, and have a second path for arrays that are not.
 constexpr int VECTOR = 16 / sizeof(T);
 
 template <int V> struct alignas(V * sizeof(T)) Pack { T v[V]; };
@@ -21,9 +21,9 @@ __device__ inline bool aligned(const void* p) { return (size_t)p % 16 == 0; }
 template <int V> __device__ inline Pack<V> load(const T* p) { return *reinterpret_cast<const Pack<V>*>(p); }
 template <int V> __device__ inline void store(T* p, const Pack<V>& value) { *reinterpret_cast<Pack<V>*>(p) = value; }
 
-// The number of this thread in a one-dimensional grid, and how many there are: the loop
+// The index of this thread in a one-dimensional grid, and the number of threads: the loop
 //     for (unsigned i = thread_number(); i < n; i += thread_count())
-// visits everything whatever the size of the grid, and neighbouring threads visit neighbouring elements.
+// visits every element for any size of the grid, and neighbouring threads visit neighbouring elements.
 __device__ inline unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline unsigned thread_count() { return gridDim.x * blockDim.x; }
 
@@ -49,8 +49,8 @@ template <class F> __device__ inline void map(unsigned n, const T* a, const T* b
   for (unsigned i = packs * VECTOR + thread_number(); i < n; i += thread_count()) y[i] = f(a[i], b[i]);
 }
 
-// A number to divide by, many times: n / by is a multiplication and a shift, for all n < 2^31, where a GPU has no
-// instruction for it. The launcher computes magic = ceil(2^(31 + shift) / by), shift = ceil(log2(by)).
+// A divisor that is used many times: n / by becomes a multiplication and a shift, for all n < 2^31, since a GPU has no
+// instruction for integer division. The launcher computes magic = ceil(2^(31 + shift) / by), shift = ceil(log2(by)).
 struct Divisor {
   unsigned by, magic, shift;
   __device__ operator unsigned() const { return by; }
@@ -58,16 +58,16 @@ struct Divisor {
 __device__ inline unsigned operator/(unsigned n, Divisor d) { return __umulhi(2 * n, d.magic) >> d.shift; }
 __device__ inline unsigned operator%(unsigned n, Divisor d) { return n - n / d * d.by; }
 
-// ---- numbers that change from step to step. A step that was recorded is replayed with the numbers it was recorded with;
-// those of the day it reads from memory.
+// ---- per-step values (learning rate, epoch). A captured step is replayed with the arguments of its capture; values that
+// change from step to step are therefore read from device memory.
 
-// The number itself, or that many times the one at `there`. In double, as the host would compute it.
-__device__ inline double number(double factor, const double* there) { return there ? *there * factor : factor; }
+// `factor` itself, or *value * factor where `value` is given. In double, as the host would compute it.
+__device__ inline double step_value(double factor, const double* value) { return value ? *value * factor : factor; }
 
-// What the loss was multiplied with: a power of two, so that dividing by it again rounds nothing (loss_scale.cu).
+// What the loss was multiplied by: a power of two, so that dividing by it again rounds nothing (loss_scale.cu).
 __device__ inline T loss_scale_of(const int* state) { return state ? T(__int_as_float((state[0] + 127) << 23)) : T(1); }
 
-// 1 / sqrt(x) and sqrt(x), of floats by one instruction each, with an error of up to two units in the last place.
+// 1 / sqrt(x) and sqrt(x); for floats one instruction each, with an error of up to two units in the last place.
 __device__ inline float reciprocal_root(float x) { return rsqrtf(x); }
 __device__ inline double reciprocal_root(double x) { return 1 / sqrt(x); }
 __device__ inline double root(double x) { return sqrt(x); }
@@ -88,7 +88,7 @@ inline void copy_commit() { cuemu_copy_commit(); }
 template <int NEWEST> inline void copy_wait() { cuemu_copy_wait(NEWEST); }
 inline unsigned tf32(float x) { return (__float_as_uint(x) + 0x1000u) & ~0x1fffu; }
 inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_tf32(c, a, b); }
-inline unsigned bf16(float x) {                       // to the nearest, ties to even; a NaN stays one
+inline unsigned bf16(float x) {                       // to nearest, ties to even; NaN stays NaN
   unsigned bits = __float_as_uint(x);
   return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
@@ -104,17 +104,17 @@ inline unsigned fp16(float x) {                       // the same; infinite from
 inline unsigned fp16_pair(float low, float high) { return fp16(low) | fp16(high) << 16; }
 inline void mma_fp16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { cuemu_mma_fp16(c, a, b); }
 #else
-// Starts a copy of 4, 8 or 16 bytes from memory to shared memory, or of so many zeros.
+// Starts a copy of 4, 8 or 16 bytes from memory to shared memory, or fills as many with zeros.
 template <int BYTES> __device__ inline void copy_async(void* to, const void* from, bool real) {
   unsigned shared = (unsigned)__cvta_generic_to_shared(to);
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(BYTES), "r"(real ? BYTES : 0) : "memory");
 }
-// Ends a group of copies; waits until all groups of this thread but the newest so many have arrived.
+// Ends a group of copies; waits until all groups of this thread except the newest NEWEST have arrived.
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int NEWEST> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(NEWEST) : "memory"); }
 
-// A float rounded to the nearest of 10 bits of mantissa, which the tensor cores read. From Hopper on that is an instruction,
-// for which a tie goes to the even one; before, it is four, and a tie goes outwards.
+// A float rounded to 10 bits of mantissa, which the tensor cores read. From Hopper on that is one instruction, which rounds
+// ties to even; on earlier GPUs it is four, and ties are rounded away from zero.
 __device__ inline unsigned tf32(float x) {
   unsigned rounded;
 #if __CUDA_ARCH__ >= 900
@@ -132,13 +132,13 @@ __device__ inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const uns
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Two floats rounded to bf16, 7 bits of mantissa: low in the lower half of a register, high in the upper.
+// Two floats rounded to bf16, 7 bits of mantissa: `low` in the lower half of a register, `high` in the upper.
 __device__ inline unsigned bf16_pair(float low, float high) {
   unsigned pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
-// The same with a (16, 16), b (16, 8), and in each register a pair of neighbours along the sum:
+// As mma_tf32 with a (16, 16), b (16, 8), and in each register a pair of neighbours along the sum:
 //     a: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8)     b: (2t, g), (2t + 8, g)     c: as above
 __device__ inline void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

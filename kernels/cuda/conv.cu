@@ -1,18 +1,18 @@
 // Convolution:  y[n,p,q,k] = b[k] + sum over r, s, c of x[n, p*u + r - top, q*v + s - left, c] * w[r,s,c,k].
 //
-// Layouts, and the product Y = X W that all versions are: conv.cuh. They differ in where X is, and in how the product is
-// taken (gemm.cuh); kernels/README.md climbs from one to the next:
+// Layouts, and the product Y = X W that all versions compute: conv.cuh. They differ in where X is, and in how they multiply
+// (gemm.cuh); kernels/README.md explains them one after the other:
 //
 //     v1   X is written to memory by im2col, then multiplied
-//     v2   the same product, but X exists nowhere: a tile is gathered from the image as it is needed
-//     v3   v2 with larger tiles in registers, whose next piece is fetched while one is multiplied
+//     v2   the same product, but X is never stored: a tile is gathered from the image when it is needed
+//     v3   v2 with larger tiles in registers; the next piece is fetched while one is multiplied
 //     v4   v3 on the tensor cores, in TF32, bf16 or fp16
 //     v5   for a Hopper GPU: conv_hopper.cu
 #include "conv.cuh"
 
-// ---- version 1: X is written out. Easy to follow, but X is R*S times as large as x, and passes through memory twice.
+// ---- version 1: X is written out. Easy to follow, but X is R*S times as large as x, and crosses memory twice.
 
-// X (G, N*P*Q, R*S*D). Grid: one-dimensional, blocks of 256, a thread for each number of X; neighbours are channels.
+// X (G, N*P*Q, R*S*D). Grid: one-dimensional, blocks of 256, a thread for each element of X; neighbours are channels.
 extern "C" __global__ void conv_im2col(const T* x, T* X, Geometry t) {
   unsigned size = t.pixels() * t.taps();
   for (unsigned i = thread_number(); i < t.G * size; i += thread_count()) {
@@ -24,8 +24,8 @@ extern "C" __global__ void conv_im2col(const T* x, T* X, Geometry t) {
   }
 }
 
-// dx from dX (G, N*P*Q, R*S*D), as a gather: a pixel collects what it lent to each window over it. Grid: a thread for each
-// number of dx.
+// dx from dX (G, N*P*Q, R*S*D), as a gather: each input pixel sums the gradients of the windows that contain it. Grid: a
+// thread for each element of dx.
 extern "C" __global__ void conv_col2im(const T* dX, T* dx, Geometry t) {
   for (unsigned i = thread_number(); i < t.inputs() * t.C; i += thread_count()) {
     unsigned g = i % t.C / t.D, c = i % t.C % t.D, pixel = i / t.C, w = pixel % t.W, h = pixel / t.W % t.H, n = pixel / t.W / t.H;
@@ -64,7 +64,7 @@ extern "C" __global__ void conv_v1_backward_weights(const T* X, const T* dy, T* 
        to_kernels(dw, add, t));
 }
 
-// What a product in slices ends with: see add_slices. Grid: one-dimensional, blocks of 256.
+// The end of a product in slices: see add_slices. Grid: one-dimensional, blocks of 256.
 extern "C" __global__ void conv_add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n,
                                            Divisor columns) {
   add_slices(partial, y, bias, relu, add, slices, n, columns);

@@ -1,16 +1,16 @@
-// The matrices whose products a convolution is, as functions of (row, column): see gemm.cuh.
+// Convolution as matrix products: its matrices, as functions of (row, column). See gemm.cuh.
 //
 // Layout: x (N, H, W, C), w (R, S, D, K), y (N, P, Q, K); G groups, D = C/G input and L = K/G output channels in each.
-// All versions are the same matrix product, Y = X W, with one row for each output pixel (n, p, q) and one column for each
+// All versions compute the same matrix product, Y = X W, with one row for each output pixel (n, p, q) and one column for each
 // tap (r, s, c); its gradients are dX = dY W' and dW = X' dY (kernels/reference/conv.py).
 //
-// A sum over taps may go through them in any order, as long as both factors do. Order 1 is that of memory, r, s and then all
-// channels; in order 2, `run` channels stay the same for all r and s, then come the next ones. Neighbouring taps read nearly
-// the same pixels: what has just been read is read again, while it is still in the cache beside the multiprocessor. So do
-// the taps of a tile of dw, whose rows they are: in order 2 there are more of them, with fewer channels each.
+// A sum over taps may take them in any order, as long as both factors use the same. Order 1 is that of memory: r, s and then
+// all channels. Order 2 takes `run` channels for all r and s, then the next `run` channels. Neighbouring taps read nearly the
+// same pixels, so in order 2 a pixel is read again while it is still in the L1 cache of the multiprocessor. The same holds
+// for dw, whose rows are taps: in order 2 a tile has more of them, with fewer channels each.
 //
-// Grid: blockIdx.z counts groups, and slices of the sum: each of them takes `slice` numbers of it, and leaves its sums one
-// whole result behind those of the slice before.
+// Grid: blockIdx.z counts groups, and slices of the sum: each slice takes `slice` terms of it, and stores its sums one whole
+// result after those of the slice before.
 #pragma once
 #include "gemm.cuh"
 
@@ -26,7 +26,7 @@ struct Geometry {
   __device__ unsigned slice() const { return blockIdx.z / G; }
 };
 
-// Number k of a sum over taps.
+// Term k of a sum over taps.
 struct Tap {
   unsigned r, s, c;
   __device__ Tap(unsigned k, const Geometry& t) {
@@ -39,7 +39,7 @@ struct Tap {
 __device__ inline Matrix kernels_of_group(const T* w, const Geometry& t) { return {w + t.group() * t.L, t.taps(), t.L, t.K}; }
 __device__ inline Matrix maps_of_group(const T* y, const Geometry& t) { return {y + t.group() * t.L, t.pixels(), t.L, t.K}; }
 
-// Where the sums go: of y, of dx, and of dw.
+// Where the sums are stored: of y, of dx, and of dw.
 __device__ inline Result to_maps(T* y, const T* bias, int relu, const Geometry& t) {
   unsigned first = t.group() * t.L;
   return {y + t.slice() * t.pixels() * t.K + first, t.K, bias ? bias + first : nullptr, relu, 0};
@@ -51,7 +51,7 @@ __device__ inline Result to_kernels(T* dw, int add, const Geometry& t) {
   return {dw + t.slice() * t.taps() * t.K + t.group() * t.L, t.K, nullptr, 0, add};
 }
 
-// The same for a product whose rows are taps in the order of Tap.
+// A Result whose rows are taps in the order of Tap.
 struct KernelRows : Result {
   Geometry t;
   __device__ unsigned row(unsigned m) const {
@@ -60,11 +60,11 @@ struct KernelRows : Result {
   }
 };
 
-// An index so far out that no other, added to it, leads back into an image.
+// An index so far outside that no other, added to it, is inside an image.
 constexpr int OUTSIDE = -(1 << 29);
 
-// X (N*P*Q, R*S*D): where the image holds the element; in the padding it is a zero. Places are sums modulo 2^32 of a number for
-// the row and one for the column.
+// X (N*P*Q, R*S*D): the address of an element in the image; in the padding it is zero. An address is the sum, modulo 2^32, of
+// a row's offset and a column's.
 struct Windows {
   const T* x;
   Geometry t;
@@ -86,7 +86,7 @@ struct Windows {
   }
 };
 
-// The kernels that belong to it: a row for each (r, s, c), a column for each kernel of the group.
+// The kernels that Windows is multiplied by: a row for each (r, s, c), a column for each kernel of the group.
 struct Kernels {
   const T* w;
   Geometry t;
@@ -101,9 +101,9 @@ struct Kernels {
   __device__ Place where(Row a, Column b) const { return place(w, a, b); }
 };
 
-// What dx is a product of: a row for each input pixel, a column for each (r, s, k): the dy of the window that sees the pixel
-// at its place (r, s), or a zero where there is none. With a stride of u, only every u-th r finds a window; to know that there
-// is none saves STRIDED = false half of what an address costs.
+// The first factor of dx: a row for each input pixel, a column for each (r, s, k): the dy of the window that contains the
+// pixel at its tap (r, s), or zero where there is none. With a stride of u, only every u-th r has a window; without a stride
+// (STRIDED = false) an address costs half as much.
 template <bool STRIDED = true> struct Senders {
   const T* dy;
   Geometry t;
@@ -126,7 +126,7 @@ template <bool STRIDED = true> struct Senders {
   }
 };
 
-// And the kernels that belong to it: a row for each (r, s, k), a column for each channel c of the group.
+// The kernels that Senders is multiplied by: a row for each (r, s, k), a column for each channel c of the group.
 struct Turned {
   const T* w;
   Geometry t;
@@ -141,7 +141,7 @@ struct Turned {
   __device__ Place where(Row a, Column b) const { return place(w, a, b); }
 };
 
-// Of a sum over so many numbers, those of this block's slice.
+// The terms of this block's slice, of a sum of `total`.
 struct Part { unsigned first, last; };
 __device__ inline Part part(unsigned slice, unsigned total, const Geometry& t) {
   unsigned first = t.slice() * slice;

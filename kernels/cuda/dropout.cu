@@ -3,11 +3,11 @@
 // u comes from Philox4x32-10, a function of (seed; image id, unit, epoch, layer) and of nothing else: the same integers
 // as minicnn/rng.py. No mask is kept; the backward is the same kernel on dy.
 //
-// Layout: x is (N, units). Grid: one-dimensional, blocks of 256. One call of Philox gives four numbers, so a thread takes
-// four neighbouring units of an image.
+// Layout: x is (N, units). Grid: one-dimensional, blocks of 256. One call of Philox gives four random numbers, so a thread
+// takes four neighbouring units of an image.
 #include "common.cuh"
 
-// Ten rounds of two multiplications each, whose halves are crossed and mixed with the key.
+// Ten rounds of two multiplications each, whose halves are swapped and mixed with the key.
 __device__ inline uint4 philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
   for (int round = 0; round < 10; round++) {
     unsigned high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
@@ -19,14 +19,14 @@ __device__ inline uint4 philox(unsigned c0, unsigned c1, unsigned c2, unsigned c
 }
 
 extern "C" __global__ void dropout(const T* x, T* y, unsigned N, unsigned units, float rate, T scale, unsigned k0, unsigned k1,
-                                   unsigned epoch, const double* epoch_there, unsigned purpose, const unsigned* sample_ids) {
+                                   unsigned epoch, const double* epoch_value, unsigned purpose, const unsigned* sample_ids) {
   unsigned per_image = (units + 3) / 4;
-  if (epoch_there) epoch = unsigned(*epoch_there);
+  if (epoch_value) epoch = unsigned(*epoch_value);             // of a captured step: see step_value
   for (unsigned i = thread_number(); i < N * per_image; i += thread_count()) {
     unsigned n = i / per_image, block = i % per_image, start = n * units + 4 * block, count = min(4u, units - 4 * block);
     uint4 words = philox(sample_ids[n], block, epoch, purpose, k0, k1);
     unsigned word[4] = {words.x, words.y, words.z, words.w};
-    T m[4];                                                        // the upper 24 bits: float holds each number exactly
+    T m[4];                                                        // the upper 24 bits: exact as a float
     for (int j = 0; j < 4; j++) m[j] = (word[j] >> 8) * (1.0f / (1 << 24)) >= rate ? scale : T(0);
     if (units % 4 == 0 && aligned(x) && aligned(y)) {
       for (int j = 0; j < 4; j += VECTOR) {

@@ -1,15 +1,15 @@
-// The way back through bias and ReLU, in place:  dy *= (y > 0),  then  db[k] += sum of dy[m][k] over all rows m.
+// Backward pass of the epilogue, bias and ReLU, in place:  dy *= (y > 0),  then  db[k] += sum of dy[m][k] over all rows m.
 //
-// Layout: dy and y are (rows, K), rows = N*P*Q of a convolution or N of a fully connected layer. The sum runs down the
-// columns, along memory's slow axis, over rows far apart in many blocks. Float addition depends on its order, so no
-// atomics: pass one leaves a sum for each block, pass two adds these up, always in the same order.
+// Layout: dy and y are (rows, K), rows = N*P*Q of a convolution or N of a fully connected layer. The sum runs over
+// rows, the slow axis of memory, and is spread over many blocks. Float addition depends on its order, so no atomics: pass
+// one stores a sum for each block, pass two adds these up, always in the same order.
 #include "common.cuh"
 
 constexpr int THREADS = 256, AHEAD = 4;
 
-// Pass one. Grid (K / (V blockDim.x), chunks of rows), blocks of at most 32 x 256 / blockDim.x. Threads in x stand side by
-// side in a row, those in y below each other; each has four rows on their way from memory at once. Then the first row of
-// threads adds up what those below it have. `y` may be null.
+// Pass one. Grid (K / (V blockDim.x), chunks of rows), blocks of at most 32 x 256 / blockDim.x. Threads in x are
+// neighbours in a row, those in y take different rows; each loads four rows at once. Then the first row of threads adds up
+// the sums of the others. `y` may be null.
 template <int V> __device__ void sum_columns(T* dy, const T* y, T* partial, unsigned rows, unsigned K, unsigned chunk) {
   __shared__ T sums[THREADS * VECTOR];
   unsigned k = (blockIdx.x * blockDim.x + threadIdx.x) * V, first = blockIdx.y * chunk, last = min(first + chunk, rows);
@@ -49,7 +49,7 @@ extern "C" __global__ void epilogue_sums(T* dy, const T* y, T* partial, unsigned
 }
 
 // Pass two. Grid K / 32, blocks of 32 x 32: each thread adds up every 32nd chunk of a column, the first row of threads the
-// rest. Without `add`, db = and not +=.
+// rest. Without `add`, db = instead of +=.
 extern "C" __global__ void epilogue_add(const T* partial, T* db, unsigned chunks, unsigned K, int add) {
   __shared__ T sums[32][32];
   unsigned k = blockIdx.x * 32 + threadIdx.x;

@@ -1,31 +1,31 @@
-// The matrix product behind convolution and fully connected layers:  C (M, N) = A (M, K) B (K, N), three times over.
+// The matrix product behind convolution and fully connected layers:  C (M, N) = A (M, K) B (K, N), in three variants.
 //
-// A and B are given as functions of (row, column): where(row, column) is the place of an element, which may be a zero that
-// is nowhere. So they may be a plain matrix, its transpose, or one that does not exist, such as the windows of an image
-// (conv.cuh). What depends on the row alone, and on the column alone, is computed apart: that is what Row and Column hold.
+// A and B are given as functions of (row, column): where(row, column) is the address of an element, or says that it is zero.
+// So they may be a plain matrix, its transpose, or one that is never stored, such as the windows of an image (conv.cuh).
+// Row and Column hold what depends on the row alone, and on the column alone, so that it is computed once.
 //
 // Grid (M / tile, N / tile, slices of K and groups). A block sums over first <= k < last, where first is a multiple of 32.
-// With one slice the result goes where it belongs; with several, each leaves a partial sum, and add_slices adds them up.
+// One slice stores the result; of several, each stores a partial sum, and add_slices adds them up.
 //
 //     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
-//     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is on its way while this one is multiplied
+//     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is copied while this one is multiplied
 //     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply: 16 x 8 x 8 at once in TF32, or 16 x 8 x 16 in
 //                                bf16 or fp16, as -DPRODUCTS=Tf32, Bf16 or Fp16 says
 #pragma once
 #include "common.cuh"
 
-// Where an element is; if it is not real, it is a zero, and `at` is no address.
+// Where an element is; if it is not `real`, it is zero, and `at` is no valid address.
 struct Place { const T* at; bool real; };
 
-// What a row, or a column, adds to the place of an element, and whether it exists: all that most matrices need to know.
+// What a row, or a column, adds to the address of an element, and whether it exists: enough for most matrices.
 struct Index { unsigned at; bool inside; };
 __device__ inline Place place(const T* p, Index a, Index b) { return {p + (a.at + b.at), a.inside && b.inside}; }
 
-// A matrix whose rows lie one after the other, `step` numbers apart.
+// A matrix in memory, whose rows are `step` elements apart.
 struct Matrix {
   const T* p;
   unsigned rows, columns, step;
-  static constexpr bool ALONG_COLUMN = true;          // going along a row is going along memory
+  static constexpr bool ALONG_COLUMN = true;          // neighbours of a row are neighbours in memory
   using Row = Index;
   using Column = Index;
   __device__ Row row(unsigned i) const { return {i * step, i < rows}; }
@@ -33,7 +33,7 @@ struct Matrix {
   __device__ Place where(Row r, Column c) const { return place(p, r, c); }
 };
 
-// The same elements, rows and columns exchanged. Nothing moves.
+// The same elements with rows and columns swapped. Nothing is copied.
 template <class M> struct Transposed {
   M m;
   static constexpr bool ALONG_COLUMN = !M::ALONG_COLUMN;
@@ -45,7 +45,7 @@ template <class M> struct Transposed {
 };
 template <class M> __device__ inline Transposed<M> transposed(const M& m) { return {m}; }
 
-// ---- what becomes of a sum
+// ---- what is done with a sum
 
 // y[m][n] = sum + bias, then ReLU; or y[m][n] += sum. Row m of y begins at m * step.
 struct Result {
@@ -55,15 +55,15 @@ struct Result {
   int relu, add;
   __device__ unsigned row(unsigned m) const { return m * step; }
   __device__ T bias_of(unsigned n) const { return bias ? bias[n] : T(0); }
-  __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // a NaN is not <= 0
+  __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // NaN is not <= 0
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
     T& to = y[row(m) + n];
     to = ended(sum + bias_of(n) + (add ? to : T(0)));
   }
 };
 
-// What a product in several slices ends with: y = the slices' sums, always added in the same order, + bias, ReLU; or y +=.
-// n numbers, each row has so many columns. Grid: one-dimensional.
+// The end of a product in several slices: y = the slices' sums, always added in the same order, + bias, ReLU; or y +=.
+// n elements, each row has `columns` of them. Grid: one-dimensional.
 __device__ inline void add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n, Divisor columns) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     T sum = 0;
@@ -74,9 +74,9 @@ __device__ inline void add_slices(const T* partial, T* y, const T* bias, int rel
 }
 
 // ---- gemm. Blocks of 256 threads make a tile of 64 x 64 of C. The block walks along K in steps of 16: all threads copy a
-// 64 x 16 piece of A and a 16 x 64 piece of B to shared memory, meet, and then each multiplies what its own 4 x 4 sums
-// need, which stay in registers. A number that came from memory is used 64 times, one from shared memory four times;
-// without tiles, every multiplication would fetch two numbers from memory.
+// 64 x 16 piece of A and a 16 x 64 piece of B to shared memory, wait for each other, and then each adds to its own 4 x 4
+// sums, which stay in registers. An element from memory is used 64 times, one from shared memory four times; without
+// tiles, every multiplication would fetch two elements from memory.
 constexpr int TILE = 64, STEP = 16;
 
 // tile[k][i] = element (i, k) of A, or (k, i) of B; neighbouring threads read neighbours in memory.
@@ -100,13 +100,13 @@ __device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsi
     copy_tile<true>(a, row, k, tile_a);
     copy_tile<false>(b, column, k, tile_b);
     __syncthreads();                                                          // the tiles are whole
-    for (int l = 0; l < STEP; l++) {                                          // past K they hold zeros
+    for (int l = 0; l < STEP; l++) {                                          // past K they are zero
       T left[4], right[4];
       for (int i = 0; i < 4; i++) left[i] = tile_a[l][y + 16 * i], right[i] = tile_b[l][x + 16 * i];
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) sum[i][j] += left[i] * right[j];
     }
-    __syncthreads();                                                          // nobody needs them any more
+    __syncthreads();                                                          // all threads are done with them
   }
   for (int i = 0; i < 4; i++)
     for (int j = 0; j < 4; j++) {
@@ -118,15 +118,15 @@ __device__ inline void gemm(const A& a, const B& b, unsigned M, unsigned N, unsi
 // ---- gemm_async. Blocks of 128 threads make 128 x 64 of C, in steps of 64 bytes along K.
 constexpr int TALL = 128, WIDE = 64, DEEP = 64 / sizeof(T), ASYNC_THREADS = 128;
 
-// A piece of A (LENGTH = TALL) or of B (LENGTH = WIDE) in shared memory, laid out as in memory, so that V neighbours come
-// by one copy. The margin keeps them aligned and spreads the rows over the banks.
+// A piece of A (LENGTH = TALL) or of B (LENGTH = WIDE) in shared memory, laid out as in memory, so that one copy takes V
+// neighbours. The padding keeps them aligned and spreads the rows over the banks.
 template <int LENGTH, bool K_FAST> struct Piece {
   static constexpr int WIDTH = (K_FAST ? DEEP : LENGTH) + VECTOR;
   T cells[(K_FAST ? LENGTH : DEEP) * WIDTH];
   __device__ T& at(int i, int k) { return cells[K_FAST ? i * WIDTH + k : k * WIDTH + i]; }
 
-  // Starts the copies of this thread's share of the chunks of V numbers. Chunks must not straddle the matrix's edge, nor
-  // anything else that ends a run of neighbours in memory: the caller chooses V so.
+  // Starts the copies of this thread's share of the chunks of V elements. Chunks must not cross the matrix's edge, nor
+  // anything else that ends a run of neighbours in memory: the caller chooses V accordingly.
   template <bool IS_A, int V, class M> __device__ void start(const M& matrix, unsigned corner, unsigned k0, const T* anywhere) {
     constexpr int FAST = (K_FAST ? DEEP : LENGTH) / V;
     for (int n = threadIdx.x; n < LENGTH * DEEP / V; n += ASYNC_THREADS) {
@@ -138,7 +138,7 @@ template <int LENGTH, bool K_FAST> struct Piece {
   }
 };
 
-// What a thread keeps: 8 x 8 sums, in rows y, y + 16 ... and columns x, x + 8 ... of the tile.
+// The sums of a thread: 8 x 8, in rows y, y + 16 ... and columns x, x + 8 ... of the tile.
 struct Registers {
   T sum[8][8] = {};
   __device__ static int x() { return threadIdx.x % 8; }
@@ -164,7 +164,7 @@ struct Registers {
 };
 
 // What the tensor cores read: PER_WORD neighbours along the sum in a word of 32 bits, DEPTH of them in one instruction.
-// read: one register of row i, as member t of a group of four lanes holds it: of the first half of these numbers or of the
+// read: one register of row i, as member t of a group of four lanes holds it, from the first half of these elements or the
 // second (mma_tf32 and mma_bf16 say which they are).
 struct Tf32 {
   static constexpr int PER_WORD = 1, DEPTH = 8;
@@ -187,8 +187,8 @@ struct Fp16 : Pairs<fp16_pair> {
   __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_fp16(c, a, b); }
 };
 
-// What a warp keeps: 32 rows and all 64 columns of the tile, as 2 x 8 results of the tensor cores. Of each 16 x 8 result a
-// lane holds four numbers (mma_tf32 in common.cuh says which).
+// The sums of a warp: 32 rows and all 64 columns of the tile, as 2 x 8 results of the tensor cores. Of each 16 x 8 result a
+// lane holds four elements (mma_tf32 in common.cuh says which).
 template <class Products> struct TensorCores {
   float sum[2][8][4] = {};
   __device__ static int warp() { return threadIdx.x / 32; }
@@ -221,15 +221,15 @@ template <class Products> struct TensorCores {
   }
 };
 
-// A double is not rounded to either: there, the tensor cores' version is the registers' once more.
+// Doubles are not rounded: for them, the tensor cores' version is that of registers.
 #ifndef PRODUCTS
 #define PRODUCTS Tf32
 #endif
 template <class Number> struct Tensor { using Sums = Registers; };
 template <> struct Tensor<float> { using Sums = TensorCores<PRODUCTS>; };
 
-// Two sets of pieces take turns: while one is multiplied, the copies to the other are under way, past the registers and
-// without anybody waiting for them. VA and VB: numbers to a copy.
+// Two sets of pieces take turns: while one is multiplied, the other is filled by asynchronous copies, which do not pass
+// through registers.
 // `packs`: the matrices' runs of neighbours begin at, and last for, multiples of 16 bytes. `anywhere`: any valid address.
 template <class Sums, class A, class B, class Put>
 __device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int packs, unsigned M, unsigned N, unsigned first,
@@ -252,11 +252,11 @@ __device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int
   for (unsigned k = first, turn = 0; k < last; k += DEEP, turn ^= 1) {
     if (k + DEEP < last) {
       start(k + DEEP, turn ^ 1);
-      copy_wait<1>();                                                         // all but the newest have arrived
+      copy_wait<1>();                                                         // all except the newest have arrived
     } else {
       copy_wait<0>();
     }
-    __syncthreads();                                                          // everybody's have
+    __syncthreads();                                                          // those of all threads have
     sums.multiply(pieces_a[turn], pieces_b[turn]);
     __syncthreads();                                                          // this set may be written again
   }

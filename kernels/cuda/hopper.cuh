@@ -1,20 +1,20 @@
 // Matrix products on a Hopper GPU (H100, H200): C (M, N) = A (M, K) B (K, N), as in gemm.cuh.
 //
-// Its tensor cores work for a warpgroup, four warps at once, on operands that lie in shared memory, and do so while the
-// threads do something else. So a block of four warpgroups makes a tile of 256 x WIDE, or of two one of 128 x WIDE, in steps
-// of 32 along K:
+// Its tensor cores work for a warpgroup, four warps, on operands in shared memory, asynchronously: the threads can do
+// something else meanwhile. A block of four warpgroups computes a tile of 256 x WIDE, one of two a tile of 128 x WIDE, in
+// steps of 32 along K:
 //
-//     the tensor cores multiply what lies in stage k
-//     meanwhile the threads put what they hold in registers, k + 1, into the next stage: rounded to TF32, bf16 or fp16
-//     and they send for k + 2, which has until then to arrive from memory
+//     the tensor cores multiply stage k
+//     meanwhile the threads store step k + 1, which they hold in registers, to the next stage, rounded to TF32, bf16 or fp16
+//     and start to load step k + 2 from memory
 //
-// Three stages take turns: when one is written again, the product that read it is over. In a stage both A and B lie with K
-// along the rows, whatever way they lie in memory: of TF32 the tensor cores read no other. What lies otherwise is turned on
-// its way through the registers.
+// Three stages take turns: when one is written again, the product that read it is done. In a stage both A and B have K along
+// the rows, whatever their layout in memory: for TF32 the tensor cores support no other. A different layout is transposed in
+// registers.
 //
 // -DPRODUCTS as for gemm.cuh; -DROWS=128 or 256 and -DCOLUMNS=64, 96 or 128 of a tile; -DPACKED=1 where runs of neighbours in
 // memory begin at, and last for, multiples of 16 bytes in both matrices, else 0. Grid: as for gemm.cuh, blocks of 2 ROWS
-// threads, one or two of them to a multiprocessor. The taller a tile, the less must come from the caches for a product.
+// threads, one or two of them on a multiprocessor. A taller tile reads less from the caches for each product.
 #pragma once
 #include "gemm.cuh"
 #ifndef COLUMNS
@@ -28,14 +28,14 @@ constexpr int TALL = ROWS, WIDE = COLUMNS, DEEP = 32, THREADS = 2 * TALL, STAGES
 constexpr bool PACKS = PACKED;
 constexpr int BLOCKS = 256 / TALL;                                            // on a multiprocessor
 
-// ---- a stage in shared memory: rows of 32 numbers, 128 bytes of them in TF32, 64 in bf16 and fp16. Chunks of 16 bytes change
-// places by the number of their row, so that neither rows nor columns fall into the same banks: the tensor cores' own
-// swizzle of 128 or of 64 bytes, an exclusive or of address bits 4 to 6 (5) with bits 7 to 9 (8).
+// ---- a stage in shared memory: rows of 32 elements, 128 bytes in TF32, 64 in bf16 and fp16. Chunks of 16 bytes are permuted
+// by the index of their row, so that neither rows nor columns fall into the same banks: the tensor cores' own swizzle of 128
+// or of 64 bytes, an exclusive or of address bits 4 to 6 (5) with bits 7 to 9 (8).
 using Products = PRODUCTS;
 constexpr int ROW = DEEP * 4 / Products::PER_WORD;
 constexpr int BYTES = (TALL + WIDE) * ROW;
 __device__ constexpr int swizzle(int at) { return (at >> 7 & (ROW / 16 - 1)) << 4; }
-__device__ inline int swizzled(int row, int k) {      // the same for a row that lies a multiple of eight rows further on
+__device__ inline int swizzled(int row, int k) {      // the same for a row that is a multiple of eight rows further on
   int at = row * ROW + k * 4 / Products::PER_WORD;
   return at ^ swizzle(at);
 }
@@ -50,7 +50,7 @@ template <int n> __device__ inline void put(byte* to, const T (&v)[n]) {
   *reinterpret_cast<decltype(words)*>(to) = words;
 }
 
-// Four neighbours in memory: by one access where PACKS says that they lie so, else each by itself.
+// Four elements that are neighbours in memory: by one access where PACKS allows it, else one by one.
 template <class Where> __device__ inline void fetch(T (&v)[4], Where where) {
   if constexpr (PACKS) {
     Place from = where(0);
@@ -67,10 +67,10 @@ template <class Where> __device__ inline void fetch(T (&v)[4], Where where) {
   }
 }
 
-// What is known of a row of a tile: found once, by one thread. In registers it would cost a second block its place.
+// The Row of a row of the tile: computed once, by one thread. Kept in registers, it would leave no room for a second block.
 template <class Row> struct alignas(16) Known { Row row; };
 
-// A thread's share of a piece of LENGTH rows of a matrix, 32 numbers deep, on its way from memory to a stage.
+// A thread's share of a piece of LENGTH rows of a matrix, 32 elements deep, between memory and a stage.
 template <int LENGTH, class M, bool K_FAST = M::ALONG_COLUMN> struct Piece;
 
 // Neighbours along K are neighbours in memory: eight threads take a row, 16 bytes each.
@@ -97,8 +97,8 @@ template <int LENGTH, class M> struct Piece<LENGTH, M, true> {
   }
 };
 
-// Neighbouring rows are: a thread takes four rows at two places of K, and puts four pairs. Of a warp, eight threads stand
-// along K and four along the rows: neither memory nor the banks see a long stride.
+// Neighbouring rows are: a thread takes four rows at two values of K, and stores four pairs. A warp is eight threads along K
+// and four along the rows, so that neither memory nor the banks are accessed with a long stride.
 template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
   static constexpr int TASKS = LENGTH * DEEP / 8, COUNT = (TASKS + THREADS - 1) / THREADS, APART = THREADS / 64 * 16;
   int k = (threadIdx.x / 32 % 2 * 8 + threadIdx.x % 8) * 2, row = (threadIdx.x / 64 * 4 + threadIdx.x / 8 % 4) * 4;
@@ -106,7 +106,7 @@ template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
   T v[COUNT][2][4];
   __device__ static bool mine(int n) { return TASKS % THREADS == 0 || threadIdx.x + THREADS * n < TASKS; }
   __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
-    Known<typename M::Row> known[COUNT];                                     // of the first of four; PACKS needs no more
+    Known<typename M::Row> known[COUNT];                                     // of the first of four: enough for PACKS
 #pragma unroll
     for (int n = 0; n < COUNT; n++)
       if (mine(n)) known[n] = rows[row + APART * n];
@@ -132,8 +132,8 @@ template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
 
 // ---- the tensor cores: PTX on a GPU, and what the PTX manual says it does on the emulator
 
-// What a warpgroup keeps: 64 rows and all columns of the tile. Of each 16 x 8 result of a warp a lane holds four numbers, as
-// mma_tf32 in common.cuh says.
+// The sums of a warpgroup: 64 rows and all columns of the tile. Of each 16 x 8 result of a warp a lane holds four elements,
+// as mma_tf32 in common.cuh says.
 using Sums = float[WIDE / 8][4];
 
 #ifdef CUDA_EMULATOR
@@ -148,7 +148,7 @@ template <int NEWEST> inline void await_products(Sums&) { cuemu_wgmma_wait(NEWES
 #else
 __device__ inline unsigned shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
 
-// What this thread wrote to shared memory is there for the tensor cores, too, which read past the threads' way to it.
+// Makes this thread's writes to shared memory visible to the tensor cores, which read it through the asynchronous proxy.
 __device__ inline void finish_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 #define SUMS_OF(j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
@@ -174,22 +174,22 @@ __device__ inline void finish_writes() { asm volatile("fence.proxy.async.shared:
   asm volatile("wgmma.mma_async.sync.aligned.m64n" TEXT_OF(COLUMNS) SHAPE_AND_TYPES " " OF_WIDTH(NAMES_, COLUMNS)            \
                "}, " OF_WIDTH(NEXT_, COLUMNS) ", " OF_WIDTH(LAST_, COLUMNS) ", 1, 1, 1" ENDING ";" : ALL_SUMS : "l"(a), "l"(b))
 
-// c += a b, a (64, DEPTH) and b (DEPTH, WIDE) by their descriptors. Begun here, and over when it has been waited for.
+// c += a b, a (64, DEPTH) and b (DEPTH, WIDE) by their descriptors. Starts here, and is done once it has been waited for.
 __device__ inline void wgmma(Tf32, Sums& c, unsigned long long a, unsigned long long b) { WGMMA("k8.f32.tf32.tf32", ""); }
 __device__ inline void wgmma(Bf16, Sums& c, unsigned long long a, unsigned long long b) { WGMMA("k16.f32.bf16.bf16", ", 0, 0"); }
 __device__ inline void wgmma(Fp16, Sums& c, unsigned long long a, unsigned long long b) { WGMMA("k16.f32.f16.f16", ", 0, 0"); }
 
-// The threads have written no sum, and no stage, that the tensor cores do not know of.
+// Orders the threads' writes to sums and stages before the products that follow.
 __device__ inline void begin_products(Sums& c) { asm volatile("wgmma.fence.sync.aligned;" : ALL_SUMS : : "memory"); }
 __device__ inline void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-// Waits until all groups of products but the newest so many are over.
+// Waits until all groups of products except the newest NEWEST are done.
 template <int NEWEST> __device__ inline void await_products(Sums& c) {
   asm volatile("wgmma.wait_group.sync.aligned " OF_WIDTH(NEXT_, COLUMNS) ";" : ALL_SUMS : "n"(NEWEST) : "memory");
 }
 #endif
 
-// How the tensor cores are told of a matrix in a stage: where it begins, how far its groups of eight rows lie apart, both in
-// units of 16 bytes, and how it is swizzled: 1 for 128 bytes, 2 for 64.
+// The descriptor of a matrix in a stage: where it begins, the distance of its groups of eight rows, both in units of 16
+// bytes, and how it is swizzled: 1 for 128 bytes, 2 for 64.
 __device__ inline unsigned long long descriptor(unsigned address) {
   constexpr unsigned long long SWIZZLE = ROW == 128 ? 1 : 2;
   return address >> 4 | 1ull << 16 | (unsigned long long)(8 * ROW >> 4) << 32 | SWIZZLE << 62;
@@ -201,7 +201,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
   extern __shared__ __align__(16) byte memory[];
   byte* stages = memory + (-shared_address(memory) & 1023);                   // swizzles begin at multiples of 1,024 bytes
   unsigned corner_row = blockIdx.x * TALL, corner_column = blockIdx.y * WIDE;
-  unsigned warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);        // one for a warp, as the compiler is to know
+  unsigned warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);        // uniform in a warp: this tells the compiler
   auto turned = transposed(b);
   auto known_a = reinterpret_cast<Known<typename A::Row>*>(stages + STAGES * BYTES);
   auto known_b = reinterpret_cast<Known<typename B::Column>*>(known_a + TALL);

@@ -4,7 +4,7 @@
 // v5 is in linear_hopper.cu. `packs`: I and O are multiples of 16 bytes, and so are the addresses.
 #include "linear.cuh"
 
-// What a product in slices ends with: see add_slices. Grid: one-dimensional, blocks of 256.
+// The end of a product in slices: see add_slices. Grid: one-dimensional, blocks of 256.
 extern "C" __global__ void linear_add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n,
                                              Divisor columns) {
   add_slices(partial, y, bias, relu, add, slices, n, columns);

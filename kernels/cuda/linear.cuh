@@ -1,7 +1,7 @@
 // The matrices of a fully connected layer, and where their products go.
 //
 // Layout: x (N, I), w (I, O), y (N, O). Nothing is transposed in memory: a transposed matrix is read with rows and columns
-// exchanged. Grid: see gemm.cuh; blockIdx.z counts slices of the sum, each of `slice` numbers.
+// swapped. Grid: see gemm.cuh; blockIdx.z counts slices of the sum, each of `slice` terms.
 #pragma once
 #include "gemm.cuh"
 

@@ -3,8 +3,8 @@
 //     p_k = exp(x_k - max) / sum_j exp(x_j - max)        loss = log sum_j exp(x_j - max) - (x_label - max)
 //
 // Layout: rows of K classes. Grid: a warp for each row, four warps to a block. The 32 lanes take every 32nd class, and
-// meet by shuffles: five exchanges between registers, at distances 16, 8, 4, 2, 1, leave the maximum, then the sum, in
-// every lane. The order of the additions is fixed. y may be x.
+// combine their results by shuffles: five exchanges of registers, at distances 16, 8, 4, 2, 1, leave the maximum, then the
+// sum, in every lane. The order of the additions is fixed. y may be x.
 #include "common.cuh"
 
 __device__ inline T warp_max(T value) {
@@ -17,10 +17,10 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-// max() passes over a NaN, but exp does not: it comes out in the sum, hence in every probability and in the loss.
+// max() ignores NaN, but exp does not: NaN reaches the sum, hence every probability and the loss.
 template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y, T* losses, unsigned N, unsigned K) {
   unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= N) return;                                            // the whole warp goes: nobody waits for it
+  if (row >= N) return;                                            // the whole warp returns, and no other waits for it
   x += row * K, y += row * K;
   T largest = x[0], sum = 0;
   for (unsigned k = lane; k < K; k += 32) largest = max(largest, x[k]);
@@ -42,7 +42,7 @@ extern "C" __global__ void softmax_cross_entropy_forward(const T* x, const int* 
 }
 
 // dx = scale * (p - onehot), times the loss scale where there is one. Grid: one-dimensional, blocks of 256, a thread for
-// each number.
+// each element.
 extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, T* dx, unsigned N, unsigned K,
                                                           T scale, const int* loss_scale) {
   scale *= loss_scale_of(loss_scale);

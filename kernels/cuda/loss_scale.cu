@@ -1,14 +1,14 @@
-// Loss scaling. fp16 has no numbers below 2^-24, and gradients are often smaller; so the loss is multiplied with a power of
-// two, every gradient comes out that much larger, and the update divides again. The power goes up while all is well, and
-// down, the step being left out, when a gradient has overflowed.
+// Loss scaling. The smallest fp16 number is 2^-24, and gradients are often smaller; so the loss, and with it every gradient,
+// is multiplied by a power of two, and the update divides by it again. The exponent rises after steps without an overflow,
+// and falls when a gradient has overflowed; that step is skipped.
 //
-// All of that is decided here and not on the host, which need not wait for it:
+// This is decided here and not on the host, which does not have to wait for it:
 //     state[0]  the exponent      state[1]  steps since it last changed
-//     state[2]  whether a gradient of this step is infinite or no number      state[3]  steps left out so far
+//     state[2]  whether a gradient of this step is infinite or NaN            state[3]  steps skipped so far
 #include "common.cuh"
 
 // state[2] = 1 where dw holds an infinity or a NaN, the two whose difference from themselves is not 0. Grid: one-
-// dimensional, blocks of 256, 16 bytes a thread. Whoever finds one says so; in which order does not matter.
+// dimensional, blocks of 256, 16 bytes a thread. Every thread that finds one sets the flag; the order does not matter.
 extern "C" __global__ void find_overflow(const T* dw, int* state, unsigned n) {
   bool found = false;
   unsigned packs = aligned(dw) ? n / VECTOR : 0;

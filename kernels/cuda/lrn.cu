@@ -5,20 +5,20 @@
 // (derived in kernels/reference/lrn.py). The neighbourhood is n channels around i at the same pixel and in the same group
 // of D channels, or, in the kernels named `within`, n x n pixels around i in the same map.
 //
-// Layout: (N, H, W, C), seen as one long row in which the channels of a pixel are neighbours. Each number comes from memory
-// once, and s is never stored. Across channels there are two ways:
+// Layout: (N, H, W, C), seen as one long row in which the channels of a pixel are neighbours. Each element is read from
+// memory once, and s is never stored. Across channels there are two variants:
 //
-//     in general    a block of 256 owns TILE numbers of that row, wherever pixels begin and end in it, and first copies
+//     in general    a block of 256 owns TILE elements of that row, wherever pixels begin and end in it, and first copies
 //                   them to shared memory with `half` = n / 2 more on either side (twice that in the backward)
-//     _packs        where D is a multiple of four and half is 1 to 4: a lane owns four numbers, and asks the lanes beside
-//                   it for theirs. Warps overlap: the outermost lanes are there to be asked
+//     _packs        where D is a multiple of four and half is 1 to 4: a lane owns four elements, and reads those of the
+//                   neighbouring lanes by shuffles. Warps overlap: their outermost lanes only provide elements
 //
 // Grid: one-dimensional, blocks of 256.
 #include "common.cuh"
 
 constexpr int TILE = 1024;
 
-// s^-beta. beta = 3/4, the paper's, takes two square roots in place of a logarithm and an exponential.
+// s^-beta. For beta = 3/4, the paper's, two square roots instead of a logarithm and an exponential.
 __device__ inline T inverse_power(T s, T beta) {
   if (beta == T(0.75)) {
     T root = sqrt(s);
@@ -27,13 +27,13 @@ __device__ inline T inverse_power(T s, T beta) {
   return pow(s, -beta);
 }
 
-// The neighbourhood of number i of the row: `first` and `last` (inclusive), clipped to its pixel and group.
+// The neighbourhood of element i of the row: `first` and `last` (inclusive), clipped to its pixel and group.
 __device__ inline void neighbours(int i, Divisor D, int half, int& first, int& last) {
   int start = (unsigned)i / D * D;                            // groups follow each other without a gap, pixels too
   first = max(start, i - half), last = min(start + (int)D - 1, i + half);
 }
 
-// Copies numbers low .. high-1 of the row to `tile`, as far as they exist.
+// Copies elements low .. high-1 of the row to `tile`; those that do not exist are 0.
 __device__ inline void copy_tile(const T* x, T* tile, int low, int high, int total) {
   for (int i = low + (int)threadIdx.x; i < high; i += blockDim.x) tile[i - low] = i >= 0 && i < total ? x[i] : T(0);
 }
@@ -52,7 +52,7 @@ extern "C" __global__ void lrn_forward(const T* x, T* y, int total, Divisor D, i
   }
 }
 
-// Three tiles: x with twice the margin, since the s of a neighbour has neighbours of its own; s^-beta, where it is wanted
+// Three tiles: x with twice the margin, since the s of a neighbour has neighbours of its own; dy s^-beta, which is needed
 // again at the end; and dy_j x_j s_j^(-beta-1), whose window sum is the cross-channel term.
 extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int total, Divisor D, int half, T k, T alpha, T beta) {
   extern __shared__ T tiles[];
@@ -82,13 +82,14 @@ extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int tota
   }
 }
 
-// ---- across channels, four numbers to a lane
+// ---- across channels, four elements to a lane
 
-// Which four: `pack` is their number. Of a warp's lanes, `halo` on either side own none that are `mine`.
-struct Four {
+// The four elements of a lane: number `pack` of all such quads. The outer `halo` lanes of a warp load but store nothing:
+// `mine` is false for them.
+struct LaneQuad {
   unsigned pack;
-  bool exists, mine, begins, ends;                            // a group begins, ends with them
-  __device__ Four(int halo, unsigned packs, Divisor quads) {
+  bool exists, mine, begins, ends;                            // the first, the last quad of a group
+  __device__ LaneQuad(int halo, unsigned packs, Divisor quads) {
     int lane = threadIdx.x % 32;
     pack = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * (32 - 2 * halo) + lane - halo;
     unsigned quad = pack % quads;
@@ -98,8 +99,8 @@ struct Four {
   __device__ Pack<4> of(const T* x) const { return exists ? load<4>(x + 4 * pack) : Pack<4>{}; }
 };
 
-// sums[i] = own[i - HALF] + ... + own[i + HALF], where own goes on in the lanes beside this one, and ends with the group.
-template <int HALF> __device__ inline void window_sums(const T (&own)[4], const Four& four, T (&sums)[4]) {
+// sums[i] = own[i - HALF] + ... + own[i + HALF], where `own` continues in the neighbouring lanes, up to the group's ends.
+template <int HALF> __device__ inline void window_sums(const T (&own)[4], const LaneQuad& quad, T (&sums)[4]) {
   constexpr int N = 2 * HALF + 1;
   T all[N + 3], common = 0;
 #pragma unroll
@@ -107,10 +108,10 @@ template <int HALF> __device__ inline void window_sums(const T (&own)[4], const 
 #pragma unroll
   for (int j = 0; j < HALF; j++) {
     T left = __shfl_up_sync(0xffffffffu, own[4 - HALF + j], 1), right = __shfl_down_sync(0xffffffffu, own[j], 1);
-    all[j] = four.begins ? T(0) : left, all[HALF + 4 + j] = four.ends ? T(0) : right;
+    all[j] = quad.begins ? T(0) : left, all[HALF + 4 + j] = quad.ends ? T(0) : right;
   }
 #pragma unroll
-  for (int j = 3; j < N; j++) common += all[j];               // what all four windows hold
+  for (int j = 3; j < N; j++) common += all[j];               // common to all four windows
   sums[0] = all[0] + all[1] + all[2] + common, sums[1] = all[1] + all[2] + common + all[N];
   sums[2] = all[2] + common + all[N] + all[N + 1], sums[3] = common + all[N] + all[N + 1] + all[N + 2];
 }
@@ -122,30 +123,30 @@ __device__ inline void powers(T s, T beta, T& power, T& inverse) {
   power = beta == T(0.75) ? r * root(r) : pow(s, -beta);
 }
 
-template <int HALF> __device__ inline void forward_four(const T* x, T* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
-  Four four(1, packs, quads);
-  Pack<4> own = four.of(x);
+template <int HALF> __device__ inline void forward_quad(const T* x, T* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
+  LaneQuad quad(1, packs, quads);
+  Pack<4> own = quad.of(x);
   T squares[4], sums[4];
 #pragma unroll
   for (int j = 0; j < 4; j++) squares[j] = own.v[j] * own.v[j];
-  window_sums<HALF>(squares, four, sums);
+  window_sums<HALF>(squares, quad, sums);
 #pragma unroll
   for (int j = 0; j < 4; j++) {
     T power, inverse;
     powers(k + alpha * sums[j], beta, power, inverse);
     own.v[j] *= power;
   }
-  if (four.mine) store(y + 4 * four.pack, own);
+  if (quad.mine) store(y + 4 * quad.pack, own);
 }
 
-// The cross-channel terms of the outermost numbers that are asked for have to be right: for half > 2 they ask in turn.
-template <int HALF> __device__ inline void backward_four(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, T k, T alpha, T beta) {
-  Four four(HALF <= 2 ? 1 : 2, packs, quads);
-  Pack<4> own = four.of(x), direct = four.of(dy);
+// The cross-channel terms of the halo lanes must be complete as well; for half > 2 that takes a second halo lane.
+template <int HALF> __device__ inline void backward_quad(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, T k, T alpha, T beta) {
+  LaneQuad quad(HALF <= 2 ? 1 : 2, packs, quads);
+  Pack<4> own = quad.of(x), direct = quad.of(dy);
   T terms[4], sums[4];
 #pragma unroll
   for (int j = 0; j < 4; j++) terms[j] = own.v[j] * own.v[j];
-  window_sums<HALF>(terms, four, sums);
+  window_sums<HALF>(terms, quad, sums);
 #pragma unroll
   for (int j = 0; j < 4; j++) {
     T power, inverse;
@@ -153,28 +154,28 @@ template <int HALF> __device__ inline void backward_four(const T* x, const T* dy
     direct.v[j] *= power;
     terms[j] = direct.v[j] * own.v[j] * inverse;
   }
-  window_sums<HALF>(terms, four, sums);
+  window_sums<HALF>(terms, quad, sums);
 #pragma unroll
   for (int j = 0; j < 4; j++) direct.v[j] -= 2 * alpha * beta * own.v[j] * sums[j];
-  if (four.mine) store(dx + 4 * four.pack, direct);
+  if (quad.mine) store(dx + 4 * quad.pack, direct);
 }
 
 extern "C" __global__ void lrn_forward_packs(const T* x, T* y, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
-  if (half == 1) forward_four<1>(x, y, packs, quads, k, alpha, beta);
-  else if (half == 2) forward_four<2>(x, y, packs, quads, k, alpha, beta);
-  else if (half == 3) forward_four<3>(x, y, packs, quads, k, alpha, beta);
-  else forward_four<4>(x, y, packs, quads, k, alpha, beta);
+  if (half == 1) forward_quad<1>(x, y, packs, quads, k, alpha, beta);
+  else if (half == 2) forward_quad<2>(x, y, packs, quads, k, alpha, beta);
+  else if (half == 3) forward_quad<3>(x, y, packs, quads, k, alpha, beta);
+  else forward_quad<4>(x, y, packs, quads, k, alpha, beta);
 }
 extern "C" __global__ void lrn_backward_packs(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
-  if (half == 1) backward_four<1>(x, dy, dx, packs, quads, k, alpha, beta);
-  else if (half == 2) backward_four<2>(x, dy, dx, packs, quads, k, alpha, beta);
-  else if (half == 3) backward_four<3>(x, dy, dx, packs, quads, k, alpha, beta);
-  else backward_four<4>(x, dy, dx, packs, quads, k, alpha, beta);
+  if (half == 1) backward_quad<1>(x, dy, dx, packs, quads, k, alpha, beta);
+  else if (half == 2) backward_quad<2>(x, dy, dx, packs, quads, k, alpha, beta);
+  else if (half == 3) backward_quad<3>(x, dy, dx, packs, quads, k, alpha, beta);
+  else backward_quad<4>(x, dy, dx, packs, quads, k, alpha, beta);
 }
 
 // ---- within a map
 
-// Calls f on the place in memory of each pixel around number i, in the same map.
+// Calls f with the index of each pixel around element i, in the same map.
 template <class F> __device__ inline void around(int i, int H, int W, int C, int half, F f) {
   int c = i % C, w = i / C % W, h = i / C / W % H, image = i / C / W / H * H;
   for (int row = max(0, h - half); row <= min(H - 1, h + half); row++)
@@ -187,14 +188,14 @@ __device__ inline T scale_within(const T* x, int i, int H, int W, int C, int hal
   return k + alpha * sum;
 }
 
-// Within a map. Grid: one-dimensional, blocks of 256, a thread for each number; windows overlap in the caches.
+// Within a map. Grid: one-dimensional, blocks of 256, a thread for each element; overlapping windows are read from the caches.
 extern "C" __global__ void lrn_within_forward(const T* x, T* y, int H, int W, int C, int total, int half, T k, T alpha, T beta) {
   for (int i = thread_number(); i < total; i += thread_count())
     y[i] = x[i] * inverse_power(scale_within(x, i, H, W, C, half, k, alpha), beta);
 }
 
-// The backward in two launches, since a block cannot wait for its neighbours: cross_j = dy_j x_j s_j^(-beta-1) and
-// direct_j = dy_j s_j^-beta for every number, then the sum of cross over each window.
+// The backward takes two launches, since a block cannot wait for its neighbours: cross_j = dy_j x_j s_j^(-beta-1) and
+// direct_j = dy_j s_j^-beta for every element, then the sum of cross over each window.
 extern "C" __global__ void lrn_within_terms(const T* x, const T* dy, T* direct, T* cross, int H, int W, int C, int total, int half,
                                             T k, T alpha, T beta) {
   for (int i = thread_number(); i < total; i += thread_count()) {

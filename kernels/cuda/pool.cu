@@ -1,17 +1,17 @@
 // Max and average pooling of each window of each channel: x (N, H, W, C) -> y (N, P, Q, C).
 //
-//     max    y = the largest cell; argmax = its place r*S + s in the window, the first one where several are equal
+//     max    y = the largest cell; argmax = its index r*S + s in the window, the first one where several are equal
 //     mean   y = sum of the cells / divisor, which counts all R*S cells or only those inside the image
 //
 // Layout: channels-last, so neighbouring threads take neighbouring channels of one window, 16 bytes each where C allows.
 // Grid forward (N*P, Q*C / 256), a row of blocks for each row of y; backward (N*H, W*C / 256), one for each row of dx.
 //
-// The backward gathers: a thread owns a pixel and asks every window over it what it sends there. Sending instead would
-// have overlapping windows (AlexNet's: 3 x 3 every 2) add to the same pixel at the same time, which takes atomics, whose
-// order changes the last bit from run to run.
+// The backward gathers: a thread owns a pixel and sums the gradients of every window that contains it. A scatter would have
+// overlapping windows (AlexNet's: 3 x 3 every 2) add to the same pixel at the same time, which takes atomics, whose order
+// changes the last bit from run to run.
 #include "common.cuh"
 
-struct Window {                            // and the maps it moves over; padding is top and left of the first window
+struct Window {                            // and its maps; padding is top and left of the first window
   int W, Q, R, S, top, left;
   Divisor H, P, C, stride_h, stride_w;
 };
@@ -22,7 +22,7 @@ __device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
 __device__ inline int first_inside(int start) { return max(0, -start); }
 __device__ inline int last_inside(int start, int window, int size) { return min(window, size - start); }
 
-// Which windows reach pixel h: those p in 0..count-1 with p*stride - before <= h < p*stride - before + window.
+// Which windows contain pixel h: those p in 0..count-1 with p*stride - before <= h < p*stride - before + window.
 __device__ inline int first_window(int h, int before, int window, Divisor stride) {
   return (unsigned)max(0, h + before - window + (int)stride) / stride;
 }
@@ -30,11 +30,11 @@ __device__ inline int last_window(int h, int before, Divisor stride, int count) 
   return min(count - 1, (int)((unsigned)(h + before) / stride));
 }
 
-// Which V numbers of maps (rows, columns, channels) this thread writes: those from `offset` on.
+// Which V elements of maps (rows, columns, channels) this thread writes: those from `offset` on.
 struct Place {
   int image, row, column, channel;
   unsigned offset;
-  bool beyond;                             // the end of the row
+  bool beyond;                             // past the end of the row
   __device__ Place(int V, Divisor rows, int columns, Divisor channels) {
     unsigned i = (blockIdx.y * blockDim.x + threadIdx.x) * V, length = columns * channels;
     image = blockIdx.x / rows, row = blockIdx.x % rows, column = i / channels, channel = i % channels;
@@ -42,7 +42,7 @@ struct Place {
   }
 };
 
-// Places in a window, one for each of V channels: as wide an access as they allow.
+// Indices in a window, one byte for each of V channels, loaded and stored at once.
 template <int V> struct alignas(V) Bytes { byte v[V]; };
 
 template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
@@ -57,7 +57,7 @@ template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window 
       Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
       for (int j = 0; j < V; j++) {
         if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where.v[j] = r * g.S + s;
-        else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // a NaN wins for good: nothing is > NaN
+        else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // NaN stays: nothing is > NaN
       }
     }
   store(y + at.offset, best);

@@ -1,9 +1,9 @@
-// One step of SGD as the AlexNet paper prints it, in place:
+// One step of SGD as printed in the AlexNet paper, in place:
 //
 //     v <- momentum * v - decay * lr * w - lr * dw        w <- w + v
 //
-// Layout: a parameter tensor as n numbers in a row. Grid: one-dimensional, blocks of 256, 16 bytes a thread. Three arrays
-// are read and two written, once each: that is all the memory traffic a step can do with.
+// decay: the weight decay. Layout: a parameter tensor as n contiguous elements. Grid: one-dimensional, blocks of 256, 16
+// bytes a thread. Three arrays are read and two written, once each: the least memory traffic that a step can have.
 #include "common.cuh"
 
 __device__ inline void step(T& w, T dw, T& v, T lr, T momentum, T shrink) {
@@ -11,12 +11,13 @@ __device__ inline void step(T& w, T dw, T& v, T lr, T momentum, T shrink) {
   w += v;
 }
 
-// lr_there: see `number`. loss_scale: what dw was multiplied with, or null; after an overflow nothing is done (loss_scale.cu).
-extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, double factor, const double* lr_there, T momentum,
+// The learning rate is lr_factor, or *lr_value * lr_factor: see step_value. loss_scale: the state of loss_scale.cu, by whose
+// power of two dw is divided, or null; after an overflow nothing is updated.
+extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, double lr_factor, const double* lr_value, T momentum,
                                     double decay, const int* loss_scale) {
   if (loss_scale && loss_scale[2]) return;
-  double rate = number(factor, lr_there);
-  T lr = T(rate) / loss_scale_of(loss_scale), shrink = T(decay * rate);
+  double unscaled = step_value(lr_factor, lr_value);
+  T lr = T(unscaled) / loss_scale_of(loss_scale), shrink = T(decay * unscaled);
   unsigned packs = aligned(w) && aligned(dw) && aligned(v) ? n / VECTOR : 0;
   for (unsigned i = thread_number(); i < packs; i += thread_count()) {
     Pack<VECTOR> pw = load<VECTOR>(w + i * VECTOR), pd = load<VECTOR>(dw + i * VECTOR), pv = load<VECTOR>(v + i * VECTOR);

@@ -1,6 +1,6 @@
 """Elementwise nonlinearities: relu(x) = max(x, 0) (AlexNet paper, section 3.1) and tanh(x).
 
-Both derivatives can be had from the output, so y is saved and x is not; y may be the array x, and dx the array dy.
+Both derivatives follow from the output, so y is saved and x is not. y may be the same array as x, and dx as dy.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Crop, mirror, mean and colour shift of a batch of photographs (AlexNet paper, sections 2 and 4.1), pixels to floats.
 
-    y[n] = turned(crop of images[n] - mean) + shift[n]
+    y[n] = flipped(crop of images[n] - mean) + shift[n]
 
-images (N, A, B, C) uint8 -> y (N, H, W, C). The paper takes the mean of each pixel off the 256 x 256 photograph, so a
-crop meets the part of the mean it was cut from: mean (A, B, C). The authors' code takes the same central part off every
-finished crop: mean (H, W, C), in the frame of y. No gradient is wanted: this is where the network begins.
+images (N, A, B, C) uint8 -> y (N, H, W, C). The paper subtracts the mean of each pixel from the 256 x 256 photograph,
+so the mean image is cropped along with it: mean (A, B, C). The authors' code subtracts the same central part of it from
+every finished crop: mean (H, W, C), in the frame of y. There is no backward: images are the input of the network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
 
 
-# Read from y's side: pixel (p, q) of y is pixel (p', q') before the mirrors, p' = H-1-p or p, q' = W-1-q or q, and
+# Seen from y: pixel (p, q) of y is pixel (p', q') before the mirrors, p' = H-1-p or p, q' = W-1-q or q, and
 # (q', p') before the transpose, which comes first; then the crop is at (top, left) of the photograph.
 def augment_forward(images, y, *, mean, top, left, flip, shift):
     """y (N, H, W, C). mean (A, B, C) or (H, W, C); top, left int32 (N,); flip uint8 (N,), bits 1, 2, 4 = left-right,

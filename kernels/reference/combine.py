@@ -1,4 +1,4 @@
-"""Where paths of the graph meet or part: concatenation of channels, sum, and the sum of gradients at a fan-out.
+"""Where branches of the graph join or split: concatenation of channels, sum, and the sum of gradients at a fan-out.
 
     concat   y = [x0 | x1 | ...] along the channels       add   y = x0 + x1 + ...       accumulate   y += x
 """
@@ -13,7 +13,7 @@ def concat_forward(xs, y):
     np.concatenate(xs, axis=-1, out=y)
 
 
-# Every value of y is a copy of one value of one x: the gradient is cut at the same places.
+# Every value of y is a copy of one value of one x: the gradient is cut at the same channels.
 def concat_backward(dy, dxs, *, widths):
     """dxs[i] (..., Ci) = its channels of dy, widths = (C0, C1 ...); entries of dxs may be None."""
     start = 0
@@ -37,5 +37,5 @@ def add_backward(dy, dxs):
 
 
 def accumulate(x, y):
-    """y += x. A value used twice acts on the loss by both ways, so their gradients add up."""
+    """y += x. A value that is used twice affects the loss through both uses, so its gradients add up."""
     y += x

@@ -1,7 +1,7 @@
 """Convolution: y[n,p,q,k] = b[k] + sum over r, s, c of x[n, p*u + r - top, q*v + s - left, c] * w[r,s,c,k].
 
 x (N, H, W, C), w (R, S, C/G, K), y (N, P, Q, K); pixels outside the image are 0. With G groups, channels and kernels
-are cut into G equal parts, and part g of y sees part g of x only (the two GPUs of the AlexNet paper are G = 2).
+are cut into G equal parts, and part g of y reads part g of x only (the two GPUs of the AlexNet paper are G = 2).
 
 im2col writes the window of every output pixel as one row, and the convolution becomes one matrix product per group:
 
@@ -30,8 +30,8 @@ def im2col(x, kernel, stride, pads, out_size, work=None):
 def col2im(dX, dx, kernel, stride, pads, out_size):
     """dX (N*P*Q, R*S*C) -> dx (N, H, W, C), the transpose of im2col.
 
-    im2col only copies: X[a] = x[i(a)]. Its transpose sends each copy home and adds: dx[i] = sum of dX[a] over i(a) = i,
-    one term for every window that saw pixel i; what fell into the padding is dropped.
+    im2col only copies: X[a] = x[i(a)]. Its transpose adds up all copies of a pixel: dx[i] = sum of dX[a] over i(a) = i,
+    one term for every window that contains pixel i; terms that belong to the padding are dropped.
     """
     (R, S), (P, Q), (N, H, W, C) = kernel, out_size, dx.shape
     top, left, bottom, right = pads
@@ -105,5 +105,5 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
 
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """How it is computed, in words."""
+    """The name of the algorithm."""
     return "im2col"

@@ -1,10 +1,10 @@
-"""Dropout (AlexNet paper, section 4.2): each unit is silenced with probability `rate`, anew for every image and epoch.
+"""Dropout (AlexNet paper, section 4.2): units are set to 0 with probability `rate`, anew for each image and epoch.
 
     y = x * m        m = scale where u >= rate, else 0        u uniform in [0, 1), one for each unit
 
 The paper has scale = 1 and multiplies by 1 - rate at test time (scale_forward); "inverted" dropout has
 scale = 1 / (1 - rate) and does nothing at test time. u comes from the counter-based generator of minicnn/rng.py, a pure
-function of (seed, purpose, epoch, sample id, unit): the backward draws the mask again, and nothing is saved.
+function of (seed, purpose, epoch, sample id, unit): the backward pass draws the same mask again, and nothing is saved.
 """
 
 from __future__ import annotations

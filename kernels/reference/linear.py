@@ -18,7 +18,7 @@ def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
         np.maximum(y, 0, out=y)
 
 
-# dy[n,k] reaches x[n,c] through w[c,k] and nothing else, for every k; it reaches w[c,k] through x[n,c], for every n:
+# y[n,k] depends on x[n,c] with derivative w[c,k], for every k, and on w[c,k] with derivative x[n,c], for every n:
 #
 #     dx[n,c] = sum_k dy[n,k] w[c,k]        dw[c,k] = sum_n x[n,c] dy[n,k]
 
@@ -29,7 +29,7 @@ def linear_backward_data(dy, w, dx, *, work=None):
 
 
 def linear_backward_weights(x, dy, dw, *, add=True, work=None):
-    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = and what it held does not matter."""
+    """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = that, whatever it held."""
     if add:
         dw += x.T @ dy
     else:

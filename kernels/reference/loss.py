@@ -2,8 +2,8 @@
 
     p_k = exp(x_k) / sum_j exp(x_j)        loss = -log p_label = log sum_j exp(x_j) - x_label
 
-Shifting all x by the same number changes nothing, so the largest is taken off first and exp cannot overflow; the loss
-is taken in the second form, and no logarithm of a probability that was rounded to 0 is ever needed. p is saved.
+Adding a constant to all x changes nothing, so the largest is subtracted first and exp cannot overflow. The loss is
+computed in the second form, which never takes the logarithm of a probability that was rounded to 0. p is saved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def softmax_cross_entropy_forward(x, labels, probs, losses):
 def softmax_cross_entropy_backward(probs, labels, dx, *, scale, loss_scale=None):
     """dx (N, K) = scale * (probs - onehot); scale is the weight of the loss, over N where the batch is averaged.
 
-    loss_scale: the state of scaling.py, where all gradients are to come out larger by its power of two.
+    loss_scale: the state of loss_scale.py, by whose power of two all gradients are multiplied; None: by 1.
     """
     dx[...] = probs
     dx[np.arange(len(dx)), labels] -= 1

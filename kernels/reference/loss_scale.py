@@ -1,10 +1,10 @@
 """Loss scaling, for products in fp16 (Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.2).
 
-fp16 has no numbers below 2^-24, and many gradients are smaller. So the loss is multiplied with a power of two, which
-makes every gradient that much larger, and the update divides by it again. The power rises after many steps in which all
-went well; a step in which a gradient became infinite is left out, and the power falls.
+The smallest fp16 number is 2^-24, and many gradients are smaller. So the loss is multiplied by a power of two, which
+multiplies every gradient by it, and the update divides by it again. The exponent rises after many steps without an
+overflow; a step in which a gradient became infinite is skipped, and the exponent falls.
 
-    state (int32)   [exponent, steps since it last changed, whether a gradient of this step overflowed, steps left out]
+    state (int32)   [exponent, steps since it last changed, whether a gradient of this step overflowed, steps skipped]
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def find_overflow(dw, state):
 
 def next_loss_scale(state, *, steady, lowest, highest):
     """The state for the next step: one higher after `steady` good ones, one lower after an overflow, within limits."""
-    exponent, good, overflow, left_out = state.tolist()
+    exponent, good, overflow, skipped = state.tolist()
     good = 0 if overflow else good + 1
     if overflow:
-        exponent, left_out = max(exponent - 1, lowest), left_out + 1
+        exponent, skipped = max(exponent - 1, lowest), skipped + 1
     elif good == steady:
         exponent, good = min(exponent + 1, highest), 0
-    state[...] = exponent, good, 0, left_out
+    state[...] = exponent, good, 0, skipped

@@ -1,10 +1,10 @@
-"""Local response normalisation (AlexNet paper, section 3.3): each value is divided by the energy of its neighbours.
+"""Local response normalisation (AlexNet paper, section 3.3): x divided by a power of its local sum of squares.
 
     y_i = x_i * s_i^-beta       s_i = k + alpha * sum of x_j^2 over j in the neighbourhood of i
 
 The neighbourhood is n channels around channel i at the same pixel, or (`within`) n x n pixels around i in the same map;
 n is odd, and what lies outside the map, or outside i's group of channels, is left out. alpha is used as given: the
-paper does not divide it by n, most libraries do. Only x is saved; s is cheaper to compute again than to keep.
+paper does not divide it by n, most libraries do. Only x is saved: recomputing s is cheaper than keeping it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def window_sums(a, n, axis):
 
 def _across(a, n, groups):
     """Sums over n neighbouring channels of the same group."""
-    split = a.reshape(*a.shape[:-1], groups, -1)                               # (N, H, W, C) -> (N, H, W, G, C/G)
-    return window_sums(split, n, -1).reshape(a.shape)
+    grouped = a.reshape(*a.shape[:-1], groups, -1)                             # (N, H, W, C) -> (N, H, W, G, C/G)
+    return window_sums(grouped, n, -1).reshape(a.shape)
 
 
 def _within(a, n):
@@ -38,7 +38,7 @@ def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
     y[...] = x * (k + alpha * _across(x * x, n, groups)) ** -beta
 
 
-# x_i acts on its own y_i, and through the sums s_j on all y_j whose neighbourhood holds i:
+# x_i affects its own y_i, and through the sums s_j every y_j whose neighbourhood contains i:
 #
 #     dy_j/dx_i = [i = j] s_i^-beta  -  beta x_j s_j^(-beta-1) ds_j/dx_i,        ds_j/dx_i = 2 alpha x_i [i in nbh(j)]
 #
@@ -46,7 +46,7 @@ def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
 #
 #     dx_i = dy_i s_i^-beta  -  2 alpha beta x_i * sum over j in nbh(i) of dy_j x_j s_j^(-beta-1)
 #
-# The second term is the cross-channel one: at alpha = 1e-4 a gradient without it looks almost right, and is wrong.
+# The second term couples the channels: at alpha = 1e-4 a gradient without it looks almost right, and is wrong.
 
 
 def _backward(x, dy, s, sums, alpha, beta):

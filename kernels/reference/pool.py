@@ -1,7 +1,8 @@
 """Pooling: the largest, or the mean, of each window of each channel. x (N, H, W, C) -> y (N, P, Q, C).
 
-Windows may overlap (AlexNet paper, section 3.4: 3 x 3 cells every 2 pixels) and may hang into the padding, which counts
-as -inf for the maximum. Max pooling saves which cell won, as its index r*S + s in the window; average pooling nothing.
+Windows may overlap (AlexNet paper, section 3.4: 3 x 3 cells every 2 pixels) and may reach into the padding, which
+counts as -inf for the maximum. Max pooling saves the index r*S + s of the largest cell of each window; average pooling
+saves nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def maxpool_forward(x, y, argmax, *, kernel, stride, pads):
         np.maximum(y, cell, out=y)
 
 
-# y[o] = x[j(o)], with j(o) the pixel that won in window o, so dy[o]/dx[i] = [j(o) = i]: the whole gradient goes to the
-# winner. A pixel that won in several overlapping windows receives from each: dx[i] = sum of dy[o] over j(o) = i.
+# y[o] = x[j(o)], with j(o) the largest pixel of window o, so dy[o]/dx[i] = [j(o) = i]: the whole gradient goes to that
+# pixel. If it is the largest of several overlapping windows, it gets the sum: dx[i] = sum of dy[o] over j(o) = i.
 def maxpool_backward(dy, argmax, dx, *, kernel, stride, pads):
     """dx (N, H, W, C), overwritten, from dy and argmax (N, P, Q, C)."""
     padded = pad(np.zeros_like(dx), pads)                                      # (N, top+H+bottom, left+W+right, C)
@@ -54,8 +55,8 @@ def avgpool_forward(x, y, *, kernel, stride, pads, count_pad):
     y /= _divisor(x.shape[1:3], y.shape[1:3], kernel, stride, pads, count_pad, x.dtype)
 
 
-# y[o] = sum over i in window o of x[i] / d[o]: every cell has slope 1/d[o], and dx[i] = sum of dy[o]/d[o] over the
-# windows o that hold i.
+# y[o] = sum over i in window o of x[i] / d[o], so dy[o]/dx[i] = 1/d[o], and dx[i] = sum of dy[o]/d[o] over the windows
+# o that contain i.
 def avgpool_backward(dy, dx, *, kernel, stride, pads, count_pad):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
     share = dy / _divisor(dx.shape[1:3], dy.shape[1:3], kernel, stride, pads, count_pad, dy.dtype)

@@ -1,7 +1,7 @@
 """What convolution and pooling share: padding, and the cells (taps) of a sliding window.
 
 A window of R x S cells moves by (u, v) over the padded map. Output pixel (p, q) sees the padded pixels
-(p*u + r, q*v + s). Turned round: tap (r, s) of *all* windows together is one strided slice of the padded map, of shape
+(p*u + r, q*v + s). Equivalently: tap (r, s) of *all* windows together is one strided slice of the padded map, of shape
 (P, Q). So every loop of the reference runs over the R*S taps, and NumPy runs over images, pixels and channels.
 """
 
@@ -27,7 +27,7 @@ def unpad(padded: np.ndarray, pads: Pads) -> np.ndarray:
 
 
 def taps(kernel: Pair, stride: Pair, out_size: Pair) -> Iterator[tuple[slice, slice]]:
-    """For each tap (r, s), row by row: the rows and columns of the padded map that the P x Q windows see there."""
+    """For each tap (r, s), row by row: the rows and columns of the padded map that the P x Q windows read there."""
     (R, S), (u, v), (P, Q) = kernel, stride, out_size
     for r in range(R):
         for s in range(S):

@@ -1,4 +1,4 @@
-"""Where operations run. `get_ops("cpu").report()` prints the list."""
+"""Backends: the operations on NumPy, the CPU and CUDA. `get_ops("cpu").report()` lists them."""
 
 from minicnn.backend.ops import OPS, Ops
 from minicnn.backend.select import get_ops

@@ -1,4 +1,4 @@
-"""The CPU backend: Numba kernels, on one pool of threads (kernels/cpu/threads.py says why)."""
+"""The CPU backend: Numba kernels on one pool of threads (kernels/cpu/threads.py says why)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minicnn.kernels.cpu import threads
 
 
 class CpuOps(Ops):
-    """The operations of kernels/cpu. Numba compiles each when it is first called, and keeps it on disk."""
+    """The operations of kernels/cpu. Numba compiles each when it is first called, and caches it on disk."""
 
     together = staticmethod(threads.together)
 
@@ -23,7 +23,7 @@ class CpuOps(Ops):
         class Listener(event.Listener):
             def on_start(self, event):
                 kernel = event.data["dispatcher"].py_func
-                if kernel.__module__.startswith("minicnn."):       # not what Numba compiles for itself
+                if kernel.__module__.startswith("minicnn."):       # not Numba's own functions
                     tell(f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}")
 
             def on_end(self, event):
@@ -41,9 +41,9 @@ def make_ops() -> Ops:
     """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
     try:
         return CpuOps("cpu", "minicnn.kernels.cpu")
-    except RuntimeError as error:                           # Numba finds no folder that it may write to
-        raise DeviceError(f"device 'cpu': Numba cannot keep what it compiles ({error}); "
-                          "set NUMBA_CACHE_DIR to a folder that can be written to") from error
+    except RuntimeError as error:                           # Numba has no folder that it may write to
+        raise DeviceError(f"device 'cpu': Numba cannot cache its compiled kernels ({error}); "
+                          "set NUMBA_CACHE_DIR to a writable folder") from error
     except ImportError as error:
         raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "
                           "or use --device reference (NumPy alone, slow)") from error
@@ -57,7 +57,7 @@ def set_threads(count: int | None = None) -> None:
 
 
 def thread_report() -> str:
-    """One line: how many threads work, on how many cores, and with which vectors."""
+    """One line: the number of threads, of cores, and the width of vectors."""
     from minicnn.kernels.cpu.tile import vector_bytes
 
     return f"{threads.threads()} of {available_cores()} cores, vectors of {vector_bytes()} bytes"

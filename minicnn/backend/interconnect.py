@@ -1,8 +1,8 @@
-"""How arrays pass from one rank to another: what minicnn/parallel asks of a backend.
+"""Passing arrays between ranks: what minicnn/parallel needs from a backend.
 
-On the host any thread may read any array, and a message is made of its bytes: nothing to do. On a GPU each rank works
-on a stream of its own, so what it has been given is there only when that stream has come so far, and messages go
-through host memory unless the GPUs speak to each other (cuda/streams.py).
+On the host every thread can read every array, and its bytes can be sent as they are: there is nothing to do. On a GPU
+each rank has a stream of its own, so a rank must wait until another rank's stream has computed an array, and messages
+go through host memory unless the GPUs can access each other (cuda/streams.py).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 class Interconnect:
     """Arrays of the host."""
 
-    gpu: int | None = None              # number of the GPU that the arrays are on
-    name: str | None = None             # and what it is called by every process of this machine
+    gpu: int | None = None              # index of the GPU that holds the arrays
+    name: str | None = None             # and its name, the same in every process of this machine
 
     def settle(self) -> None:
-        """The calling thread works with such arrays from here on."""
+        """Prepare the calling thread: from now on it computes with such arrays."""
 
     def record_event(self):
-        """Where the calling thread's work stands now, for `after`."""
+        """An event after everything that the calling thread has queued so far, for `after`."""
 
     def after(self, event) -> None:
-        """What the calling thread does from here on comes after `mark`, which another thread made."""
+        """Whatever the calling thread queues from now on waits for `event`, which another thread recorded."""
 
     def synchronize(self) -> None:
-        """Wait until what the calling thread has asked for is done."""
+        """Wait until everything that the calling thread has queued is done."""
 
     def fetch(self, array):
-        """Another rank's array, of the same process, where this rank can compute with it."""
+        """An array of another rank of this process, on this rank's device."""
         return array
 
     def memory(self, nbytes: int) -> np.ndarray:
@@ -37,13 +37,13 @@ class Interconnect:
         return np.empty(nbytes, np.uint8)
 
     def is_on_host(self, array) -> bool:
-        """Whether its bytes can be sent as they lie."""
+        """Whether its bytes can be sent without a copy."""
         return True
 
     def to_host(self, array, target: np.ndarray) -> None:
-        """Copy an array to host memory of its shape and type; it is there on return."""
+        """Copy an array to host memory of its shape and type; complete on return."""
         target[...] = array
 
     def from_host(self, array: np.ndarray):
-        """An array of a message, where this rank can compute with it."""
+        """An array of a message, on this rank's device."""
         return array

@@ -1,16 +1,15 @@
 """The seam between layers and kernels: the list of operations, and the backends that provide them.
 
-A layer calls `ctx.ops.conv_forward(...)` and never learns which hardware runs it. Each backend binds the whole list:
+A layer calls `ctx.ops.conv_forward(...)` and does not know which hardware runs it. Each backend binds the whole list:
 
     reference   kernels/reference, NumPy: the specification, slow and plain, with the derivations
-    cpu         kernels/cpu, Numba: what trains
+    cpu         kernels/cpu, Numba: for training
     cuda        kernels/cuda, CUDA C++ launched by CuPy (minicnn/backend/cuda/ops.py)
 
 Every function writes into the arrays it is given (`y`, `dx`, `dw` ...) and returns nothing. Parameter gradients and db
-accumulate (+=) unless `add` is False, counts and the state of a loss scale go on from what they are, everything else is
-overwritten. Only `*_work`, the bytes of scratch space that an operation wants, and
-`conv_algorithm`, how it will be computed in words, return something. A backend that lacks an operation cannot be made:
-there is no silent slow path.
+accumulate (+=) unless `add` is False, counts and the state of a loss scale are updated, everything else is overwritten.
+Only `*_work`, the bytes of scratch space that an operation needs, and `conv_algorithm`, the name of its algorithm,
+return something. A backend that lacks an operation cannot be created: there is no silent slow path.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ BACKENDS = ("reference", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class DeviceNumber:
-    """A number that kernels read from the device's memory, for steps that are recorded once and replayed with others.
+    """A scalar that kernels read from device memory, so that a captured step can be replayed with other values.
 
-    array: one float64 on the device; the number is that many times `factor`.
+    array: one float64 on the device; the scalar is array[0] * factor.
     """
 
     array: object
@@ -60,14 +59,14 @@ class DeviceNumber:
 
 
 def address(array) -> int:
-    """Where an array of NumPy or CuPy lies; a plain number, nothing is read."""
+    """The address of an array of NumPy or CuPy; nothing is read."""
     return array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data
 
 
 class Ops:
     """All operations of one backend as attributes, and its arrays (NumPy's, for backends on the host).
 
-    name: "reference", "cpu" or "cuda".   spec: what get_ops makes the same from, such as "cuda:bf16".
+    name: "reference", "cpu" or "cuda".   spec: the device name for which get_ops returns the same, such as "cuda:bf16".
     """
 
     def __init__(self, name: str, kernels: str):
@@ -84,39 +83,39 @@ class Ops:
 
     @staticmethod
     def from_host(array: np.ndarray) -> np.ndarray:
-        """The array on this backend's device; here it already is."""
+        """The array on this backend's device, which here is the host."""
         return np.ascontiguousarray(array)
 
     def upload(self, array: np.ndarray):
-        """The same for a batch of images, which a device takes while it computes. For use before the next upload."""
+        """from_host for a batch of images, copied while the device computes. Valid until the next upload."""
         return self.from_host(array)
 
     @staticmethod
     def to_host(array) -> np.ndarray:
-        """The array as NumPy's."""
+        """The array as a NumPy array."""
         return np.asarray(array)
 
-    def interconnect(self, place: int = 0) -> Interconnect:
-        """How this backend's arrays pass between ranks. place: the rank's number among those on this machine."""
+    def interconnect(self, local_rank: int = 0) -> Interconnect:
+        """How arrays pass between ranks. local_rank: the rank's index among those of this machine."""
         return Interconnect()
 
-    # A backend that can record: record(function) notes the operations that function() calls, which happen only when the
-    # callable that it returns is called, as often as one likes; `lr` and `epoch` may then be DeviceNumbers. mark()
-    # returns a function that waits until everything before the mark is done.
+    # For backends with CUDA graphs: capture(function) captures the operations that function() calls, without running
+    # them, and returns a callable that replays them; `lr` and `epoch` may then be DeviceNumbers. record_event() returns
+    # a function that waits until everything before the event is done.
     capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None
     record_event: Callable[[], Callable[[], None]] | None = None
-    needs_loss_scale = False    # small gradients are lost in its products, unless scaled (train/loss_scale.py)
+    needs_loss_scale = False    # its products underflow for small gradients, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:
-        """Inside, operations that do not need each other's results; they may be done at its end, in one go."""
+        """For operations inside that do not need each other's results; they may run together at the end."""
         return contextlib.nullcontext()
 
     def telling_of_compiling(self, tell: Callable[[str], None]) -> contextlib.AbstractContextManager:
-        """While inside, tell(name) is called when a kernel is about to be compiled, which takes a second or so."""
+        """Inside, tell(name) is called before a kernel is compiled, which takes about a second."""
         return contextlib.nullcontext()
 
     def report(self) -> str:
-        """One line per operation: its name and the function that runs it."""
+        """One line per operation: its name and its function."""
         rows = [(op, getattr(self, op)) for group in OPS.values() for op in group]
         return "\n".join(f"{op:32s}{function.__module__}.{function.__name__}" for op, function in rows)
 

@@ -1,4 +1,4 @@
-"""Which backend a device name means: `get_ops("cpu")`, `get_ops("cuda:bf16")`, `get_ops("auto")`."""
+"""Device name to backend: `get_ops("cpu")`, `get_ops("cuda:bf16")`, `get_ops("auto")`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from minicnn.errors import DeviceError
 
 
 def get_ops(device: str = "auto") -> Ops:
-    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Made once for each GPU.
+    """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Created once per GPU.
 
     "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
-    "cuda:fp16" say how its matrix products round (backend/cuda/ops.py).
+    "cuda:fp16" choose the rounding of its matrix products (backend/cuda/ops.py).
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """
@@ -28,7 +28,7 @@ def _kept_ops(device: str, gpu: int | None) -> Ops:
 
 
 def make_ops(device: str) -> Ops:
-    """The same, made anew with each call."""
+    """The same, but a new object for each call."""
     if device == "auto":
         loader = importlib.import_module("minicnn.backend.cuda.device")
         device = "cpu" if loader.why_not() else "cuda"

@@ -1,4 +1,4 @@
-"""The CPU backend and its pool of threads: its report, its errors, and callers that do not disturb each other."""
+"""The CPU backend and its pool of threads: its report, its errors, and concurrent callers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_lane_belongs_to_one_thread_at_a_time():
     assert not clashes
 
 
-def test_several_python_threads_get_what_one_gets(rng):
+def test_several_python_threads_get_the_results_of_one(rng):
     ops = get_ops("cpu")
     x, w = rng.standard_normal((6, 20, 20, 8)).astype("f4"), rng.standard_normal((3, 3, 8, 16)).astype("f4")
     dy = rng.standard_normal((6, 20, 20, 16)).astype("f4")
@@ -89,24 +89,24 @@ def test_several_python_threads_get_what_one_gets(rng):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_an_array_that_is_not_contiguous_is_refused_not_copied(rng):
+def test_an_array_that_is_not_contiguous_is_refused_and_not_copied(rng):
     x = rng.standard_normal((4, 6)).astype("f4")
     with pytest.raises(ShapeError, match="not C-contiguous"):
         get_ops("cpu").relu_forward(x, np.empty((6, 4), "f4").T)
 
 
-def test_compiling_is_told(tmp_path):
-    """A kernel of ours that is compiled is named; one that already is, or Numba's own, is not."""
+def test_compilation_is_reported(tmp_path):
+    """A kernel of minicnn that is compiled is named; one compiled before, or Numba's own, is not."""
     module = tmp_path / "fresh.py"
     module.write_text("import numba\n\n@numba.njit\ndef twice(x):\n    return 2 * max(x, 1)\n")
     spec = importlib.util.spec_from_file_location("minicnn.fresh", module)
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
-    told = []
-    with get_ops("cpu").telling_of_compiling(told.append):
+    names = []
+    with get_ops("cpu").telling_of_compiling(names.append):
         fresh.twice(3)
         fresh.twice(4)
     fresh.twice(4.0)
-    assert told == ["fresh.twice"]
-    with get_ops("reference").telling_of_compiling(told.append):
+    assert names == ["fresh.twice"]
+    with get_ops("reference").telling_of_compiling(names.append):
         pass

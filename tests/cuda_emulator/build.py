@@ -1,4 +1,4 @@
-"""g++ on a .cu file behind the shim: a shared library with every kernel of the file, kept from run to run."""
+"""g++ on a .cu file after the shim: a shared library with every kernel of the file, cached on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=gnu++17", "-O2", "-g1", "-fPIC", "-w", "-fno-strict-aliasing"]
-# Two libraries must not share the shared memory of a template of the same name, as C++ would have it.
+# Two libraries must not share the shared memory of templates of the same name, which C++ would merge.
 ALONE = ["-fvisibility=hidden", "-fno-gnu-unique"]
 # Compiled for the calls it puts in front of every access, which runtime.cpp answers; never linked with the sanitizers.
 WATCH = ["-fsanitize=thread", "-fsanitize=alignment"]
@@ -27,7 +27,7 @@ _DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];
 
 
 class EmulatorError(AssertionError):
-    """What a kernel, or its launch, did wrong."""
+    """An error of a kernel, or of its launch."""
 
 
 def why_not() -> str | None:

@@ -15,7 +15,7 @@ from minicnn.backend.interconnect import Interconnect
 from tests.cuda_emulator.build import EmulatorError, Library
 
 GUARD = 4096                # bytes of 0xFF around every array that a kernel is given
-PAGE = 256                  # an array keeps its place modulo this: what was aligned stays so, and what was not
+PAGE = 256                  # an array keeps its address modulo this: the alignment stays the same
 ORDERS = (0, 1, 7)          # forward, backward, shuffled
 
 
@@ -36,12 +36,12 @@ class Kernel:
 
 
 class EmulatorDevice:
-    """order: the threads' (see ORDERS); None takes another one for each launch.   watch: check every access."""
+    """order: of the threads (see ORDERS); None takes the next one for each launch.   watch: check every access."""
 
     def __init__(self, cache_folder: Path, order: int | None = None, watch: bool = True):
         self.cache_folder, self.order, self.watch = Path(cache_folder), order, watch
         self.launches = 0
-        self._recorded: list | None = None
+        self._captured: list | None = None
         self._memory = np.empty(0, np.uint8)
 
     empty, zeros = staticmethod(np.empty), staticmethod(np.zeros)
@@ -58,19 +58,19 @@ class EmulatorDevice:
         return np.asarray(array)
 
     def _must_not_capture(self) -> None:
-        if self._recorded is not None:
-            raise EmulatorError("an array was to be copied to or from the device while a step was being recorded")
+        if self._captured is not None:
+            raise EmulatorError("an array was to be copied to or from the device while a step was being captured")
 
     def capture(self, function):
-        """As a CUDA graph: launches are noted and not run, with addresses, which keep no array alive.
+        """As a CUDA graph: launches are captured and not run, with addresses, which keep no array alive.
 
-        What NumPy does to an array meanwhile is not noted.
+        What NumPy does to an array meanwhile is not captured.
         """
-        self._recorded = launches = []
+        self._captured = launches = []
         try:
             function()
         finally:
-            self._recorded = None
+            self._captured = None
 
         def replay():
             for kernel, grid, block, arguments, shared in launches:
@@ -84,7 +84,7 @@ class EmulatorDevice:
         return isinstance(array, np.ndarray)
 
     @staticmethod
-    def interconnect(place: int) -> Interconnect:
+    def interconnect(local_rank: int) -> Interconnect:
         return Interconnect()                                   # its arrays are NumPy's
 
     @staticmethod
@@ -99,10 +99,10 @@ class EmulatorDevice:
 
     def launch(self, kernel: Kernel, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on copies of its arrays with guard zones around them, and copy back what it may write."""
-        if self._recorded is not None:
+        if self._captured is not None:
             weak = (weakref.ref(value) if kind in "pr" and value is not None else value
                     for kind, value in zip(kernel.kinds, arguments, strict=True))
-            self._recorded.append((kernel, grid, block, tuple(weak), shared))
+            self._captured.append((kernel, grid, block, tuple(weak), shared))
             return
         if len(arguments) != len(kernel.kinds):
             raise EmulatorError(f"{kernel.name}: {len(arguments)} arguments for {len(kernel.kinds)} parameters")
@@ -184,12 +184,12 @@ class _Copy:
 
 
 def _still_there(kernel: Kernel, i: int, value):
-    """An argument of a recorded launch."""
+    """An argument of a captured launch."""
     if not isinstance(value, weakref.ref):
         return value
     array = value()
     if array is None:
-        raise EmulatorError(f"{kernel.name}: {kernel.parameters[i]}, recorded, has been freed")
+        raise EmulatorError(f"{kernel.name}: {kernel.parameters[i]}, captured, has been freed")
     return array
 
 
@@ -204,12 +204,12 @@ def _number(kernel: Kernel, i: int, value):
 
 
 def is_emulated(ops) -> bool:
-    """Whether these operations run here: tests of many launches, or of many multiplications, are too much then."""
+    """Whether these operations run on the emulator, which is too slow for many launches or multiplications."""
     return isinstance(getattr(ops, "device", None), EmulatorDevice)
 
 
 def extent(ops) -> dict[str, int]:
-    """How much check_layer checks: here single elements by sample, for an emulated pass takes up to 0.1 s."""
+    """How much check_layer checks: on the emulator a sample of the elements, for a pass takes up to 0.1 s."""
     return {"elementwise": 50, "coordinates": 12} if is_emulated(ops) else {}
 
 

@@ -28,7 +28,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def compile_cubin(text: str, name: str, arch: str | None, options: tuple[str, ...]) -> tuple[bytes, str]:
-    """The cubin for sm_<arch>, unless the options name one, and the log, in which ptxas tells registers and spills.
+    """The cubin for sm_<arch>, unless the options name one, and the log, in which ptxas reports registers and spills.
     Raises on errors."""
     nvrtc, program, size = library(), ctypes.c_void_p(), ctypes.c_size_t()
 

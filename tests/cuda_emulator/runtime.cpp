@@ -1,16 +1,16 @@
-// The emulated GPU: CUDA threads as fibers, barriers and warp operations, and a watch over every access to memory.
+// The emulated GPU: CUDA threads as fibers, barriers and warp operations, and checks of every access to memory.
 //
-// A block runs at a time. Each of its threads is a fiber with a stack of its own, which runs until it ends or waits; when
-// all of them wait at the same barrier, all go on. Nothing runs in parallel, so a mistake shows the same way every time.
+// One block runs at a time. Each of its threads is a fiber with its own stack, which runs until it ends or waits; when all
+// of them wait at the same barrier, all continue. Nothing runs in parallel, so errors are reproducible.
 //
-// The watch. A .cu file is compiled with -fsanitize=thread, so that it calls __tsan_read4(address) and the like; they are
+// The checks. A .cu file is compiled with -fsanitize=thread, so that it calls __tsan_read4(address) and the like; they are
 // defined here. Each access must lie inside an array that was passed, or in shared memory. For each cell of memory the
-// last writer and the readers are noted, with an epoch that a barrier raises; so these are found, whatever order the
-// threads ran in:
+// last writer and the readers are stored, with an epoch that a barrier increments; so these are detected in any order of
+// the threads:
 //   - reading or writing outside of every array, or writing to a const one
 //   - two threads of a block, no barrier between them (in one warp: no warp operation), one of which writes
 //   - two blocks, one of which writes: nothing orders blocks
-//   - reading shared memory that nobody in this block has written, or that an asynchronous copy may still be writing
+//   - reading shared memory that no thread of this block has written, or that an asynchronous copy may still be writing
 #include <link.h>
 #include <sys/mman.h>
 
@@ -46,12 +46,12 @@ struct Fiber {
   const char* file;                        // where it waits
   int line;
   unsigned mask;                           // of a warp operation: who takes part,
-  unsigned char mine[64];                  //   what this lane brings,
-  unsigned char all[32][64];               //   what every lane brought
+  unsigned char mine[64];                  //   the value of this lane,
+  unsigned char all[32][64];               //   the values of all lanes
   std::vector<Copy> copies;                // asynchronous copies under way
   int group;                               // how many groups of them were committed
   std::vector<Product> products;           // products of a warpgroup under way
-  std::vector<float> held;                 //   their sums, which nobody may look at meanwhile
+  std::vector<float> held;                 //   their sums, which must not be read meanwhile
   int products_group;
   bool products_allowed;                   //   by a fence
   uint16_t fences;                         // towards the asynchronous proxy: see cuemu_wgmma
@@ -148,7 +148,7 @@ struct Cell {                              // of one element (of 4 bytes in shar
   uint8_t write_bytes;                     // which bytes of the cell
   uint8_t readers;                         // 0: one thread, 1: several of one warp, 2: of several warps
   uint8_t other_block_read;
-  uint8_t in_flight;                       // an asynchronous copy to here has begun, and nobody has waited for it
+  uint8_t in_flight;                       // an asynchronous copy to here has begun, and has not been waited for
 };
 struct Region {
   uintptr_t low, high;
@@ -206,7 +206,7 @@ void race(const Region& r, uintptr_t address, const char* now, const char* befor
 }
 
 // Whether an access of thread `other` in this epoch may clash with one by the current thread: not if it is the same
-// thread, nor if both are in one warp that has met since.
+// thread, nor if both are in one warp that has synchronised since.
 inline bool unordered(unsigned other, uint16_t other_warp_epoch) {
   if (other == current->number) return false;
   return other / 32 != current->warp || other_warp_epoch == warp_epochs[current->warp];
@@ -419,7 +419,7 @@ void cuemu_barrier(const char* file, int line) {
   to_main();
 }
 
-// Every lane of the mask brings some bytes (at most 64); `all` then holds what each of the 32 brought.
+// Every lane of the mask passes some bytes (at most 64); `all` then holds those of each of the 32 lanes.
 static void meet(const void* mine, int bytes, unsigned mask, const char* file, int line) {
   Fiber* fiber = current;
   if (!(mask >> fiber->lane & 1)) DIE(0, "%s:%d: lane %u is not in its own mask", file, line, fiber->lane);
@@ -443,7 +443,7 @@ void cuemu_shuffle(void* value, int bytes, unsigned mask, int other, int kind, c
   memcpy(value, current->all[from], bytes);
 }
 
-// The registers that the lanes of a warp hand to the tensor cores: four of a, then two of b.
+// The registers that the lanes of a warp pass to the tensor cores: four of a, then two of b.
 struct Fragments {
   unsigned of[32][6];
   Fragments(const unsigned* a, const unsigned* b) {
@@ -497,9 +497,9 @@ void cuemu_mma_fp16(float* c, const unsigned* a, const unsigned* b) { mma_of_pai
 // their rows, 32 bytes of each. A descriptor holds, in units of 16 bytes, where the operand begins (bits 0 to 13) and how far
 // its groups of eight rows lie apart (32 to 45), and how it is swizzled (62, 63): 1 for rows of 128 bytes, 2 for 64. Then
 // address bits 4 to 6 (5) are combined with bits 7 to 9 (8) by an exclusive or.
-// The instruction reads whenever it likes until it was waited for, and past the threads' way to memory. So each thread looks
-// at its part of the operands twice, at the beginning and at the end, like any reader; both times it must find the same;
-// and who wrote there must have fenced since. Its sums are not to be seen before the end.
+// The instruction may read at any time until it was waited for, and through the asynchronous proxy. So each thread reads its
+// part of the operands twice, at the beginning and at the end, like any reader; both times it must find the same values, and
+// the threads that wrote them must have fenced since. Its sums must not be read before the end.
 static uintptr_t operand(uint64_t descriptor, int row, int byte, uintptr_t pc) {
   unsigned start = (descriptor & 0x3fff) << 4, apart = (descriptor >> 32 & 0x3fff) << 4, mode = descriptor >> 62;
   unsigned width = mode == 1 ? 128 : 64;
@@ -518,8 +518,8 @@ static void read_operand(uint64_t descriptor, int row, uintptr_t pc) {
       DIE(pc, "wgmma reads byte %lu of shared memory, which thread %u wrote without a fence.proxy.async", at - last_region->low, cell.writer);
   }
 }
-// What this lane multiplies: rows g and g + 8 of its warp's sixteen, columns 2t, 2t + 1 of each eight; and, so that a warp looks
-// at everything once, its share of the rest.
+// What this lane multiplies: rows g and g + 8 of its warp's sixteen, columns 2t, 2t + 1 of each eight; and, so that a warp checks
+// everything once, its share of the rest.
 static uint64_t look(const Product& product) {
   int lane = (int)current->lane, first = (int)current->warp % 4 * 16;
   uint64_t seen = 14695981039346656037u;
@@ -586,7 +586,7 @@ int cuemu_atomic_or(int* to, int bits) {
   return before;
 }
 
-// cp.async: a write that lasts from its beginning to the wait; others must keep away from then on. The bytes arrive at the
+// cp.async: a write that lasts from its beginning to the wait; other accesses meanwhile are errors. The bytes arrive at the
 // wait and not before. The rest of `bytes` is zeros.
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled) {
   uintptr_t pc = (uintptr_t)__builtin_return_address(0);
@@ -598,7 +598,7 @@ void cuemu_copy_async(void* to, const void* from, int bytes, int filled) {
   current->copies.push_back({to, from, bytes, filled, current->group, pc});
 }
 void cuemu_copy_commit() { current->group++; }
-void cuemu_copy_wait(int newest) {                       // all groups but the newest so many must have arrived
+void cuemu_copy_wait(int newest) {                       // all groups except the newest must have arrived
   auto& copies = current->copies;
   size_t kept = 0;
   for (size_t i = 0; i < copies.size(); i++) {

@@ -4,7 +4,7 @@
 // calls __tsan_read4(address) and the like at every access to memory, and runtime.cpp answers those calls itself.
 #pragma once
 
-#define CUDA_EMULATOR 1                                  // common.cuh asks for it around inline PTX
+#define CUDA_EMULATOR 1                                  // common.cuh tests it around inline PTX
 
 typedef unsigned char uint8_t;
 typedef int int32_t;
@@ -85,7 +85,7 @@ static inline float fabs(float x) { return fabsf(x); }
 static inline float fma(float a, float b, float c) { return fmaf(a, b, c); }
 template <class V> static inline V min(V a, V b) { return a < b ? a : b; }
 template <class V> static inline V max(V a, V b) { return a > b ? a : b; }
-static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }               // of a NaN and a number: the number
+static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }               // of NaN and another value: the other
 static inline double max(double a, double b) { return __builtin_fmax(a, b); }
 static inline float min(float a, float b) { return __builtin_fminf(a, b); }
 static inline double min(double a, double b) { return __builtin_fmin(a, b); }

@@ -1,4 +1,4 @@
-"""The emulator must be able to fail: small kernels with one mistake each, and the real ones with a line taken out."""
+"""The emulator must detect errors: small kernels with one mistake each, and the real ones with a line changed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def run(device, text, arguments, grid=(2,), block=(64,), shared=256):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_found_in_every_order(device, name):
+def test_mistake_is_detected_in_every_order(device, name):
     body, complaint = MISTAKES[name]
     with pytest.raises(EmulatorError, match=complaint):
         run(device, HEAD + body, (np.arange(64, dtype="f4"),))
@@ -101,7 +101,7 @@ def test_right_kernels_pass_in_every_order(device, name):
     np.testing.assert_array_equal(x, wanted(np.arange(64, dtype="f4")))
 
 
-def test_unwatched_writes_out_of_bounds_are_found_by_the_guard_zones(cuda_cache):
+def test_unwatched_writes_out_of_bounds_are_detected_by_the_guard_zones(cuda_cache):
     device = EmulatorDevice(cuda_cache, watch=False)
     with pytest.raises(EmulatorError, match="x was written out of bounds, at byte 256 of 256"):
         run(device, HEAD + MISTAKES["write past the end"][0], (np.zeros(64, "f4"),))
@@ -136,7 +136,7 @@ def test_impossible_launches_are_refused(device, grid, block):
         run(device, HEAD + "}", (np.ones(64, "f4"),), grid, block)
 
 
-# ---- the real kernels, spoiled: file, what is replaced (first place), by what, and an operation that must notice
+# ---- the real kernels with a mistake: file, context (first occurrence), old and new text in it, an operation to run
 def lrn(ops):
     x = np.random.default_rng(0).standard_normal((1, 5, 5, 67)).astype("f4")
     ops.lrn_backward(x, x.copy(), np.empty_like(x), n=5, k=1.0, alpha=1.0, beta=0.75)
@@ -162,7 +162,7 @@ def pool(ops):
 
 
 def deep(ops):
-    """A sum that goes around all stages of version 5."""
+    """A sum that cycles through all stages of version 5."""
     ops.linear_forward(np.ones((3, 164), "f4"), np.ones((164, 7), "f4"), np.ones((3, 7), "f4"))
 
 
@@ -176,7 +176,7 @@ def relu(ops):
 
 
 HOPPER = "linear_hopper"
-SPOILED = {
+BROKEN = {
     "lrn: first barrier gone": ("lrn", "+ 2 * half, total);\n  __syncthreads();", "__syncthreads();", "", lrn),
     "lrn: second barrier gone": ("lrn", "direct[i - begin] = g;\n  }\n  __syncthreads();", "__syncthreads();", "", lrn),
     "lrn: margin too small": ("lrn", "far = low - half;", "far = low - half;", "far = low;", lrn),
@@ -185,7 +185,7 @@ SPOILED = {
     "gemm_async: last wait gone": ("linear", "copy_wait<0>();\n    }", "copy_wait<0>();", "", linear, "v3"),
     "gemm_async: waits for too few": ("linear", "copy_wait<1>();  ", "copy_wait<1>", "copy_wait<2>", linear, "v3"),
     "gemm_async: first barrier gone": (
-        "linear", "__syncthreads();                                                          // everybody's",
+        "linear", "__syncthreads();                                                          // those of all",
         "__syncthreads();", "", linear, "v3"),
     "gemm_async: last barrier gone": (
         "linear", "__syncthreads();                                                          // this set",
@@ -217,21 +217,21 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED)
-def test_spoiled_kernel_is_found_in_every_order(monkeypatch, cuda_cache, device, name):
-    file, context, old, new, operation, *version = SPOILED[name]
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_kernel_is_detected_in_every_order(monkeypatch, cuda_cache, device, name):
+    file, context, old, new, operation, *version = BROKEN[name]
     text = cuda_source.source(file)
     assert context in text and old in context, "the kernel has changed; change this test with it"
-    spoiled = text.replace(context, context.replace(old, new), 1)
+    broken = text.replace(context, context.replace(old, new), 1)
     monkeypatch.setattr(cuda_source, "source", {**{name: cuda_source.source(name) for name in cuda_source.files()},
-                                                file: spoiled}.get)
+                                                file: broken}.get)
     ops = emulated_ops(cuda_cache, *version, order=device.order)
     with pytest.raises(EmulatorError):
         operation(ops)
 
 
-@pytest.mark.parametrize("operation", dict.fromkeys(entry[4] for entry in SPOILED.values()), ids=lambda f: f.__name__)
-def test_the_same_operations_pass_unspoiled(cuda_cache, device, operation):
+@pytest.mark.parametrize("operation", dict.fromkeys(entry[4] for entry in BROKEN.values()), ids=lambda f: f.__name__)
+def test_the_same_operations_pass_with_the_right_kernels(cuda_cache, device, operation):
     for version in ("v1", "v3", "v5") if operation in (linear, deep, conv) else ("v3",):
         operation(emulated_ops(cuda_cache, version, order=device.order))
 

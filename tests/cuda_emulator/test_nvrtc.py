@@ -10,8 +10,6 @@ from minicnn.backend.cuda.gemm_tiling import HEIGHTS, WIDTHS, Product
 from tests.cuda_emulator import nvrtc
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC: pip install nvidia-cuda-nvrtc")
-
-
 HOPPER = [name for name in cuda_source.files() if name.endswith("_hopper")]
 OTHERS = [name for name in cuda_source.files() if name not in HOPPER]
 
@@ -40,7 +38,7 @@ WAYS = [Product("v5", rows, columns, 1, packs=packs) for rows in HEIGHTS for pac
 @pytest.mark.parametrize("products", ["Tf32", pytest.param("Bf16", marks=pytest.mark.slow),
                                       pytest.param("Fp16", marks=pytest.mark.slow)])
 def test_version_5_compiles(name, products, way):
-    """ptxas warns where it could not let the tensor cores run beside the threads; that would fail here, too."""
+    """ptxas warns where it had to serialise the tensor cores with the threads; that would fail here, too."""
     check(name, "float32", products, way.options)
 
 
@@ -60,7 +58,7 @@ def check(name, dtype, products="Tf32", more=(), arch=None):
     ('extern "C" __global__ void k(float* x) { int unused; x[0] = 1; }', "warning"),
     ('extern "C" __global__ void k(float* x) { volatile float a[9]; a[(int)x[5]] = 1; x[0] = a[(int)x[3]]; }', "stack"),
 ])
-def test_warnings_and_stacks_are_seen(text, complaint):
+def test_warnings_and_stacks_are_detected(text, complaint):
     _, log = nvrtc.compile_cubin(text, "k", "90", ())
     assert "warning" in log if complaint == "warning" else nvrtc.resources(log)["k"]["stack"] > 0
 

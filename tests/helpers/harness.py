@@ -1,7 +1,7 @@
-"""How an operation is tested: called with outputs full of garbage, compared with the reference, differentiated by hand.
+"""Testing an operation: call it with uninitialised outputs, compare it with the reference, differentiate numerically.
 
 `call` runs one operation on copies of its arguments, checks that it wrote what it may write and nothing else, and
-returns what it wrote. `compare` holds that against the reference, computed in float64 from the same numbers.
+returns what it wrote. `compare` compares that with the reference, computed in float64 from the same values.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from tests.tolerances import assert_close
 
 
 def garbage(shape, dtype) -> np.ndarray:
-    """An output nobody has written yet: NaN, or 255 in bytes."""
+    """An output that has not been written yet: NaN, or 255 in bytes."""
     return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 255, dtype)
 
 
 def needs_numpy(ops) -> None:
-    """Skips a test that hands NumPy's arrays to operations, where these want a GPU's."""
+    """Skip a test that passes NumPy arrays to operations where these need arrays of a GPU."""
     if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
         pytest.skip("written for arrays of NumPy")
 
 
 def _each(function, value):
-    """The function applied to an array, or to the arrays of a list, tuple or dict; anything else is handed through."""
+    """The function applied to an array, or to the arrays of a list, tuple or dict; anything else is returned as is."""
     if isinstance(value, np.ndarray):
         return function(value)
     if isinstance(value, dict):
@@ -46,7 +46,7 @@ def call(ops, function: str, *args, writes: tuple[int, ...], **options):
     """ops.function(*args, **options) on copies; `writes` are the positions of the arguments it may write to.
 
     Returns these arguments after the call: one, or a tuple. The same array given twice stays one array. Everything else
-    must be as before; the option `work` alone may be scribbled on.
+    must be unchanged; only the option `work` may be overwritten.
     """
     copies, originals = {}, {}
 

@@ -1,6 +1,6 @@
-"""Every operation once more, as slow and literal as its formula: one loop per index, one number at a time.
+"""Every operation again, as slow and literal as its formula: one loop per index, one element at a time.
 
-This is what proves the reference. It shares no code with it, nor with minicnn/rng.py: even Philox is in plain integers.
+The reference is tested against it. It shares no code with the reference or minicnn/rng.py: even Philox is repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolution: naive loops prove the reference forward, central differences its backward; backends follow it."""
+"""Convolution: the reference against naive loops and central differences, the backends against the reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Case:
         self.dy = rng.standard_normal((shape[0], *size, K)).astype(dtype)
 
     def work(self, ops):
-        """Work space of just the size asked for, full of NaN patterns."""
+        """Work space of exactly the required size, full of NaN patterns."""
         return np.full(ops.conv_work(self.x.shape, self.w_shape, self.x.dtype.name, **self.options), 255, np.uint8)
 
     def compare(self, ops, **work):

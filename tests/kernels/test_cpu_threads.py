@@ -1,4 +1,4 @@
-"""The CPU backend cuts work into tiles and ranges; where, and for how many threads, must not show in the result."""
+"""The CPU backend cuts work into tiles and ranges; the result must not depend on where, nor on the thread count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kernels.test_conv import LARGE, SMALL, Case
 
 @pytest.fixture(params=[1, 2, 3])
 def count(request):
-    """So many threads, then as many as before."""
+    """This many threads, then as many as before."""
     before = threads.threads()
     threads.set_threads(request.param)
     yield request.param
@@ -27,7 +27,7 @@ def count(request):
 @pytest.mark.parametrize("private", [0, 1 << 30])
 @pytest.mark.parametrize("case", [*SMALL, *LARGE])
 def test_convolution_in_tiny_tiles(monkeypatch, rng, count, case, private):
-    """Chunks of one tile end in the middle of lines and images; dw is shared out by panels, or by pixels."""
+    """Chunks of one tile end in the middle of lines and images; dw is divided by panels, or by pixels."""
     monkeypatch.setattr(correlate, "CHUNK_TILES", 1)
     monkeypatch.setattr(cpu_conv, "CHUNK_PIXELS", 5)
     monkeypatch.setattr(cpu_conv, "PRIVATE_BYTES", private)
@@ -52,7 +52,7 @@ def test_ranges(rng, count):
 
 
 def test_together(rng, count):
-    """Several updates in one go: the same bits, nothing before the end; one within another ends with the outer."""
+    """Several updates together: the same bits, and nothing before the end; a nested one ends with the outer one."""
     ops, shapes = get_ops("cpu"), [(3,), (7, 11, 13), (1200, 900)]
     apart, joined = ([[rng.standard_normal(shape).astype(np.float32) for _ in range(3)] for shape in shapes]
                      for _ in range(2))
@@ -71,12 +71,12 @@ def test_together(rng, count):
             assert mine.tobytes() == other.tobytes()
     with pytest.raises(ZeroDivisionError), ops.together():
         raise ZeroDivisionError
-    ops.relu_forward(joined[0][0], joined[0][1])            # not in it any more
+    ops.relu_forward(joined[0][0], joined[0][1])            # not deferred any more
     assert (joined[0][1] == np.maximum(joined[0][0], 0)).all()
 
 
-def test_pythons_lock_is_looked_at_often(monkeypatch):
-    """By threads that wait for it, if there are several; an interval that is shorter already is left."""
+def test_the_gil_switch_interval_is_short(monkeypatch):
+    """Where there are several threads; an interval that is already shorter is kept."""
     intervals, before = [], threads.threads()
     monkeypatch.setattr(sys, "setswitchinterval", intervals.append)
     for known in (5e-3, 1e-6):

@@ -61,7 +61,7 @@ def check(ops, dtype, rng, shape, work=None):
 
 @pytest.fixture(params=[2, 5])
 def count(request):
-    """So many threads, then as many as before."""
+    """This many threads, then as many as before."""
     before = threads.threads()
     threads.set_threads(request.param)
     yield request.param
@@ -70,19 +70,19 @@ def count(request):
 
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 110), st.integers(1, 110)), seed=st.integers(0, 2**32 - 1))
 def test_tiles_that_are_not_whole(dtype, shape, seed):
-    """Any number of images, inputs and outputs, of which tiles, panels and ranges leave rests."""
+    """Any number of images, inputs and outputs, so that tiles, panels and ranges are partial."""
     check(get_ops("cpu"), dtype, np.random.default_rng(seed), shape)
 
 
 @pytest.mark.parametrize("vector", product.ROWS)
 def test_vectors_of_every_width(monkeypatch, rng, vector):
-    """Also those of another machine: LLVM makes of them what it has."""
+    """Also those of other machines: LLVM maps them to what this one has."""
     monkeypatch.setattr(product, "vector_bytes", lambda: vector)
     for shape in ((5, 19, 37), (35, 70, 1100)):                          # the second in several blocks of columns
         check(get_ops("cpu"), "float32", rng, shape)
 
 
-def test_the_number_of_threads_does_not_show(count, rng):
+def test_results_do_not_depend_on_the_number_of_threads(count, rng):
     x, w, b, dy = arrays(rng, "float32", 13, 300, 1500)
     ops, before = get_ops("cpu"), threads.threads()
     got = []
@@ -97,7 +97,7 @@ def test_the_number_of_threads_does_not_show(count, rng):
         np.testing.assert_array_equal(one, many)
 
 
-def test_what_is_not_a_number_stays_so(dtype, rng):
+def test_nan_stays_nan(dtype, rng):
     x, w, b, _ = arrays(rng, dtype, 9, 40, 70)
     x[4, 7] = np.nan
     y = call(get_ops("cpu"), "linear_forward", x, w, np.zeros((9, 70), dtype), writes=(2,), epilogue=(b, True))

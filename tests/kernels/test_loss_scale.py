@@ -1,4 +1,4 @@
-"""Loss scaling and counting: on every backend what the reference says, and what that is."""
+"""Loss scaling and running metrics: every backend equals the reference, and the reference known values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_scale_rises_and_falls(ops, state, wanted):
 
 
 def test_a_scaled_step_is_the_same_step(ops, dtype, rng):
-    """A power of two rounds nothing: the weights have the bits of a step that nobody scaled."""
+    """A power of two rounds nothing: the weights have the bits of an unscaled step."""
     x, labels = rng.standard_normal((4, 10)).astype(dtype), np.array([1, 9, 0, 3], np.int32)
     results = []
     for scaled in ({}, {"loss_scale": ops.from_host(STATE)}):

@@ -1,5 +1,5 @@
-"""Local response normalisation. With the paper's alpha = 1e-4 a backward without its cross-channel term passes nearly
-unseen, so alpha = 1 is tested first; PyTorch is the second judge, by vectors that make_lrn.py wrote."""
+"""Local response normalisation. With the paper's alpha = 1e-4 a backward without its cross-channel term is hardly
+noticed, so alpha = 1 is tested first; and results are compared with PyTorch's, by vectors that make_lrn.py wrote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE_ACROSS = [((2, 5, 5, 96), 5, 2), ((3, 9, 7, 67), 5, 1), ((2, 4, 4, 256), 5
 LARGE_WITHIN = [((2, 13, 11, 19), 5), ((1, 9, 9, 64), 3), ((1, 5, 4, 17), 9)]
 
 
-def prove(ops, name, rng, shape, wanted, **options):
+def check_reference(ops, name, rng, shape, wanted, **options):
     """Forward against loops, backward against differences."""
     x, dy = rng.standard_normal(shape), rng.standard_normal(shape)
 
@@ -40,13 +40,13 @@ def prove(ops, name, rng, shape, wanted, **options):
 @pytest.mark.parametrize("constants", CONSTANTS)
 @pytest.mark.parametrize(("shape", "n", "groups"), ACROSS)
 def test_across_equals_loops_and_differences(reference, rng, shape, n, groups, constants):
-    prove(reference, "lrn", rng, shape, naive.lrn, n=n, groups=groups, **CONSTANTS[constants])
+    check_reference(reference, "lrn", rng, shape, naive.lrn, n=n, groups=groups, **CONSTANTS[constants])
 
 
 @pytest.mark.parametrize("constants", CONSTANTS)
 @pytest.mark.parametrize(("shape", "n"), WITHIN)
 def test_within_equals_loops_and_differences(reference, rng, shape, n, constants):
-    prove(reference, "lrn_within", rng, shape, naive.lrn_within, n=n, **CONSTANTS[constants])
+    check_reference(reference, "lrn_within", rng, shape, naive.lrn_within, n=n, **CONSTANTS[constants])
 
 
 def check(ops, name, rng, dtype, shape, **options):
@@ -79,7 +79,7 @@ def test_any_shape_equals_reference(ops, dtype, N, H, W, D, groups, half, consta
 @pytest.mark.parametrize("channels", [19, 20])
 @pytest.mark.parametrize("name", ["lrn", "lrn_within"])
 def test_nan_stays_in_its_row_or_map(ops, dtype, name, channels):
-    """Rows lie side by side in the strips of a fast kernel: what one holds must not reach the next."""
+    """Rows are side by side in the strips of a fast kernel: NaN in one must not reach the next."""
     x = np.ones((2, 3, 3, channels), dtype)
     if name == "lrn":
         x[0, 1, 1] = np.nan

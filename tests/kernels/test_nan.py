@@ -1,4 +1,4 @@
-"""A training that diverges must be seen to: no operation turns a NaN into a number, wherever it stands in its input."""
+"""Divergence must be noticed: no operation turns a NaN into a finite value, wherever it is in the input."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""The seam: all backends have the same operations, arguments and defaults, and say which function runs."""
+"""All backends have the same operations, arguments and defaults, and report which function runs."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -27,12 +29,12 @@ def test_same_arguments_everywhere(ops, reference, name):
 
 @pytest.mark.parametrize("module", OPS)
 def test_no_public_operation_outside_the_list(reference, module):
-    """What looks like an operation of the reference is one: a forward that nobody binds would go untested."""
+    """What is named like an operation of the reference is one: a forward that is not in OPS would go untested."""
     functions = vars(importlib.import_module(f"minicnn.kernels.reference.{module}"))
     endings = ("_forward", "_backward", "_work", "_algorithm", "_data", "_weights", "_step", "_losses", "_correct",
                "_overflow", "_scale")
-    looks = {name for name in functions if name.endswith(endings) and name[0] != "_"}
-    assert looks == set(OPS[module]) - {"accumulate"}
+    named_so = {name for name in functions if name.endswith(endings) and name[0] != "_"}
+    assert named_so == set(OPS[module]) - {"accumulate"}
 
 
 def test_report_names_every_operation_once(ops):
@@ -50,6 +52,14 @@ def test_backend_without_an_operation_is_refused(monkeypatch):
     monkeypatch.setitem(OPS, "sgd", ("sgd_step", "sgd_leap"))
     with pytest.raises(DeviceError, match="lacks the operation sgd_leap"):
         Ops("broken", "minicnn.kernels.reference")
+
+
+def test_the_reference_needs_numpy_alone():
+    """Shapes are computed with its operations, by Builder for one: neither Numba nor CuPy is loaded for that."""
+    code = ("import sys; from minicnn.backend.select import get_ops; get_ops('reference'); "
+            "print({'numba', 'llvmlite', 'cupy'} & sys.modules.keys())")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_every_backend_is_tested():

@@ -1,4 +1,4 @@
-"""The update as printed in the paper."""
+"""The update as printed in the AlexNet paper."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_equals_reference(ops, dtype, rng, shape, settings):
     compare(ops, "sgd_step", w, dw, v, writes=(0, 2), kind="elementwise", **settings)
 
 
-def test_rate_sits_inside_the_velocity(ops, dtype):
-    """Two steps of a gradient of 1, then the rate drops to 0: the velocity carries on undiminished but for momentum."""
+def test_the_learning_rate_is_inside_the_velocity(ops, dtype):
+    """Two steps of a gradient of 1, then a learning rate of 0: only momentum reduces the velocity."""
     w, dw, v = np.zeros(1, dtype), np.ones(1, dtype), np.zeros(1, dtype)
     for lr in (1.0, 1.0, 0.0):
         w, v = call(ops, "sgd_step", w, dw, v, writes=(0, 2), lr=lr, momentum=0.5, decay=0.0)

@@ -1,4 +1,4 @@
-"""The register tile for vectors of 16, 32 and 64 bytes: LLVM maps each to what this machine has, all run anywhere."""
+"""The register tile for vectors of 16, 32 and 64 bytes: LLVM maps each to what this machine has, so all run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAILS = {name: {**SMALL, **LARGE}[name] for name in ("uneven pads", "groups = C"
 
 @pytest.fixture(params=(16, 32, 64))
 def width(request, monkeypatch):
-    """Vectors of so many bytes, whatever the machine has."""
+    """Vectors of this many bytes, on any machine."""
     monkeypatch.setattr(tile, "vector_bytes", lambda: request.param)
     conv._weights_plan.cache_clear()
     yield request.param
@@ -28,7 +28,7 @@ def test_every_width_equals_the_reference(width, case, dtype, rng):
     Case(rng, dtype, *TAILS[case]).compare(get_ops("cpu"))
 
 
-def test_the_width_follows_the_machine_and_can_be_asked_for(monkeypatch):
+def test_the_width_follows_the_machine_and_can_be_chosen(monkeypatch):
     tile.vector_bytes.cache_clear()
     try:
         monkeypatch.delenv(tile.VECTOR_VARIABLE, raising=False)

@@ -1,4 +1,4 @@
-"""Vectors inside Numba kernels: lanes that do not count are neither read nor written, wherever an array begins."""
+"""Vectors inside Numba kernels: masked lanes are neither read nor written, wherever an array begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.vectors import LANES, fetch, fetch_to_write, load, power, select, splat, sqrt, store
 from tests.tolerances import assert_close
 
-GUARD = 64                      # elements before and behind an array that nobody may touch
+GUARD = 64                      # elements before and after an array that must not change
 
 
 @kernel
@@ -56,7 +56,7 @@ def test_nan_is_not_equal_to_itself(dtype):
 
 
 def guarded(shape, dtype, shift: int, fill) -> tuple[np.ndarray, np.ndarray]:
-    """(the memory, an array in it that begins `shift` elements behind a cache line)."""
+    """(the memory, an array in it that begins `shift` elements after a cache line)."""
     memory = np.full(int(np.prod(shape)) + 2 * GUARD + LANES, 99, dtype)
     start = GUARD - memory.ctypes.data % 64 // memory.itemsize + shift
     array = memory[start : start + int(np.prod(shape))].reshape(shape)

@@ -1,4 +1,4 @@
-"""Winograd's filtering: where it runs, that it computes the convolution, and what its rounding costs."""
+"""Winograd's filtering: where it runs, that it computes the convolution, and its rounding error."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ CASES = {
 
 
 def run(ops, case, dtype, monkeypatch, direct):
-    """y, dx, dw and where Winograd's algorithm was chosen, for numbers from N(0, 1)."""
+    """y, dx, dw and where Winograd's algorithm was chosen, for values from N(0, 1)."""
     (N, H, W, C), R, K, pads, groups = CASES[case]
     rng = np.random.default_rng(0)
     P, Q = H + pads[0] + pads[2] - R + 1, W + pads[1] + pads[3] - R + 1
     x, w, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in
                    ((N, H, W, C), (R, R, C // groups, K), (K,), (N, P, Q, K)))
-    asked = []
+    chosen = []
     with monkeypatch.context() as patch:
         suited = winograd.outputs_of_a_tile
         patch.setattr(winograd, "outputs_of_a_tile",
-                      lambda *case: asked.append(suited(*case)) or (0 if direct else asked[-1]))
+                      lambda *case: chosen.append(suited(*case)) or (0 if direct else chosen[-1]))
         y, dx, dw = np.full_like(dy, np.nan), np.full_like(x, np.nan), np.ones_like(w)
         options = {"stride": (1, 1), "pads": pads, "groups": groups}
         work = np.full(ops.conv_work(x.shape, w.shape, dtype, **options), 255, np.uint8)
@@ -48,12 +48,12 @@ def run(ops, case, dtype, monkeypatch, direct):
         alone = np.full_like(w, np.nan)                                        # written, whatever it held; dw: added
         ops.conv_backward_weights(x, dy, alone, add=False, work=work, **options)
         np.testing.assert_allclose(alone + 1, dw, rtol=1e-5, atol=1e-4)
-    return y, dx, dw, asked
+    return y, dx, dw, chosen
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_direct_algorithm_in_float64(case, monkeypatch):
-    """Against the direct convolution in float64: the float32 tolerance of sums, times what rounding costs."""
+    """Against the direct convolution in float64: the float32 tolerance of sums, times a factor for its rounding."""
     ops = get_ops("cpu")
     wanted = run(ops, case, "float64", monkeypatch, direct=True)
     got = run(ops, case, "float32", monkeypatch, direct=False)
@@ -131,7 +131,7 @@ def test_the_summary_names_the_algorithm():
 
 
 def test_work_space_holds_it(monkeypatch):
-    """Given just what conv_work asks for, nothing is allocated besides."""
+    """With exactly the bytes of conv_work, nothing else is allocated."""
     asked = []
     inner = conv.arrays_in
     monkeypatch.setattr(conv, "arrays_in", lambda work, requests: asked.append(work.size >= conv.bytes_of(requests))

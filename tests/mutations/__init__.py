@@ -1,7 +1,6 @@
-"""Small, named mistakes, one for every way in which people get these operations wrong. tests/test_mutations.py must
-see every one of them.
+"""Small, named mistakes, one for each common error in these operations. tests/test_mutations.py must detect every one.
 
-One file per kind of layer, as everywhere; mutate.py holds what a mutation is.
+One file per kind of layer; mutate.py defines what a mutation is.
 """
 
 from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, loss_scale, lrn, pool, sgd

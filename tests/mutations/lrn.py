@@ -10,7 +10,7 @@ from tests.mutations.mutate import Mutation, added, option
 
 
 def lrn_backward(forward: str, formula: Callable) -> Callable:
-    """dx = formula(x, dy, p = s^-beta, s, right = dy -> the right dx, alpha, beta): what a wrong derivation gives."""
+    """dx = formula(x, dy, p = s^-beta, s, correct = dy -> the correct dx, alpha, beta): a wrong derivation."""
     def wrong(op, ops):
         def call(x, dy, dx, **constants):
             y = np.empty_like(x)
@@ -18,33 +18,33 @@ def lrn_backward(forward: str, formula: Callable) -> Callable:
             power = y / x
             s = power ** (-1 / constants["beta"])
 
-            def right(dy):
+            def correct(dy):
                 result = np.empty_like(x)
                 op(x, np.ascontiguousarray(dy), result, **constants)
                 return result
-            dx[...] = formula(x, dy, power, s, right, constants["alpha"], constants["beta"])
+            dx[...] = formula(x, dy, power, s, correct, constants["alpha"], constants["beta"])
         return call
     return wrong
 
 
-def no_neighbours(x, dy, p, s, right, alpha, beta):
+def no_neighbours(x, dy, p, s, correct, alpha, beta):
     return dy * p
 
 
-def own_value_only(x, dy, p, s, right, alpha, beta):
+def own_value_only(x, dy, p, s, correct, alpha, beta):
     return dy * p - 2 * alpha * beta * x * (dy * x * p / s)
 
 
-def half_the_neighbours(x, dy, p, s, right, alpha, beta):
-    return (right(dy) + dy * p) / 2
+def half_the_neighbours(x, dy, p, s, correct, alpha, beta):
+    return (correct(dy) + dy * p) / 2
 
 
-def neighbours_added(x, dy, p, s, right, alpha, beta):
-    return 2 * dy * p - right(dy)
+def neighbours_added(x, dy, p, s, correct, alpha, beta):
+    return 2 * dy * p - correct(dy)
 
 
-def wrong_exponent(x, dy, p, s, right, alpha, beta):
-    return dy * p + right(dy * s) - dy * s * p
+def wrong_exponent(x, dy, p, s, correct, alpha, beta):
+    return dy * p + correct(dy * s) - dy * s * p
 
 
 def shared(kind: str) -> list[Mutation]:

@@ -1,8 +1,8 @@
-"""What a mutation is, and the ways of being wrong that many operations share.
+"""What a mutation is, and mistakes that many operations share.
 
 A mutation replaces one or two operations of a backend by wrong ones. The gradient check and the comparison with the
-reference must both see it; but where forward and backward are wrong in the same way (`consistent`) the slopes are the
-right ones of another function, and only the comparison can know.
+reference must both detect it; but where forward and backward are wrong in the same way (`consistent`), the gradients
+are the correct ones of another function, and only the comparison can detect it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minicnn.backend.ops import Ops
 
 @dataclass(frozen=True)
 class Mutation:
-    """case: a key of test_mutations.CASES.   changes: operation -> function of (the right one, all right ones)."""
+    """case: a key of test_mutations.CASES.   changes: operation -> function of (the correct one, all correct ones)."""
 
     name: str
     case: str
@@ -32,19 +32,18 @@ class Mutation:
         return mutant
 
 
-
 def option(name: str, change: Callable) -> Callable:
-    """The right operation, called with a wrong value of one keyword argument."""
+    """The correct operation, called with a wrong value of one keyword argument."""
     return lambda op, ops: lambda *args, **options: op(*args, **{**options, name: change(options[name])})
 
 
 def arguments(change: Callable) -> Callable:
-    """The right operation, called with other arrays."""
+    """The correct operation, called with other arrays."""
     return lambda op, ops: lambda *args, **options: op(*change(*args), **options)
 
 
 def afterwards(change: Callable) -> Callable:
-    """The right operation, whose result is spoiled afterwards: change(*args, **options)."""
+    """The correct operation, whose result is changed afterwards: change(*args, **options)."""
     def wrong(op, ops):
         def call(*args, **options):
             op(*args, **options)
@@ -79,7 +78,7 @@ def flipped(w):
     return np.ascontiguousarray(w[::-1, ::-1])
 
 
-def turned(w):
+def transposed(w):
     return np.ascontiguousarray(w.swapaxes(0, 1))
 
 

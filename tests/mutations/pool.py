@@ -8,7 +8,7 @@ from tests.mutations.mutate import Mutation, added, afterwards, arguments, optio
 
 
 def scatter(dy, index, dx, kernel, stride, pads, add: bool = True) -> None:
-    """Send each dy to the pixel that `index` (r*S + s) names in its window, the plain way."""
+    """Add each dy to the pixel at `index` (r*S + s) of its window, in a plain loop."""
     dx[...] = 0
     for n, p, q, c in np.ndindex(dy.shape):
         r, s = divmod(int(index[n, p, q, c]), kernel[1])
@@ -21,13 +21,13 @@ def overlaps_overwritten(op, ops):
 
 
 def last_maximum(op, ops):
-    """On ties the last one wins: the right forward on the image turned by 180 degrees."""
+    """Of equal cells the last one wins: the correct forward on the image rotated by 180 degrees."""
     def call(x, y, argmax, *, kernel, stride, pads):
-        turned_y, turned_argmax = np.empty_like(y), np.empty(y.shape, np.uint8)
-        op(np.ascontiguousarray(x[:, ::-1, ::-1]), turned_y, turned_argmax, kernel=kernel, stride=stride, pads=pads)
-        y[...] = turned_y[:, ::-1, ::-1]
+        rotated_y, rotated_argmax = np.empty_like(y), np.empty(y.shape, np.uint8)
+        op(np.ascontiguousarray(x[:, ::-1, ::-1]), rotated_y, rotated_argmax, kernel=kernel, stride=stride, pads=pads)
+        y[...] = rotated_y[:, ::-1, ::-1]
         if argmax is not None:
-            argmax[...] = kernel[0] * kernel[1] - 1 - turned_argmax[:, ::-1, ::-1]
+            argmax[...] = kernel[0] * kernel[1] - 1 - rotated_argmax[:, ::-1, ::-1]
     return call
 
 

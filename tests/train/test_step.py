@@ -163,14 +163,14 @@ def test_a_recording_keeps_its_arrays(make_emulated):
     xs.clear()
     replay()
     without = ops.device.capture(lambda: ops.relu_forward(np.ones(8, "f4"), y))
-    with pytest.raises(EmulatorError, match="relu_forward: x, recorded, has been freed"):
+    with pytest.raises(EmulatorError, match="relu_forward: x, captured, has been freed"):
         without()
 
 
 def test_what_the_host_would_do_is_refused_while_recording(make_net):
     net = make_net()
     x, labels, ids = batch(0)
-    with pytest.raises((EmulatorError, DeviceError), match="copied .* while a step was being recorded"):
+    with pytest.raises((EmulatorError, DeviceError), match="copied .* while a step was being captured"):
         net.ops.capture(lambda: net.loss(x, labels, sample_ids=ids))
     assert np.isfinite(net.loss(x, labels, sample_ids=ids))                    # and nothing is left behind
 

@@ -2,5 +2,5 @@
 
     ops.py            every operation as launches of kernels;  gemm_tiling.py    how matrix products are cut into tiles
     launcher.py       checks arguments (arguments.py) and launches;  source.py    the text of kernels, and NVRTC
-    device.py         the GPU, by CuPy;  upload.py    batches of images on their way to it;  streams.py    between ranks
+    device.py         the GPU, through CuPy;  upload.py    copies of image batches to it;  streams.py    between ranks
 """

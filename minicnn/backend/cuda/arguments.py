@@ -1,8 +1,7 @@
 """Arguments of kernels, checked and in exactly the form that a kernel reads.
 
-CuPy passes whatever it is given: a Python float as 8 bytes where the kernel reads 4, an array whose strides it ignores.
-A step has hundreds of arguments, so what can be known of a parameter is found out once: `checker` makes the function
-that checks its arguments from then on.
+CuPy does not check arguments: it passes a Python float as 8 bytes where the kernel reads 4, and ignores an array's
+strides. A step has hundreds of arguments, so `checker` prepares one function for each parameter, which checks them.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import numpy as np
 from minicnn.backend.cuda.source import DIVISOR, REAL, Parameter
 from minicnn.errors import ShapeError
 
-LARGEST = 2**31             # kernels count in 32 bits
+LARGEST = 2**31             # kernels index with 32 bits
 
 
 def checker(kernel: str, parameter: Parameter, real: str, owns: Callable[[object], bool]) -> Callable:
-    """value -> the argument, an array as it is, a number or struct as NumPy's. real: the file's number type.
-    owns: whether an array is the device's. What does not fit raises ShapeError."""
+    """value -> the argument: an array as it is, a number or struct as NumPy's. real: the file's number type.
+    owns: whether an array is the device's. The function raises ShapeError for an argument that does not fit."""
     what = f"{kernel}: {parameter.name}"
     if real not in REAL:
         raise ShapeError(f"{what} must be float32 or float64, it is {real}")
@@ -45,7 +44,7 @@ def _array(what: str, dtype: np.dtype, owns: Callable[[object], bool]) -> Callab
             raise ShapeError(f"{what}, an array of shape {value.shape}, is not C-contiguous")
         if value.size >= LARGEST:
             raise ShapeError(f"{what} has {value.size:,} elements, more than the {LARGEST - 1:,} that a kernel can "
-                             "count; use a smaller batch")
+                             "index; use a smaller batch")
         return value
     return check
 
@@ -65,20 +64,21 @@ def _number(what: str, dtype: np.dtype) -> Callable:
 
 def _divisor(what: str) -> Callable:
     """A Divisor, as an array of one: CuPy passes that by its bytes."""
-    numbers = _divisors(what)
-    return cache(lambda value: np.array([numbers(value)], DIVISOR))
+    fields = _divisors(what)
+    return cache(lambda value: np.array([fields(value)], DIVISOR))
 
 
 def _divisors(what: str) -> Callable:
     def check(value):
         if not 0 <= value < LARGEST:
-            raise ShapeError(f"{what} = {value} is no number to divide by; use a smaller batch or smaller layers")
+            raise ShapeError(f"{what} = {value} cannot be a divisor, expected 0 to {LARGEST - 1}; use a smaller "
+                             "batch or smaller layers")
         return divisor(value)
     return check
 
 
 def _struct(what: str, dtype: np.dtype) -> Callable:
-    """Fields from a dict, as an array of one. Layers ask for the same structs with every step: they are kept."""
+    """Fields from a dict, as an array of one. Every step uses the same structs, so they are cached."""
     checks = {name: _divisors(f"{what}.{name}") if dtype[name] == DIVISOR else _number(f"{what}.{name}", dtype[name])
               for name in dtype.names}
     make = cache(lambda *values: np.array([tuple(check(value) for check, value in zip(checks.values(), values,

@@ -1,6 +1,6 @@
-"""The GPU, by CuPy: whether it can be used, its memory, streams and graphs, and launching what source.py compiles.
+"""The GPU, through CuPy: whether it can be used, its memory, streams and graphs, and launching what source.py compiles.
 
-CuPy calls a GPU "available" where no kernel can be compiled, so one is run before anyone believes it.
+CuPy calls a GPU "available" even if no kernel can be compiled, so one is compiled and run as a test.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from minicnn.backend.interconnect import Interconnect
 from minicnn.errors import DeviceError
 
 OLDEST = 8                  # compute capability whose asynchronous copies the kernels use
-SHARED = 48 * 1024          # bytes of shared memory that every GPU gives a block without being asked
-RESERVED = 1024             # and that each block takes besides
+SHARED = 48 * 1024          # bytes of shared memory that a block can have on every GPU without a request
+RESERVED = 1024             # that each block takes in addition
 RESIDENT = 512              # threads with 128 registers each, as in hopper.cuh, that a multiprocessor holds
 INSTALL = ("pip install 'minicnn[cuda13]' for a driver of CUDA 13, 'minicnn[cuda12]' for one of CUDA 12 "
            "(nvidia-smi says which)")
@@ -30,12 +30,12 @@ INSTALL = ("pip install 'minicnn[cuda13]' for a driver of CUDA 13, 'minicnn[cuda
 
 @cache
 def why_not() -> str | None:
-    """None where CuPy can compile and run a kernel here; else the reason and what to do, in one line. Asked once."""
+    """None where CuPy can compile and run a kernel here; else the reason and what to do, in one line. Tested once."""
     try:
         cupy = import_module("cupy")
     except ImportError as error:
         return f"CuPy is not installed or cannot be loaded ({_line(error)}); {INSTALL}"
-    except Exception as error:                              # it makes its cache folder when imported, for one
+    except Exception as error:                              # creating its cache folder on import, for one
         return f"CuPy cannot be loaded: {_line(error)}"
     try:
         if not cupy.cuda.runtime.getDeviceCount():
@@ -57,20 +57,19 @@ def why_not() -> str | None:
 
 
 def current_gpu() -> int | None:
-    """The number of the GPU that the calling thread uses; None where none can be used."""
+    """The index of the GPU that the calling thread uses; None where none can be used."""
     return None if why_not() else int(import_module("cupy").cuda.runtime.getDevice())
 
 
 def _line(error: Exception) -> str:
-    """The first line of a message that may have many."""
+    """The first line of a message that may have several."""
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
 class CupyDevice:
-    """The current GPU, by CuPy: what launcher.py and ops.py ask of a device.
+    """The current GPU, through CuPy: what launcher.py and ops.py need from a device.
 
-    Kernels run on CuPy's current stream, where its own copies and sums run too: what is launched in order happens in
-    order.
+    Kernels run on CuPy's current stream, as do its own copies and sums: what is launched in order runs in order.
     """
 
     def __init__(self):
@@ -83,8 +82,8 @@ class CupyDevice:
         self.architecture = self.cupy.cuda.Device(self.index).compute_capability
         runtime = self.cupy.cuda.runtime
         self.shared = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, self.index)
-        self._asked: dict = {}                      # kernel -> bytes of it that it may use, where they are many
-        self._own = threading.local()               # of a rank that is a thread, which has a stream of its own
+        self._requested: dict = {}                  # kernel -> bytes of shared memory requested beyond SHARED
+        self._own = threading.local()               # ranks that are threads have a stream each
 
     def from_host(self, array: np.ndarray):
         """A copy on the GPU."""
@@ -92,42 +91,42 @@ class CupyDevice:
         return self.cupy.asarray(np.ascontiguousarray(array))
 
     def upload(self, array: np.ndarray):
-        """The same without the GPU having to wait, for what is launched before the next upload: see Uploads."""
+        """The same while the GPU computes, valid until the next upload: see Uploads."""
         self._must_not_capture("copied to the GPU")
         uploads = getattr(self._own, "uploads", None) or Uploads(self.cupy)
         self._own.uploads = uploads
         return uploads(np.ascontiguousarray(array))
 
     def to_host(self, array) -> np.ndarray:
-        """A copy as NumPy's; waits until the kernels before it are done."""
+        """A copy as a NumPy array; waits until the kernels before it are done."""
         self._must_not_capture("copied from the GPU")
         return self.cupy.asnumpy(array)
 
     def _must_not_capture(self, what: str) -> None:
-        """What the host does is no part of a recording: it would be done once, and not with each replay."""
-        if getattr(self._own, "recording", False):
-            raise DeviceError(f"an array was to be {what} while a step was being recorded; do that before the step")
+        """A copy by the host is not part of a CUDA graph: it would be done once, and not in each replay."""
+        if getattr(self._own, "capturing", False):
+            raise DeviceError(f"an array was to be {what} while a step was being captured; do that before the step")
 
     def capture(self, function: Callable[[], None]) -> Callable[[], None]:
         """What `function` launches, as a CUDA graph; the result launches it on the stream that is then current.
 
-        Capturing takes a stream of its own, the default one cannot; nothing runs meanwhile. Memory that is taken
-        meanwhile comes from a pool that lives as long as the graph: in the common one it would be free afterwards.
+        Capturing needs a stream of its own, since the default stream cannot be captured; nothing runs meanwhile. Memory
+        allocated meanwhile comes from a pool that lives as long as the graph: in the common pool it would be freed.
         """
         stream, pool = self.cupy.cuda.Stream(non_blocking=True), self.cupy.cuda.MemoryPool()
-        self._own.recording = True
+        self._own.capturing = True
         try:
             with stream, self.cupy.cuda.using_allocator(pool.malloc):
                 stream.begin_capture()
                 try:
                     function()
                 except BaseException:
-                    with contextlib.suppress(Exception):        # that the capture was broken off; why is on its way
+                    with contextlib.suppress(Exception):        # "capture invalidated": the cause is raised below
                         stream.end_capture()
                     raise
                 graph = stream.end_capture()
         finally:
-            self._own.recording = False
+            self._own.capturing = False
 
         def launch(pool=pool) -> None:
             graph.launch()
@@ -135,22 +134,22 @@ class CupyDevice:
         return launch
 
     def record_event(self) -> Callable[[], None]:
-        """A place in the current stream: the result waits until the GPU has come to it."""
+        """An event in the current stream: the result waits until the GPU has reached it."""
         event = self.cupy.cuda.Event(block=True, disable_timing=True)
         event.record()
         return event.synchronize
 
     def owns(self, array) -> bool:
-        """Whether a kernel may be given this array: CuPy would let an array of another GPU pass."""
+        """Whether a kernel may use this array: CuPy would accept an array of another GPU."""
         return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
 
-    def interconnect(self, place: int) -> Interconnect:
-        """How arrays pass between ranks, of which the one at this place on the machine takes the next GPU."""
-        return CupyInterconnect(self.cupy, place % self.cupy.cuda.runtime.getDeviceCount())
+    def interconnect(self, local_rank: int) -> Interconnect:
+        """How arrays pass between ranks; the ranks of a machine take its GPUs in turn."""
+        return CupyInterconnect(self.cupy, local_rank % self.cupy.cuda.runtime.getDeviceCount())
 
     def compile(self, name: str, text: str, options: tuple[str, ...]):
-        """What `function` takes; compiled at the first launch, and kept on disk by CuPy."""
-        if HOPPER in options:                       # CuPy would choose sm_90, and takes no second -arch
+        """The argument of `function`; compiled at the first launch, and cached on disk by CuPy."""
+        if HOPPER in options:                       # CuPy would choose sm_90, and accepts no second -arch
             return self.cupy.RawModule(path=str(compiled(name, text, options)))
         return self.cupy.RawModule(code=text, options=options)
 
@@ -160,17 +159,17 @@ class CupyDevice:
 
     def launch(self, function, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on the current stream."""
-        if shared > SHARED and self._asked.get(function, 0) < shared:       # it has to be asked for, once
-            function.max_dynamic_shared_size_bytes = self._asked[function] = shared
+        if shared > SHARED and self._requested.get(function, 0) < shared:
+            function.max_dynamic_shared_size_bytes = self._requested[function] = shared
             function.preferred_shared_memory_carveout = self._carveout(prod(block), shared)
         function(grid, block, arguments, shared_mem=shared)
 
     def _carveout(self, threads: int, shared: int) -> int:
-        """Of the memory beside a multiprocessor, the percentage that as many blocks as have registers share. The rest
-        is its cache, which they need as well."""
+        """The percentage of a multiprocessor's memory that becomes shared memory: enough for as many blocks as have
+        registers. The rest is its L1 cache, which they need as well."""
         runtime = self.cupy.cuda.runtime
-        whole = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerMultiprocessor, self.index)
-        return min(100, -(-100 * max(1, RESIDENT // threads) * (shared + RESERVED) // whole))
+        total = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerMultiprocessor, self.index)
+        return min(100, -(-100 * max(1, RESIDENT // threads) * (shared + RESERVED) // total))
 
     def describe(self) -> str:
         """Name, driver and compiler, for `minicnn doctor`."""

@@ -1,7 +1,7 @@
 """How a matrix product is cut into blocks of threads: tiles of the result, and slices of the sum (see gemm.cuh).
 
-Both depend on the shapes alone, so that the same sum is taken in the same order on every GPU that runs a version. The
-products of a layer are worked out once, and kept.
+Both depend on the shapes alone, so that every GPU that runs a version adds in the same order. The products of a layer
+are computed once and cached.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from minicnn.backend.cuda.launcher import Launcher, aligned, ceil_div
 from minicnn.backend.cuda.source import HOPPER
 
-# Version -> rows and columns of a tile, threads of a block; of version 5 the largest, for it has others (hopper.cuh).
+# Version -> rows and columns of a tile, threads of a block; of version 5 the largest of several (hopper.cuh).
 TILES = {"v1": (64, 64, 256), "v2": (64, 64, 256), "v3": (128, 64, 128), "v4": (128, 64, 128), "v5": (256, 128, 512)}
-HEIGHTS = {256: 1.0, 128: 1.25}     # of version 5, and what a row of a tile costs: an estimate, not measured
-WIDTHS = (128, 96, 64)      # the first only for what is read 16 bytes at a time: the rest would lack registers
-STAGES, DEEP = 3, 32        # of version 5: in shared memory, and numbers of the sum in each
-# A sum is cut into slices where its tiles are too few for a GPU: so that an H100, with this many multiprocessors and a
-# block or two on each, would be done soonest.
+HEIGHTS = {256: 1.0, 128: 1.25}     # of version 5, and the cost of a row of a tile: an estimate, not measured
+WIDTHS = (128, 96, 64)      # the first only for reads of 16 bytes: others would need too many registers
+STAGES, DEEP = 3, 32        # of version 5: in shared memory, and terms of the sum in each
+# A sum is cut into slices where its tiles are too few to fill a GPU: into as many as make an H100, with this many
+# multiprocessors and a block or two on each, finish soonest.
 MULTIPROCESSORS = 132
-SLICE = 512                 # numbers in a slice at least
+SLICE = 512                 # terms in a slice at least
 SLICES = 96                 # at most
-BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: what they leave to be added up stays small
-AROUND, ADDING = 16, 16     # what a block costs besides its steps of 32 numbers, in such steps; one of a slice, more
+BLOCKS = 4 * MULTIPROCESSORS    # of sliced products, at most: this bounds their partial sums
+AROUND, ADDING = 16, 16     # overhead of a block, in steps of 32 terms; and of a block of a slice in addition
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Product:
 
     @cached_property
     def rows(self) -> int:
-        """Of a tile: of version 5's heights the one that is done soonest."""
+        """Of a tile: of version 5's heights the fastest by HEIGHTS."""
         if self.version != "v5":
             return TILES[self.version][0]
         return min(HEIGHTS, key=lambda height: aligned(self.M, height) * HEIGHTS[height])
@@ -77,7 +77,7 @@ class Product:
 
     @cached_property
     def slice(self) -> int:
-        """Numbers of the sum in a slice, a multiple of 32."""
+        """Terms of the sum in a slice, a multiple of 32."""
         return aligned(ceil_div(self.depth, self.slices), DEEP)
 
     @cached_property
@@ -86,12 +86,12 @@ class Product:
 
     @cached_property
     def partial(self) -> tuple[int, ...]:
-        """The shape of what the slices leave to be added up: nothing if there is one."""
+        """The shape of the slices' partial sums; empty if there is one slice."""
         return (self.slices if self.slices > 1 else 0, self.M * self.N * self.groups)
 
     @cached_property
     def most_partial(self) -> int:
-        """Numbers that slices leave at most, here or with fewer images: what a work space must hold."""
+        """Most elements of partial sums, here or with fewer images: what a work space must hold."""
         if self.depth < 2 * SLICE:
             return 0
         tall, wide, _ = TILES[self.version]
@@ -99,14 +99,14 @@ class Product:
 
     @cached_property
     def options(self) -> tuple[str, ...]:
-        """Of the compiler, for version 5: its tiles and ways to read are compiled apart."""
+        """Of the compiler, for version 5: each of its tiles and ways to read is compiled separately."""
         if self.version != "v5":
             return ()
         return (f"-DROWS={self.rows}", f"-DCOLUMNS={self.columns}", f"-DPACKED={int(self.packs)}", HOPPER)
 
     def shared(self, products: str) -> int:
-        """Bytes that version 5 takes: stages, 16 for each row of both tiles, and a margin, to begin at a multiple of
-        1,024."""
+        """Bytes of shared memory for version 5: stages, 16 for each row of both tiles, and a margin, to begin at a
+        multiple of 1,024."""
         if self.version != "v5":
             return 0
         rows, size = self.rows + self.columns, np.dtype("f4" if products == "Tf32" else "f2").itemsize
@@ -115,50 +115,50 @@ class Product:
 
 @cache
 def linear_products(x_shape, w_shape, version: str, packs: bool = True) -> dict[str, Product]:
-    """Of a fully connected layer's three passes."""
+    """The products of a fully connected layer's three passes."""
     (N, I), O = x_shape, w_shape[1]                                                                 # noqa: E741
     sizes = {"forward": (N, O, I), "backward_data": (N, I, O), "backward_weights": (I, O, N)}
     return {operation: Product(version, *size, packs=packs) for operation, size in sizes.items()}
 
 
 class ConvShape:
-    """The numbers of one convolution: its matrix products, and what the kernels call Geometry."""
+    """The sizes of one convolution: its matrix products, and the Geometry of its kernels."""
 
     def __init__(self, x_shape, w_shape, stride, pads, groups):
         (N, H, W, C), (R, S, D, K), (top, left, bottom, right) = x_shape, w_shape, pads
         P, Q = (top + H + bottom - R) // stride[0] + 1, (left + W + right - S) // stride[1] + 1
-        self.numbers = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
+        self.sizes = {"N": N, "C": C, "K": K, "R": R, "G": groups, "H": H, "W": W, "P": P, "Q": Q, "S": S, "D": D,
                          "L": K // groups, "stride_h": stride[0], "stride_w": stride[1], "top": top, "left": left}
         self.pixels, self.taps = N * P * Q, R * S * D
 
     @cache                                                  # noqa: B019   as long-lived as the layer's shapes
     def products(self, version: str, packs: bool = True) -> dict[str, Product]:
-        """Of the three passes."""
-        g, pixels, taps = self.numbers, self.pixels, self.taps
+        """The products of the three passes."""
+        g, pixels, taps = self.sizes, self.pixels, self.taps
         D, L = g["D"], g["L"]
-        sizes = {"forward": (pixels, L, taps),
-                 "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
-                 "backward_weights": (taps, L, pixels)}
+        shapes = {"forward": (pixels, L, taps),
+                  "backward_data": (g["N"] * g["H"] * g["W"], D, taps // D * L),
+                  "backward_weights": (taps, L, pixels)}
         if version == "v1":
-            sizes["backward_data"] = (pixels, taps, L)
-        return {operation: Product(version, *size, g["G"], packs) for operation, size in sizes.items()}
+            shapes["backward_data"] = (pixels, taps, L)
+        return {operation: Product(version, *shape, g["G"], packs) for operation, shape in shapes.items()}
 
     @cache                                                  # noqa: B019
     def geometry(self, operation: str, version: str, packs: bool) -> dict[str, int]:
-        """What the kernels call Geometry, with the order in which they go through taps: in version 5, with so many
-        channels at a time that a tile's pixels stay in the cache until all taps have read them (conv.cuh)."""
-        channels = self.numbers["L" if operation == "backward_data" else "D"]
+        """The Geometry of the kernels, with the order in which they take the taps: in version 5, as many channels at a
+        time as keep a tile's pixels in the cache until all taps have read them (conv.cuh)."""
+        channels = self.sizes["L" if operation == "backward_data" else "D"]
         together = gcd(channels, DEEP)
         run = together if version == "v5" and packs and together >= 8 else channels
-        return self.numbers | {"run": run, "turn": run * self.numbers["R"] * self.numbers["S"]}
+        return self.sizes | {"run": run, "turn": run * self.sizes["R"] * self.sizes["S"]}
 
     def windows(self, version: str) -> tuple[int, ...]:
         """The shape of X, which exists in version 1 only."""
-        return (self.numbers["G"] if version == "v1" else 0, self.pixels, self.taps)
+        return (self.sizes["G"] if version == "v1" else 0, self.pixels, self.taps)
 
     def packs(self, gpu: Launcher, *arrays) -> int:
-        """Whether channels and kernels of a group come 16 bytes at a time."""
-        return gpu.packs(self.numbers["D"], *arrays) & gpu.packs(self.numbers["L"], *arrays)
+        """Whether channels and kernels of a group can be read 16 bytes at a time."""
+        return gpu.packs(self.sizes["D"], *arrays) & gpu.packs(self.sizes["L"], *arrays)
 
 
 conv_shape = cache(ConvShape)

@@ -1,10 +1,10 @@
-"""Launching kernels of kernels/cuda, with every argument checked: what the operations in ops.py are written with.
+"""Launches kernels of kernels/cuda and checks every argument; the operations in ops.py are written with it.
 
-CuPy passes a kernel whatever it is given: the wrong number of arguments, an empty grid as one block. So `launch` checks
-each argument against the kernel's own parameters, read from its text (source.kernels, arguments.py).
+CuPy does not check launches: it passes any number of arguments, and runs an empty grid as one block. So `launch` checks
+each argument against the kernel's parameters, read from its text (source.kernels, arguments.py).
 
-A device is small: empty, zeros, from_host, upload, to_host, owns, compile, function, launch, record, mark; shared, the
-bytes of shared memory that it gives a block; architecture, its compute capability as "90". CuPy is one
+A device has empty, zeros, from_host, upload, to_host, owns, compile, function, launch, capture, record_event; shared,
+the bytes of shared memory that a block may have; architecture, its compute capability as "90". CuPy is one
 (device.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
 """
 
@@ -21,10 +21,10 @@ from minicnn.backend.cuda.arguments import LARGEST, checker
 from minicnn.backend.ops import address
 from minicnn.errors import ShapeError
 
-THREADS = 256               # a block, where nothing else asks for another number
+THREADS = 256               # of a block, unless an operation needs another number
 VECTOR_BYTES = 16
 FLOAT32 = np.dtype(np.float32)
-NAMES = {np.dtype(name): name for name in source.REAL}         # what str(dtype) takes long to say
+NAMES = {np.dtype(name): name for name in source.REAL}         # faster than str(dtype)
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -36,7 +36,7 @@ def aligned(size: int, to: int = 256) -> int:
 
 
 class Capture:
-    """Launches that run anew with each call, and the arrays that they know by address."""
+    """Captured launches, which every call replays, and the arrays whose addresses they hold."""
 
     def __init__(self, replay: Callable[[], None], arrays: list):
         self._replay, self._arrays = replay, arrays
@@ -54,8 +54,8 @@ class Launcher:
     def __init__(self, device, products: str):
         self.device, self.products = device, products
         self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, options) -> function
-        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype) -> of its arguments
-        self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> what was compiled
+        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype) -> checks of its arguments
+        self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> compiled file
         self._own = threading.local()                               # ranks that are threads have a stream each
 
     def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0,
@@ -64,7 +64,7 @@ class Launcher:
 
         arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, also for a
         Divisor, a dict for a struct. The number type is that of the first array that the kernel declares as T.
-        shared: bytes of shared memory.   options: of the compiler, for a file of which there are several.
+        shared: bytes of shared memory.   options: of the compiler, for a file with several compiled forms.
         """
         grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
         parameters = source.kernels(file)[kernel]
@@ -79,27 +79,27 @@ class Launcher:
             return
         if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
             raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
-                             "memory is more than a GPU takes; use a smaller batch or smaller layers")
+                             "memory is more than a GPU allows; use a smaller batch or smaller layers")
         self.device.launch(self._function(file, kernel, real, options), grid, block, checked, shared)
-        recorded = getattr(self._own, "recorded", None)
-        if recorded is not None:
-            recorded.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
+        captured = getattr(self._own, "captured", None)
+        if captured is not None:
+            captured.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
 
     def capture(self, function: Callable[[], None]) -> Capture:
-        """What `function` launches, to be run by calling the result: the whole at the cost of one launch.
+        """The launches of `function`; calling the result replays them all, at the cost of one launch.
 
-        A device records addresses. So every array is kept with them, lest another one take its place.
+        A device captures addresses, so the result keeps every array alive: its memory must not be reused.
         """
-        self._own.recorded = arrays = []
+        self._own.captured = arrays = []
         try:
             replay = self.device.capture(function)
         finally:
-            self._own.recorded = None
+            self._own.captured = None
 
         return Capture(replay, list({id(array): array for array in arrays}.values()))
 
     def _checks(self, file: str, kernel: str, real: str) -> list[Callable]:
-        """What checks the kernel's arguments."""
+        """The checks of the kernel's arguments."""
         key = (file, kernel, real)
         if key not in self._checkers:
             self._checkers[key] = [checker(kernel, parameter, real, self.device.owns)
@@ -126,7 +126,7 @@ class Launcher:
                 for start, shape in zip(starts.tolist(), shapes, strict=False)]
 
     def scratch(self, shapes: list[tuple[int, ...]], dtype) -> list:
-        """The same in memory that each thread keeps, for operations that are given none; it grows, and then stays."""
+        """The same in memory of the calling thread, for operations without a `work`; it grows as needed and is kept."""
         needed = sum(aligned(prod(shape) * np.dtype(dtype).itemsize) for shape in shapes)
         memory = getattr(self._own, "scratch", None)
         if memory is None or memory.size < needed:
@@ -134,12 +134,12 @@ class Launcher:
         return self.arrays_in(memory, shapes, dtype)
 
     def each(self, file: str, kernel: str, n: int, *arguments) -> None:
-        """A kernel that walks over n numbers, 16 bytes to a thread."""
+        """An elementwise kernel over n elements, 16 bytes to a thread."""
         self.launch(file, kernel, ceil_div(n, THREADS * 4), arguments)
 
     @staticmethod
     def packs(channels: int, *arrays) -> int:
-        """1 where rows of so many channels can be read 16 bytes at a time in all these arrays, else 0."""
+        """1 where rows of this many channels can be read 16 bytes at a time in all these arrays, else 0."""
         given = [array for array in arrays if array is not None]
         fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
         return int(fits and all(address(array) % VECTOR_BYTES == 0 for array in given))

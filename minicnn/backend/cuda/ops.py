@@ -16,15 +16,15 @@ from minicnn.backend.ops import OPS, DeviceNumber, Ops, address
 from minicnn.errors import DeviceError
 from minicnn.rng import key_words
 
-# Version of the matrix products -> that of linear.cu, where 1 and 2 are the same.
+# Version of the matrix products -> version in linear.cu, where 1 and 2 are the same.
 LINEAR = {"v1": "v1", "v2": "v1", "v3": "v3", "v4": "v4", "v5": "v5"}
-# How matrix products of float32 arrays are computed -> version, and what its tensor cores read. Arrays and sums are
+# Precision of matrix products of float32 arrays -> version, and the type its tensor cores read. Arrays and sums are
 # float32 in any case: "tf32" and "fp16" round the factors to 10 bits of mantissa and "bf16" to 7, to be faster.
-# fp16 has fewer exponents besides, nothing below 2^-24: its gradients need a scaled loss (train/loss_scale.py).
+# fp16 also has a smaller range, nothing below 2^-24: its gradients need loss scaling (train/loss_scale.py).
 PRECISIONS = {"fp32": ("v3", "Tf32"), "tf32": ("v4", "Tf32"), "bf16": ("v4", "Bf16"), "fp16": ("v4", "Fp16")}
-PRECISION = "tf32"          # unless another one is asked for, as "cuda:fp32"
-CHUNKS = 1024               # into which a sum over rows is cut at most: some blocks to each multiprocessor
-ON_HOPPER = {"v4": "v5"}    # what takes a version's place on an H100 or H200
+PRECISION = "tf32"          # the default; another one is chosen as "cuda:fp32"
+CHUNKS = 1024               # at most, of a sum over rows: several blocks for each multiprocessor
+ON_HOPPER = {"v4": "v5"}    # what replaces a version on an H100 or H200
 # Elementwise operations: each is one launch of the kernel of the same name, over the elements of its first array.
 # Operation -> file of kernels/cuda, and the operation's arguments -> those of its kernel.
 ELEMENTWISE = {
@@ -48,7 +48,8 @@ def make_ops(precision: str = PRECISION) -> Ops:
 class CudaOps(Ops):
     """All operations on one device.
 
-    version: of the matrix products, a key of TILES (see kernels/README.md).   products: what versions 4 and 5 multiply.
+    version: of the matrix products, a key of TILES (see kernels/README.md).   products: the type that versions 4 and 5
+    multiply.
     """
 
     def __init__(self, device, version: str, products: str):
@@ -64,7 +65,7 @@ class CudaOps(Ops):
             raise DeviceError(f"backend 'cuda' lacks the operation {missing[0]}, expected in {type(self).__module__}")
 
     def from_host(self, array):
-        """The array on the device; one that is already there is handed through."""
+        """The array on the device; one that is already there is returned as it is."""
         return array if self.device.owns(array) and array.flags.c_contiguous else self.device.from_host(array)
 
     def upload(self, array):
@@ -72,11 +73,11 @@ class CudaOps(Ops):
         return array if self.device.owns(array) else self.device.upload(array)
 
     def capture(self, function):
-        """See Ops; what is recorded keeps its arrays for itself. Nothing in it may need the host."""
+        """See Ops; the result keeps the captured arrays alive. Nothing in `function` may need the host."""
         return self._gpu.capture(function)
 
-    def interconnect(self, place: int = 0) -> Interconnect:
-        return self.device.interconnect(place)
+    def interconnect(self, local_rank: int = 0) -> Interconnect:
+        return self.device.interconnect(local_rank)
 
     # ---- epilogue
     def epilogue_backward(self, dy, db, *, y=None, add=True):
@@ -171,16 +172,16 @@ class CudaOps(Ops):
         self._gpu.launch("loss", "softmax_cross_entropy_backward", ceil_div(N * K, THREADS),
                          (probs, labels, dx, N, K, scale, loss_scale))
 
-    # ---- tally
-    def count_losses(self, losses, tally, *, weight):
-        """tally[1] += weight * sum of losses (N,)."""
-        self._gpu.launch("running_metrics", "count_losses", 1, (losses, tally, len(losses), weight), block=32)
+    # ---- running_metrics
+    def count_losses(self, losses, counts, *, weight):
+        """counts[1] += weight * sum of losses (N,)."""
+        self._gpu.launch("running_metrics", "count_losses", 1, (losses, counts, len(losses), weight), block=32)
 
-    def count_correct(self, x, labels, tally):
-        """tally[0] += N, and hits of the scores x (N, K) and labels int32 (N,) to tally[2], tally[3]."""
-        self._gpu.launch("running_metrics", "count_correct", 1, (x, labels, tally, *x.shape), block=1024)
+    def count_correct(self, x, labels, counts):
+        """counts[0] += N, counts[2] and counts[3] += top-1 and top-5 correct, of x (N, K), labels int32 (N,)."""
+        self._gpu.launch("running_metrics", "count_correct", 1, (x, labels, counts, *x.shape), block=1024)
 
-    # ---- scaling
+    # ---- loss_scale
     def next_loss_scale(self, state, *, steady, lowest, highest):
         """The state for the next step: one higher after `steady` good ones, one lower after an overflow."""
         self._gpu.launch("loss_scale", "next_loss_scale", 1, (state, steady, lowest, highest), block=1)
@@ -188,8 +189,8 @@ class CudaOps(Ops):
     # ---- sgd
     def sgd_step(self, w, dw, v, *, lr, momentum, decay, loss_scale=None):
         """One step, in place, on w and v; none after an overflow."""
-        rate = (lr.factor, lr.array) if isinstance(lr, DeviceNumber) else (lr, None)
-        self._gpu.each("sgd", "sgd_step", w.size, w, dw, v, w.size, *rate, momentum, decay, loss_scale)
+        lr = (lr.factor, lr.array) if isinstance(lr, DeviceNumber) else (lr, None)
+        self._gpu.each("sgd", "sgd_step", w.size, w, dw, v, w.size, *lr, momentum, decay, loss_scale)
 
     # ---- augment
     def augment_forward(self, images, y, *, mean, top, left, flip, shift):
@@ -206,7 +207,7 @@ class CudaOps(Ops):
         (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
         given = [array for array in arrays if array is not None]
         packs = self._gpu.packs(C, *(array for array in given if array.dtype.kind == "f"))
-        packs &= all(address(array) % 4 == 0 for array in given)                # places in windows: four bytes
+        packs &= all(address(array) % 4 == 0 for array in given)                # argmax: four bytes at a time
         width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
         window = {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P,
                   "C": C, "stride_h": stride[0], "stride_w": stride[1]}
@@ -214,7 +215,7 @@ class CudaOps(Ops):
                          (*arrays, window, *flags, packs))
 
     def maxpool_forward(self, x, y, argmax, *, kernel, stride, pads):
-        """y (N, P, Q, C), the largest cell of each window; argmax (uint8, or None): its place r*S + s."""
+        """y (N, P, Q, C), the largest cell of each window; argmax (uint8, or None): its index r*S + s."""
         N, P, Q, _ = y.shape
         self._windows("maxpool_forward", N * P, Q, (x, y, argmax), x.shape, y.shape, kernel, stride, pads)
 
@@ -270,8 +271,8 @@ class CudaOps(Ops):
     # ---- matrix products
     def _multiply(self, file: str, operation: str, product: Product, a, b, result, partial, sizes: dict,
                   **ending) -> None:
-        """A product of conv.cu or linear.cu. ending: what the kernel takes of bias, relu and add.   partial: where
-        slices leave their sums, if there are several; they are added up afterwards."""
+        """A product of conv.cu or linear.cu. ending: those of bias, relu and add that the kernel takes.   partial: for
+        the sums of the slices, if there are several; they are added up afterwards."""
         version = LINEAR[product.version] if file == "linear" else product.version
         hopper, slices = version == "v5", product.slices
         given = ending if slices == 1 else dict.fromkeys(ending, 0) | ({"bias": None} if "bias" in ending else {})
@@ -285,7 +286,7 @@ class CudaOps(Ops):
                              (partial, result, *ending.values(), slices, result.size, result.shape[-1]))
 
     def _version(self, dtype) -> str:
-        """That of products in this type: doubles are not rounded, so the tensor cores are of no use to them."""
+        """The version for products in this type: doubles are not rounded, so they cannot use the tensor cores."""
         return "v3" if self.version in ("v4", "v5") and np.dtype(dtype) == np.float64 else self.version
 
     # ---- linear
@@ -314,7 +315,7 @@ class CudaOps(Ops):
         return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
                    for product in linear_products(x_shape, w_shape, self._version(dtype)).values())
 
-    # ---- conv: version 1 writes the matrix X of all windows to the work space, the later ones do without
+    # ---- conv: version 1 writes the matrix X of all windows to the work space, later versions do not store it
     def conv_forward(self, x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
         """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
         shape = conv_shape(x.shape, w.shape, stride, pads, groups)
@@ -324,7 +325,7 @@ class CudaOps(Ops):
     def conv_backward_data(self, dy, w, dx, *, stride, pads, groups=1, work=None):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
         shape = conv_shape(dx.shape, w.shape, stride, pads, groups)
-        self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.numbers["L"], dy, w), work)
+        self._convolve("backward_data", dy, w, dx, shape, self._gpu.packs(shape.sizes["L"], dy, w), work)
 
     def conv_backward_weights(self, x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
         """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
@@ -355,7 +356,7 @@ class CudaOps(Ops):
             aligned(product.most_partial * size) for product in shape.products(version).values())
 
     def conv_algorithm(self, x_shape, w_shape, dtype, *, stride, pads, groups=1):
-        """How it is computed, in words."""
+        """The name of the algorithm."""
         version = self._version(dtype)
         rounded = f", {self.products.lower()}" if version in ("v4", "v5") else ""
         return ("im2col" if version == "v1" else "implicit im2col") + f" {version}{rounded}"

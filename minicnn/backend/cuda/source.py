@@ -1,8 +1,8 @@
 """From kernels/cuda/*.cu to cubins: the text with its headers in place, what its kernels take, and NVRTC.
 
-CuPy's traps that concern compiling are met here. It keeps compiled kernels by their text, but an edited header is not
-part of that text, so headers are written into it first. And it does not check what a kernel is passed: parameters are
-read from the text, and launcher.py checks every argument against them.
+Two properties of CuPy matter here. It caches compiled kernels by their text, without the headers that they include, so
+headers are inserted into the text first. And it does not check a kernel's arguments: parameters are read from the text,
+and launcher.py checks every argument against them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 from minicnn.errors import DeviceError
 from minicnn.files import write_bytes
 
-# What NVRTC is told besides the number type; no fast-math, whose divisions and exponentials miss the tolerances.
+# Options of NVRTC besides the number type; no fast-math, whose divisions and exponentials exceed the tolerances.
 OPTIONS = ("-std=c++17",)
-# What CuPy 14.2 adds when it compiles (cupy/cuda/compiler.py), besides paths to headers, of which we need none.
+# Options that CuPy 14.2 adds (cupy/cuda/compiler.py), besides paths to headers, of which we need none.
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
-HOPPER = "-arch=sm_90a"     # the H100's and H200's own instructions, which exist on no GPU before or after
+HOPPER = "-arch=sm_90a"     # instructions of the H100 and H200 alone: no other generation has them
 REAL = {"float32": "float", "float64": "double"}
 DIVISOR = np.dtype([("by", "u4"), ("magic", "u4"), ("shift", "u4")])                 # see common.cuh
 TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64,
@@ -43,7 +43,7 @@ class Parameter:
     fields: tuple[tuple[str, str], ...] = ()
 
     def dtype(self, real: str) -> np.dtype:
-        """What NumPy calls the type, `real` being float32 or float64."""
+        """The NumPy dtype of the type; real: float32 or float64."""
         if self.fields:
             return np.dtype([(name, real if kind == "T" else TYPES[kind]) for name, kind in self.fields])
         return np.dtype(real if self.type == "T" else TYPES[self.type])
@@ -78,8 +78,8 @@ def source(name: str) -> str:
 
 
 def options(text: str, dtype: str, products: str = "Tf32", more: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The compiler's options for a file's text in one number type. products: what its tensor cores read, if any.
-    more: those of a launch (gemm_tiling.Product.options)."""
+    """The compiler's options for a file's text in one number type. products: the type that its tensor cores read,
+    if it uses them.   more: options of a launch (gemm_tiling.Product.options)."""
     return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []), *more)
 
 
@@ -91,7 +91,7 @@ _PARAMETER = re.compile(r"(const )?(\w+)(\*)?\s*(\w+)")
 
 @cache
 def kernels(name: str) -> dict[str, list[Parameter]]:
-    """Kernel -> its parameters, for one file. Raises DeviceError for a type that TYPES does not know."""
+    """Kernel -> its parameters, for one file. Raises DeviceError for a type that is not in TYPES."""
     text = re.sub(r"//.*", "", source(name))
     structs = {struct: tuple((field.strip(), kind) for kind, names in _FIELDS.findall(body)
                              for field in names.split(","))
@@ -110,7 +110,7 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
 
 
 def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
-    """A cubin in CuPy's folder of compiled kernels, made by NVRTC if it is not there yet.
+    """A cubin in CuPy's cache folder, compiled by NVRTC if it is not there yet.
 
     Raises DeviceError with the compiler's messages, or where the folder cannot be written to.
     """
@@ -124,7 +124,7 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
     program = nvrtc.createProgram(text, f"{name}.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
-        cubin = nvrtc.getCUBIN(program) + b"\0"            # CuPy takes the last byte for a string's end; it is a zero
+        cubin = nvrtc.getCUBIN(program) + b"\0"            # CuPy cuts off the last byte, as of a string
     except nvrtc.NVRTCError as error:
         raise DeviceError(f"kernels/cuda/{name}.cu cannot be compiled with {' '.join(options)}: "
                           f"{nvrtc.getProgramLog(program).strip()}") from error

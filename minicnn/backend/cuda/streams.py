@@ -1,4 +1,4 @@
-"""Arrays on GPUs that pass from rank to rank (interconnect.py). Ranks may share a GPU, each on a stream of its own."""
+"""Passing arrays on GPUs between ranks (interconnect.py). Ranks may share a GPU, each with a stream of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from minicnn.backend.interconnect import Interconnect
 
 
 class CupyInterconnect(Interconnect):
-    """Arrays on GPU number `gpu`.   cupy: the module."""
+    """Arrays on the GPU with index `gpu`.   cupy: the module."""
 
     def __init__(self, cupy, gpu: int):
         self.cupy, self.gpu = cupy, gpu
-        self._streams: list = []                            # in use by threads, which keep no reference themselves
+        self._streams: list = []                            # of threads, which hold no reference themselves
 
     def settle(self) -> None:
         self.cupy.cuda.Device(self.gpu).use()
@@ -38,7 +38,7 @@ class CupyInterconnect(Interconnect):
             whole = self.cupy.ascontiguousarray(array)
             self.synchronize()
         copy = whole.copy()                                 # CuPy copies to the current GPU
-        self.synchronize()                                  # before `whole` goes back to where it is from
+        self.synchronize()                                  # before the memory of `whole` is freed
         return copy
 
     @property
@@ -46,7 +46,7 @@ class CupyInterconnect(Interconnect):
         return self.cupy.cuda.runtime.deviceGetPCIBusId(self.gpu)
 
     def memory(self, nbytes: int) -> np.ndarray:
-        """Pinned: the copies to and from it need no detour."""
+        """Pinned: copies to and from it need no intermediate buffer."""
         if not nbytes:
             return np.empty(0, np.uint8)
         return np.frombuffer(self.cupy.cuda.alloc_pinned_memory(nbytes), np.uint8, nbytes)

@@ -1,18 +1,18 @@
-"""Batches of images on their way to a GPU while it still computes with the ones before.
+"""Copies of image batches to a GPU while it still computes with the batches before.
 
-An upload goes through pinned memory, which the copy engine reads without the host's help, on a stream of its own. Three
-places take turns: one that is computed with, one whose copy is under way, one that the host writes. What was uploaded
-is for what is launched before the next upload.
+An upload goes through pinned memory, which the copy engine reads without the host, on a stream of its own. Three
+buffers take turns: one that is being computed with, one that is being copied, one that the host writes. An uploaded
+array is valid for everything launched before the next upload.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-PLACES = 3
+BUFFERS = 3
 
 
-class _Place:
+class _Buffer:
     """Memory for one batch, on the host and on the GPU."""
 
     def __init__(self, cupy, shape: tuple[int, ...], dtype: np.dtype):
@@ -27,35 +27,35 @@ class Uploads:
 
     def __init__(self, cupy):
         self._cupy, self._stream = cupy, cupy.cuda.Stream(non_blocking=True)
-        self._places: list[_Place] = []
-        self._last: _Place | None = None
+        self._buffers: list[_Buffer] = []
+        self._last: _Buffer | None = None
 
     def __call__(self, array: np.ndarray):
-        """A copy on the GPU, which what is launched on the current stream from now on may read."""
+        """A copy on the GPU, for kernels launched on the current stream from now on."""
         stream = self._cupy.cuda.get_current_stream()
         if self._last is not None:
-            self._last.used.record(stream)                          # by all that was launched until now
-        place = self._free_place(array)
-        np.copyto(place.host, array)
-        place.device.set(place.host, stream=self._stream)
-        place.copied.record(self._stream)
-        stream.wait_event(place.copied)
-        self._last = place
-        self._places.append(place)
-        return place.device
+            self._last.used.record(stream)                          # by everything launched until now
+        buffer = self._free_buffer(array)
+        np.copyto(buffer.host, array)
+        buffer.device.set(buffer.host, stream=self._stream)
+        buffer.copied.record(self._stream)
+        stream.wait_event(buffer.copied)
+        self._last = buffer
+        self._buffers.append(buffer)
+        return buffer.device
 
-    def _free_place(self, array: np.ndarray) -> _Place:
-        """The place used longest ago, once the GPU is done with it; a new one if it has another shape."""
-        if len(self._places) < PLACES:
-            return self._new_place(array)
-        place = self._places.pop(0)
-        place.used.synchronize()
-        if (place.host.shape, place.host.dtype) != (array.shape, array.dtype):
-            return self._new_place(array)
-        return place
+    def _free_buffer(self, array: np.ndarray) -> _Buffer:
+        """The buffer used longest ago, once the GPU is done with it; a new one if its shape differs."""
+        if len(self._buffers) < BUFFERS:
+            return self._new_buffer(array)
+        buffer = self._buffers.pop(0)
+        buffer.used.synchronize()
+        if (buffer.host.shape, buffer.host.dtype) != (array.shape, array.dtype):
+            return self._new_buffer(array)
+        return buffer
 
-    def _new_place(self, array: np.ndarray) -> _Place:
-        place = _Place(self._cupy, array.shape, array.dtype)
-        # its memory may have been another array's, with which the GPU still computes
+    def _new_buffer(self, array: np.ndarray) -> _Buffer:
+        buffer = _Buffer(self._cupy, array.shape, array.dtype)
+        # its memory may have belonged to an array that the GPU still uses
         self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
-        return place
+        return buffer

@@ -1,5 +1,5 @@
-"""Every version of the matrix products against the reference, on the emulator and, where asked for, on a GPU; and how
-they are cut into tiles and slices."""
+"""Every version of the matrix products against the reference, on the emulator and, where there is one, on a GPU; and
+how they are cut into tiles and slices."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.kernels.test_conv import LARGE, SMALL, Case
 
 needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
 CASES = {name: SMALL[name] for name in ("two groups", "uneven pads", "stride past the kernel")}
-# by chunks of 16 bytes, in groups, with a sum in several slices
+# read in chunks of 16 bytes, with groups and a sum in several slices
 CASES["four channels"] = ((3, 13, 15, 8), (3, 2), 16, (1, 2), (1, 0, 1, 2), 2, False)
 
 
-# for the tensor cores: sums that go around all stages, tiles of every width, rows left over; aligned and not
+# for the tensor cores: sums that cycle through all stages, tiles of every width, partial tiles; aligned and not
 DEEP = {name: LARGE[name] for name in ("odd channels", "conv2 of AlexNet", "long runs")}
 DEEP["256 rows"] = ((3, 11, 12, 16), (3, 3), 64, (1, 1), 1, 1, False)
 DEEP["96 columns"] = ((2, 5, 7, 48), (3, 3), 192, (1, 1), 1, 2, False)
@@ -31,7 +31,7 @@ DEEP["conv1"] = ((1, 23, 19, 3), (11, 11), 8, (4, 4), 0, 1, False)
 @pytest.mark.parametrize("version", gemm_tiling.TILES)
 @pytest.mark.parametrize("case", CASES)
 def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
-    if version not in ("v4", "v5") or dtype == "float64":   # which round: below
+    if version not in ("v4", "v5") or dtype == "float64":   # those that round: below
         c, ops = Case(rng, dtype, *CASES[case]), emulated_ops(cuda_cache, version)
         c.compare(ops, work=c.work(ops))
 
@@ -39,7 +39,7 @@ def test_convolution_equals_reference(cuda_cache, rng, case, version, dtype):
 @pytest.mark.parametrize(("products", "bits"), [("Tf32", 10), ("Bf16", 7), ("Fp16", 10)])
 @pytest.mark.parametrize("case", CASES | DEEP)
 def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, reference, rng, case, products, bits):
-    """Factors rounded to so many bits: for 10, an error of 2^-11 in each of them, so of about 2^-10 in a term."""
+    """Factors rounded to this many bits: for 10, an error of 2^-11 in each of them, so of about 2^-10 in a term."""
     c, ops = Case(rng, "float32", *(CASES | DEEP)[case]), tensor_cores(products)
     for function, arrays, output in (("conv_forward", (c.x, c.w), c.dy), ("conv_backward_data", (c.dy, c.w), c.x),
                                      ("conv_backward_weights", (c.x, c.dy), c.w)):
@@ -49,27 +49,27 @@ def test_tensor_cores_equal_the_reference_within_their_rounding(tensor_cores, re
         bound = call(reference, function, *map(np.abs, arrays), start, writes=(2,), **c.options)
         error = np.abs(got - wanted)
         assert (error <= 2**(0.5 - bits) * bound + 1e-6).all(), function
-        assert error.max() > 2.0**-bits * bound.mean() / 20, function           # and that is what was multiplied
+        assert error.max() > 2.0**-bits * bound.mean() / 20, function           # and the factors were rounded
 
 
 @pytest.fixture
 def short_slices(monkeypatch):
-    """Sums are cut up from 64 numbers on; what is known of other products is forgotten before and afterwards."""
-    def forget():
+    """Sums of 64 terms and more are cut up; the cache of products is cleared before and afterwards."""
+    def clear():
         gemm_tiling.conv_shape.cache_clear()
         gemm_tiling.linear_products.cache_clear()
 
     monkeypatch.setattr(gemm_tiling, "SLICE", 32)
     monkeypatch.setattr(gemm_tiling, "ADDING", 0)
-    forget()
+    clear()
     yield
-    forget()
+    clear()
 
 
 @needs_emulator
 @pytest.mark.parametrize("version", ["v1", "v3"])
 def test_a_sum_in_slices(short_slices, cuda_cache, rng, version):
-    """Every pass leaves several parts here, which are added up with bias, ReLU and what was there before."""
+    """Every pass has several slices here, which are added up with bias, ReLU and the previous value."""
     assert gemm_tiling.linear_products((70, 132), (132, 68), version)["forward"].slices > 1
     c, ops = Case(rng, "float32", *CASES["four channels"]), emulated_ops(cuda_cache, version)
     c.compare(ops, work=c.work(ops))
@@ -83,7 +83,7 @@ def test_a_sum_in_slices_on_tensor_cores(short_slices, tensor_cores, reference, 
 
 
 def test_slices_and_tiles_of_alexnet():
-    """What the model of an H100 chooses: all multiprocessors busy, and nothing wasted where channels fit a width."""
+    """Chosen by the model of an H100: all multiprocessors busy, and no waste where channels fit a width."""
     Product = gemm_tiling.Product
     assert [Product("v5", 9999, N, 64).columns for N in (48, 64, 96, 128, 192, 256, 384, 1000, 4096)] == [
         64, 64, 96, 128, 96, 128, 128, 128, 128]
@@ -107,7 +107,7 @@ def test_slices_and_tiles_of_alexnet():
 @pytest.mark.parametrize("by", [1, 2, 3, 5, 7, 11, 13, 27, 55, 96, 227, 2**16 - 1, 2**16, 2**30 + 1, 2**31 - 1])
 def test_dividing_by_multiplying(rng, by):
     _, magic, shift = divisor(by)
-    multiples = rng.integers(1, (2**31 - 1) // by + 1, 1000) * by       # where a quotient changes
+    multiples = rng.integers(1, (2**31 - 1) // by + 1, 1000) * by       # where the quotient changes
     for n in (*rng.integers(0, 2**31, 1000).tolist(), 0, 2**31 - 1, *multiples.tolist(), *(multiples - 1).tolist()):
         assert (2 * n * magic >> 32) >> shift == n // by
     assert magic < 2**32
@@ -126,7 +126,7 @@ def test_linear_equals_reference(cuda_cache, rng, version, shape):
 
 @pytest.mark.parametrize("products", ["Tf32", "Bf16", "Fp16"])
 def test_tensor_cores_multiply_small_integers_exactly(tensor_cores, rng, products):
-    """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index cannot hide."""
+    """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index is noticed."""
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
     y = call(tensor_cores(products), "linear_forward", x, w, np.full((37, 68), np.nan, "f4"), writes=(2,))
     np.testing.assert_array_equal(y, x @ w)
@@ -141,7 +141,7 @@ def test_bf16_is_rounded_to_the_nearest(tensor_cores):
     np.testing.assert_array_equal(y[0], wanted)
 
 
-def test_fp16_is_rounded_as_ieee_has_it(tensor_cores, rng):
+def test_fp16_is_rounded_as_in_ieee_754(tensor_cores, rng):
     """NumPy's half floats agree: ties to even, below 2^-14 in steps of 2^-24, infinite from 65,520 on."""
     values = np.concatenate([
         [1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-11 + 2**-20, -1 - 2**-12, 65504, 65519.9, 65520, -7e4, 3e38, np.inf,

@@ -1,5 +1,5 @@
-"""The CUDA launcher: what it refuses where CuPy would let it pass, every version of the matrix products, and why a GPU
-cannot be used. All of it on the emulator; nothing here needs CuPy or a GPU."""
+"""The CUDA launcher: arguments that it refuses and CuPy would accept, precisions, and the reasons why a GPU cannot be
+used. All of it on the emulator; nothing here needs CuPy or a GPU."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.cuda_emulator.device import EmulatorDevice
 needs_emulator = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
 
 # ---- the text of the kernels
-def test_headers_are_written_into_the_text():
-    """CuPy keeps compiled kernels by their text alone: an edited header must change it."""
+def test_headers_are_inserted_into_the_text():
+    """CuPy caches compiled kernels by their text alone: an edited header must change it."""
     for name in cuda_source.files():
         text = cuda_source.source(name)
         assert "#include" not in text and text.count("typedef REAL T;") == 1
@@ -94,18 +94,18 @@ def test_numbers_that_do_not_fit_are_refused(emulated, x):
 
 
 @needs_emulator
-def test_arrays_too_large_to_count_are_refused(emulated):
+def test_arrays_too_large_to_index_are_refused(emulated):
     large = np.lib.stride_tricks.as_strided(np.empty(1, "u1"), (2**31,), (0,))
-    monster = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
+    huge = SimpleNamespace(dtype=np.dtype("u1"), flags=SimpleNamespace(c_contiguous=True), size=large.size)
     parameter = cuda_source.Parameter("images", "byte", pointer=True)
     with pytest.raises(ShapeError, match="images has 2,147,483,648 elements.*smaller batch"):
-        checker("k", parameter, "float32", lambda array: True)(monster)
+        checker("k", parameter, "float32", lambda array: True)(huge)
 
 
 @needs_emulator
 def test_too_much_shared_memory_is_refused(emulated):
     x = np.ones((1, 1, 1, 20001), "f8")
-    with pytest.raises(ShapeError, match="lrn_backward: a grid of .* shared memory is more than a GPU takes"):
+    with pytest.raises(ShapeError, match="lrn_backward: a grid of .* shared memory is more than a GPU allows"):
         emulated.lrn_backward(x, x.copy(), x.copy(), n=9999, k=1.0, alpha=1.0, beta=0.5)
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_launched_for_an_empty_batch(emulated):
 
 
 @needs_emulator
-def test_an_array_of_the_device_is_handed_through(emulated, x):
+def test_an_array_of_the_device_is_returned_as_it_is(emulated, x):
     assert emulated.from_host(x) is x
     assert emulated.from_host(x.T).flags.c_contiguous
 
@@ -136,7 +136,7 @@ def test_a_missing_operation_is_refused(monkeypatch, tmp_path):
     ("cuda:fp16", "v4", "Fp16")])
 @pytest.mark.parametrize("architecture", ["80", "90", "120"])
 def test_precision(monkeypatch, tmp_path, spec, version, products, architecture):
-    """On a Hopper GPU, and on no other, its own version of what the tensor cores do."""
+    """On a Hopper GPU, and on no other, its own version for the tensor cores."""
     monkeypatch.setattr(cuda_device, "CupyDevice", lambda: EmulatorDevice(tmp_path))
     monkeypatch.setattr(EmulatorDevice, "architecture", architecture)
     ops = make_ops(spec)
@@ -153,7 +153,7 @@ def test_precisions_that_do_not_exist(spec, complaint):
         make_ops(spec)
 
 
-# ---- what CuPy does not compile itself
+# ---- kernels that CuPy cannot compile itself
 class NoNvrtc:
     """As much of cupy.cuda.nvrtc as `compiled` uses."""
 
@@ -175,7 +175,7 @@ class NoNvrtc:
             raise self.NVRTCError
 
     def getCUBIN(self, program):
-        return program.encode()             # of a program that ends in a zero, which CuPy's cuts off
+        return program.encode()             # CuPy's cuts off the last byte
 
     def getProgramLog(self, program):
         return "k.cu(1): error: wrong\n"
@@ -207,8 +207,8 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("threads", "shared", "percent", "cache"), [(512, 154_624, 67, 92), (256, 103_424, 90, 28)])
-def test_what_blocks_do_not_share_is_left_to_the_cache(threads, shared, percent, cache):
-    """An H100: 256 KB beside a multiprocessor, of which 228 may be shared, in some sizes."""
+def test_memory_that_is_not_shared_is_left_to_the_cache(threads, shared, percent, cache):
+    """An H100: 256 KB for each multiprocessor, of which up to 228 may be shared memory, in fixed sizes."""
     runtime = SimpleNamespace(cudaDevAttrMaxSharedMemoryPerMultiprocessor=81, deviceGetAttribute=lambda *_: 228 * 1024)
     device = SimpleNamespace(cupy=SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)), index=0)
     assert cuda_device.CupyDevice._carveout(device, threads, shared) == percent
@@ -244,14 +244,14 @@ def fake_cupy(devices=1, result=42, driver=None, compiles=True, major=9):
 
 @pytest.fixture
 def reason(monkeypatch):
-    """What the probe says of a CuPy that is given."""
-    def ask(cupy):
+    """The result of the probe for a given CuPy."""
+    def probe(cupy):
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         return cuda_device.why_not.__wrapped__()
-    return ask
+    return probe
 
 
-def test_the_probe_believes_a_kernel_that_ran(reason):
+def test_the_probe_accepts_a_kernel_that_ran(reason):
     assert reason(fake_cupy()) is None
 
 
@@ -269,7 +269,7 @@ def test_the_probe_says_why_not_in_one_line(reason, cupy, message):
     assert re.search(message, found) and "\n" not in found
 
 
-def test_a_device_that_cannot_be_used_is_refused_and_auto_goes_on(monkeypatch):
+def test_a_device_that_cannot_be_used_is_refused_and_auto_falls_back_to_cpu(monkeypatch):
     monkeypatch.setattr(cuda_device, "why_not", lambda: "there is no GPU")
     with pytest.raises(DeviceError, match="device 'cuda' cannot be used: there is no GPU; or use --device cpu"):
         make_ops("cuda")
@@ -277,7 +277,7 @@ def test_a_device_that_cannot_be_used_is_refused_and_auto_goes_on(monkeypatch):
 
 
 @needs_emulator
-def test_auto_takes_a_gpu_that_works(monkeypatch, tmp_path):
+def test_auto_uses_a_gpu_that_works(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_device, "why_not", lambda: None)
     monkeypatch.setattr(cuda_device, "CupyDevice", lambda: EmulatorDevice(tmp_path))
     assert make_ops("auto").name == "cuda"

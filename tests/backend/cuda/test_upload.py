@@ -1,4 +1,4 @@
-"""Uploads beside a GPU that is behind: streams that are queues, run in any order that their events allow."""
+"""Uploads while the GPU lags behind: streams as queues, run in any order that their events allow."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from minicnn.backend.cuda import upload
-from minicnn.backend.cuda.upload import PLACES, Uploads
+from minicnn.backend.cuda.upload import BUFFERS, Uploads
 
 
 class Machine:
-    """Two streams and what is queued on them. A step that is due runs when chance, or somebody who waits, says so."""
+    """Two streams and what is queued on them. A step that is ready runs at random, or when somebody waits for it."""
 
     def __init__(self, seed: int):
         self.chance, self.streams = random.Random(seed), []
@@ -30,13 +30,13 @@ class Machine:
                 self.queue.append((lambda: True, lambda: reached.append(True)))
                 return event
 
-            def wait_event(self, event):                    # for what it is recorded as now
+            def wait_event(self, event):                    # for its latest record()
                 reached = event.reached
                 self.queue.append((lambda: reached, lambda: None))
 
         class Event:
             def __init__(self, block=False, disable_timing=False):
-                self.reached = [True]                       # before it is recorded nobody waits for it
+                self.reached = [True]                       # nobody waits for an event without record()
 
             def record(self, stream):
                 stream.record(self)
@@ -78,7 +78,7 @@ def seen_by_the_gpu(seed: int, batches: list[np.ndarray]) -> list[np.ndarray]:
     return seen
 
 
-BATCHES = [np.full((3 if i % 7 == 6 else 4, 2), i, "u1") for i in range(20)]        # a short one now and then
+BATCHES = [np.full((3 if i % 7 == 6 else 4, 2), i, "u1") for i in range(20)]        # every seventh is shorter
 
 
 def is_right(seed: int) -> bool:
@@ -92,23 +92,23 @@ def test_every_batch_arrives_whatever_runs_first(seed):
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("place.used.synchronize()", "pass"), ("stream.wait_event(place.copied)", "pass"),
-    ("self._last.used.record(stream)", "pass"), ("place.copied.record(self._stream)", "place.copied.record(stream)")])
+    ("buffer.used.synchronize()", "pass"), ("stream.wait_event(buffer.copied)", "pass"),
+    ("self._last.used.record(stream)", "pass"), ("buffer.copied.record(self._stream)", "buffer.copied.record(stream)")])
 def test_each_wait_is_needed(monkeypatch, old, new):
     from pathlib import Path
     text = Path(upload.__file__).read_text()
     assert old in text
-    spoiled = {"__name__": "spoiled"}
-    exec(compile(text.replace(old, new), "spoiled", "exec"), spoiled)       # noqa: S102
-    monkeypatch.setitem(globals(), "Uploads", spoiled["Uploads"])
+    broken = {"__name__": "broken"}
+    exec(compile(text.replace(old, new), "broken", "exec"), broken)       # noqa: S102
+    monkeypatch.setitem(globals(), "Uploads", broken["Uploads"])
     assert not all(is_right(seed) for seed in range(30))
 
 
-def test_memory_is_taken_once():
+def test_buffers_are_allocated_once():
     machine = Machine(0)
-    taken, empty = [], machine.cupy.empty
-    machine.cupy.empty = lambda *shape: taken.append(shape) or empty(*shape)
+    allocated, empty = [], machine.cupy.empty
+    machine.cupy.empty = lambda *shape: allocated.append(shape) or empty(*shape)
     upload = Uploads(machine.cupy)
     for i in range(10):
         upload(np.full((4, 2), i, "u1"))
-    assert len(taken) == PLACES
+    assert len(allocated) == BUFFERS
