@@ -1,6 +1,6 @@
 """The paper's network twice, with the same weights: ours, and PyTorch's in each of its settings.
 
-A step of training is forward, loss, backward and SGD with momentum and decay; the images lie in memory. PyTorch's
+A training step is forward, loss, backward and SGD with momentum and weight decay; the images are in memory. PyTorch's
 SGD is the fused one in every setting: faster than the default, and so the harder peer.
 """
 
@@ -22,7 +22,7 @@ RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
 WITHOUT_LRN = {"after_conv": ("relu pool", "relu pool", "relu", "relu", "relu pool")}
 CHANNELS_LAST = ("channels_last", "compile", "graphs")
-COMPILED = {"compile": "default", "graphs": "reduce-overhead"}          # -> torch.compile's mode; the last one replays
+COMPILED = {"compile": "default", "graphs": "reduce-overhead"}  # torch.compile's mode; the second uses CUDA graphs
 
 
 def our_network(lrn: bool = True, device: str = "cpu") -> Net:
@@ -50,8 +50,8 @@ def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
     return step
 
 
-def our_recorded_training(net: Net, images: np.ndarray, labels: np.ndarray) -> tuple[CapturedStep, Callable]:
-    """A step of ours as a GPU takes it, recorded once and replayed; nobody waits for it."""
+def our_captured_training(net: Net, images: np.ndarray, labels: np.ndarray) -> tuple[CapturedStep, Callable]:
+    """A step of ours on a GPU, captured once and replayed; the host does not wait for it."""
     optimiser = SGD(net.params, decay=DECAY, **RECIPE)
     scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
     step = CapturedStep(net, optimiser, scale, RunningMetrics())
@@ -59,27 +59,27 @@ def our_recorded_training(net: Net, images: np.ndarray, labels: np.ndarray) -> t
     return step, lambda: step.run(x, labels, ids, epoch=0)
 
 
-def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray, place=Host,
+def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray, device=Host,
                    mixed: str = "") -> Callable:
-    """A step of PyTorch's in one of its settings; it returns the loss, as a tensor where that would have to wait.
+    """A step of PyTorch's in one of its settings; it returns the loss, as a tensor where reading it would have to wait.
 
-    mixed: bfloat16 or float16, in which autocast computes where it sees fit, for float16 with its scaling of the loss.
+    mixed: bfloat16 or float16, in which autocast computes where it chooses to; for float16 with PyTorch's loss scaling.
     """
-    x, y = (place.tensor(tensor) for tensor in (torch_images(torch, setting, images),
-                                                torch.from_numpy(labels.astype(np.int64))))
-    twin = place.tensor(twin)
+    x, y = (device.tensor(tensor) for tensor in (torch_images(torch, setting, images),
+                                                 torch.from_numpy(labels.astype(np.int64))))
+    twin = device.tensor(twin)
     model = in_setting(torch, setting, twin.train())
     optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
-    scaler = torch.amp.GradScaler(place.device, enabled=mixed == "float16")
+    scaler = torch.amp.GradScaler(device.torch_device, enabled=mixed == "float16")
 
     def step():
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(place.device, getattr(torch, mixed or "bfloat16"), enabled=bool(mixed)):
+        with torch.autocast(device.torch_device, getattr(torch, mixed or "bfloat16"), enabled=bool(mixed)):
             loss = torch.nn.functional.cross_entropy(model(x), y)
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
-        return loss.item() if place.device == "cpu" else loss.detach()
+        return loss.item() if device.torch_device == "cpu" else loss.detach()
 
     return step
 
@@ -104,7 +104,7 @@ def in_setting(torch, setting: str, twin):
 
 
 def torch_images(torch, setting: str, images: np.ndarray):
-    """The images (N, 3, H, W), in memory as the setting wants them."""
+    """The images (N, 3, H, W), in the memory layout of the setting."""
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     return x.to(memory_format=torch.channels_last) if setting in CHANNELS_LAST else x
 
@@ -114,7 +114,7 @@ def torch_alexnet(torch, net: Net | None = None, lrn: bool = True):
     from torch import nn
 
     class HalvesLRN(nn.Module):
-        """LRN that does not look across the halves of the channels. PyTorch divides alpha by n, the paper does not."""
+        """LRN within each half of the channels. PyTorch divides alpha by n, the paper does not."""
 
         def forward(self, x):
             return torch.cat([nn.functional.local_response_norm(half, 5, 5 * 1e-4, 0.75, 2.0)

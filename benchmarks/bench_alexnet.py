@@ -34,8 +34,8 @@ def main() -> None:
                            extra=lambda parser: parser.add_argument("--all", action="store_true",
                                                                     help="every case on every number of threads"))
     bench = Benchmark("bench_alexnet", "AlexNet, the paper's network", options, note=(
-        "A training step is forward, loss, backward and SGD with momentum and decay; PyTorch's SGD is the fused one in "
-        "every setting. GFLOP are those of the layers with weights, two for a multiply-add."))
+        "A training step is forward, loss, backward and SGD with momentum and weight decay; PyTorch's SGD is the fused "
+        "one in every setting. GFLOP are those of the layers with weights, two for a multiply-add."))
     for threads in bench.each_threads():
         usual = ON_ONE_THREAD if threads == 1 and len(options.threads) > 1 else BY_DEFAULT
         for name, (train, lrn, batch, goals) in CASES.items():
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def run_case(bench: Benchmark, name: str, train: bool, lrn: bool, batch: int, goals: list) -> None:
-    """Build the networks, see that they compute the same, time them; then let them go."""
+    """Build the networks, check that they compute the same, time them, and free them."""
     torch = bench.torch
     torch.manual_seed(0)
     torch.compiler.reset()

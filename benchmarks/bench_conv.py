@@ -22,7 +22,7 @@ class Convolution:
 
     name: str
     batch: int
-    size: int                                               # of the image, square
+    size: int                                               # of the square image
     channels: int
     kernels: int
     kernel: int
@@ -30,7 +30,7 @@ class Convolution:
     padding: int = 0
     groups: int = 1
     ceil: bool = False
-    first: bool = False                                     # reads the image: nobody needs its dx
+    first: bool = False                                     # reads the image: its dx is not needed
 
 
 ALEXNET = (
@@ -54,7 +54,7 @@ def main() -> None:
         "The forward adds the bias and applies ReLU. AlexNet's convolutions at batch 32; VGG-16's conv4_2, 512 to 512 "
         "channels at 28 x 28, batch 8; of ResNet-50, 1 x 1 from 512 to 128 channels at 28 x 28 and 3 x 3 in steps of "
         "two, 256 to 256 channels from 28 x 28, both at batch 32. GFLOP are those of the sum as it is defined: "
-        "Winograd's algorithm does with fewer, and may pass the rate of matrix products."))
+        "Winograd's algorithm does with fewer, and may exceed the rate of matrix products."))
     ops = make_ops()
     for threads in bench.each_threads():
         for conv in ALEXNET + OTHERS:
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def totals(bench: Benchmark, threads: int) -> None:
-    """What the whole of AlexNet's convolutions comes to."""
+    """Totals over AlexNet's convolutions."""
     names = [f"{conv.name} {what}" for conv in ALEXNET for what in PASSES if not (conv.first and what == "dx")]
     wanted = threads > 1
     bench.total("conv2 to conv5, all passes", "sum", [name for name in names if not name.startswith("conv1")],
@@ -80,23 +80,23 @@ def totals(bench: Benchmark, threads: int) -> None:
     bench.total("AlexNet's, geometric mean", "geomean", names, [("best", 1.0, 1.15)] if wanted else [])
 
 
-def cases_of(torch, ops, conv: Convolution, place=Host, tolerance: float = 1e-3):
+def cases_of(torch, ops, conv: Convolution, device=Host, tolerance: float = 1e-3):
     """(pass, functions, GFLOP, GB) of each pass of a convolution, the two sides the same within the tolerance."""
     torch.manual_seed(0)
     N, C, K, R, groups, stride = conv.batch, conv.channels, conv.kernels, conv.kernel, conv.groups, conv.stride
     (P, Q), pads = window_output((conv.size, conv.size), R, stride, conv.padding, ceil=conv.ceil)
     shapes = (N, conv.size, conv.size, C), (R, R, C // groups, K), (K,), (N, P, Q, K)
-    tx, tw, tb, tdy = (place.tensor(torch.randn(shape)) for shape in shapes)
-    x, w, b, dy = (place.array(tensor) for tensor in (tx, tw, tb, tdy))
-    dx, dw, _, y = (place.array(place.tensor(torch.zeros(shape))) for shape in shapes)
+    tx, tw, tb, tdy = (device.tensor(torch.randn(shape)) for shape in shapes)
+    x, w, b, dy = (device.array(tensor) for tensor in (tx, tw, tb, tdy))
+    dx, dw, _, y = (device.array(device.tensor(torch.zeros(shape))) for shape in shapes)
     options = {"stride": (stride, stride), "pads": pads, "groups": groups}
     options["work"] = ops.empty((ops.conv_work(x.shape, w.shape, x.dtype, **options),), "uint8")
     ours = {"forward": lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
             "dx": lambda: ops.conv_backward_data(dy, w, dx, **options),
             "dw": lambda: ops.conv_backward_weights(x, dy, dw, **options)}
-    peers = {setting: peer_of(torch, setting, conv, tx, tw, tb, tdy, pads, place.number(torch))
+    peers = {setting: peer_of(torch, setting, conv, tx, tw, tb, tdy, pads, device.dtype(torch))
              for setting in ("eager", "channels_last")}
-    same_results(conv, ours, peers, {"forward": y, "dx": dx, "dw": dw}, place, tolerance)
+    same_results(conv, ours, peers, {"forward": y, "dx": dx, "dw": dw}, device, tolerance)
 
     gflop = 2e-9 * N * P * Q * K * R * R * (C // groups)
     gbyte = {"forward": 1e-9 * (x.nbytes + w.nbytes + y.nbytes), "dx": 1e-9 * (x.nbytes + w.nbytes + y.nbytes),
@@ -106,14 +106,14 @@ def cases_of(torch, ops, conv: Convolution, place=Host, tolerance: float = 1e-3)
             yield what, {"ours": ours[what]} | {name: peer[what] for name, peer in peers.items()}, gflop, gbyte[what]
 
 
-def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads, number) -> dict:
-    """PyTorch's three passes on the same numbers, given in our layout; in a setting's layout, and as `number`s."""
+def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads, dtype) -> dict:
+    """PyTorch's three passes on the same values, given in our layout; computed in a setting's layout and this dtype."""
     form = torch.channels_last if setting == "channels_last" else torch.contiguous_format
-    top, left, bottom, right = (max(0, pad - conv.padding) for pad in pads)    # what ceil hangs over the edge
+    top, left, bottom, right = (max(0, pad - conv.padding) for pad in pads)    # padding beyond the edge by ceil
     tx, tw, tdy = tx.permute(0, 3, 1, 2), tw.permute(3, 2, 0, 1), tdy.permute(0, 3, 1, 2)
     tx = torch.nn.functional.pad(tx, (left, right, top, bottom))
-    tx, tw, tdy = (a.contiguous(memory_format=form).to(number) for a in (tx, tw, tdy))
-    tb = tb.to(number)
+    tx, tw, tdy = (a.contiguous(memory_format=form).to(dtype) for a in (tx, tw, tdy))
+    tb = tb.to(dtype)
     stride, padding = [conv.stride] * 2, [conv.padding] * 2
 
     def backward(data: bool, weights: bool):
@@ -124,14 +124,14 @@ def peer_of(torch, setting: str, conv: Convolution, tx, tw, tb, tdy, pads, numbe
             "dx": lambda: backward(True, False)[0], "dw": lambda: backward(False, True)[1]}
 
 
-def same_results(conv: Convolution, ours: dict, peers: dict, results: dict, place, tolerance: float) -> None:
-    """End with an error where the two sides do not compute the same."""
+def same_results(conv: Convolution, ours: dict, peers: dict, results: dict, device, tolerance: float) -> None:
+    """Exit with an error where the two sides do not compute the same."""
     back = {"forward": (0, 2, 3, 1), "dx": (0, 2, 3, 1), "dw": (2, 3, 1, 0)}
     for what, result in results.items():
         ours[what]()
-        result = place.to_host(result)
+        result = device.to_host(result)
         for setting, passes in peers.items():
-            theirs = place.to_host(passes[what]().float()).transpose(back[what])
+            theirs = device.to_host(passes[what]().float()).transpose(back[what])
             theirs = theirs[tuple(slice(length) for length in result.shape)]           # without ceil's padding
             difference = np.abs(result - theirs).max() / np.abs(theirs).max()
             if not difference < tolerance:

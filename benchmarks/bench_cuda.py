@@ -1,10 +1,10 @@
 """AlexNet and its parts on a GPU, ours beside PyTorch's: `make gpu-check`, or this for one precision.
 
 A training step at batch 128, images and weights on the GPU; each convolution; LRN, pooling and the update. Times are
-those of a stream of calls from Python, waited for at its end, so that what launching costs is in them. Our step is
-recorded once and replayed; neither side reads its loss. In bf16 and fp16 PyTorch's training runs under autocast and its
+those of a stream of calls from Python with one wait at its end, so that they include launching. Our step is captured
+once and replayed; neither side reads its loss. In bf16 and fp16 PyTorch's training runs under autocast and its
 convolutions on tensors of that kind, so that it moves half of the bytes that we do: our arrays are float32 in every
-precision. Softmax and dropout are timed twenty in a row, recorded and replayed on both sides.
+precision. Softmax and dropout are timed twenty in a row, captured and replayed on both sides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import bench_pool
 import bench_sgd
 import loss_and_dropout
 import numpy as np
-from alexnet_twins import batch_of, our_network, our_recorded_training, their_training, torch_alexnet
+from alexnet_twins import batch_of, our_captured_training, our_network, their_training, torch_alexnet
 from bench_alexnet import multiply_adds
 from benchmark import Benchmark, command_line
 from devices import Gpu
@@ -33,10 +33,10 @@ SETTINGS = ("eager", "channels_last", "compile", "graphs")
 STEP = {"tf32": [("eager", 1.5, 2.5), ("best", 1.1, 1.5)], "bf16": [("best", 1.0, 1.3)],
         "fp16": [("best", 1.0, 1.3)], "fp32": []}
 MEMORY_BOUND = [("best", 1.0, None), ("share", 0.8, None)]
-# how far two sums of rounded products may lie apart, in units of the largest
+# allowed difference of two sums of rounded products, relative to the largest
 APART = {"fp32": 1e-3, "tf32": 4e-3, "bf16": 3e-2, "fp16": 4e-3}
 MIXED = {"bf16": "bfloat16", "fp16": "float16"}             # what autocast computes in
-AHEAD = 8                                                   # steps begun before anybody waits
+AHEAD = 8                                                   # steps started before a wait
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     for _ in bench.each_threads():
         training(bench, gpu)
         convolutions(bench, gpu, ops)
-        if options.precision == PRECISION:                  # what follows computes in float32, whatever products do
+        if options.precision == PRECISION:                  # the rest computes in float32 in every precision
             normalisation_and_pooling(bench, gpu, ops)
             update(bench, gpu, ops)
             small(bench, gpu, ops)
@@ -68,22 +68,22 @@ def training(bench: Benchmark, gpu) -> None:
         twin = torch_alexnet(torch, net)
         functions[setting] = their_training(torch, setting, twin, images, labels, gpu, MIXED.get(gpu.precision, ""))
     losses = {side: float(step()) for side, step in functions.items()}
-    step, functions["ours"] = our_recorded_training(net, images, labels)
+    step, functions["ours"] = our_captured_training(net, images, labels)
     functions["ours"]()
     losses["ours"], _ = step.read()
     if not np.ptp(list(losses.values())) < 0.1 * losses["ours"]:
         raise SystemExit(f"error: the losses of the first step, {losses}, differ by more than dropout explains; these "
                          "times cannot be compared")
     bench.measure(name, functions, gflop=2e-9 * multiply_adds(net, BATCH, True), batch=BATCH, goals=STEP[gpu.precision])
-    begun = python_times(functions, bench.options.pairs, gpu)
+    started = python_times(functions, bench.options.pairs, gpu)
     bench.keep({"name": f"Python of it, {gpu.precision}", "threads": 1, "batch": None, "gflop": None, "gbyte": None,
-                "limit": None, "limit_rates": [], "seconds": begun, "dot": None, "goals": []})
+                "limit": None, "limit_rates": [], "seconds": started, "dot": None, "goals": []})
     functions.clear()
     gc.collect()
 
 
 def python_times(functions: dict, rounds: int, gpu) -> dict[str, list[float]]:
-    """Seconds that Python takes to begin a step, the GPU being far behind: what it could do besides is the rest."""
+    """Seconds that Python takes to start a step while the GPU is busy: the rest of a step is free for other work."""
     seconds = {side: [] for side in functions}
     for i in range(rounds):
         for side in order_of(list(functions), i):
@@ -106,7 +106,7 @@ def convolutions(bench: Benchmark, gpu, ops) -> None:
 
 
 def normalisation_and_pooling(bench: Benchmark, gpu, ops) -> None:
-    """Forward and backward, of the paper's kinds."""
+    """Forward and backward, of LRN across channels and of max pooling."""
     both = "forward + backward"
     for layer, (_, *shape) in bench_lrn.SHAPES.items():
         if bench.wants(f"LRN {layer}"):
@@ -132,7 +132,7 @@ def update(bench: Benchmark, gpu, ops) -> None:
 
 
 def small(bench: Benchmark, gpu, ops) -> None:
-    """Softmax with its loss, and dropout: twenty in a row, recorded."""
+    """Softmax with its loss, and dropout: twenty in a row, captured."""
     for name, functions_of in (("softmax and loss", loss_and_dropout.functions_of_loss),
                                ("dropout", loss_and_dropout.functions_of_dropout)):
         if bench.wants(name):

@@ -45,8 +45,8 @@ from minicnn.train.sgd import SGD
 SIZE, CROP = 256, 224
 GATES = {"feed": (1.0, 3000), "prepare": (0.9, None), "train": (0.97, None)}      # times as fast as the peer; images/s
 BATCHES = 15                   # in one timed run
-STEPS = 4                      # the same, of training: what the loader makes ahead counts little
-PER_SHARD = 256                # so that writing out one shard falls together with decoding the next, as in a large set
+STEPS = 4                      # the same, of training: batches that the loader prepared before matter little
+PER_SHARD = 256                # so that writing one shard overlaps with decoding the next, as in a large set
 
 
 def photographs(root: Path, given: str | None, count: int) -> None:
@@ -132,7 +132,7 @@ def taking(batches):
 
 # ---- training
 def steps(folder: Path, batch: int):
-    """Two functions that take STEPS training steps: on batches from the shards, and on one batch that stays."""
+    """Two functions that take STEPS training steps: on batches from the shards, and on one batch that is repeated."""
     train, augment = open_data(folder).train, Augment(crop=CROP, colour="paper")
     statistics, net = measure(train), alexnet(num_classes=len(train.classes))
     feed = InputPipeline(net, augment, statistics.mean, statistics.pca)
@@ -187,7 +187,7 @@ def row(name: str, images: int, ours, theirs, pairs: int) -> dict:
 
 
 def page(report: dict) -> str:
-    """What was measured, in Markdown, beside what was asked for."""
+    """The measurements and their gates, in Markdown."""
     lines = [f"# Feeding a network: {report['machine']}", "",
              "Written by `python benchmarks/bench_data.py --results`, never by hand. Both sides of a row are timed in "
              "turns; *times as fast* is the median of the ratios within a round, with its 90 % interval. "

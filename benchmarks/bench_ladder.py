@@ -2,7 +2,7 @@
 
 v1 writes the matrix of all windows, v2 does without it, v3 fetches while it multiplies, v4 uses the tensor cores (in
 TF32, as v5; the others in float32), v5 those of an H100 or H200 by instructions of their own. Each rung computes the
-same from the same arrays; the last that the GPU has stands where minicnn does elsewhere.
+same from the same arrays; the last that the GPU supports is shown as minicnn.
 """
 
 from __future__ import annotations

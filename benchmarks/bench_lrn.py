@@ -17,7 +17,7 @@ from minicnn.backend.cpu import make_ops
 N, K, ALPHA, BETA = 5, 2.0, 1e-4, 0.75
 SHAPES = {"conv1": (32, 55, 55, 96), "conv2": (32, 27, 27, 256)}
 ARRAYS = {"forward": 2, "forward + backward": 5}            # of the size of x, which must cross memory
-OPERATIONS = 3 * N + 13         # on a number of x, forward + backward; the sum over n is taken three times
+OPERATIONS = 3 * N + 13         # for an element of x, forward + backward; the sum over n is taken three times
 GOALS = [("eager", 10.0, None), ("compile", 4.0, None), ("share", None, 0.8)]      # of the paper's, forward + backward
 
 
@@ -47,13 +47,13 @@ def main() -> None:
     bench.finish()
 
 
-def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> dict:
+def functions_of(torch, ops, kind: str, shape: tuple, device=Host) -> dict:
     """Side -> pass -> function. Both sides read the same memory, which starts at a multiple of 64 bytes."""
     torch.manual_seed(0)
-    tx, tdy = (place.tensor(torch.randn(shape)).permute(0, 3, 1, 2) for _ in range(2))     # channels last
+    tx, tdy = (device.tensor(torch.randn(shape)).permute(0, 3, 1, 2) for _ in range(2))     # channels last
     tx *= 50                                                                   # so that alpha counts
-    x, dy = (place.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
-    y, dx = (place.array(place.tensor(torch.zeros(shape))) for _ in range(2))
+    x, dy = (device.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
+    y, dx = (device.array(device.tensor(torch.zeros(shape))) for _ in range(2))
     options = {"n": N, "k": K, "alpha": ALPHA, "beta": BETA}
     if kind == "across channels":
         forward, backward, options["groups"] = ops.lrn_forward, ops.lrn_backward, 2
@@ -66,7 +66,7 @@ def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> dict:
 
     functions = {"ours": {"forward": lambda: forward(x, y, **options), "forward + backward": both}}
     both()
-    return functions | peers_of(torch, f"LRN {kind}", theirs(torch, kind), tx, tdy, (y, dx), place)
+    return functions | peers_of(torch, f"LRN {kind}", theirs(torch, kind), tx, tdy, (y, dx), device)
 
 
 def theirs(torch, kind: str):

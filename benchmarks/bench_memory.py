@@ -1,6 +1,6 @@
 """Peak memory of a process that trains the AlexNet paper's network: ours beside PyTorch's, each in its own process.
 
-Counted is the most that ever lay in memory (VmHWM of Linux), interpreter, libraries, images and all, over three steps.
+Counted is the peak resident memory (VmHWM of Linux) over three steps, with interpreter, libraries and images.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def train(who: str, batch: int, threads: int) -> float:
 
 
 def peak_mib() -> float:
-    """VmHWM: the most of this process that ever lay in memory. (ru_maxrss would count the process it came from.)"""
+    """VmHWM: the peak resident memory of this process. (ru_maxrss would include the process that started it.)"""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

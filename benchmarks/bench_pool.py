@@ -21,7 +21,7 @@ def main() -> None:
     options = command_line(__doc__, peers=SETTINGS)
     bench = Benchmark("bench_pool", "Pooling", options, note=(
         "On the outputs of AlexNet's convolutions at batch 32. conv5's is small enough to stay in a cache; the copy "
-        "that it is measured by is not."))
+        "that it is compared with is not."))
     ops = make_ops()
     for threads in bench.each_threads():
         for layer, shape in SHAPES.items():
@@ -41,20 +41,20 @@ def main() -> None:
 
 
 def operations(shape: tuple) -> float:
-    """GFLOP of the maximum, forward + backward: for a number of y, the comparisons of a window and one addition."""
+    """GFLOP of the maximum, forward + backward: for an element of y, the comparisons of a window and one addition."""
     batch, size, _, channels = shape
     return 1e-9 * batch * ((size - KERNEL) // STRIDE + 1) ** 2 * channels * KERNEL**2
 
 
-def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> tuple[dict, dict]:
+def functions_of(torch, ops, kind: str, shape: tuple, device=Host) -> tuple[dict, dict]:
     """(side -> pass -> function, pass -> GB). Both sides read the same memory, at a multiple of 64 bytes."""
     torch.manual_seed(0)
     batch, size, _, channels = shape
     small = batch, (size - KERNEL) // STRIDE + 1, (size - KERNEL) // STRIDE + 1, channels
-    tx, tdy = (place.tensor(torch.randn(form)).permute(0, 3, 1, 2) for form in (shape, small))     # channels last
-    x, dy = (place.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
-    y, dx = (place.array(place.tensor(torch.zeros(form))) for form in (small, shape))
-    argmax = place.array(place.tensor(torch.zeros(small, dtype=torch.uint8)))
+    tx, tdy = (device.tensor(torch.randn(form)).permute(0, 3, 1, 2) for form in (shape, small))     # channels last
+    x, dy = (device.array(a.permute(0, 2, 3, 1)) for a in (tx, tdy))
+    y, dx = (device.array(device.tensor(torch.zeros(form))) for form in (small, shape))
+    argmax = device.array(device.tensor(torch.zeros(small, dtype=torch.uint8)))
     window = {"kernel": (KERNEL, KERNEL), "stride": (STRIDE, STRIDE), "pads": (0, 0, 0, 0)}
 
     def forward(keep: bool = True):
@@ -73,7 +73,7 @@ def functions_of(torch, ops, kind: str, shape: tuple, place=Host) -> tuple[dict,
     functions = {"ours": {"forward": lambda: forward(keep=False), "forward + backward": both}}
     both()
     theirs = torch.nn.MaxPool2d(KERNEL, STRIDE) if kind == "max" else torch.nn.AvgPool2d(KERNEL, STRIDE)
-    functions |= peers_of(torch, f"{kind} pool", theirs, tx, tdy, (y, dx), place)
+    functions |= peers_of(torch, f"{kind} pool", theirs, tx, tdy, (y, dx), device)
     once = x.nbytes + y.nbytes
     winners = argmax.nbytes if kind == "max" else 0
     return functions, {"forward": 1e-9 * once, "forward + backward": 2e-9 * (once + winners)}

@@ -5,9 +5,10 @@
     python benchmarks/bench_scaling.py --results                  # keep them, and write results/<machine>-scaling.md
     python benchmarks/bench_scaling.py --predict-only --json FILE --plot FILE
 
-Each configuration is a process of its own that takes one step when it is told to; the others are idle meanwhile. From
-the measured steps come the numbers of the model (scaling_model.py), which is then held against whole steps on several
-ranks that it was not fitted to. The second table is a prediction, not a measurement: its inputs are printed above it.
+Each configuration is a process of its own that takes one step on request; the others are idle meanwhile. The parameters
+of the model (scaling_model.py) are fitted to the measured steps, and the model is then compared with whole steps on
+several ranks that it was not fitted to. The second table is a prediction, not a measurement: its inputs are printed
+above it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 # ---- one configuration, in a process of its own
 def worker(scheme: str, ranks: int, threads: int, batch: int) -> None:
-    """Take a step for every line on standard input; after the last one, print what the ledger holds."""
+    """Take a step for every line on standard input; after the last one, print the ledger."""
     set_threads(threads)
     if scheme == "alone":
         steps(alexnet(), batch, None)
@@ -78,8 +79,8 @@ def steps(net, batch: int, comm) -> None:
 
 def mpiexec() -> str:
     """Its path: beside this Python, where pip puts it, or on the PATH."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return shutil.which("mpiexec", path=places) or sys.exit("error: --mpi needs mpiexec: pip install 'minicnn[mpi]'")
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return shutil.which("mpiexec", path=folders) or sys.exit("error: --mpi needs mpiexec: pip install 'minicnn[mpi]'")
 
 
 class Configuration:
@@ -111,14 +112,14 @@ class Configuration:
 
 
 def measure(options) -> tuple[list[dict], Machine]:
-    """Steps in turns; a row for every configuration, and the model's numbers as fitted to them."""
+    """Steps in turns; a row for every configuration, and the model fitted to them."""
     cores, batch = available_cores(), options.batch
     wanted = [("alone", 1, threads) for threads in options.alone or sorted({1, cores})]
     wanted += [(scheme, ranks, 1) for ranks in options.ranks for scheme in options.schemes]
     configurations = [Configuration(*what, batch, options.mpi) for what in wanted]
     names = list(range(len(configurations)))
     for configuration in configurations:
-        configuration.turn()                                # memory touched for the first time, kernels read
+        configuration.turn()                                # first touch of memory, kernels loaded
     for round_ in range(options.pairs):
         for i in order_of(names, round_):
             configurations[i].seconds.append(configurations[i].turn())

@@ -1,7 +1,7 @@
-"""The update of all 61 million parameters of AlexNet by SGD with momentum and decay, ours beside PyTorch's.
+"""The update of all 61 million parameters of AlexNet by SGD with momentum and weight decay, ours beside PyTorch's.
 
-Five arrays of 244 MB cross memory: w, dw and v are read, w and v are written. No line is written that has not been
-read, so nothing beside them moves, where a copy that stores in the usual way first reads what it is going to write.
+Five arrays of 244 MB cross memory: w, dw and v are read, w and v are written. Every cache line
+that is written has been read before, so nothing else moves; an ordinary copy first reads the lines that it writes.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def main() -> None:
     bench.finish()
 
 
-def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]], place=Host) -> dict:
+def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]], device=Host) -> dict:
     """Side -> one update of its own weights, the same at first. Their results are compared after two."""
     def tensors(scale: float, seed: int):
         torch.manual_seed(seed)
-        return {name: place.tensor(scale * torch.randn(shape)) for name, shape in shapes.items()}
+        return {name: device.tensor(scale * torch.randn(shape)) for name, shape in shapes.items()}
 
     params = {}
     for (name, w), grad in zip(tensors(0.01, 0).items(), tensors(1e-3, 1).values(), strict=True):
-        params[name] = Param(name, place.array(w))
-        params[name].grad[...] = place.array(grad)
+        params[name] = Param(name, device.array(w))
+        params[name].grad[...] = device.array(grad)
     sgd = SGD(params, decay=DECAY, **RECIPE)
     functions = {"ours": lambda: sgd.step(ops)}
     for _ in range(2):
@@ -54,7 +54,7 @@ def functions_of(torch, ops, shapes: dict[str, tuple[int, ...]], place=Host) -> 
         for _ in range(2):
             optimiser.step()
         for (name, param), leaf in zip(params.items(), leaves, strict=True):
-            difference = np.abs(place.to_host(param.data) - place.to_host(leaf)).max()
+            difference = np.abs(device.to_host(param.data) - device.to_host(leaf)).max()
             if not difference < 1e-7:                       # two steps move a weight by up to 1e-6
                 raise SystemExit(f"error: {name}: PyTorch's {peer} update differs from ours by {difference:.1e}, where "
                                  "1e-7 is allowed; these times cannot be compared")

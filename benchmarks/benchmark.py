@@ -1,4 +1,4 @@
-"""What every benchmark script does: read the command line, time case after case in turns, print, keep the numbers.
+"""Shared by all benchmark scripts: read the command line, time case after case in turns, print, keep the results.
 
     bench = Benchmark("bench_lrn", "LRN", command_line(__doc__, peers=("eager", "compile")))
     for threads in bench.each_threads():
@@ -23,7 +23,7 @@ from pathlib import Path
 import limits
 import numpy as np
 from devices import Host
-from ratios import ceiling, measures, total
+from ratios import ceiling, ratios_of, total
 from side_by_side import import_torch, rounds
 from tables import terminal_head, terminal_line
 from threadpoolctl import threadpool_limits
@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.cores import available_cores
 
-RUNS = 7                                # of the machine's limits, before anything is compared with them
+RUNS = 7                                # of the machine's limits, before the first comparison
 PAIRS = 15                              # fewer are a trial and no result
 PEERS = {
     "eager": "PyTorch eager, NCHW",
@@ -52,7 +52,7 @@ def command_line(doc: str, peers: Sequence[str] = ("eager",), threads: Sequence[
     cores = available_cores()
     default = [count for count in dict.fromkeys(threads or [cores]) if count <= cores] or [cores]
     parser.add_argument("--threads", type=int, nargs="+", default=default, metavar="N",
-                        help=f"measure with so many threads, one after the other (default: {_words(default)})")
+                        help=f"measure with these numbers of threads, one after the other (default: {_words(default)})")
     parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N",
                         help=f"rounds in which all take their turn (default {PAIRS}; fewer are a trial, no result)")
     parser.add_argument("--peers", nargs="+", choices=peers, default=list(peers), metavar="PEER",
@@ -69,17 +69,17 @@ def command_line(doc: str, peers: Sequence[str] = ("eager",), threads: Sequence[
 
 
 class Benchmark:
-    """One run of one benchmark: its cases, as rows (measures.py says what a row is)."""
+    """One run of one benchmark: its cases, as rows (ratios.py says what a row is)."""
 
-    def __init__(self, name: str, title: str, options: argparse.Namespace, note: str = "", place=Host):
-        self.torch, self.place = import_torch(), place
+    def __init__(self, name: str, title: str, options: argparse.Namespace, note: str = "", device=Host):
+        self.torch, self.device = import_torch(), device
         self.options, self.threads = options, 0
         self.rows: list[dict] = []
         self.report = {"benchmark": name, "title": title, "note": note, "command": _command(),
-                       "machine": place.name(), "versions": versions(), "others": limits.others(),
+                       "machine": device.name(), "versions": versions(), "others": limits.others(),
                        "pairs": options.pairs, "limits": {}, "rows": self.rows, "totals": []}
         self._limits: dict[str, tuple[float, Callable]] = {}    # its name -> (work of a call, the call)
-        print(f"{title}\nmachine   {place.name()}; "
+        print(f"{title}\nmachine   {device.name()}; "
               + ", ".join(f"{key} {value}" for key, value in versions().items()))
         if self.report["others"] > limits.BUSY:
             print(f"busy      other programs use {100 * self.report['others']:.0f} % of the cores: a trial, no result")
@@ -93,23 +93,23 @@ class Benchmark:
             yield threads
 
     def use_threads(self, threads: int) -> None:
-        """Both sides run on so many threads from here on."""
+        """Both sides run on this many threads from here on."""
         if threads == self.threads:
             return
         self.threads = threads
         set_threads(threads)
         threadpool_limits(1, user_api="blas")               # NumPy's: limits.sgemm calls it in each of our threads
         self.torch.set_num_threads(threads)
-        self.torch.compiler.reset()                         # what was compiled was compiled for other threads
-        whose, self._limits = self.place.limits(threads)
-        rates = {key: rates_of(work, rounds({key: call}, RUNS, self.place.finish)[key])
+        self.torch.compiler.reset()                         # compiled for another number of threads
+        whose, self._limits = self.device.limits(threads)
+        rates = {key: rates_of(work, rounds({key: call}, RUNS, self.device.finish)[key])
                  for key, (work, call) in self._limits.items()}
         self.report["limits"][str(threads)] = {"sgemm_of": whose} | rates
         print(f"\nthreads   {thread_report()}\nlimits    SGEMM {ceiling(rates['sgemm']):.0f} GFLOP/s ({whose}'s), copy "
               f"{ceiling(rates['copy']):.1f} GB/s\n\n" + terminal_head(self.options.peers))
 
     def wants(self, name: str) -> bool:
-        """Whether --only lets this case through."""
+        """Whether --only includes this case."""
         return self.options.only in name
 
     def peers(self, functions: dict[str, Callable]) -> dict[str, Callable]:
@@ -121,11 +121,11 @@ class Benchmark:
                 goals: Sequence = (), dot: tuple[str, str] | None = None) -> None:
         """Time "ours" and the peers among functions, and the machine's limit, in turns; print a line, keep the row.
 
-        The other arguments are those of a row (measures.py).
+        The other arguments are those of a row (ratios.py).
         """
         timed = {"ours": functions["ours"], **self.peers(functions)}
         work, call = self._limits[limit]
-        seconds = rounds(timed | {limit: call}, self.options.pairs, self.place.finish)
+        seconds = rounds(timed | {limit: call}, self.options.pairs, self.device.finish)
         self.keep({"name": name, "threads": self.threads, "batch": batch, "gflop": gflop, "gbyte": gbyte,
                    "limit": limit, "limit_rates": rates_of(work, seconds.pop(limit)),
                    "seconds": {key: [_digits(value) for value in values] for key, values in seconds.items()},
@@ -134,7 +134,7 @@ class Benchmark:
     def keep(self, row: dict) -> None:
         """Print a row, and keep it."""
         self.rows.append(row)
-        print(terminal_line(measures(row), row.get("limit"), self.options.peers), flush=True)
+        print(terminal_line(ratios_of(row), row.get("limit"), self.options.peers), flush=True)
         self._write()
 
     def total(self, name: str, kind: str, of: Sequence[str], goals: Sequence = ()) -> None:
@@ -147,7 +147,7 @@ class Benchmark:
             self._write()
 
     def finish(self) -> None:
-        """The picture, where one was asked for."""
+        """Draw the picture, if --plot asks for one."""
         if not self.rows:
             sys.exit(f"error: no case of {self.report['benchmark']} has {self.options.only!r} in its name")
         if self.options.plot:
@@ -180,7 +180,7 @@ def rates_of(work: float, seconds: list[float]) -> list[float]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Of the programs that results depend on."""
     names = {"Numba": "numba", "PyTorch": "torch", "CuPy (13)": "cupy-cuda13x", "CuPy (12)": "cupy-cuda12x",
              "minicnn": "minicnn"}
     found = {}
@@ -201,7 +201,7 @@ def _command() -> str:
 
 
 def _digits(value: float) -> float:
-    """As many digits as are worth keeping."""
+    """Rounded to four digits."""
     return float(f"{value:.4g}")
 
 

@@ -1,4 +1,4 @@
-"""Where the arrays of a benchmark lie: in the machine's memory, or on a GPU. Both sides read the same ones."""
+"""The device of a benchmark's arrays: the host, or a GPU. Both sides of a comparison read the same arrays."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 import limits
 import numpy as np
 
-PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and numbers of its copy: neither fits a cache
+PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and elements of its copy: neither fits a cache
 
 
 class Host:
-    """The machine's memory: an array of ours and a tensor of PyTorch's share it without a copy."""
+    """The host: an array of ours and a tensor of PyTorch share memory without a copy."""
 
-    device = "cpu"
+    torch_device = "cpu"
     name = staticmethod(limits.machine)
 
     @staticmethod
@@ -23,13 +23,13 @@ class Host:
         return whose, {"sgemm": product, "copy": limits.copy(threads)}
 
     @staticmethod
-    def number(torch):
-        """What PyTorch's convolutions are given."""
+    def dtype(torch):
+        """The type of the tensors of PyTorch's convolutions."""
         return torch.float32
 
     @staticmethod
     def tensor(tensor):
-        """The tensor, where this place is."""
+        """The tensor on this device."""
         return tensor
 
     @staticmethod
@@ -39,18 +39,19 @@ class Host:
 
     @staticmethod
     def to_host(array) -> np.ndarray:
-        """A tensor or an array of ours, as NumPy's."""
+        """A tensor or an array of ours, as a NumPy array."""
         return array.detach().numpy() if hasattr(array, "detach") else np.asarray(array)
 
     @staticmethod
     def finish() -> None:
-        """Wait until everything begun is done."""
+        """Wait until everything that was started is done."""
 
 
 class Gpu:
-    """The first GPU, for CuPy and PyTorch alike.   precision: that of matrix products, as in backend/cuda.py."""
+    """The first GPU, for CuPy and PyTorch alike.   precision: that of matrix products, as in
+    minicnn/backend/cuda/ops.py."""
 
-    device = "cuda"
+    torch_device = "cuda"
 
     def __init__(self, torch, precision: str):
         from minicnn.backend.cuda.device import why_not
@@ -61,14 +62,14 @@ class Gpu:
 
         self.cupy, self.torch, self.precision = cupy, torch, precision
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
-        torch.backends.cudnn.benchmark = True               # it may choose its fastest way for every shape
-        self.finish = torch.cuda.synchronize               # everything on the device, whoever began it
+        torch.backends.cudnn.benchmark = True               # it may choose the fastest algorithm for each shape
+        self.finish = torch.cuda.synchronize               # everything on the device, of CuPy and PyTorch
 
-    def number(self, torch):
+    def dtype(self, torch):
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
 
     def tensor(self, tensor):
-        return tensor.to(self.device)
+        return tensor.to(self.torch_device)
 
     def array(self, tensor):
         return self.cupy.from_dlpack(tensor.detach())
@@ -76,11 +77,11 @@ class Gpu:
     def to_host(self, array) -> np.ndarray:
         return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)
 
-    def recorded(self, function, times: int):
-        """So many calls of PyTorch's, as one CUDA graph; the result replays it."""
+    def captured(self, function, times: int):
+        """`times` calls of a function of PyTorch, as one CUDA graph; the result replays it."""
         side = self.torch.cuda.Stream()
         side.wait_stream(self.torch.cuda.current_stream())
-        with self.torch.cuda.stream(side):                  # as PyTorch wants it: warm, on another stream
+        with self.torch.cuda.stream(side):                  # PyTorch requires a warm-up on another stream
             for _ in range(3):
                 function()
         self.torch.cuda.current_stream().wait_stream(side)
@@ -91,15 +92,15 @@ class Gpu:
         return graph.replay
 
     def name(self) -> str:
-        """As results are filed under it: "NVIDIA H100 80GB HBM3"."""
+        """The name under which results are stored: "NVIDIA H100 80GB HBM3"."""
         return self.torch.cuda.get_device_name()
 
     def limits(self, threads: int) -> tuple[str, dict]:
         """As Host's: PyTorch's matrix product in this precision, and a copy on the device."""
-        number = {"device": self.device, "dtype": self.number(self.torch)}
-        a, b = (self.torch.randn(PRODUCT, PRODUCT, **number) for _ in range(2))
+        options = {"device": self.torch_device, "dtype": self.dtype(self.torch)}
+        a, b = (self.torch.randn(PRODUCT, PRODUCT, **options) for _ in range(2))
         out = self.torch.empty_like(a)
-        x = self.torch.zeros(COPIED, device=self.device)
+        x = self.torch.zeros(COPIED, device=self.torch_device)
         y = self.torch.empty_like(x)
         return "PyTorch", {"sgemm": (2e-9 * PRODUCT**3, lambda: self.torch.mm(a, b, out=out)),
                            "copy": (8e-9 * COPIED, lambda: y.copy_(x))}

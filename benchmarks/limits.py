@@ -1,8 +1,8 @@
-"""The machine: its name, and the two rates that nothing can pass, measured: matrix products and copying.
+"""The machine: its name, and the two rates that limit everything, measured: matrix products and copying.
 
-Both are measured on the same threads as what is compared with them, in the same run. The matrix product is the faster
-of NumPy's BLAS and PyTorch's, where PyTorch is loaded; the copy is memcpy on arrays that no cache holds, and counts the
-bytes read and the bytes written.
+Both are measured on the same threads and in the same run as the programs that are compared with them. The matrix
+product is the faster of NumPy's BLAS and PyTorch's, where PyTorch is loaded; the copy is memcpy on arrays larger than
+the caches, and counts the bytes read and the bytes written.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from minicnn.kernels.cpu.threads import run, split
 
 SIZE = 1536                             # of the square matrices: large enough for the full rate
 COPY_BYTES = 128 << 20                  # of each of the two arrays, for each thread: more than its share of a cache
-BUSY = 0.05                             # of all cores; where other programs use more, times mean little
+BUSY = 0.05                             # of all cores; if other programs use more, times are unreliable
 
 
 def others(seconds: float = 0.5) -> float:
-    """The part of all cores that other programs use, watched for a moment; 0 where the system does not tell."""
+    """The share of all cores that other programs use, measured for a moment; 0 where the system has no such counter."""
     def ticks() -> tuple[int, int]:
         fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         return sum(fields), fields[3] + fields[4]           # all, and idle or waiting for a disk
@@ -39,7 +39,7 @@ def others(seconds: float = 0.5) -> float:
 
 
 def machine() -> str:
-    """The processor's name as the system gives it, and its cores."""
+    """The processor's name as the system reports it, and its cores."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -56,7 +56,7 @@ def slug(name: str) -> str:
 
 
 def sgemm(threads: int) -> tuple[str, float, Callable]:
-    """(whose it is, GFLOP of one call, the call) of the faster float32 matrix product on these threads."""
+    """(library, GFLOP of one call, the call) of the faster float32 matrix product on these threads."""
     a, b = (np.random.default_rng(i).standard_normal((SIZE, SIZE), dtype=np.float32) for i in range(2))
     out = np.empty_like(a)
     calls = {"NumPy": lambda: run(split(SIZE, threads), lambda i, j: np.matmul(a[i:j], b, out=out[i:j]))}

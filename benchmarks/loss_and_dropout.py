@@ -1,7 +1,7 @@
 """The small operations of a training step on a GPU, ours beside PyTorch's: softmax with its loss, and dropout.
 
-Each takes microseconds, less than Python needs to begin one. So a time is that of twenty in a row, which both sides
-have recorded and replay, as they are in a step.
+Each takes microseconds, less than Python needs to launch one. So a time is that of twenty in a row, which both sides
+capture and replay, as in a step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOLERANCE = 1e-6                            # of a probability divided by the ba
 WAYS = ("eager", "compile")
 
 
-def functions_of_loss(torch, ops, place) -> dict[str, Callable]:
+def functions_of_loss(torch, ops, device) -> dict[str, Callable]:
     """Side -> softmax, loss and gradient of (128, 1000) scores, twenty times. The gradients are compared first."""
     rng = np.random.default_rng(0)
     scores, labels = rng.standard_normal((BATCH, CLASSES), np.float32), rng.integers(0, CLASSES, BATCH)
@@ -30,23 +30,23 @@ def functions_of_loss(torch, ops, place) -> dict[str, Callable]:
     functions = {"ours": twenty(ops, ours)}
     functions["ours"]()
     wanted = ops.to_host(dx)
-    leaf, target = place.tensor(torch.from_numpy(scores)).requires_grad_(), place.tensor(torch.from_numpy(labels))
+    leaf, target = device.tensor(torch.from_numpy(scores)).requires_grad_(), device.tensor(torch.from_numpy(labels))
     for way in WAYS:
         loss = compiled(torch, way, torch.nn.functional.cross_entropy)
 
         def theirs(loss=loss):
             return torch.autograd.grad(loss(leaf, target), leaf)[0]
 
-        apart = np.abs(place.to_host(theirs()) - wanted).max() * BATCH
+        apart = np.abs(device.to_host(theirs()) - wanted).max() * BATCH
         if not apart < TOLERANCE:
             raise SystemExit(f"error: softmax: PyTorch, {way}, differs from ours by {apart:.1e}, where {TOLERANCE:.0e} "
                              "is allowed; these times cannot be compared")
-        functions[way] = place.recorded(theirs, TIMES)
+        functions[way] = device.captured(theirs, TIMES)
     return functions
 
 
-def functions_of_dropout(torch, ops, place) -> dict[str, Callable]:
-    """Side -> dropout of (128, 9216) numbers, forward and backward, twenty times. Each must keep half, doubled."""
+def functions_of_dropout(torch, ops, device) -> dict[str, Callable]:
+    """Side -> dropout of (128, 9216) values, forward and backward, twenty times. Each must keep half, doubled."""
     ones, ids = np.ones((BATCH, UNITS), np.float32), ops.from_host(np.arange(BATCH, dtype=np.uint32))
     x, y, dx = ops.from_host(ones), ops.empty(ones.shape, "float32"), ops.empty(ones.shape, "float32")
     options = {"rate": RATE, "scale": 1 / (1 - RATE), "seed": 0, "purpose": 1, "epoch": 0, "sample_ids": ids}
@@ -58,7 +58,7 @@ def functions_of_dropout(torch, ops, place) -> dict[str, Callable]:
     functions = {"ours": twenty(ops, ours)}
     functions["ours"]()
     must_halve("ours", ops.to_host(y))
-    leaf = place.tensor(torch.from_numpy(ones)).requires_grad_()
+    leaf = device.tensor(torch.from_numpy(ones)).requires_grad_()
     gradient = torch.ones_like(leaf)
     for way in WAYS:
         dropout = compiled(torch, way, torch.nn.functional.dropout)
@@ -67,14 +67,14 @@ def functions_of_dropout(torch, ops, place) -> dict[str, Callable]:
             dropped = dropout(leaf, RATE)
             return dropped, torch.autograd.grad(dropped, leaf, gradient)
 
-        must_halve(f"PyTorch, {way},", place.to_host(theirs()[0]))
-        functions[way] = place.recorded(theirs, TIMES)
+        must_halve(f"PyTorch, {way},", device.to_host(theirs()[0]))
+        functions[way] = device.captured(theirs, TIMES)
     return functions
 
 
 def twenty(ops, function: Callable) -> Callable:
-    """Twenty calls, recorded."""
-    function()                                      # what has to be compiled is
+    """Twenty calls, captured."""
+    function()                                      # compiles what it needs
     return ops.capture(lambda: [function() for _ in range(TIMES)])
 
 
@@ -85,5 +85,5 @@ def compiled(torch, way: str, function: Callable) -> Callable:
 def must_halve(whose: str, y: np.ndarray) -> None:
     kept = y[y != 0]
     if not (abs(kept.size / y.size - RATE) < 0.01 and (kept == 1 / (1 - RATE)).all()):
-        raise SystemExit(f"error: dropout: {whose} kept {kept.size / y.size:.3f} of the numbers, or did not double "
+        raise SystemExit(f"error: dropout: {whose} kept {kept.size / y.size:.3f} of the values, or did not double "
                          "them; these times cannot be compared")

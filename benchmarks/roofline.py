@@ -1,10 +1,10 @@
-"""The roofline: arithmetic rate over arithmetic intensity, a dot for each pass of each kernel, below what can be had.
+"""The roofline: arithmetic rate over arithmetic intensity, a dot for each pass of each kernel, below its limit.
 
 A kernel that computes I operations for every byte that has to cross memory can reach I times the memory's bandwidth,
 and the rate of matrix products where that is less: a slope and a flat roof, both measured. Left, the kernels that lie
 under the slope or near it; right, those under the flat roof, on a linear scale. Ours is a full dot, the best of
-PyTorch's settings an open ring, a line joins them. Kernels of nearly the same intensity are moved apart until they can
-be told.
+PyTorch's settings an open ring, a line joins them. Kernels of nearly the same intensity are moved apart until they
+can be distinguished.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ratios import limit_of, measures
+from ratios import limit_of, ratios_of
 
 from minicnn.visualize.style import BLUE, GREEN, INK, LINE, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
 PURPLE = "#8250a8"
 COLOURS = {"forward": BLUE, "dx": ORANGE, "dw": GREEN, "forward + backward": PURPLE}   # of a pass; others are in INK
-SPLIT = 24.0                                                # flops a byte: from here on, a kernel stands on the right
+SPLIT = 24.0                                                # flops per byte: kernels from here on are in the right part
 PASS_GAP, COLUMN_GAP, NAME_GAP = 0.085, 0.1, 0.17           # inches: within a kernel, between kernels, between names
 LEFT, RIGHT, BOTTOM, HEIGHT = (0.06, 0.335), (0.445, 0.535), 0.115, 0.57    # (from, width) and height of the two parts
 BEND = 0.93                                                 # of the height: where a kernel's line turns to its name
@@ -48,7 +48,7 @@ def draw_roofline(reports: Sequence[dict], path: str | Path) -> Path | None:
 
 
 def _slope(axes, product: float, copy: float, rows: list[dict]) -> None:
-    """The left part: both axes logarithmic, the slope of the memory and where it meets the flat roof."""
+    """The left part: both axes logarithmic, the slope of the memory bandwidth up to the flat roof."""
     low = min([0.1, *(0.7 * _intensity(row) for row in rows)])
     ridge = product / copy
     bottom = 0.7 * min([0.7 * low * copy, *(rate for row in rows for rate in _rates(row))])
@@ -113,10 +113,10 @@ def _columns(axes, rows: list[dict]) -> None:
 
 
 def spread(places: list[float], halves: list[float], width: float) -> list[float]:
-    """Ascending places, moved as little as need be, so that each has its half width to both sides, within 0..width.
+    """Ascending positions, moved as little as possible, so that each has its half width to both sides, in 0..width.
 
     Neighbours that touch are moved as one block about the mean of where its members wanted to be (the pool of adjacent
-    violators); the blocks are then held inside.
+    violators); the blocks are then kept inside.
     """
     offsets, total = [], 0.0                                # of each place from the first, when all touch
     for i, half in enumerate(halves):
@@ -153,7 +153,7 @@ def _intensity(row: dict) -> float:
 
 def _rates(row: dict) -> tuple[float, float]:
     """GFLOP/s of ours and of PyTorch's best (ours again, where no peer was timed)."""
-    m = measures(row)
+    m = ratios_of(row)
     return tuple(1e3 * row["gflop"] / m.ms[name] for name in ("ours", m.best or "ours"))
 
 

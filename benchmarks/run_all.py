@@ -2,8 +2,8 @@
 
     python benchmarks/run_all.py                        all of them
     python benchmarks/run_all.py --only bench_conv      one; the sections of the others stay as they are
-    python benchmarks/run_all.py --render               none: the page and the picture again, from the kept seconds
-    python benchmarks/run_all.py --gpu                  those of the first GPU, which must be there to --render, too
+    python benchmarks/run_all.py --render               none: the page and the picture again, from the stored seconds
+    python benchmarks/run_all.py --gpu                  those of the first GPU, which must be there for --render, too
 
 The seconds of every round lie in results/<machine>/NAME.json; results/<machine>.md and results/<machine>/roofline.png
 are made from them. results/<machine>/timeline.png is one step (timeline.py).
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--gpu", action="store_true", help=f"{', '.join(ON_GPU)}")
     parser.add_argument("--render", action="store_true", help="run nothing")
-    parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each case, handed on")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="numbers of threads, handed on")
+    parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each case, passed on")
+    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="numbers of threads, passed on")
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR",
                         help="where results go (default: benchmarks/results)")
     options = parser.parse_args()
@@ -67,19 +67,19 @@ def main() -> None:
 
 
 def gpu_name() -> str:
-    """Of the first GPU; an end with one line where there is none."""
-    from places import Gpu
+    """The name of the first GPU; exits with one line where there is none."""
+    from devices import Gpu
 
     return Gpu(import_torch(), "fp32").name()
 
 
 def benchmarks() -> list[str]:
-    """Names of the scripts that keep rows (measures.py), in the order in which the page has them."""
+    """Names of the scripts that keep rows (ratios.py), in the order in which the page has them."""
     return [name for name in ORDER if (HERE / f"{name}.py").exists()]
 
 
 def run(name: str, folder: Path, extra: list[str]) -> bool:
-    """Run one; its JSON replaces the former one only when it came to its end."""
+    """Run one; its JSON replaces the previous one only if it completes."""
     kept, fresh, start = folder / f"{name}.json", folder / f".{name}.json.part", time.monotonic()
     script, _, precision = name.partition("-")
     command = [sys.executable, str(HERE / f"{script}.py"), "--json", str(fresh), *extra,
@@ -93,7 +93,7 @@ def run(name: str, folder: Path, extra: list[str]) -> bool:
 
 
 def draw_step(folder: Path, device: str) -> bool:
-    """Take the time line of a step of 128 images."""
+    """Draw the timeline of a step of 128 images."""
     command = [sys.executable, str(HERE / "timeline.py"), "--device", device, "--batch", "128"]
     return subprocess.run([*command, "--out", str(folder / STEP)]).returncode == 0
 

@@ -1,17 +1,17 @@
-"""What a training step of AlexNet costs on n ranks: a model in four numbers, for the three ways to share the work.
+"""What a training step of AlexNet costs on n ranks: a model with few parameters, for the three parallel schemes.
 
     seconds_per_image   forward and backward of one image on one rank       sgd      seconds to update all weights
     latency, bandwidth  of a message between two ranks: latency + bytes / bandwidth
-    overlap             of the backward pass, the part behind which gradients can cross
+    overlap             of the backward pass, the part that the exchange of gradients can overlap with
 
 Each rank does its share of the multiply-adds, and sends what the transfer nodes move (minicnn/parallel/transfer.py):
 
     columns   n ranks share one batch. Before conv3, fc6 and fc7 each receives (n - 1)/n of the activations, and back
-              their gradients; before fc8, rank 0 alone. All of it stands in the way. More than two also meet
-              before conv2, conv4 and conv5, each with the ranks of its own half (and at LRN, for a few channels,
-              which are not counted). 32 ranks at most: they must divide 96, 256 and 384 kernels
-    data      each rank has its own images; 2 (n - 1)/n of all gradients cross, behind the backward pass
-    hybrid    data for the convolutions and fc8; before fc6, fc7 and fc8 the images of all ranks cross, and back
+              their gradients; before fc8, rank 0 alone. None of it overlaps with computing. More than two
+              also exchange before conv2, conv4 and conv5, each with the ranks of its own half (and at LRN, for a few
+              channels, which are not counted). 32 ranks at most: they must divide 96, 256 and 384 kernels
+    data      each rank has its own images; 2 (n - 1)/n of all gradients are exchanged during the backward pass
+    hybrid    data for the convolutions and fc8; before fc6, fc7 and fc8 activations are exchanged, and gradients back
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Machine:
-    """The numbers of the model."""
+    """The parameters of the model."""
 
     seconds_per_image: float
     latency: float
@@ -43,12 +43,12 @@ class Machine:
         return self.latency + nbytes / self.bandwidth
 
     def gradients(self, parameters: int, n: int) -> float:
-        """Every rank sums 1/n of them and hands its part to all."""
+        """Every rank sums 1/n of them and sends its part to all."""
         return 2 * (n - 1) * self.message(FLOAT * parameters / n) if n > 1 else 0.0
 
 
 def step(machine: Machine, scheme: str, n: int, images: int) -> float:
-    """Seconds of a training step with `images` images in all on n ranks; NaN where so many cannot share the work."""
+    """Seconds of a training step with `images` images in all on n ranks; NaN if there are too many ranks."""
     total = sum(MACS.values())
     conv, fc, fc8 = (images * machine.seconds_per_image * MACS[part] / total for part in ("conv", "fc", "fc8"))
     if scheme == "columns":

@@ -1,4 +1,4 @@
-"""The page of bench_scaling.py: what ranks reach beside one process, and what a model makes of many GPUs."""
+"""The page of bench_scaling.py: ranks compared with one process, and a model's prediction for many GPUs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _conditions(report: dict) -> str:
 
 
 def _verdicts(report: dict) -> list[str]:
-    """Whether two ranks are as fast as asked for."""
+    """Whether two ranks reach the gate."""
     lines = []
     for row in report["measured"]:
         if row["ranks"] == 2 and row["scheme"] in GATED and not row["crowded"]:

@@ -1,7 +1,7 @@
 """Timing programs in turns, and the interval of a median ratio.
 
-Machines are noisy, and the noise of one second is the same for all: so the programs are run in turns, the order of each
-round changed every time, and what counts is the ratio within a round. The median of the ratios comes with an interval
+Machines are noisy, but noise at one moment affects all programs alike: so they run in turns, in a different order in
+each round, and only the ratio within a round counts. The median of the ratios comes with an interval
 from the binomial distribution (order statistics; nothing is assumed about the shape of the noise).
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 from limits import machine
 
 TURN = 0.02                     # seconds: a shorter call is repeated until its turn takes as long
-PAUSE = 0.005                   # seconds between turns, in which the idle threads of the last one stop spinning
+PAUSE = 0.005                   # seconds between turns, in which idle threads of the last one stop spinning
 
 
 def import_torch():
-    """PyTorch, or an end with one line that says how to get it."""
+    """PyTorch; exits with one line that says how to install it where it is missing."""
     try:
         import torch
     except ImportError:
@@ -41,7 +41,7 @@ def in_turns(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float],
 def rounds(functions: dict[str, Callable], count: int, finish: Callable = lambda: None) -> dict[str, list[float]]:
     """Seconds of one call of each function in each of `count` rounds, after two calls that are not counted.
 
-    finish: waits for what a call has only begun, as on a GPU; called at the end of a turn.
+    finish: waits for work that a call has only started, as on a GPU; called at the end of a turn.
     """
     repeats = {}
     for name, function in functions.items():
@@ -59,8 +59,8 @@ def rounds(functions: dict[str, Callable], count: int, finish: Callable = lambda
 def order_of(names: list[str], i: int) -> list[str]:
     """Names in the order of round i: each comes first equally often, and after each of its neighbours."""
     start = i // 2 % len(names)
-    turned = names[start:] + names[:start]
-    return turned[::-1] if i % 2 else turned
+    rotated = names[start:] + names[:start]
+    return rotated[::-1] if i % 2 else rotated
 
 
 def seconds_of(function: Callable, repeats: int = 1, finish: Callable = lambda: None) -> float:
@@ -73,7 +73,7 @@ def seconds_of(function: Callable, repeats: int = 1, finish: Callable = lambda: 
 
 
 def median_interval(values: list[float], confidence: float = 0.9) -> tuple[float, float, float]:
-    """The median, and the narrowest pair of order statistics that holds it with at least this confidence.
+    """The median, and the narrowest pair of order statistics that contains it with at least this confidence.
 
     Fewer than five values cannot give 90 %; then the interval is from the least to the largest of them.
     """
@@ -93,7 +93,7 @@ def compare(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 
 def write_json(path: str | None, result: dict) -> None:
-    """The result, beside the machine and the versions that it holds for."""
+    """The result, with the machine and the versions of the run."""
     if path:
         about = {"machine": machine(), "python": platform.python_version(), "numpy": np.__version__}
         Path(path).write_text(json.dumps(about | result, indent=1) + "\n")

@@ -1,9 +1,9 @@
-"""The numbers as text: a line for the terminal while a benchmark runs, and the page of results in Markdown."""
+"""Results as text: a line for the terminal while a benchmark runs, and the page of results in Markdown."""
 
 from __future__ import annotations
 
 from limits import BUSY
-from ratios import OURS, Interval, Measures, limit_of, measures, total, verdict
+from ratios import OURS, Interval, Ratios, limit_of, ratios_of, total, verdict
 
 NAMES = {OURS: "minicnn", "sgemm": "SGEMM", "copy": "copy", "best": "the best", "memory": "the least"}
 UNITS = {"sgemm": "GFLOP/s", "copy": "GB/s"}
@@ -14,11 +14,11 @@ divided by ours within a round: the median over the rounds, with its 90 % interv
 is PyTorch's setting with the least median in that case, in italics. *Rate* is our median rate, and after it what the
 limit reached in the same rounds (in the best tenth of its turns); *of limit* is the one as a part of the other. A goal
 is reached when the median reaches it; *(close)*: the interval holds the gate."""
-TRIAL = 15                                                  # rounds below which numbers are a trial
+TRIAL = 15                                                  # rounds; fewer are a trial
 
 
 def name_of(key: str) -> str:
-    """How a setting, limit or measure is called in a table."""
+    """The name of a setting, limit or goal in a table."""
     return NAMES.get(key, key)
 
 
@@ -29,7 +29,7 @@ def terminal_head(peers) -> str:
     return f"{'milliseconds':39s}{'minicnn':>9s}{columns}{'rate':>24s}{'of limit':>10s}   times as fast as the best"
 
 
-def terminal_line(m: Measures, limit: str | None, peers) -> str:
+def terminal_line(m: Ratios, limit: str | None, peers) -> str:
     """One row; limit: "sgemm" or "copy", whose unit the rate has."""
     ms = "".join(f"{_digits(m.ms.get(peer)):>15s}" for peer in peers)
     best = f"{_times(m.versus[m.best])}, {name_of(m.best)}" if m.best else ""
@@ -40,7 +40,7 @@ def terminal_line(m: Measures, limit: str | None, peers) -> str:
 
 # ---- Markdown
 def results_page(reports: list[dict], picture: str | None = None, timeline: str | None = None) -> str:
-    """The page: what was asked for and whether it holds, then a section for each benchmark."""
+    """The page: goals and whether they are reached, then a section for each benchmark."""
     parts = [f"# Benchmarks: {reports[0]['machine']}",
              "Written by the benchmarks (`make bench`; on a GPU `make gpu-check`), never by hand.", HOW_TO_READ]
     goals = [line for report in reports for line in _goal_lines(report)]
@@ -54,16 +54,16 @@ def results_page(reports: list[dict], picture: str | None = None, timeline: str 
     return "\n\n".join(parts + [_section(report) for report in reports]) + "\n"
 
 
-def all_measures(report: dict) -> list[tuple[dict, Measures]]:
-    """(row or total, its measures), those of more threads first."""
-    pairs = [(row, measures(row)) for row in report["rows"]]
+def all_ratios(report: dict) -> list[tuple[dict, Ratios]]:
+    """(row or total, its ratios), those of more threads first."""
+    pairs = [(row, ratios_of(row)) for row in report["rows"]]
     pairs += [(what, total(what, report["rows"])) for what in report["totals"]]
     return sorted(((row, m) for row, m in pairs if m), key=lambda pair: -pair[1].threads)
 
 
 def _goal_lines(report: dict) -> list[tuple]:
     lines = []
-    for row, m in all_measures(report):
+    for row, m in all_ratios(report):
         for goal in m.goals:
             against, gate, aim = goal
             value = m.value(against)
@@ -82,7 +82,7 @@ def _section(report: dict) -> str:
     parts = [f"## {report['title']}", _conditions(report)]
     if report["note"]:
         parts.append(report["note"])
-    pairs = all_measures(report)
+    pairs = all_ratios(report)
     peers = list(dict.fromkeys(key for _, m in pairs for key in m.ms if key != OURS))
     names = ("threads", name_of(OURS), *map(name_of, peers))
     memory = [_cells(m, peers, f"{m.versus[m.best][0]:.2f}") for row, m in pairs if "mib" in row]
@@ -97,7 +97,7 @@ def _section(report: dict) -> str:
 
 
 def _conditions(report: dict) -> str:
-    """What the numbers of a section hold for."""
+    """The conditions of a section's results."""
     said = [f"`{report['command']}`"]
     if any("seconds" in row for row in report["rows"]):
         said.append(f"{report['pairs']} rounds" if report["pairs"] >= TRIAL else
@@ -112,8 +112,8 @@ def _conditions(report: dict) -> str:
     return "; ".join(said) + "."
 
 
-def _cells(m: Measures, peers: list[str], *last: str) -> tuple:
-    """A line of a table: name, threads, ours, each peer with the best in italics, and what comes last."""
+def _cells(m: Ratios, peers: list[str], *last: str) -> tuple:
+    """A line of a table: name, threads, ours, each peer with the best in italics, and the last cells."""
     theirs = (f"*{_digits(m.ms[peer])}*" if peer == m.best else _digits(m.ms.get(peer)) for peer in peers)
     return m.name, m.threads, _digits(m.ms.get(OURS)), *theirs, *last
 
@@ -133,7 +133,7 @@ def _percent(share: Interval | None) -> str:
     return f"{100 * share[0]:.0f} %" if share else ""
 
 
-def _rate(m: Measures, limit: str | None) -> str:
+def _rate(m: Ratios, limit: str | None) -> str:
     return f"{_digits(m.rate)} of {_digits(m.limit_rate)} {UNITS[limit]}" if m.rate else ""
 
 
@@ -143,7 +143,7 @@ def _times(interval: Interval, mark: str = "") -> str:
 
 
 def _show(against: str, value: float | None) -> str:
-    """A number that a goal speaks of; nothing where it has none."""
+    """The value of a goal; empty for None."""
     if value is None:
         return ""
     return f"{100 * value:.0f} %" if against == "share" else f"{value:.2f}" + ("" if against == "memory" else "x")

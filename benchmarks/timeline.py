@@ -1,9 +1,9 @@
-"""A training step of AlexNet as a time line: which layer computes when, forward, backward and in the update.
+"""The timeline of a training step of AlexNet: which layer computes when, forward, backward and in the update.
 
     python benchmarks/timeline.py                           on this machine's processor, 32 images
     python benchmarks/timeline.py --device cuda --batch 128    on the GPU, by its own clock
 
-The step runs layer by layer as Python calls them; on a GPU, what it is when recorded and replayed stands beside it.
+The step runs layer by layer as Python calls them; on a GPU, the title also gives its time when captured and replayed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from alexnet_twins import DECAY, RECIPE, batch_of, our_network, our_recorded_training
+from alexnet_twins import DECAY, RECIPE, batch_of, our_captured_training, our_network
 from limits import machine
 
 from minicnn.backend.ops import Ops
@@ -26,7 +26,7 @@ COLOURS = {"Conv2d": BLUE, "Linear": GREEN, "LRN": ORANGE, "MaxPool2d": RED, "SG
 NAMES = {"Conv2d": "convolution", "Linear": "fully connected", "LRN": "normalisation", "MaxPool2d": "pooling",
          "SGD": "update"}
 ROOM = 0.035                    # of the whole: a bar that is wider has its name in it
-WARM, STEPS = 2, 5              # steps before any is looked at; of the others the one of median length is drawn
+WARM, STEPS = 2, 5              # steps of warm-up; of the others, the one of median length is drawn
 
 
 class HostClock:
@@ -40,7 +40,7 @@ class HostClock:
 
 
 class GpuClock:
-    """Time between two places in the stream of what a GPU does, by its own clock."""
+    """Time between two events in a GPU's stream, by its own clock."""
 
     def __init__(self):
         import cupy
@@ -77,7 +77,7 @@ def main() -> None:
     bars = step_of(net, images, labels)
     title = f"{where(net.ops)}, {options.batch} images: {1e3 * bars[-1][-1]:.2f} ms layer by layer"
     if net.ops.capture is not None:
-        title += f", {1e3 * recorded_seconds(net, images, labels):.2f} ms replayed"
+        title += f", {1e3 * captured_seconds(net, images, labels):.2f} ms replayed"
     print(f"step      {title}\npicture   {draw_timeline(bars, title, options.out)}")
 
 
@@ -119,9 +119,9 @@ def step_of(net, images, labels, clock=None) -> list[tuple]:
     return next(bars for bars in steps[WARM:] if bars[-1][-1] == middle)
 
 
-def recorded_seconds(net, images, labels) -> float:
+def captured_seconds(net, images, labels) -> float:
     """Median seconds of a step that is replayed."""
-    clock, (_, step) = clock_of(net.ops), our_recorded_training(net, images, labels)
+    clock, (_, step) = clock_of(net.ops), our_captured_training(net, images, labels)
     marks = [clock.record_event()]
     for _ in range(WARM + STEPS):
         step()

@@ -6,19 +6,19 @@ import numpy as np
 from devices import Host
 
 SETTINGS = ("eager", "channels_last", "compile")
-TOLERANCE = 1e-5                            # of the largest number
+TOLERANCE = 1e-5                            # of the largest value
 
 
-def peers_of(torch, name: str, function, tx, tdy, ours: tuple, place=Host) -> dict:
+def peers_of(torch, name: str, function, tx, tdy, ours: tuple, device=Host) -> dict:
     """Setting -> pass -> PyTorch's function. tx, tdy: (N, C, H, W); ours: our y and dx (N, H, W, C) of the same.
 
-    SystemExit where a setting computes something else than we do.
+    SystemExit where a setting computes something else than minicnn.
     """
     peers = {}
     for setting in SETTINGS:
         peers[setting] = _passes(torch, setting, function, tx, tdy)
         for our, their in zip(ours, peers[setting]["forward + backward"](), strict=True):
-            our, their = place.to_host(our), place.to_host(their.permute(0, 2, 3, 1))
+            our, their = device.to_host(our), device.to_host(their.permute(0, 2, 3, 1))
             difference = np.abs(our - their).max() / np.abs(our).max()
             if not difference < TOLERANCE:
                 raise SystemExit(f"error: {name}: PyTorch, {setting}, differs from ours by {difference:.1e} of the "
@@ -28,7 +28,7 @@ def peers_of(torch, name: str, function, tx, tdy, ours: tuple, place=Host) -> di
 
 def _passes(torch, setting: str, function, tx, tdy) -> dict:
     if setting == "compile":
-        function = torch.compile(function, dynamic=False)             # shapes as they are, not any shape
+        function = torch.compile(function, dynamic=False)             # for these shapes only
     form = torch.contiguous_format if setting == "eager" else torch.channels_last
     tx, tdy = (a.contiguous(memory_format=form) for a in (tx, tdy))
     leaf = tx.detach().requires_grad_()

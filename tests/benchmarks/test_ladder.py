@@ -1,4 +1,4 @@
-"""The ladder's benchmark, on the emulated GPU: every rung is called, and one that computes something else is found."""
+"""The ladder's benchmark, on the emulated GPU: every rung is called, and a wrong one is detected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_rung_is_called(rungs):
             assert ops.device.launches > before
 
 
-def test_a_rung_that_is_wrong_is_noticed(rungs, monkeypatch):
+def test_a_wrong_rung_is_detected(rungs, monkeypatch):
     right = rungs["v3"].conv_forward
 
     def wrong(x, w, y, **options):

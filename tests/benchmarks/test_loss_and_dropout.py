@@ -1,4 +1,4 @@
-"""The small operations that a GPU's benchmark compares: called on the emulated GPU, and told apart from wrong ones."""
+"""The small operations of the GPU benchmark: called on the emulated GPU, and wrong results are detected."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
 
 
-class Place(Host):
-    """PyTorch's side on the host, where nothing is recorded."""
+class HostWithCalls(Host):
+    """PyTorch's side on the host, which calls instead of capturing."""
 
     @staticmethod
-    def recorded(function, times):
+    def captured(function, times):
         return lambda: [function() for _ in range(times)]
 
 
@@ -34,7 +34,7 @@ def ops(cuda_cache, monkeypatch):
 
 @pytest.mark.parametrize(("functions_of", "launches"), [(functions_of_loss, 4), (functions_of_dropout, 4)])
 def test_each_side_is_called(ops, functions_of, launches):
-    functions = functions_of(torch, ops, Place)
+    functions = functions_of(torch, ops, HostWithCalls)
     assert list(functions) == ["ours", "eager"]
     before = ops.device.launches
     functions["ours"]()
@@ -44,7 +44,7 @@ def test_each_side_is_called(ops, functions_of, launches):
 @pytest.mark.parametrize(("name", "functions_of", "complaint"), [
     ("softmax_cross_entropy_backward", functions_of_loss, "softmax: PyTorch, eager, differs"),
     ("dropout_forward", functions_of_dropout, "dropout: ours kept 0")])
-def test_what_is_wrong_is_noticed(ops, monkeypatch, name, functions_of, complaint):
+def test_wrong_results_are_detected(ops, monkeypatch, name, functions_of, complaint):
     right = getattr(ops, name)
 
     def wrong(*arrays, **options):
@@ -52,6 +52,6 @@ def test_what_is_wrong_is_noticed(ops, monkeypatch, name, functions_of, complain
         arrays[-1 if name == "softmax_cross_entropy_backward" else 1][...] *= np.float32(0.9)
 
     monkeypatch.setattr(ops, name, wrong)
-    monkeypatch.setattr(ops, "record", lambda function: function)           # NumPy's part would not be recorded
+    monkeypatch.setattr(ops, "capture", lambda function: function)          # NumPy's part would not be captured
     with pytest.raises(SystemExit, match=complaint):
-        functions_of(torch, ops, Place)
+        functions_of(torch, ops, HostWithCalls)

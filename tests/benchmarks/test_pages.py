@@ -9,7 +9,7 @@ from benchmark import write_report
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import slug
-from ratios import measures
+from ratios import ratios_of
 from roofline import draw_roofline, spread
 from run_all import benchmarks, render
 from tables import results_page, terminal_head, terminal_line
@@ -53,7 +53,7 @@ def test_memory_has_its_own_table():
 
 
 def test_times_without_work_have_no_rate():
-    """As those of Python, which begins a step on a GPU and does not wait for it."""
+    """As those of Python, which launches a step on a GPU and does not wait for it."""
     rows = [row("Python of it", gflop=None, gbyte=None, limit=None, limit_rates=[])]
     assert cells(results_page([report(rows=rows, totals=[])]), "Python of it")[2:6] == ["1000", "3000", "*2000*", ""]
 
@@ -70,8 +70,8 @@ def test_every_line_of_a_table_has_as_many_cells_as_its_head():
             assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_terminal_lines_stand_below_their_heads():
-    m = measures(row(goals=[("best", 0.95, 1.0)]))
+def test_terminal_lines_align_with_their_heads():
+    m = ratios_of(row(goals=[("best", 0.95, 1.0)]))
     head, line = terminal_head(["eager", "compile"]), terminal_line(m, "sgemm", ["eager", "compile"])
     assert line.startswith("conv ") and "100 of 200 GFLOP/s" in line and "best 0.95x, aim 1.00x: aim" in line
     assert head.index("eager") + len("eager") == line.index("3000") + len("3000")
@@ -118,17 +118,20 @@ def test_slug(name, file):
     assert slug(name) == file
 
 
+def run_without_torch(folder: Path, script: str, *arguments):
+    (folder / "torch.py").write_text("raise ImportError('not here')\n")
+    env = {"PYTHONPATH": str(folder), "PATH": ""}
+    return subprocess.run([sys.executable, FOLDER / script, *arguments], env=env, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_needs_no_torch(script, tmp_path):
-    """And a run without PyTorch ends with one line that says how to get it."""
-    (tmp_path / "torch.py").write_text("raise ImportError('not here')\n")
-    env = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    done = run_without_torch(tmp_path, script, "--help")
+    assert done.returncode == 0 and "usage:" in done.stdout and len(done.stdout.splitlines()) > 8
 
-    def call(*arguments):
-        return subprocess.run([sys.executable, FOLDER / script, *arguments], env=env, capture_output=True, text=True)
 
-    said = call("--help")
-    assert said.returncode == 0 and "usage:" in said.stdout and len(said.stdout.splitlines()) > 8
-    said = call()
-    assert said.returncode == 1 and said.stdout == ""
-    assert said.stderr.startswith("error: ") and "minicnn[judge]" in said.stderr and said.stderr.count("\n") == 1
+@pytest.mark.parametrize("command", [*([script] for script in SCRIPTS), ["run_all.py", "--gpu"]], ids=" ".join)
+def test_a_run_without_torch_ends_with_one_line(command, tmp_path):
+    done = run_without_torch(tmp_path, *command)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "minicnn[judge]" in done.stderr and done.stderr.count("\n") == 1

@@ -1,13 +1,13 @@
-"""What follows from the seconds, on numbers whose answers are known."""
+"""Ratios and goals from seconds whose results are known."""
 
 import pytest
-from ratios import ceiling, limit_of, measures, total, verdict
+from ratios import ceiling, limit_of, ratios_of, total, verdict
 
 from tests.helpers.fake_reports import row
 
 
 def test_times_as_fast_is_theirs_over_ours():
-    m = measures(row())
+    m = ratios_of(row())
     assert m.ms == {"ours": 1000, "eager": 3000, "compile": 2000}
     assert m.best == "compile"
     assert m.value("best") == (2, 2, 2)
@@ -17,16 +17,16 @@ def test_times_as_fast_is_theirs_over_ours():
 
 
 def test_ratios_are_taken_within_rounds():
-    """Where both slow down together the ratio does not move, though the medians of the times say nothing of it."""
+    """Where both slow down together the ratio does not move, although the medians of the times do not show it."""
     pace = [1.0, 2.0, 5.0] * 5
-    m = measures(row(seconds={"ours": pace, "eager": [1.5 * value for value in pace]}))
+    m = ratios_of(row(seconds={"ours": pace, "eager": [1.5 * value for value in pace]}))
     assert m.value("eager") == (1.5, 1.5, 1.5)
 
 
 def test_the_copy_limit_counts_bytes():
-    m = measures(row(limit="copy", limit_rates=[10.0] * 15))
+    m = ratios_of(row(limit="copy", limit_rates=[10.0] * 15))
     assert (m.rate, m.share[0]) == (5, 0.5)
-    assert measures(row(gflop=None)).share is None
+    assert ratios_of(row(gflop=None)).share is None
 
 
 def test_a_share_is_of_what_the_limit_reached_in_its_best_turns():
@@ -39,7 +39,7 @@ def test_a_share_is_of_what_the_limit_reached_in_its_best_turns():
 
 
 def test_memory_is_ours_over_the_least():
-    m = measures({"name": "m", "threads": 2, "batch": 1, "mib": {"ours": 50, "eager": 100, "compile": 80},
+    m = ratios_of({"name": "m", "threads": 2, "batch": 1, "mib": {"ours": 50, "eager": 100, "compile": 80},
                   "goals": [("memory", 0.7, 0.5)]})
     assert m.best == "compile"
     assert m.value("memory")[0] == 50 / 80
@@ -48,18 +48,18 @@ def test_memory_is_ours_over_the_least():
 
 @pytest.mark.parametrize("ours, said", [(0.9, "aim"), (1.0, "aim"), (1.1, "gate"), (1.9, "missed")])
 def test_verdict(ours, said):
-    assert verdict(measures(row(ours=ours)), ("best", 1.4, 2.0)) == said
-    assert verdict(measures(row(ours=ours)), ("best", 1.4, None)) == said.replace("aim", "gate")
+    assert verdict(ratios_of(row(ours=ours)), ("best", 1.4, 2.0)) == said
+    assert verdict(ratios_of(row(ours=ours)), ("best", 1.4, None)) == said.replace("aim", "gate")
 
 
 def test_an_aim_without_a_gate():
-    assert verdict(measures(row()), ("share", None, 0.5)) == "aim"
-    assert verdict(measures(row()), ("share", None, 0.6)) == "not the aim"
+    assert verdict(ratios_of(row()), ("share", None, 0.5)) == "aim"
+    assert verdict(ratios_of(row()), ("share", None, 0.6)) == "not the aim"
 
 
 def test_a_verdict_says_when_the_interval_holds_the_gate():
     seconds = {"ours": [1.0] * 15, "eager": [1.3] * 7 + [1.5] * 8}
-    assert verdict(measures(row(seconds=seconds)), ("best", 1.4, 2.0)) == "gate (close)"
+    assert verdict(ratios_of(row(seconds=seconds)), ("best", 1.4, 2.0)) == "gate (close)"
 
 
 def test_a_sum_runs_its_parts_one_after_the_other():

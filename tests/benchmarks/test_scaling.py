@@ -35,12 +35,12 @@ def made_up_rows(batch=128):
     return rows
 
 
-def test_the_model_is_found_again():
+def test_the_model_is_recovered():
     found = fit(made_up_rows(), 128)
     assert vars(found) == pytest.approx(vars(TRUE), rel=1e-6)
 
 
-def test_crowded_ranks_say_nothing_about_messages():
+def test_crowded_ranks_are_not_used_for_messages():
     rows = made_up_rows()
     for row in rows:
         row["crowded"] = row["scheme"] != "alone"

@@ -1,4 +1,4 @@
-"""The time line of a step: which layers are on it, in which order, and that the net is left as it was."""
+"""The timeline of a step: which layers are on it, in which order, and that the net is unchanged."""
 
 from __future__ import annotations
 
