@@ -26,7 +26,7 @@ COMPILED = {"compile": "default", "graphs": "reduce-overhead"}  # torch.compile'
 
 
 def our_network(lrn: bool = True, device: str = "cpu") -> Net:
-    """The paper's network, without LRN where so asked."""
+    """The paper's network, without LRN if lrn is False."""
     return alexnet("paper", device=device, **({} if lrn else WITHOUT_LRN))
 
 

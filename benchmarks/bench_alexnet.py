@@ -39,7 +39,7 @@ def main() -> None:
     for threads in bench.each_threads():
         usual = ON_ONE_THREAD if threads == 1 and len(options.threads) > 1 else BY_DEFAULT
         for name, (train, lrn, batch, goals) in CASES.items():
-            if bench.wants(name) and (options.all or options.only or name in usual):
+            if bench.selects(name) and (options.all or options.only or name in usual):
                 run_case(bench, name, train, lrn, batch, goals if threads > 1 else [])
     bench.finish()
 

@@ -59,11 +59,11 @@ def main() -> None:
     for threads in bench.each_threads():
         for conv in ALEXNET + OTHERS:
             names = {f"{conv.name} {what}": what for what in PASSES if not (conv.first and what == "dx")}
-            if not any(map(bench.wants, names)):
+            if not any(map(bench.selects, names)):
                 continue
             for what, functions, gflop, gbyte in cases_of(bench.torch, ops, conv):
                 name = f"{conv.name} {what}"
-                if bench.wants(name):
+                if bench.selects(name):
                     goals = [("best", *PASSES[what])] if conv in ALEXNET and threads > 1 else []
                     bench.measure(name, functions, gflop=gflop, gbyte=gbyte, batch=conv.batch, goals=goals,
                                   dot=(conv.name, what))

@@ -59,7 +59,7 @@ def main() -> None:
 def training(bench: Benchmark, gpu) -> None:
     """The whole step."""
     name, torch = f"training in {gpu.precision}, batch {BATCH}", bench.torch
-    if not bench.wants(name):
+    if not bench.selects(name):
         return
     net = our_network(device=f"cuda:{gpu.precision}")
     images, labels = batch_of(BATCH)
@@ -96,7 +96,7 @@ def convolutions(bench: Benchmark, gpu, ops) -> None:
     """Every pass of every convolution of AlexNet, and those of others that bench_conv.py has."""
     for conv in bench_conv.ALEXNET + bench_conv.OTHERS:
         conv = dataclasses.replace(conv, batch=BATCH)
-        wanted = [what for what in bench_conv.PASSES if bench.wants(f"{conv.name} {what}")]
+        wanted = [what for what in bench_conv.PASSES if bench.selects(f"{conv.name} {what}")]
         if not wanted or (wanted == ["dx"] and conv.first):
             continue
         for what, functions, gflop, gbyte in bench_conv.cases_of(bench.torch, ops, conv, gpu, APART[gpu.precision]):
@@ -109,14 +109,14 @@ def normalisation_and_pooling(bench: Benchmark, gpu, ops) -> None:
     """Forward and backward, of LRN across channels and of max pooling."""
     both = "forward + backward"
     for layer, (_, *shape) in bench_lrn.SHAPES.items():
-        if bench.wants(f"LRN {layer}"):
+        if bench.selects(f"LRN {layer}"):
             shape = (BATCH, *shape)
             functions = bench_lrn.functions_of(bench.torch, ops, "across channels", shape, gpu)
             bench.measure(f"LRN {layer}, {both}", {side: passes[both] for side, passes in functions.items()},
                           gbyte=4e-9 * bench_lrn.ARRAYS[both] * float(np.prod(shape)), limit="copy", batch=BATCH,
                           goals=[("eager", 5.0, None), ("share", 0.8, 0.9)])
     for layer, (_, *shape) in bench_pool.SHAPES.items():
-        if bench.wants(f"max-pool {layer}"):
+        if bench.selects(f"max-pool {layer}"):
             functions, gbyte = bench_pool.functions_of(bench.torch, ops, "max", (BATCH, *shape), gpu)
             bench.measure(f"max-pool {layer}, {both}", {side: passes[both] for side, passes in functions.items()},
                           gbyte=gbyte[both], limit="copy", batch=BATCH, goals=MEMORY_BOUND)
@@ -124,7 +124,7 @@ def normalisation_and_pooling(bench: Benchmark, gpu, ops) -> None:
 
 def update(bench: Benchmark, gpu, ops) -> None:
     """SGD on all parameters."""
-    if bench.wants("update"):
+    if bench.selects("update"):
         shapes = {name: param.data.shape for name, param in our_network(device="reference").params.items()}
         count = sum(int(np.prod(shape)) for shape in shapes.values())
         bench.measure(f"update of {count:,} parameters", bench_sgd.functions_of(bench.torch, ops, shapes, gpu),
@@ -135,7 +135,7 @@ def small(bench: Benchmark, gpu, ops) -> None:
     """Softmax with its loss, and dropout: twenty in a row, captured."""
     for name, functions_of in (("softmax and loss", loss_and_dropout.functions_of_loss),
                                ("dropout", loss_and_dropout.functions_of_dropout)):
-        if bench.wants(name):
+        if bench.selects(name):
             bench.measure(f"{name}, forward + backward, {loss_and_dropout.TIMES} times",
                           functions_of(bench.torch, ops, gpu), batch=BATCH, goals=[("best", 1.0, None)])
 

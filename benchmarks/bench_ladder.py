@@ -34,9 +34,9 @@ def main() -> None:
     for _ in bench.each_threads():
         for conv in ALEXNET:
             conv = dataclasses.replace(conv, batch=BATCH)
-            if any(bench.wants(f"{conv.name} {what}") for what in PASSES):
+            if any(bench.selects(f"{conv.name} {what}") for what in PASSES):
                 for what, functions, gflop in rungs_of(rungs, conv):
-                    if bench.wants(f"{conv.name} {what}"):
+                    if bench.selects(f"{conv.name} {what}"):
                         bench.measure(f"{conv.name} {what}", functions, gflop=gflop, batch=BATCH)
     bench.finish()
 

@@ -23,9 +23,9 @@ def main() -> None:
         for batch in BATCHES:
             for layer, sizes in LAYERS.items():
                 names = {what: f"{layer} {what}, batch {batch}" for what in PASSES}
-                if any(map(bench.wants, names.values())):
+                if any(map(bench.selects, names.values())):
                     for what, functions, gbyte in cases_of(bench.torch, ops, batch, *sizes):
-                        if bench.wants(names[what]):
+                        if bench.selects(names[what]):
                             bench.measure(names[what], functions, gflop=2e-9 * batch * sizes[0] * sizes[1],
                                           gbyte=gbyte, batch=batch, dot=(f"{layer} ({batch})", what))
     bench.finish()

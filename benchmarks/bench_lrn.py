@@ -32,11 +32,11 @@ def main() -> None:
         for layer, shape in SHAPES.items():
             for kind in ("across channels", "within a map"):
                 names = {f"{layer} {kind}, {what}": what for what in ARRAYS}
-                if not any(map(bench.wants, names)):
+                if not any(map(bench.selects, names)):
                     continue
                 functions = functions_of(bench.torch, ops, kind, shape)
                 for name, what in names.items():
-                    if bench.wants(name):
+                    if bench.selects(name):
                         size = float(np.prod(shape))
                         papers = kind == "across channels" and what != "forward"
                         bench.measure(name, {side: passes[what] for side, passes in functions.items()}, limit="copy",

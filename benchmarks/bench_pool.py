@@ -27,10 +27,10 @@ def main() -> None:
         for layer, shape in SHAPES.items():
             for kind in ("max", "average"):
                 names = {f"{layer} {kind}, {what}": what for what in ("forward", "forward + backward")}
-                if any(map(bench.wants, names)):
+                if any(map(bench.selects, names)):
                     functions, gbyte = functions_of(bench.torch, ops, kind, shape)
                     for name, what in names.items():
-                        if bench.wants(name):
+                        if bench.selects(name):
                             papers = kind == "max" and what != "forward"
                             bench.measure(name, {side: passes[what] for side, passes in functions.items()},
                                           limit="copy", gflop=operations(shape) if papers else None,

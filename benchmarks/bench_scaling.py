@@ -165,7 +165,7 @@ def show(rows: list[dict], fitted: Machine, batch: int) -> None:
         model = "" if row["model_ms"] is None else f"{row['model_ms']:12.0f}"
         print(f"{row['name']:44s}{1e3 * row['seconds']:8.0f}{row['images_per_second']:10.1f}"
               f"{row['ratio']:10.3f} ({row['ratio_low']:.3f}-{row['ratio_high']:.3f}){model}")
-    print(f"the model's numbers here: {1e3 * fitted.seconds_per_image:.2f} ms an image and thread, messages "
+    print(f"the model's parameters here: {1e3 * fitted.seconds_per_image:.2f} ms an image and thread, messages "
           f"{1e6 * fitted.latency:.0f} us + bytes / {fitted.bandwidth / 1e9:.2f} GB/s, "
           f"overlap {fitted.overlap:.2f}, SGD {1e3 * fitted.sgd:.0f} ms")
 
@@ -251,7 +251,7 @@ def main() -> int:
         worker(scheme, *map(int, numbers))
         return 0
     if options.results and options.predict_only:
-        parser.error("--results keeps what is measured, and --predict-only measures nothing: choose one of them")
+        parser.error("--results stores measurements, and --predict-only makes none: choose one of them")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     busy = others()
     rows, fitted = ([], None) if options.predict_only else measure(options)

@@ -3,7 +3,7 @@
     bench = Benchmark("bench_lrn", "LRN", command_line(__doc__, peers=("eager", "compile")))
     for threads in bench.each_threads():
         for name in ...:
-            if bench.wants(name):
+            if bench.selects(name):
                 bench.measure(name, {"ours": f, "eager": g, "compile": h}, gbyte=0.15, limit="copy",
                               goals=[("eager", 10, None)])
     bench.finish()
@@ -108,7 +108,7 @@ class Benchmark:
         print(f"\nthreads   {thread_report()}\nlimits    SGEMM {ceiling(rates['sgemm']):.0f} GFLOP/s ({whose}'s), copy "
               f"{ceiling(rates['copy']):.1f} GB/s\n\n" + terminal_head(self.options.peers))
 
-    def wants(self, name: str) -> bool:
+    def selects(self, name: str) -> bool:
         """Whether --only includes this case."""
         return self.options.only in name
 

@@ -1,7 +1,7 @@
 """The roofline: arithmetic rate over arithmetic intensity, a dot for each pass of each kernel, below its limit.
 
 A kernel that computes I operations for every byte that has to cross memory can reach I times the memory's bandwidth,
-and the rate of matrix products where that is less: a slope and a flat roof, both measured. Left, the kernels that lie
+and the rate of matrix products where that is less: a slope and a flat roof, both measured. Left, the kernels
 under the slope or near it; right, those under the flat roof, on a linear scale. Ours is a full dot, the best of
 PyTorch's settings an open ring, a line joins them. Kernels of nearly the same intensity are moved apart until they
 can be distinguished.
@@ -94,16 +94,16 @@ def _columns(axes, rows: list[dict]) -> None:
     names = sorted(kernels, key=centres.get)
     wanted = [(centres[name] - low) / (high - low) * width for name in names]
     halves = [0.5 * PASS_GAP * (len(kernels[name]) - 1) + 0.5 * COLUMN_GAP for name in names]
-    places = spread(wanted, halves, width)
-    heads = spread(places, [0.5 * NAME_GAP] * len(names), width)
-    for name, place, head in zip(names, places, heads, strict=True):
+    positions = spread(wanted, halves, width)
+    heads = spread(positions, [0.5 * NAME_GAP] * len(names), width)
+    for name, position, head in zip(names, positions, heads, strict=True):
         part = kernels[name]
-        axes.plot([place / width, place / width, head / width], [0, BEND, 1], transform=axes.transAxes, color=LINE,
-                  linewidth=0.6, alpha=0.8, zorder=0)
+        axes.plot([position / width, position / width, head / width], [0, BEND, 1], transform=axes.transAxes,
+                  color=LINE, linewidth=0.6, alpha=0.8, zorder=0)
         axes.annotate(name, (head / width, 1.0), xycoords="axes fraction", xytext=(1, 4), textcoords="offset points",
                       rotation=45, rotation_mode="anchor", fontsize=8, color=INK)
         for i, row in enumerate(part):
-            inch = place + PASS_GAP * (i - (len(part) - 1) / 2)
+            inch = position + PASS_GAP * (i - (len(part) - 1) / 2)
             x = math.exp(low + inch / width * (high - low))
             ours, theirs = _rates(row)
             colour = COLOURS.get(row["dot"][1], INK)
@@ -112,19 +112,19 @@ def _columns(axes, rows: list[dict]) -> None:
             axes.plot(x, ours, "o", markersize=4.8, color=colour, zorder=5)
 
 
-def spread(places: list[float], halves: list[float], width: float) -> list[float]:
+def spread(positions: list[float], halves: list[float], width: float) -> list[float]:
     """Ascending positions, moved as little as possible, so that each has its half width to both sides, in 0..width.
 
     Neighbours that touch are moved as one block about the mean of where its members wanted to be (the pool of adjacent
     violators); the blocks are then kept inside.
     """
-    offsets, total = [], 0.0                                # of each place from the first, when all touch
+    offsets, total = [], 0.0                                # of each position from the first, when all touch
     for i, half in enumerate(halves):
         total += half + halves[i - 1] if i else 0.0
         offsets.append(total)
-    blocks: list[tuple[float, int]] = []                    # (mean of place - offset, members)
-    for place, offset in zip(places, offsets, strict=True):
-        mean, count = place - offset, 1
+    blocks: list[tuple[float, int]] = []                    # (mean of position - offset, members)
+    for position, offset in zip(positions, offsets, strict=True):
+        mean, count = position - offset, 1
         while blocks and blocks[-1][0] > mean:
             last, members = blocks.pop()
             mean, count = (last * members + mean * count) / (members + count), members + count

@@ -63,7 +63,7 @@ def main() -> None:
     page = render(folder, known)
     print(f"results   {page}")
     if failed:
-        sys.exit(f"error: {', '.join(failed)} failed; what the page says of them is from an earlier run, if anything")
+        sys.exit(f"error: {', '.join(failed)} failed; their sections of the page, if any, are from an earlier run")
 
 
 def gpu_name() -> str:

@@ -54,22 +54,22 @@ def step(machine: Machine, scheme: str, n: int, images: int) -> float:
     if scheme == "columns":
         if n > MOST_COLUMNS:
             return math.nan
-        meet = sum(2 * max(0, n // 2 - 1) * machine.message(FLOAT * images * size / n)
+        exchange = sum(2 * max(0, n // 2 - 1) * machine.message(FLOAT * images * size / n)
                    for size in WITHIN_HALVES.values())
-        meet += sum(2 * (n - 1) * machine.message(FLOAT * images * CROSSING[point] / n)
+        exchange += sum(2 * (n - 1) * machine.message(FLOAT * images * CROSSING[point] / n)
                    for point in ("conv3", "fc6", "fc7"))
         last = 2 * (n - 1) * machine.message(FLOAT * images * CROSSING["fc8"] / n)
-        return (conv + fc) / n + fc8 + meet + last + machine.sgd * ((CONV + FC - FC8) / n + FC8) / (CONV + FC)
+        return (conv + fc) / n + fc8 + exchange + last + machine.sgd * ((CONV + FC - FC8) / n + FC8) / (CONV + FC)
     compute = (conv + fc + fc8) / n
     behind = machine.overlap * compute * 2 / 3              # the backward pass is two thirds of a step
     if scheme == "data":
         return compute + max(0.0, machine.gradients(CONV + FC, n) - behind) + machine.sgd
     each = images / n
-    meet = 2 * (n - 1) * machine.message(FLOAT * each * CROSSING["fc6"])
-    meet += sum(2 * (n - 1) * machine.message(FLOAT * each * CROSSING[point] / (1 if point == "fc7" else n))
+    exchange = 2 * (n - 1) * machine.message(FLOAT * each * CROSSING["fc6"])
+    exchange += sum(2 * (n - 1) * machine.message(FLOAT * each * CROSSING[point] / (1 if point == "fc7" else n))
                 for point in ("fc7", "fc8"))
-    held = (CONV + FC8 + (FC - FC8) / n) / (CONV + FC)
-    return compute + meet + max(0.0, machine.gradients(CONV + FC8, n) - behind) + machine.sgd * held
+    own = (CONV + FC8 + (FC - FC8) / n) / (CONV + FC)
+    return compute + exchange + max(0.0, machine.gradients(CONV + FC8, n) - behind) + machine.sgd * own
 
 
 def efficiency(machine: Machine, scheme: str, n: int, images: int) -> float:

@@ -8,13 +8,13 @@ HEAD = """\
 Written by `python benchmarks/bench_scaling.py --results`, never by hand.
 
 Every configuration is a process of its own (ranks: threads of it, or processes under mpiexec) that takes a training
-step of the paper's AlexNet when it is told to; the others are idle meanwhile. *Of the fastest alone* is the fastest
+step of the paper's AlexNet on request; the others are idle meanwhile. *Of the fastest alone* is the fastest
 single process's time divided by this one's within a round: the median over the rounds, with its 90 % interval. *Model*
-is what the cost model, whose numbers stand below the table, says of the same step."""
+is the time of the same step by the cost model, whose parameters are below the table."""
 
 
 def scaling_page(reports: list[dict], pictures: list[str]) -> str:
-    """Markdown of reports as bench_scaling.py keeps them, each with its picture."""
+    """Markdown of reports as bench_scaling.py stores them, each with its picture."""
     parts = [f"# AlexNet on several ranks: {reports[0]['machine']}", HEAD]
     for report, picture in zip(reports, pictures, strict=True):
         parts += [f"## Ranks are {'processes (mpiexec)' if report['mpi'] else 'threads of one process'}",
@@ -52,7 +52,7 @@ def _measured(report: dict) -> str:
 
 def _model(report: dict) -> str:
     machine = report["fitted"]
-    return (f"The model's numbers here: {1e3 * machine['seconds_per_image']:.2f} ms an image and thread, messages "
+    return (f"The model's parameters here: {1e3 * machine['seconds_per_image']:.2f} ms an image and thread, messages "
             f"{1e6 * machine['latency']:.0f} us + bytes / {machine['bandwidth'] / 1e9:.2f} GB/s, overlap "
             f"{machine['overlap']:.2f}, SGD {1e3 * machine['sgd']:.0f} ms.")
 

@@ -124,7 +124,7 @@ def _table(head: tuple, lines: list[tuple], align: str) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in cells) + " |" for cells in (head, rule, *lines))
 
 
-# ---- numbers
+# ---- values
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 

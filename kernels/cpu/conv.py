@@ -68,7 +68,7 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
 
 
 def _correlation_space(fast, N, P, Q, groups, depth, columns, taps, dtype):
-    """The arrays of work space of a forward pass, or of a data gradient seen as one; the first is the kernel's."""
+    """The arrays of work space of a forward pass, or of a data gradient computed as one; the first is the kernel's."""
     if fast:
         return winograd.space(fast, taps[0], N, P, Q, groups, depth, columns, dtype)
     return panel_space(groups, columns, taps[0] * taps[1], depth, dtype)

@@ -3,7 +3,7 @@
     target[n,i,j,k] = start[k] + sum over r,s,c of  source[n, i*step + shift + r, j*step + shift + s, c] * w[r,s,c,k]
 
 The im2col matrix that would make this one matrix product is never written: the innermost loops (microkernel.py) read
-each of its elements from the source itself. What is kept where (32 stands for the width of a panel):
+each of its elements from the source itself. Where data is kept (32 is the width of a panel):
 
               panel of w, packed: 32 KB at a time    source: a chunk of some hundred pixels and
               stay in the L1 cache                   their neighbours, in the L2 cache
@@ -125,13 +125,13 @@ def _correlate_all(queue, tasks, source, target, panels, starts, addresses, step
 
     The loop is here and not in threads.run so that a thread takes the GIL once and not for each of its tasks.
     """
-    number = next_index(queue.ctypes.data)
-    while number < len(tasks):
-        task = tasks[number]
+    i = next_index(queue.ctypes.data)
+    while i < len(tasks):
+        task = tasks[i]
         correlate_chunk(task[0], task[1], (task[2], task[3], task[4], task[5]), (task[6], task[7], task[8], task[9]),
                         source, target, panels, starts, addresses, steps, sums, down_map, across_map, taps_across, relu,
                         tile_rows, tiles)
-        number = next_index(queue.ctypes.data)
+        i = next_index(queue.ctypes.data)
 
 
 def correlate(source, target, panels, starts, addresses, steps, sums, down, across, relu):

@@ -66,4 +66,4 @@ def dropout_backward(dy, dx, *, rate, scale, seed, purpose, epoch, sample_ids):
 
 def scale_forward(x, y, *, factor):
     """y = x * factor. It is its own backward. y may be x."""
-    elementwise(_scale, x, y, numbers=(factor,))
+    elementwise(_scale, x, y, scalars=(factor,))

@@ -10,16 +10,16 @@ from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 
 
-def elementwise(kernel: Callable, *arrays: np.ndarray, numbers: tuple = (), cost: int = 1) -> None:
-    """Call kernel(*arrays, *numbers) on slices that cover the arrays, which have equally many elements.
+def elementwise(kernel: Callable, *arrays: np.ndarray, scalars: tuple = (), cost: int = 1) -> None:
+    """Call kernel(*arrays, *scalars) on slices that cover the arrays, which have equally many elements.
 
-    numbers: become scalars of the first array's type, so that nothing is computed in a wider one.
+    scalars: converted to the first array's type, so that nothing is computed in a wider one.
     cost: of an element, see parallel_for.
     """
-    arrays, number = [flat(array) for array in arrays], arrays[0].dtype.type
-    numbers = [number(value) for value in numbers]
+    arrays, real = [flat(array) for array in arrays], arrays[0].dtype.type
+    scalars = [real(value) for value in scalars]
 
     def on_slices(first: int, last: int) -> None:
-        kernel(*[array[first:last] for array in arrays], *numbers)
+        kernel(*[array[first:last] for array in arrays], *scalars)
 
     parallel_for(arrays[0].size, cost, on_slices)

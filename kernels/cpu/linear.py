@@ -37,7 +37,7 @@ WEIGHT_ROWS = 48                 # of dw: their part of x fits the L1 cache besi
 
 
 def _column_blocks(columns: int, width: int) -> list[tuple[int, int]]:
-    """The blocks of columns of the forward pass: whole panels, and one for each thread if there are so many."""
+    """The blocks of columns of the forward pass: whole panels, and one for each thread if there are enough."""
     share = -(-columns // (threads() * width)) * width
     return blocks(columns, min(COLUMNS, share))
 

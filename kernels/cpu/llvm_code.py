@@ -20,7 +20,7 @@ def next_index(typingctx, address):
 
 
 def splat(builder, number, lanes: int):
-    """A vector with the number in every lane."""
+    """A vector with the scalar in every lane."""
     undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, number, INT32(0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))

@@ -172,7 +172,7 @@ def lrn_backward(x, dy, dx, *, n, k, alpha, beta, groups=1):
 
 @part
 def _squares_downwards(x, i, lines, size, count, strip, o):
-    """strip = the sum of x^2 over so many lines."""
+    """strip = the sum of x^2 over this many lines."""
     fetch(x, i + (lines - 1) * size + AHEAD)
     v = load(x, i, count)
     total = v * v

@@ -1,4 +1,4 @@
-"""Arrays seen in another shape without a copy, and arrays laid out in the work space that an operation is given."""
+"""Views of arrays in another shape, and arrays in the work space of an operation."""
 
 from __future__ import annotations
 

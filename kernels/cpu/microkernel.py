@@ -125,7 +125,7 @@ def outer_tile(typingctx, rows, vectors, lanes, number, a, a_line, a_step, b, b_
 
 @cache
 def correlate_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
-    """The compiled loop of correlate_tile over `pixels` rows; `.address` is what `call` wants. relu: 0 or 1."""
+    """The compiled loop of correlate_tile over `pixels` rows; `.address` is the argument of `call`. relu: 0 or 1."""
     rows, vectors, lanes = tile
     zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
     count, width = len(rows), len(vectors) * len(lanes) * np.dtype(dtype).itemsize
@@ -158,7 +158,7 @@ def outer_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
 
 
 def combine_rows(builder, matrix, number, lanes, sources, target, step, count) -> None:
-    """Code for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` numbers long.
+    """Code for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` elements long.
 
     sources: the address of a list with the address of each source row.   step: the distance of the target's rows.
     count: a multiple of the lanes. Source and target must not overlap.

@@ -1,4 +1,4 @@
-"""Philox4x32-10 for one counter: the scalar twin of minicnn.rng.philox4x32, compiled into its callers."""
+"""Philox4x32-10 for one counter: the scalar version of minicnn.rng.philox4x32, compiled into its callers."""
 
 from __future__ import annotations
 

@@ -39,11 +39,11 @@ VECTOR_VARIABLE = "MINICNN_VECTOR_BYTES"
 @cache
 def vector_bytes() -> int:
     """Bytes of a vector on this machine: 64 (AVX-512), 32 (AVX2) or 16; MINICNN_VECTOR_BYTES overrides it."""
-    asked = os.environ.get(VECTOR_VARIABLE)
-    if asked is not None:
-        if asked not in map(str, ROWS):
-            raise ConfigError(f"{VECTOR_VARIABLE} must be one of {', '.join(map(str, ROWS))}, not {asked!r}")
-        return int(asked)
+    chosen = os.environ.get(VECTOR_VARIABLE)
+    if chosen is not None:
+        if chosen not in map(str, ROWS):
+            raise ConfigError(f"{VECTOR_VARIABLE} must be one of {', '.join(map(str, ROWS))}, not {chosen!r}")
+        return int(chosen)
     features = llvm.get_host_cpu_features()
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
 

@@ -73,7 +73,7 @@ _define(operator.eq, lambda builder, v, w: builder.icmp_signed("==", v, w), _MAS
 
 
 def _address(context, builder, array_type, array, i, what):
-    """Where array[i] lies, as a pointer to `what`."""
+    """The address of array[i], as a pointer to `what`."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [i]), what.as_pointer())
 
@@ -101,7 +101,7 @@ def store(typingctx, array, i, count, v):
 
 @intrinsic
 def splat(typingctx, number):
-    """The number in every lane."""
+    """The scalar in every lane."""
     def code(context, builder, signature, arguments):
         return llvm_code.splat(builder, *arguments, LANES)
     return Vector(number)(number), code

@@ -87,7 +87,7 @@ def matrices(outputs: int, taps: int) -> dict[str, list[list[Fraction]]]:
 def _combination(name):
     """An intrinsic for target[i, :] = sum over j of M[i][j] * source[j, :], M the matrix of this name (combine_rows).
 
-    Its arguments: outputs and taps, tuples whose lengths count; lanes, a number of the type, the address of a list with
+    Its arguments: outputs and taps, tuples whose lengths count; lanes, a scalar of the type, the address of a list with
     the address of each source row, the target's address, the distance of its rows, and the length of a row.
     """
     @intrinsic
@@ -109,7 +109,7 @@ def transform_input(first, last, x, c0, c1, V, length, down, across, top, left, 
     """B' d B for tiles first..last of all images, channels c0..c1; down, across: tiles of an image.
 
     V (places, more than tiles * length): the tiles of each place, `length` elements apart.
-    patch (places, CHANNELS), rows (inputs of a tile,): scratch; zeros (c1 - c0,) stand for what is outside the image.
+    patch (places, CHANNELS), rows (inputs of a tile,): scratch; zeros (c1 - c0,) replace pixels outside the image.
     shape: outputs, taps and lanes, tuples whose lengths count.
     """
     (H, W, C), size, (outputs, taps, lanes) = x.shape[1:], x.itemsize, shape
@@ -193,9 +193,9 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
     at, to = addresses
     pieces = -(-depth * width * size // L1_BYTES)                              # of a panel, that stay in L1
     part = -(-depth // pieces)
-    number = next_index(queue.ctypes.data)
-    while number < len(tasks):
-        first, last = tasks[number]
+    task = next_index(queue.ctypes.data)
+    while task < len(tasks):
+        first, last = tasks[task]
         transform_input(first, last, source, 0, C, V, C, down, across, top, left, patch, zeros, rows, shape)
         for m in range(last - first + tile_rows):                              # the last tile may have empty rows
             row = min(m, last - first - 1)
@@ -213,7 +213,7 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
                                      place * M.strides[0] + (g * E + panel * width) * size, last - first,
                                      E - panel * width, 0))
         transform_output(first, last, M, target, down, across, bias, relu, patch, rows, shape)
-        number = next_index(queue.ctypes.data)
+        task = next_index(queue.ctypes.data)
 
 
 def convolve(source, target, panels, addresses, sums, U, V, M, patches, rows, zeros, bias_row, top, left, relu,

@@ -77,7 +77,7 @@ extern "C" __global__ void conv_v2_forward(const T* x, const T* w, T* y, const T
 }
 extern "C" __global__ void conv_v2_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
-  gemm(Senders<>{dy, t}, Turned{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
+  gemm(Senders<>{dy, t}, TransposedKernels{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
 }
 extern "C" __global__ void conv_v2_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.pixels(), t);
@@ -91,7 +91,7 @@ extern "C" __global__ void conv_v3_forward(const T* x, const T* w, T* y, const T
 }
 extern "C" __global__ void conv_v3_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
-  gemm_async<Registers>(Senders<>{dy, t}, Turned{w, t}, dy, packs, t.inputs(), t.D, first, last, to_pixels(dx, t));
+  gemm_async<Registers>(Senders<>{dy, t}, TransposedKernels{w, t}, dy, packs, t.inputs(), t.D, first, last, to_pixels(dx, t));
 }
 extern "C" __global__ void conv_v3_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.pixels(), t);
@@ -106,7 +106,7 @@ extern "C" __global__ void conv_v4_forward(const T* x, const T* w, T* y, const T
 }
 extern "C" __global__ void conv_v4_backward_data(const T* dy, const T* w, T* dx, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
-  gemm_async<Cores>(Senders<>{dy, t}, Turned{w, t}, dy, packs, t.inputs(), t.D, first, last, to_pixels(dx, t));
+  gemm_async<Cores>(Senders<>{dy, t}, TransposedKernels{w, t}, dy, packs, t.inputs(), t.D, first, last, to_pixels(dx, t));
 }
 extern "C" __global__ void conv_v4_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Geometry t) {
   auto [first, last] = part(slice, t.pixels(), t);

@@ -127,7 +127,7 @@ template <bool STRIDED = true> struct Senders {
 };
 
 // The kernels that Senders is multiplied by: a row for each (r, s, k), a column for each channel c of the group.
-struct Turned {
+struct TransposedKernels {
   const T* w;
   Geometry t;
   static constexpr bool ALONG_COLUMN = false;                               // neighbouring rows: neighbouring kernels

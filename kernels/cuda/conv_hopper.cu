@@ -10,8 +10,8 @@ extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) co
 extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) conv_v5_backward_data(const T* dy, const T* w, T* dx, unsigned slice,
                                                                            Geometry t) {
   auto [first, last] = part(slice, t.senders(), t);
-  if (t.stride_h * t.stride_w > 1) hopper::product(Senders<true>{dy, t}, Turned{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
-  else hopper::product(Senders<false>{dy, t}, Turned{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
+  if (t.stride_h * t.stride_w > 1) hopper::product(Senders<true>{dy, t}, TransposedKernels{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
+  else hopper::product(Senders<false>{dy, t}, TransposedKernels{w, t}, t.inputs(), t.D, first, last, to_pixels(dx, t));
 }
 extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) conv_v5_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice,
                                                                               Geometry t) {

@@ -201,8 +201,8 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
   extern __shared__ __align__(16) byte memory[];
   byte* stages = memory + (-shared_address(memory) & 1023);                   // swizzles begin at multiples of 1,024 bytes
   unsigned corner_row = blockIdx.x * TALL, corner_column = blockIdx.y * WIDE;
-  unsigned warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);        // uniform in a warp: this tells the compiler
-  auto turned = transposed(b);
+  unsigned warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);        // uniform in a warp, for the compiler
+  auto b_transposed = transposed(b);
   auto known_a = reinterpret_cast<Known<typename A::Row>*>(stages + STAGES * BYTES);
   auto known_b = reinterpret_cast<Known<typename B::Column>*>(known_a + TALL);
   if (threadIdx.x < TALL) known_a[threadIdx.x] = {a.row(corner_row + threadIdx.x)};
@@ -210,7 +210,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
   __syncthreads();                                                            // all rows are known
   Piece<TALL, A> piece_a;
   Piece<WIDE, Transposed<B>> piece_b;
-  auto fetch = [&](unsigned k) { piece_a.fetch(a, known_a, k), piece_b.fetch(turned, known_b, k); };
+  auto fetch = [&](unsigned k) { piece_a.fetch(a, known_a, k), piece_b.fetch(b_transposed, known_b, k); };
   auto put = [&](int stage) {
     byte* tile = stages + stage * BYTES;
     piece_a.put(tile), piece_b.put(tile + TALL * ROW);

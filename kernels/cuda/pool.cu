@@ -31,11 +31,11 @@ __device__ inline int last_window(int h, int before, Divisor stride, int count) 
 }
 
 // Which V elements of maps (rows, columns, channels) this thread writes: those from `offset` on.
-struct Place {
+struct Target {
   int image, row, column, channel;
   unsigned offset;
   bool beyond;                             // past the end of the row
-  __device__ Place(int V, Divisor rows, int columns, Divisor channels) {
+  __device__ Target(int V, Divisor rows, int columns, Divisor channels) {
     unsigned i = (blockIdx.y * blockDim.x + threadIdx.x) * V, length = columns * channels;
     image = blockIdx.x / rows, row = blockIdx.x % rows, column = i / channels, channel = i % channels;
     offset = blockIdx.x * length + i, beyond = i >= length;
@@ -46,7 +46,7 @@ struct Place {
 template <int V> struct alignas(V) Bytes { byte v[V]; };
 
 template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
-  const Place at(V, g.P, g.Q, g.C);
+  const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
   Pack<V> best;
@@ -70,17 +70,17 @@ extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Windo
 }
 
 template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax, T* dx, Window g) {
-  const Place at(V, g.H, g.W, g.C);
+  const Target at(V, g.H, g.W, g.C);
   if (at.beyond) return;
   int h = at.row, w = at.column;
   Pack<V> sum{};
   for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
     for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
-      int place = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
+      int index = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
       unsigned from = ((at.image * g.P + p) * g.Q + q) * g.C + at.channel;
       Pack<V> gradient = load<V>(dy + from);
       Bytes<V> where = *reinterpret_cast<const Bytes<V>*>(argmax + from);
-      for (int j = 0; j < V; j++) sum.v[j] += where.v[j] == place ? gradient.v[j] : T(0);
+      for (int j = 0; j < V; j++) sum.v[j] += where.v[j] == index ? gradient.v[j] : T(0);
     }
   store(dx + at.offset, sum);
 }
@@ -97,7 +97,7 @@ __device__ inline T divisor(int h0, int w0, const Window& g, int count_pad) {
 }
 
 template <int V> __device__ void avgpool(const T* x, T* y, Window g, int count_pad) {
-  const Place at(V, g.P, g.Q, g.C);
+  const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
   Pack<V> sum{};
@@ -116,7 +116,7 @@ extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, int count
 }
 
 template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, int count_pad) {
-  const Place at(V, g.H, g.W, g.C);
+  const Target at(V, g.H, g.W, g.C);
   if (at.beyond) return;
   int h = at.row, w = at.column;
   Pack<V> sum{};

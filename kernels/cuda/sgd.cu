@@ -2,8 +2,8 @@
 //
 //     v <- momentum * v - decay * lr * w - lr * dw        w <- w + v
 //
-// decay: the weight decay. Layout: a parameter tensor as n contiguous elements. Grid: one-dimensional, blocks of 256, 16
-// bytes a thread. Three arrays are read and two written, once each: the least memory traffic that a step can have.
+// `decay` is the weight decay. Layout: a parameter tensor as n contiguous elements. Grid: one-dimensional, blocks of 256,
+// 16 bytes a thread. Three arrays are read and two written, once each: the least memory traffic that a step can have.
 #include "common.cuh"
 
 __device__ inline void step(T& w, T dw, T& v, T lr, T momentum, T shrink) {

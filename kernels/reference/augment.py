@@ -14,7 +14,7 @@ import numpy as np
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
 
 
-# Seen from y: pixel (p, q) of y is pixel (p', q') before the mirrors, p' = H-1-p or p, q' = W-1-q or q, and
+# Computed from y: pixel (p, q) of y is pixel (p', q') before the mirrors, p' = H-1-p or p, q' = W-1-q or q, and
 # (q', p') before the transpose, which comes first; then the crop is at (top, left) of the photograph.
 def augment_forward(images, y, *, mean, top, left, flip, shift):
     """y (N, H, W, C). mean (A, B, C) or (H, W, C); top, left int32 (N,); flip uint8 (N,), bits 1, 2, 4 = left-right,

@@ -3,7 +3,7 @@
     y_i = x_i * s_i^-beta       s_i = k + alpha * sum of x_j^2 over j in the neighbourhood of i
 
 The neighbourhood is n channels around channel i at the same pixel, or (`within`) n x n pixels around i in the same map;
-n is odd, and what lies outside the map, or outside i's group of channels, is left out. alpha is used as given: the
+n is odd, and what is outside the map, or outside i's group of channels, is left out. alpha is used as given: the
 paper does not divide it by n, most libraries do. Only x is saved: recomputing s is cheaper than keeping it.
 """
 

@@ -1,4 +1,4 @@
-"""The CPU backend: Numba kernels on one pool of threads (kernels/cpu/threads.py says why)."""
+"""The CPU backend: Numba kernels on one pool of threads (why: kernels/cpu/threads.py)."""
 
 from __future__ import annotations
 

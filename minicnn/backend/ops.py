@@ -48,7 +48,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 class DeviceNumber:
     """A scalar that kernels read from device memory, so that a captured step can be replayed with other values.
 
-    array: one float64 on the device; the scalar is array[0] * factor.
+    array: one float64 on the device; the scalar is its value times `factor`.
     """
 
     array: object

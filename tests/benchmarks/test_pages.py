@@ -25,7 +25,7 @@ def cells(page, first):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_the_page_shows_numbers_goals_and_conditions():
+def test_the_page_shows_results_goals_and_conditions():
     page = results_page([report()], "roofline.png")
     assert cells(page, "conv2 forward") == ["conv2 forward", "2", "the best (compile)", "**2.00x**", "2.00x to 2.00x",
                                             "0.95x", "1.00x", "aim"]

@@ -20,7 +20,7 @@ def crossing(point, received):
 
 
 def made_up_rows(batch=128):
-    """One thread alone and two ranks with each scheme, on a machine that is as the model says."""
+    """One thread alone and two ranks with each scheme, on a machine that follows the model."""
     rows = []
     for scheme, ranks in (("alone", 1), *((scheme, 2) for scheme in SCHEMES)):
         seconds = TRUE.sgd + batch * TRUE.seconds_per_image if scheme == "alone" else step(TRUE, scheme, ranks, batch)

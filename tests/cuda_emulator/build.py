@@ -19,7 +19,7 @@ CXX = os.environ.get("CXX", "g++")
 FLAGS = ["-std=gnu++17", "-O2", "-g1", "-fPIC", "-w", "-fno-strict-aliasing"]
 # Two libraries must not share the shared memory of templates of the same name, which C++ would merge.
 ALONE = ["-fvisibility=hidden", "-fno-gnu-unique"]
-# Compiled for the calls it puts in front of every access, which runtime.cpp answers; never linked with the sanitizers.
+# For the calls before every access, which runtime.cpp implements; never linked with the sanitizers.
 WATCH = ["-fsanitize=thread", "-fsanitize=alignment"]
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)

@@ -129,7 +129,7 @@ class EmulatorDevice:
             self._fetch(kernel, copy)
 
     def _stage(self, kernel: Kernel, arguments: tuple) -> dict[int, _Copy]:
-        """Copies of the arrays, each once, in one memory; keyed by where an array lies."""
+        """Copies of the arrays, each once, in one memory; keyed by the array's address."""
         staged: dict[int, _Copy] = {}
         for i, value in enumerate(arguments):
             if kernel.kinds[i] not in "pr" or value is None:
@@ -151,8 +151,8 @@ class EmulatorDevice:
         if self._memory.size < needed:
             self._memory = np.empty(2 * needed, np.uint8)
         at, base = 0, self._memory.ctypes.data
-        for place, copy in staged.items():
-            copy.start = at + GUARD + (place - base - at - GUARD) % PAGE
+        for address, copy in staged.items():
+            copy.start = at + GUARD + (address - base - at - GUARD) % PAGE
             self._memory[at:copy.start] = 0xFF
             at = copy.start + copy.array.nbytes
             self._memory[copy.start:at] = copy.array.reshape(-1).view(np.uint8)

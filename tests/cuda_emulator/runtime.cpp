@@ -137,7 +137,7 @@ __attribute__((format(printf, 2, 3))) void fail(uintptr_t pc, const char* format
     snprintf(error + n, sizeof error - n, " [block (%u, %u, %u), thread (%u, %u, %u)]", b.x, b.y, b.z, t.x, t.y, t.z);
   }
 }
-// The same from inside a kernel: the fiber is left where it stands.
+// The same from inside a kernel: the fiber is not resumed.
 #define DIE(...) do { fail(__VA_ARGS__); to_main(); } while (0)
 
 // ---------------------------------------------------------------- the watch
@@ -257,7 +257,7 @@ void access(uintptr_t address, unsigned size, bool write, uintptr_t pc) {
       cell.in_flight = beginning;
       continue;
     }
-    if (shared && cell.write_epoch < block_epoch) DIE(pc, "reads byte %lu of shared memory, which nobody has written", (unsigned long)at);
+    if (shared && cell.write_epoch < block_epoch) DIE(pc, "reads byte %lu of shared memory, which no thread has written", (unsigned long)at);
     if (shared && cell.in_flight) DIE(pc, "reads byte %lu of shared memory, whose copy has not been waited for", (unsigned long)at);
     if (!read) cell.other_block_read = 0;
     else if (cell.read_epoch < block_epoch) cell.other_block_read = 1;
@@ -576,7 +576,7 @@ void cuemu_wgmma_wait(int newest) {
   fiber.products_allowed = false;
 }
 
-// An atomic operation orders itself with others of its kind, hence counts as a read: plain writes may not meet it.
+// An atomic operation orders itself with others of its kind, hence counts as a read: plain writes must not conflict with it.
 int cuemu_atomic_or(int* to, int bits) {
   uintptr_t pc = (uintptr_t)__builtin_return_address(0);
   access((uintptr_t)to, 4, false, pc);
@@ -628,7 +628,7 @@ void __tsan_write_range(void* p, unsigned long n) {
   for (unsigned long i = 0; i < n; i++) access((uintptr_t)p + i, 1, true, (uintptr_t)__builtin_return_address(0));
 }
 
-// ---- and of -fsanitize=alignment,bounds: a vector load from an odd place, an index past the end of a shared array
+// ---- and of -fsanitize=alignment,bounds: a misaligned vector load, an index past the end of a shared array
 struct Place { const char* file; uint32_t line, column; };
 struct Mismatch { Place place; const void* type; unsigned char log_alignment, kind; };
 void __ubsan_handle_type_mismatch_v1(Mismatch* data, uintptr_t address) {

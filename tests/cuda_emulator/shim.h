@@ -1,7 +1,7 @@
 // CUDA C++ for g++: force-included in front of a .cu file, which is compiled unchanged (build.py).
 //
 // Each CUDA thread is a fiber of runtime.cpp. The file is compiled with -fsanitize=thread, for its hooks alone: g++ then
-// calls __tsan_read4(address) and the like at every access to memory, and runtime.cpp answers those calls itself.
+// calls __tsan_read4(address) and the like at every access to memory, and runtime.cpp implements those calls itself.
 #pragma once
 
 #define CUDA_EMULATOR 1                                  // common.cuh tests it around inline PTX
@@ -20,8 +20,8 @@ typedef unsigned long size_t;
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__ __restrict
-// One copy per host thread is one copy for all fibers; and the copy of this library can be found and poisoned. A block
-// asks for its dynamic part by `extern __shared__ T name[];`, which build.py turns into CUEMU_DYNAMIC_SHARED.
+// One copy per host thread is one copy for all fibers; and the copy of this library can be found and poisoned. A kernel
+// declares its dynamic part by `extern __shared__ T name[];`, which build.py turns into CUEMU_DYNAMIC_SHARED.
 #define __shared__ thread_local
 #define CUEMU_DYNAMIC_SHARED(type, name) type* name = (type*)cuemu_state.shared
 

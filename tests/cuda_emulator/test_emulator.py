@@ -27,10 +27,10 @@ MISTAKES = {
     "two blocks, read and write": ("if (blockIdx.x) x[t] = 1; else if (x[t] == 9999) x[0] = 1; }", "another block"),
     "missing barrier": (
         "__shared__ float s[64]; if (blockIdx.x) return; s[t] = x[t]; x[t] = s[63 - t]; }",
-        "shared memory, which (nobody has written|thread)"),
-    "shared memory nobody wrote": (
+        "shared memory, which (no thread has written|thread)"),
+    "uninitialised shared memory": (
         "__shared__ float s[65]; if (blockIdx.x) return; s[t] = 1; __syncthreads(); x[t] = s[t + 1]; }",
-        "reads byte 256 of shared memory, which nobody has written"),
+        "reads byte 256 of shared memory, which no thread has written"),
     "past dynamic shared memory": (
         "extern __shared__ float s[]; s[t + 1] = 1; }", "writes 4 bytes outside of shared memory, at byte 256 of 256"),
     "barrier for some": ("if (t < 3) __syncthreads(); }", "3 threads wait at a barrier that 61 threads never reach"),
@@ -45,7 +45,7 @@ MISTAKES = {
         "if (t % 32 < 16) x[t] = __shfl_xor_sync(0xffffffffu, 1.f, 1); else __syncthreads(); }", "deadlock"),
     "warp without its barrier": (
         "__shared__ float s[64]; if (blockIdx.x) return; s[t] = x[t]; x[t] = s[t ^ 1]; }",
-        "shared memory, which (nobody has written|thread)"),
+        "shared memory, which (no thread has written|thread)"),
     "misaligned vector": (
         "struct alignas(16) Four { float v[4]; }; if (!t && !blockIdx.x) *(Four*)(x + 1) = Four{}; }", "misaligned"),
     "async copy without its wait": (
@@ -56,7 +56,7 @@ MISTAKES = {
         " cuemu_copy_async(s + t, x + t, 4, 4); cuemu_copy_commit(); cuemu_copy_wait(0); }", "race: .* no barrier"),
     "async copy, wait without barrier": (
         "__shared__ float s[64]; if (blockIdx.x) return; cuemu_copy_async(s + t, x + t, 4, 4); cuemu_copy_commit();"
-        " cuemu_copy_wait(0); x[t] = s[t ^ 1]; }", "shared memory, which (nobody has written|thread)"),
+        " cuemu_copy_wait(0); x[t] = s[t ^ 1]; }", "shared memory, which (no thread has written|thread)"),
 }
 RIGHT = {
     "reverse a block": (
@@ -206,9 +206,9 @@ BROKEN = {
     "hopper: rows not waited for": (
         HOPPER, "__syncthreads();                                                            // all rows",
         "__syncthreads();", "", deep, "v5"),
-    "hopper: a stage out of place": (HOPPER, "-shared_address(memory) & 1023", "& 1023", "& 1023 | 512", deep, "v5"),
+    "hopper: a misaligned stage": (HOPPER, "-shared_address(memory) & 1023", "& 1023", "& 1023 | 512", deep, "v5"),
     "epilogue: barrier gone": ("epilogue", "sum.v[j];\n  __syncthreads();", "__syncthreads();", "", epilogue),
-    "epilogue: everybody adds": ("epilogue", "if (threadIdx.y == 0 && k < K)", "threadIdx.y == 0 && ", "", epilogue),
+    "epilogue: every thread adds": ("epilogue", "if (threadIdx.y == 0 && k < K)", "threadIdx.y == 0 && ", "", epilogue),
     "softmax: a warp too many": ("loss", "if (row >= N) return;", "row >= N", "row > N", softmax),
     "pool: a window too many": ("pool", "return min(count - 1, (int)((un", "count - 1", "count", pool),
     "col2im: a window too many": ("conv", "p >= t.P", "p >=", "p >", conv, "v1"),

@@ -18,7 +18,7 @@ def eighths(rng, shape, low, high, dtype):
 
 
 def draw(rng, dtype, shape, crop, frame):
-    """images and options: random crops, all kinds of flips (transpose needs a square), mean in the frame asked for."""
+    """images and options: random crops, all kinds of flips (transpose needs a square), mean in the given frame."""
     N, A, B, C = shape
     options = {"mean": eighths(rng, (A, B, C) if frame == "image" else (*crop, C), 0, 255, dtype),
                "top": rng.integers(0, A - crop[0] + 1, N).astype(np.int32),

@@ -1,4 +1,4 @@
-"""The way back through a fused bias and ReLU: mask in place, sum into db."""
+"""Backward pass of a fused bias and ReLU: mask in place, sum into db."""
 
 from __future__ import annotations
 

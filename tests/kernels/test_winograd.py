@@ -132,9 +132,9 @@ def test_the_summary_names_the_algorithm():
 
 def test_work_space_holds_it(monkeypatch):
     """With exactly the bytes of conv_work, nothing else is allocated."""
-    asked = []
+    enough = []
     inner = conv.arrays_in
-    monkeypatch.setattr(conv, "arrays_in", lambda work, requests: asked.append(work.size >= conv.bytes_of(requests))
+    monkeypatch.setattr(conv, "arrays_in", lambda work, requests: enough.append(work.size >= conv.bytes_of(requests))
                         or inner(work, requests))
     run(get_ops("cpu"), "two groups", "float32", monkeypatch, direct=False)
-    assert asked and all(asked)
+    assert enough and all(enough)

@@ -1,4 +1,4 @@
-"""Mistakes in cropping, mirrors and colours. They have no slopes; only values can tell."""
+"""Mistakes in cropping, mirrors and colours. There are no gradients; only values are compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.mutations.mutate import Mutation, option
 
 MUTATIONS = [
     Mutation("augment: mean not subtracted", "augment", {"augment_forward": option("mean", np.zeros_like)}, True),
-    Mutation("augment: mean of the wrong place", "augment", {
+    Mutation("augment: mean not cropped with the image", "augment", {
         "augment_forward": option("mean", lambda mean: np.ascontiguousarray(np.roll(mean, 1, axis=1)))}, True),
     Mutation("augment: top and left mixed up", "augment", {
         "augment_forward": lambda op, ops: lambda images, y, *, top, left, **options:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, added, arguments, flipped, option, shifted, turned, without_last, written
+from tests.mutations.mutate import Mutation, added, arguments, flipped, option, shifted, swapped, without_last, written
 
 
 def first_group_only(op, ops):
-    """Every kernel sees the channels of the first group."""
+    """Every kernel reads the channels of the first group."""
     def call(x, w, y, *, groups=1, **options):
         op(np.concatenate([x[..., :x.shape[3] // groups]] * groups, axis=3), w, y, groups=groups, **options)
     return call
@@ -49,7 +49,8 @@ def bias_before_mask(op, ops):
 MUTATIONS = [
     Mutation("conv: kernel flipped in forward", "conv", {
         "conv_forward": arguments(lambda x, w, y: (x, flipped(w), y))}),
-    Mutation("conv: kernel turned in forward", "conv", {"conv_forward": arguments(lambda x, w, y: (x, turned(w), y))}),
+    Mutation("conv: kernel transposed in forward", "conv", {
+        "conv_forward": arguments(lambda x, w, y: (x, swapped(w), y))}),
     Mutation("conv: groups forgotten in forward", "conv_groups", {"conv_forward": first_group_only}),
     Mutation("conv: padding off by one in forward", "conv", {"conv_forward": option("pads", shifted)}),
     Mutation("conv: padding off by one everywhere", "conv", {
@@ -60,8 +61,8 @@ MUTATIONS = [
     Mutation("conv: bias added after the ReLU", "conv_relu", {"conv_forward": bias_after_relu}),
     Mutation("conv: kernel flipped in dx", "conv", {
         "conv_backward_data": arguments(lambda dy, w, dx: (dy, flipped(w), dx))}),
-    Mutation("conv: kernel turned in dx", "conv", {
-        "conv_backward_data": arguments(lambda dy, w, dx: (dy, turned(w), dx))}),
+    Mutation("conv: kernel transposed in dx", "conv", {
+        "conv_backward_data": arguments(lambda dy, w, dx: (dy, swapped(w), dx))}),
     Mutation("conv: groups mixed up in dx", "conv_groups", {"conv_backward_data": weights_of_another_group}),
     Mutation("conv: padding off by one in dx", "conv", {"conv_backward_data": option("pads", shifted)}),
     Mutation("conv: stride forgotten in dx", "conv", {"conv_backward_data": stride_forgotten}),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutate import Mutation, added, arguments, option, transposed, without_last, written
+from tests.mutations.mutate import Mutation, added, arguments, option, swapped, without_last, written
 
 MUTATIONS = [
     Mutation("linear: x w^T in forward", "linear_square", {
-        "linear_forward": arguments(lambda x, w, y: (x, transposed(w), y))}),
+        "linear_forward": arguments(lambda x, w, y: (x, swapped(w), y))}),
     Mutation("linear: dx with w instead of w^T", "linear_square", {
-        "linear_backward_data": arguments(lambda dy, w, dx: (dy, transposed(w), dx))}),
+        "linear_backward_data": arguments(lambda dy, w, dx: (dy, swapped(w), dx))}),
     Mutation("linear: dx added", "linear", {"linear_backward_data": added}),
     Mutation("linear: dw transposed", "linear_square", {
         "linear_backward_weights": arguments(lambda x, dy, dw: (dy, x, dw))}),

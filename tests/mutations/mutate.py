@@ -78,7 +78,8 @@ def flipped(w):
     return np.ascontiguousarray(w[::-1, ::-1])
 
 
-def transposed(w):
+def swapped(w):
+    """w with its first two axes swapped."""
     return np.ascontiguousarray(w.swapaxes(0, 1))
 
 

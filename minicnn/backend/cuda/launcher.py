@@ -62,8 +62,8 @@ class Launcher:
                options: tuple[str, ...] = ()) -> None:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
 
-        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers, also for a
-        Divisor, a dict for a struct. The number type is that of the first array that the kernel declares as T.
+        arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers (for a
+        Divisor too), a dict for a struct. The number type is that of the first array that the kernel declares as T.
         shared: bytes of shared memory.   options: of the compiler, for a file with several compiled forms.
         """
         grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))

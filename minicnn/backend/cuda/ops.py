@@ -142,7 +142,7 @@ class CudaOps(Ops):
 
     # ---- dropout
     def dropout_forward(self, x, y, *, rate, scale, seed, purpose, epoch, sample_ids):
-        """y = x * scale where u >= rate, else 0; sample_ids uint32 (N,), on the host or the device. y may be x."""
+        """y = x * scale where u >= the dropout rate, else 0; sample_ids uint32 (N,), host or device. y may be x."""
         N, units = x.shape[0], x.size // x.shape[0]
         k0, k1 = key_words(seed)
         epoch = (0, epoch.array) if isinstance(epoch, DeviceNumber) else (epoch, None)

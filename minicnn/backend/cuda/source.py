@@ -1,4 +1,4 @@
-"""From kernels/cuda/*.cu to cubins: the text with its headers in place, what its kernels take, and NVRTC.
+"""From kernels/cuda/*.cu to cubins: the text with its headers inserted, the parameters of its kernels, and NVRTC.
 
 Two properties of CuPy matter here. It caches compiled kernels by their text, without the headers that they include, so
 headers are inserted into the text first. And it does not check a kernel's arguments: parameters are read from the text,
@@ -33,7 +33,7 @@ TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.f
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel. type: of a number, or of what the pointer points to; T is the file's number type.
+    """One parameter of a kernel. type: of a scalar, or of the elements of a pointer; T is the file's number type.
     fields: name -> type, in order, where the parameter is a struct."""
 
     name: str
@@ -57,7 +57,7 @@ def files() -> list[str]:
 
 @cache
 def source(name: str) -> str:
-    """The text of kernels/cuda/<name>.cu with its headers in place; messages keep the files' line numbers."""
+    """The text of kernels/cuda/<name>.cu with its headers inserted; messages keep the files' line numbers."""
     done: set[str] = set()
 
     def text_of(file: str) -> str:

@@ -126,7 +126,7 @@ def test_linear_equals_reference(cuda_cache, rng, version, shape):
 
 @pytest.mark.parametrize("products", ["Tf32", "Bf16", "Fp16"])
 def test_tensor_cores_multiply_small_integers_exactly(tensor_cores, rng, products):
-    """Every fragment in its place: with integers below 2^7 nothing is rounded, so a wrong index is noticed."""
+    """Every fragment is correct: with integers below 2^7 nothing is rounded, so a wrong index is noticed."""
     x, w = (rng.integers(-20, 21, shape).astype("f4") for shape in ((37, 44), (44, 68)))
     y = call(tensor_cores(products), "linear_forward", x, w, np.full((37, 68), np.nan, "f4"), writes=(2,))
     np.testing.assert_array_equal(y, x @ w)

@@ -13,7 +13,7 @@ from minicnn.backend.cuda.upload import BUFFERS, Uploads
 
 
 class Machine:
-    """Two streams and what is queued on them. A step that is ready runs at random, or when somebody waits for it."""
+    """Two streams and what is queued on them. A step that is ready runs at random, or when a caller waits for it."""
 
     def __init__(self, seed: int):
         self.chance, self.streams = random.Random(seed), []
@@ -36,14 +36,14 @@ class Machine:
 
         class Event:
             def __init__(self, block=False, disable_timing=False):
-                self.reached = [True]                       # nobody waits for an event without record()
+                self.reached = [True]                       # an event without record() is not waited for
 
             def record(self, stream):
                 stream.record(self)
 
             def synchronize(self):
                 while not self.reached:
-                    assert machine.run_one(), "nothing can run, and somebody waits"
+                    assert machine.run_one(), "deadlock: nothing can run"
 
         class Array:
             def __init__(self, shape, dtype):
@@ -63,27 +63,27 @@ class Machine:
         return bool(ready)
 
 
-def seen_by_the_gpu(seed: int, batches: list[np.ndarray]) -> list[np.ndarray]:
+def read_by_the_gpu(seed: int, batches: list[np.ndarray]) -> list[np.ndarray]:
     """What a kernel launched after each upload has read."""
-    machine, seen = Machine(seed), []
+    machine, read = Machine(seed), []
     upload = Uploads(machine.cupy)
     for batch in batches:
         array = upload(batch)
-        machine.compute.queue.append((lambda: True, lambda array=array: seen.append(array.cells.copy())))
+        machine.compute.queue.append((lambda: True, lambda array=array: read.append(array.cells.copy())))
         for _ in range(machine.chance.randrange(6)):
             machine.run_one()
     while machine.run_one():
         pass
     assert not any(stream.queue for stream in machine.streams)
-    return seen
+    return read
 
 
 BATCHES = [np.full((3 if i % 7 == 6 else 4, 2), i, "u1") for i in range(20)]        # every seventh is shorter
 
 
 def is_right(seed: int) -> bool:
-    seen = seen_by_the_gpu(seed, BATCHES)
-    return len(seen) == len(BATCHES) and all(map(np.array_equal, seen, BATCHES))
+    read = read_by_the_gpu(seed, BATCHES)
+    return len(read) == len(BATCHES) and all(map(np.array_equal, read, BATCHES))
 
 
 @pytest.mark.parametrize("seed", range(30))
