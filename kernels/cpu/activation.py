@@ -24,6 +24,15 @@ def _relu_backward(y, dy, dx):
 
 
 @kernel
+def _leaky_relu(a, b, y, slope):
+    """y = b where a > 0, else slope * b."""
+    zero = y.dtype.type(0)
+    for i in range(y.size):
+        value = b[i]                                                           # read in any case: no branch
+        y[i] = value if a[i] > zero else slope * value
+
+
+@kernel
 def _tanh(x, y):
     for i in range(x.size):
         y[i] = np.tanh(x[i])
@@ -44,6 +53,16 @@ def relu_forward(x, y):
 def relu_backward(y, dy, dx):
     """dx = dy * (y > 0). dx may be dy."""
     elementwise(_relu_backward, y, dy, dx)
+
+
+def leaky_relu_forward(x, y, *, slope):
+    """y = x where x > 0, else slope * x. y may be x."""
+    elementwise(_leaky_relu, x, x, y, scalars=(slope,))
+
+
+def leaky_relu_backward(y, dy, dx, *, slope):
+    """dx = dy where y > 0, else slope * dy. dx may be dy."""
+    elementwise(_leaky_relu, y, dy, dx, scalars=(slope,))
 
 
 def tanh_forward(x, y):

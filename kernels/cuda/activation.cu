@@ -15,6 +15,14 @@ extern "C" __global__ void relu_backward(const T* y, const T* dy, T* dx, unsigne
   map(n, dy, y, dx, [](T g, T a) { return g * T(a > 0); });
 }
 
+extern "C" __global__ void leaky_relu_forward(const T* x, T* y, unsigned n, T slope) {
+  map(n, x, y, [slope](T a) { return a > 0 ? a : slope * a; });
+}
+
+extern "C" __global__ void leaky_relu_backward(const T* y, const T* dy, T* dx, unsigned n, T slope) {
+  map(n, dy, y, dx, [slope](T g, T a) { return a > 0 ? g : slope * g; });
+}
+
 extern "C" __global__ void tanh_forward(const T* x, T* y, unsigned n) {
   map(n, x, y, [](T a) { return tanh(a); });
 }

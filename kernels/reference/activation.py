@@ -19,6 +19,17 @@ def relu_backward(y, dy, dx):
     np.multiply(dy, y > 0, out=dx)
 
 
+def leaky_relu_forward(x, y, *, slope):
+    """y = x where x > 0, else slope * x. slope must be positive."""
+    np.multiply(x, np.where(x > 0, x.dtype.type(1), x.dtype.type(slope)), out=y)
+
+
+# The derivative is 1 for x > 0 and slope for x < 0; at 0 it is taken as slope. slope > 0, so y > 0 means x > 0.
+def leaky_relu_backward(y, dy, dx, *, slope):
+    """dx = dy where y > 0, else slope * dy."""
+    np.multiply(dy, np.where(y > 0, dy.dtype.type(1), dy.dtype.type(slope)), out=dx)
+
+
 def tanh_forward(x, y):
     """y = tanh(x)."""
     np.tanh(x, out=y)

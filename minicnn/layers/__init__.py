@@ -1,7 +1,7 @@
 """The layers, one file per kind, forward beside backward. Read lrn.py or conv.py first; base.py holds the contract."""
 
 from minicnn.init import Glorot, He, Normal, Uniform
-from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.activation import LeakyReLU, ReLU, Tanh
 from minicnn.layers.base import Context, Layer, LayerPlan
 from minicnn.layers.combine import Add, Concat, Flatten
 from minicnn.layers.conv import Conv2d
@@ -14,5 +14,6 @@ from minicnn.layers.pool import AvgPool2d, MaxPool2d
 
 __all__ = [
     "Add", "AvgPool2d", "Concat", "Context", "Conv2d", "Dropout", "Flatten", "Glorot", "He", "LRN", "LRNWithin",
-    "Layer", "LayerPlan", "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU", "SoftmaxCrossEntropy", "Tanh", "Uniform",
+    "Layer", "LayerPlan", "LeakyReLU", "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU", "SoftmaxCrossEntropy",
+    "Tanh", "Uniform",
 ]

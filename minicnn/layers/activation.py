@@ -1,13 +1,15 @@
 """Pointwise non-linearities (paper section 3.1): ReLU, and the tanh that Figure 1 compares it with.
 
     ReLU   y = max(0, x)     dx = dy where y > 0, else 0       (the slope at exactly 0 is taken as 0)
+    LeakyReLU   y = x where x > 0, else slope * x     dx = dy where y > 0, else slope * dy
     tanh   y = tanh(x)       dx = dy * (1 - y^2)
 
-Both derivatives follow from the output alone, so only y is saved and x may be overwritten.
+All derivatives follow from the output alone, so only y is saved and x may be overwritten.
 """
 
 from __future__ import annotations
 
+from minicnn.errors import ConfigError
 from minicnn.layers.base import Layer, LayerPlan
 
 
@@ -30,6 +32,36 @@ class ReLU(Layer):
 
     def kinks(self, y, saved):
         return (y > 0,)
+
+
+class LeakyReLU(Layer):
+    """Any shape. slope: of the negative part, positive (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
+
+    in_place = True
+    capturable = True
+    channelwise = True
+
+    def __init__(self, slope: float = 0.01):
+        super().__init__()
+        if not slope > 0:
+            raise ConfigError(f"LeakyReLU: slope = {slope} must be positive, so that y has the sign of x (0 is ReLU)")
+        self.slope = slope
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.leaky_relu_forward(xs[0], y, slope=self.slope)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.leaky_relu_backward(saved["y"], dy, dxs[0], slope=self.slope)
+
+    def kinks(self, y, saved):
+        return (y > 0,)
+
+    def describe(self):
+        return f"slope {self.slope:g}"
 
 
 class Tanh(Layer):

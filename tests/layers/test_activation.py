@@ -1,4 +1,4 @@
-"""ReLU and tanh: gradients on drawn shapes, and the value at the kink."""
+"""Activations: gradients on drawn shapes, and values at the kinks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
-from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.activation import LeakyReLU, ReLU, Tanh
 from minicnn.layers.base import Context
 from tests.helpers.strategies import must_pass
 
 
-@pytest.mark.parametrize("kind", [ReLU, Tanh])
+@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, Tanh])
 @settings(max_examples=15)
 @given(shape=st.one_of(st.tuples(st.integers(1, 4), st.integers(6, 40)),
                        st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(2, 5), st.integers(3, 5))))
@@ -32,3 +33,22 @@ def test_relu_at_the_kink(ops, dtype):
 
 def test_tanh_saturates(ops):
     np.testing.assert_array_equal(Tanh()(np.array([[-1e3, 0.0, 1e3]]), ops=ops), [[-1, 0, 1]])
+
+
+def test_leaky_relu_keeps_a_part_of_what_is_negative(ops, dtype):
+    x, dx = np.array([[-2.0, -0.0, 0.0, 3.0]], dtype), np.empty((1, 4), dtype)
+    layer = LeakyReLU(0.25)
+    y = layer(x, ops=ops)
+    np.testing.assert_array_equal(y, np.array([[-0.5, 0, 0, 3]], dtype))
+    layer.backward(Context(ops), np.full((1, 4), 2, dtype), {"y": y}, [dx])
+    np.testing.assert_array_equal(dx, np.array([[0.5, 0.5, 0.5, 2]], dtype))
+    with pytest.raises(ConfigError, match="LeakyReLU: slope = 0 must be positive"):
+        LeakyReLU(0)
+
+
+def test_a_kink_is_known_to_the_gradient_check():
+    """At x = 0 the two sides have different slopes: such elements are skipped, not called wrong."""
+    x = np.random.default_rng(0).standard_normal((4, 40))
+    x[1, 3] = 0.0
+    (row,) = check_layer(LeakyReLU(0.2), xs=[x]).raise_if_failed().rows
+    assert (row.checked, row.skipped) == (159, 1)

@@ -1,10 +1,10 @@
-"""Mistakes in ReLU and tanh."""
+"""Mistakes in ReLU, LeakyReLU and tanh."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, afterwards, instead
+from tests.mutations.mutate import Mutation, afterwards, instead, option
 
 MUTATIONS = [
     Mutation("relu: everything passes backward", "relu", {
@@ -18,6 +18,16 @@ MUTATIONS = [
     Mutation("relu: clipped at 1 in forward", "relu", {
         "relu_forward": afterwards(lambda x, y: np.minimum(y, 1, out=y))}),
     Mutation("relu: absolute value in forward", "relu", {"relu_forward": instead(lambda x, y: np.abs(x, out=y))}),
+    Mutation("leaky relu: slope forgotten backward", "leaky_relu", {
+        "leaky_relu_backward": instead(lambda y, dy, dx, *, slope: np.multiply(dy, y > 0, out=dx))}),
+    Mutation("leaky relu: slope on the wrong side backward", "leaky_relu", {
+        "leaky_relu_backward": instead(lambda y, dy, dx, *, slope: np.copyto(dx, np.where(y > 0, slope * dy, dy)))}),
+    Mutation("leaky relu: mask taken from dy", "leaky_relu", {
+        "leaky_relu_backward": instead(lambda y, dy, dx, *, slope: np.copyto(dx, np.where(dy > 0, dy, slope * dy)))}),
+    Mutation("leaky relu: the paper's slope whatever is asked for", "leaky_relu", {
+        "leaky_relu_forward": option("slope", lambda slope: 0.01)}),
+    Mutation("leaky relu: slope subtracted in forward", "leaky_relu", {
+        "leaky_relu_forward": option("slope", lambda slope: -slope)}),
     Mutation("tanh: 1 - y", "tanh", {"tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - y, out=dx))}),
     Mutation("tanh: 1 - tanh(y)^2", "tanh", {
         "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - np.tanh(y)**2, out=dx))}),

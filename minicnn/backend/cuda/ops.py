@@ -30,6 +30,8 @@ ON_HOPPER = {"v4": "v5"}    # what replaces a version on an H100 or H200
 ELEMENTWISE = {
     "relu_forward": ("activation", lambda x, y: (x, y, x.size)),
     "relu_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
+    "leaky_relu_forward": ("activation", lambda x, y, *, slope: (x, y, x.size, slope)),
+    "leaky_relu_backward": ("activation", lambda y, dy, dx, *, slope: (y, dy, dx, y.size, slope)),
     "tanh_forward": ("activation", lambda x, y: (x, y, x.size)),
     "tanh_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
     "scale_forward": ("dropout", lambda x, y, *, factor: (x, y, x.size, factor)),
