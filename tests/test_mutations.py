@@ -17,7 +17,7 @@ from minicnn.backend.select import get_ops
 from minicnn.gradcheck import check_layer, check_net
 from minicnn.gradcheck.cases import fork
 from minicnn.gradcheck.functions import LayerFunction
-from minicnn.layers.activation import LeakyReLU, ReLU, Tanh
+from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh
 from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
@@ -164,6 +164,7 @@ CASES = {
     "linear_relu": Layer(lambda: Linear(5, 4), [(3, 5)], {"relu": True}),
     "linear_written": Values(written_weights),
     "relu": Layer(ReLU, [(3, 10)]),
+    "clipped_relu": Layer(lambda: ClippedReLU(0.7), [(3, 10)]),
     "leaky_relu": Layer(lambda: LeakyReLU(0.3), [(3, 10)]),
     "tanh": Layer(Tanh, [(3, 10)]),
     "maxpool": Layer(lambda: MaxPool2d(3, stride=2), [(2, 7, 7, 2)]),

@@ -33,6 +33,22 @@ def _leaky_relu(a, b, y, slope):
 
 
 @kernel
+def _clipped_relu(x, y, ceiling):
+    zero = y.dtype.type(0)
+    for i in range(x.size):
+        value = zero if x[i] < zero else x[i]                                  # NaN stays NaN
+        y[i] = ceiling if value > ceiling else value
+
+
+@kernel
+def _clipped_relu_backward(y, dy, dx, ceiling):
+    zero = dx.dtype.type(0)
+    for i in range(y.size):
+        gradient, value = dy[i], y[i]                                          # read in any case: no branch
+        dx[i] = gradient if (value > zero) & (value < ceiling) else zero
+
+
+@kernel
 def _tanh(x, y):
     for i in range(x.size):
         y[i] = np.tanh(x[i])
@@ -63,6 +79,16 @@ def leaky_relu_forward(x, y, *, slope):
 def leaky_relu_backward(y, dy, dx, *, slope):
     """dx = dy where y > 0, else slope * dy. dx may be dy."""
     elementwise(_leaky_relu, y, dy, dx, scalars=(slope,))
+
+
+def clipped_relu_forward(x, y, *, ceiling):
+    """y = min(max(x, 0), ceiling). y may be x."""
+    elementwise(_clipped_relu, x, y, scalars=(ceiling,))
+
+
+def clipped_relu_backward(y, dy, dx, *, ceiling):
+    """dx = dy * (0 < y < ceiling). dx may be dy."""
+    elementwise(_clipped_relu_backward, y, dy, dx, scalars=(ceiling,))
 
 
 def tanh_forward(x, y):

@@ -23,6 +23,14 @@ extern "C" __global__ void leaky_relu_backward(const T* y, const T* dy, T* dx, u
   map(n, dy, y, dx, [slope](T g, T a) { return a > 0 ? g : slope * g; });
 }
 
+extern "C" __global__ void clipped_relu_forward(const T* x, T* y, unsigned n, T ceiling) {
+  map(n, x, y, [ceiling](T a) { return a <= 0 ? T(0) : a > ceiling ? ceiling : a; });
+}
+
+extern "C" __global__ void clipped_relu_backward(const T* y, const T* dy, T* dx, unsigned n, T ceiling) {
+  map(n, dy, y, dx, [ceiling](T g, T a) { return g * T(a > 0 && a < ceiling); });
+}
+
 extern "C" __global__ void tanh_forward(const T* x, T* y, unsigned n) {
   map(n, x, y, [](T a) { return tanh(a); });
 }

@@ -30,6 +30,17 @@ def leaky_relu_backward(y, dy, dx, *, slope):
     np.multiply(dy, np.where(y > 0, dy.dtype.type(1), dy.dtype.type(slope)), out=dx)
 
 
+def clipped_relu_forward(x, y, *, ceiling):
+    """y = min(max(x, 0), ceiling)."""
+    np.clip(x, 0, x.dtype.type(ceiling), out=y)
+
+
+# Between the two kinks the derivative is 1, outside 0; at the kinks themselves it is taken as 0.
+def clipped_relu_backward(y, dy, dx, *, ceiling):
+    """dx = dy * (0 < y < ceiling)."""
+    np.multiply(dy, (y > 0) & (y < y.dtype.type(ceiling)), out=dx)
+
+
 def tanh_forward(x, y):
     """y = tanh(x)."""
     np.tanh(x, out=y)

@@ -2,6 +2,7 @@
 
     ReLU   y = max(0, x)     dx = dy where y > 0, else 0       (the slope at exactly 0 is taken as 0)
     LeakyReLU   y = x where x > 0, else slope * x     dx = dy where y > 0, else slope * dy
+    ClippedReLU   y = min(max(0, x), ceiling)     dx = dy where 0 < y < ceiling, else 0
     tanh   y = tanh(x)       dx = dy * (1 - y^2)
 
 All derivatives follow from the output alone, so only y is saved and x may be overwritten.
@@ -62,6 +63,37 @@ class LeakyReLU(Layer):
 
     def describe(self):
         return f"slope {self.slope:g}"
+
+
+class ClippedReLU(Layer):
+    """Any shape. ceiling: of the output, positive; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
+    networks on CIFAR-10", 2010)."""
+
+    in_place = True
+    capturable = True
+    channelwise = True
+
+    def __init__(self, ceiling: float = 6.0):
+        super().__init__()
+        if not ceiling > 0:
+            raise ConfigError(f"ClippedReLU: ceiling = {ceiling} must be positive")
+        self.ceiling = ceiling
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.clipped_relu_forward(xs[0], y, ceiling=self.ceiling)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.clipped_relu_backward(saved["y"], dy, dxs[0], ceiling=self.ceiling)
+
+    def kinks(self, y, saved):
+        return (y > 0, y < self.ceiling)
+
+    def describe(self):
+        return f"ceiling {self.ceiling:g}"
 
 
 class Tanh(Layer):

@@ -11,14 +11,15 @@ from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1001), (1, 70001)]
-FUNCTIONS = {"relu": lambda v: v if v > 0 else 0.0, "leaky_relu": lambda v: v if v > 0 else 0.3 * v, "tanh": math.tanh}
-OPTIONS = {"leaky_relu": {"slope": 0.3}}
+FUNCTIONS = {"relu": lambda v: v if v > 0 else 0.0, "leaky_relu": lambda v: v if v > 0 else 0.3 * v,
+             "clipped_relu": lambda v: min(max(v, 0.0), 0.75), "tanh": math.tanh}
+OPTIONS = {"leaky_relu": {"slope": 0.3}, "clipped_relu": {"ceiling": 0.75}}      # exact in both types
 
 
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_forward_equals_loop_and_backward_differences(reference, rng, kind):
     x, dy, options = rng.standard_normal((3, 50)), rng.standard_normal((3, 50)), OPTIONS.get(kind, {})
-    x[np.abs(x) < 1e-3] = 0.5                                       # away from the kink
+    x[np.minimum(np.abs(x), np.abs(x - 0.75)) < 1e-3] = 0.5          # away from the kinks
 
     def forward():
         return call(reference, f"{kind}_forward", x, garbage(x.shape, "float64"), writes=(1,), **options)

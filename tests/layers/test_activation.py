@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
-from minicnn.layers.activation import LeakyReLU, ReLU, Tanh
+from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh
 from minicnn.layers.base import Context
 from tests.helpers.strategies import must_pass
 
 
-@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, Tanh])
+@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, lambda: ClippedReLU(1.0), Tanh])
 @settings(max_examples=15)
 @given(shape=st.one_of(st.tuples(st.integers(1, 4), st.integers(6, 40)),
                        st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(2, 5), st.integers(3, 5))))
@@ -52,3 +52,21 @@ def test_a_kink_is_known_to_the_gradient_check():
     x[1, 3] = 0.0
     (row,) = check_layer(LeakyReLU(0.2), xs=[x]).raise_if_failed().rows
     assert (row.checked, row.skipped) == (159, 1)
+
+
+def test_clipped_relu_at_its_kinks(ops, dtype):
+    x, dx = np.array([[-1.0, 0.0, 2.0, 6.0, 7.0, 1e30]], dtype), np.empty((1, 6), dtype)
+    layer = ClippedReLU()
+    y = layer(x, ops=ops)
+    np.testing.assert_array_equal(y, np.array([[0, 0, 2, 6, 6, 6]], dtype))
+    layer.backward(Context(ops), np.full((1, 6), 3, dtype), {"y": y}, [dx])
+    np.testing.assert_array_equal(dx, np.array([[0, 0, 3, 0, 0, 0]], dtype))
+    with pytest.raises(ConfigError, match="ClippedReLU: ceiling = -1 must be positive"):
+        ClippedReLU(-1)
+
+
+def test_both_kinks_are_known_to_the_gradient_check():
+    x = np.random.default_rng(0).standard_normal((4, 40))
+    x[1, 3], x[2, 7] = 0.0, 0.5
+    (row,) = check_layer(ClippedReLU(0.5), xs=[x]).raise_if_failed().rows
+    assert (row.checked, row.skipped) == (158, 2)

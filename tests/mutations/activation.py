@@ -1,4 +1,4 @@
-"""Mistakes in ReLU, LeakyReLU and tanh."""
+"""Mistakes in ReLU, LeakyReLU, ClippedReLU and tanh."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ MUTATIONS = [
         "leaky_relu_forward": option("slope", lambda slope: 0.01)}),
     Mutation("leaky relu: slope subtracted in forward", "leaky_relu", {
         "leaky_relu_forward": option("slope", lambda slope: -slope)}),
+    Mutation("clipped relu: no ceiling in forward", "clipped_relu", {
+        "clipped_relu_forward": instead(lambda x, y, *, ceiling: np.maximum(x, 0, out=y))}),
+    Mutation("clipped relu: six whatever is asked for", "clipped_relu", {
+        "clipped_relu_forward": option("ceiling", lambda ceiling: 6.0),
+        "clipped_relu_backward": option("ceiling", lambda ceiling: 6.0)}, True),
+    Mutation("clipped relu: the gradient passes above the ceiling", "clipped_relu", {
+        "clipped_relu_backward": instead(lambda y, dy, dx, *, ceiling: np.multiply(dy, y > 0, out=dx))}),
+    Mutation("clipped relu: the gradient passes below zero", "clipped_relu", {
+        "clipped_relu_backward": instead(lambda y, dy, dx, *, ceiling: np.multiply(dy, y < ceiling, out=dx))}),
     Mutation("tanh: 1 - y", "tanh", {"tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - y, out=dx))}),
     Mutation("tanh: 1 - tanh(y)^2", "tanh", {
         "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - np.tanh(y)**2, out=dx))}),

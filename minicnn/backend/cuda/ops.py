@@ -32,6 +32,8 @@ ELEMENTWISE = {
     "relu_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
     "leaky_relu_forward": ("activation", lambda x, y, *, slope: (x, y, x.size, slope)),
     "leaky_relu_backward": ("activation", lambda y, dy, dx, *, slope: (y, dy, dx, y.size, slope)),
+    "clipped_relu_forward": ("activation", lambda x, y, *, ceiling: (x, y, x.size, ceiling)),
+    "clipped_relu_backward": ("activation", lambda y, dy, dx, *, ceiling: (y, dy, dx, y.size, ceiling)),
     "tanh_forward": ("activation", lambda x, y: (x, y, x.size)),
     "tanh_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
     "scale_forward": ("dropout", lambda x, y, *, factor: (x, y, x.size, factor)),
