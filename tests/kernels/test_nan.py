@@ -14,6 +14,8 @@ SHAPE = (2, 5, 4, 17)
 # operation: extra inputs, shapes of the outputs, options
 FORWARDS = {
     "relu_forward": ([], [SHAPE], {}),
+    "leaky_relu_forward": ([], [SHAPE], {"slope": 0.3}),
+    "clipped_relu_forward": ([], [SHAPE], {"ceiling": 6.0}),
     "tanh_forward": ([], [SHAPE], {}),
     "scale_forward": ([], [SHAPE], {"factor": 0.5}),
     "maxpool_forward": ([], [(2, 2, 2, 17), None], WINDOW),
