@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
         return None
     minutes = (time.perf_counter() - began) / 60
     feed, saved = restore(net, run_dir / BEST, splits.classes)
-    whole = recipe.augment.crop == SIZE             # then the ten crops are the image and its mirror image, five times
+    whole = recipe.preprocess.crop == SIZE          # then the ten crops are the image and its mirror image, five times
     views = {"whole image" if whole else "centre crop": False}
     views |= {"and its mirror image" if whole else "ten crops": True} if recipe.augment.flip else {}
     errors = {name: round(1 - evaluate(net, splits.test, feed, ten_crop=ten).top1, 6) for name, ten in views.items()}

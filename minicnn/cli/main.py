@@ -19,7 +19,7 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from minicnn.errors import ConfigError, MinicnnError
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 
 LIBRARIES = ("numpy", "numba", "pillow", "matplotlib", "tqdm", "safetensors", "elpv-dataset", "simplejpeg", "torch")
 
@@ -101,11 +101,14 @@ def predict(options: argparse.Namespace) -> int:
     from minicnn.data.dataset import ImageError
     from minicnn.evaluate.predict import predict as guesses_of
     from minicnn.evaluate.predict import read_words
-    from minicnn.train.runs.run_dir import BEST, find_checkpoint
+    from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings, restore
 
     words = read_words(options.words) if options.words else {}
     checkpoint, unread = find_checkpoint(".", options.checkpoint, BEST), 0
-    for file, guesses in guesses_of(checkpoint, options.files, device=options.device, ten_crop=options.ten_crop):
+    classes = (meta := read_settings(checkpoint))["classes"]
+    net = _net_of(meta, checkpoint, options.device)
+    pipeline, _ = restore(net, checkpoint, classes)
+    for file, guesses in guesses_of(net, pipeline, classes, options.files, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
             print(f"error: {guesses}", file=sys.stderr)
             unread += 1
@@ -114,6 +117,18 @@ def predict(options: argparse.Namespace) -> int:
         for name, share in guesses:
             print(f"  {100 * share:5.1f} %  {name}{' ' * (name in words)}{words.get(name, '')}")
     return 2 if unread else 0
+
+
+def _net_of(meta: dict, checkpoint: os.PathLike, device: str):
+    """The network that a checkpoint's recipe names, before training."""
+    from minicnn import models
+
+    about = dict(meta["recipe"]["net"])
+    build = getattr(models, about.pop("model", ""), None)
+    if build is None:
+        raise CheckpointError(f"{checkpoint}: is of the net {meta['recipe']['net']}, which minicnn.models does not "
+                              "have; expected the checkpoint of a run of one of its models")
+    return build(device=device, **about)
 
 
 def doctor(options: argparse.Namespace) -> int:

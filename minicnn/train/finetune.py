@@ -1,7 +1,7 @@
-"""Beginning from another run's weights: fine-tuning.
+"""Fine-tuning: loading another run's weights before training.
 
-    Layers of the same name and shape are taken over; the output layer begins anew where the classes are others.
-    Layers whose rate is 0 (SGDRecipe.layer_lr) stay as they are.
+    Layers of the same name and shape are loaded; a new output layer is drawn where the classes are others.
+    Layers whose learning rate is 0 (SGDRecipe.layer_lr) are frozen.
 """
 
 from __future__ import annotations
@@ -16,36 +16,37 @@ from minicnn.train.runs.checkpoint import load_checkpoint
 
 
 def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
-    """Set the layers of `net` that a checkpoint holds, by name and shape; says in lines what matched and what not.
+    """Load the layers of `net` that a checkpoint holds, by name and shape; returns lines that say what matched.
 
-    A layer is taken over whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
+    A layer is loaded whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
     nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
     """
     theirs = load_checkpoint(path, parts=("params",)).params
     head = [layer_of(name) for name in net.output_params]
-    taken, left = [], {}
+    loaded, left = [], {}
     for layer in net.layers_with_weights:
         why = "a new head" if new_head and layer in head else _misfit(net, layer, theirs)
         if why:
             left[layer] = why
         else:
-            taken.append(layer)
-    if not taken:
+            loaded.append(layer)
+    if not loaded:
         raise CheckpointError(f"{path}: none of its layers has the name and shape of one of {net.name!r}; expected a "
                               "checkpoint of a similar net")
     if not new_head and (wrong := [layer for layer in head if layer in left]):
         raise CheckpointError(f"{path}: its output layer {wrong[0]!r} does not fit, {left[wrong[0]]}; add --new-head "
-                              "to begin that layer anew")
-    names = [name for name in net.params if layer_of(name) in taken]
+                              "to initialise that layer anew")
+    names = [name for name in net.params if layer_of(name) in loaded]
     for name in names:
         net.params[name].data[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
-    numbers = sum(int(np.prod(theirs[name].shape)) for name in names)
-    lines = [f"{len(taken)} of {len(taken) + len(left)} layers, {numbers:,} numbers, from {path}: {', '.join(taken)}"]
-    return lines + [f"begins anew: {layer} ({why})" for layer, why in left.items()]
+    count = sum(int(np.prod(theirs[name].shape)) for name in names)
+    lines = [f"{len(loaded)} of {len(loaded) + len(left)} layers, {count:,} parameters, from {path}: "
+             f"{', '.join(loaded)}"]
+    return lines + [f"initialised anew: {layer} ({why})" for layer, why in left.items()]
 
 
 def _misfit(net, layer: str, theirs: dict[str, np.ndarray]) -> str:
-    """Why a layer cannot be taken over, or ""."""
+    """Why a layer cannot be loaded, or ""."""
     for name, param in net.params.items():
         if layer_of(name) == layer:
             if name not in theirs:

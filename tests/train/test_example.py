@@ -69,7 +69,7 @@ BAD = {
     "a negative rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
-    "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to go on with"),
+    "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
     "unknown run": (["--resume", "nosuch"], "nosuch: no such run"),
     "run without a checkpoint": (["--evaluate", "{root}/empty"], "best.safetensors: no such checkpoint"),
     "a checkpoint cut short": (["--resume", "cut"], "last.safetensors: cut short or damaged, 2,000 bytes"),

@@ -1,4 +1,4 @@
-"""The trainer in one process: it learns, stops, goes on, and says no before it harms anything."""
+"""The trainer in one process: it learns, stops, resumes, and refuses settings that cannot work."""
 
 import dataclasses
 import os
@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_it_learns(tmp_path):
-    """32 images by heart."""
+    """It overfits 32 images."""
     recipe = dataclasses.replace(small_recipe(lr=0.0005), augment=Augment(crop=32, flip=False), schedule=Constant())
     trainer = small_trainer(tmp_path / "run", net=small_net(size=32), recipe=recipe, images=32)
     trainer.fit(25)
@@ -168,7 +168,7 @@ def test_handlers_are_put_back(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_wish_stops_at_once(tmp_path):
+def test_a_second_signal_stops_at_once(tmp_path):
     trainer = small_trainer(tmp_path / "run")
     StopAfter(StopAfter(trainer, 2).trainer, 2)         # two signals within the second step
     with pytest.raises(KeyboardInterrupt):
@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_pat
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
     trainer = small_trainer(tmp_path / "run").resume()
     trainer.net.params["fc3.w"].data[...] = np.nan
-    with pytest.raises(DivergedError, match=r"nan at epoch 2, step 1.*smaller rate.*last.safetensors"):
+    with pytest.raises(DivergedError, match=r"nan at epoch 2, step 1.*smaller learning rate.*last.safetensors"):
         trainer.fit(2)
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
@@ -257,7 +257,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
     run_dir = tmp_path / "run"
     with pytest.raises(DataError, match="batch of 97 is larger"):
         small_trainer(run_dir, recipe=small_recipe(batch=97))
-    with pytest.raises(ConfigError, match="3 classes apart, but .* has 4"):
+    with pytest.raises(ConfigError, match="has 3 classes, but .* has 4"):
         small_trainer(run_dir, net=small_net(classes=3))
     with pytest.raises(ConfigError, match="crops of 20 x 20 x 3"):
         small_trainer(run_dir, recipe=dataclasses.replace(small_recipe(), augment=Augment(crop=20))).fit(1)

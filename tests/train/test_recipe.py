@@ -15,7 +15,7 @@ from minicnn.train.schedule import StepDecay
 from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net
 
-RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, init={"std": [0.01, 0.02]},
+RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, calibrate={"fc6": 0.5},
                 augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
                 schedule=StepDecay(epochs=(1, 2)))
 
@@ -32,7 +32,7 @@ def test_differences_name_each_knob():
     assert "sgd.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
 
 
-def test_factors_on_rates_by_layer():
+def test_factors_on_learning_rates_by_layer():
     net = small_net()
     mults = SGDRecipe(layer_lr={"conv1": 0.1, "fc3": 2.0}, output_lr=0.5).lr_mults(net)
     assert mults == {"conv1.w": 0.1, "conv1.b": 0.1, "fc2.w": 1.0, "fc2.b": 1.0, "fc3.w": 1.0, "fc3.b": 1.0}
@@ -41,9 +41,8 @@ def test_factors_on_rates_by_layer():
 
 
 def test_differences_in_words():
-    words = differences_in_words(dataclasses.replace(RECIPE, init={"std": (0.01, 0.03)},
-                                                     sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
-    assert "weights begin with deviations 0.01 0.03" in words and "factor on the rate of fc6 0.1" in words
+    words = differences_in_words(dataclasses.replace(RECIPE, sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
+    assert "initial standard deviation of fc6 0.5" in words and "factor on the learning rate of fc6 0.1" in words
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words
     assert "mirrored up-down yes (paper: no)" in words and differences_in_words(PAPER) == []
@@ -56,7 +55,7 @@ def test_unknown_parts_are_named(data, named):
         Recipe.from_dict(data)
 
 
-def test_the_output_layers_rate_keeps_few_classes_steady():
+def test_the_output_layers_learning_rate_keeps_few_classes_steady():
     assert steady_output_lr(0.01, 1000) == 1.0                      # the paper's case is left alone
     for lr, classes in ((0.01, 2), (0.03, 2), (0.01, 10)):
         curvature = 2 * 2048 * (classes - 1) / classes**2           # 2 |h|^2 p (1 - p), half of 4096 units dropped

@@ -28,7 +28,7 @@ def test_its_net_takes_its_crops(name):
     arguments = {key: value for key, value in recipe.net.items() if key != "model"}
     small = {"fc": 8} if recipe.net["model"] == "alexnet" else {}
     net = getattr(models, recipe.net["model"])(device="reference", **arguments, **small)
-    assert net.input_shape == (recipe.augment.crop, recipe.augment.crop, 3)
+    assert net.input_shape == (recipe.preprocess.crop, recipe.preprocess.crop, 3)
 
 
 def test_an_unknown_name_is_refused():

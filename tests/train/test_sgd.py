@@ -7,15 +7,15 @@ from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.sgd import SGD
 
-RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # the rate changes twice
+LEARNING_RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # it changes twice
 MOMENTUM, DECAY = 0.9, 0.0005
 
 
 def follow(ops, gradients, **mults):
     """Weights after each of the steps, from zero velocity and w = 1, 2, 3 ..."""
     param = Param("w", np.arange(1.0, 1.0 + gradients.shape[1]), **mults)
-    sgd, path = SGD({"w": param}, lr=RATES[0], momentum=MOMENTUM, decay=DECAY), []
-    for lr, gradient in zip(RATES, gradients, strict=True):
+    sgd, path = SGD({"w": param}, lr=LEARNING_RATES[0], momentum=MOMENTUM, decay=DECAY), []
+    for lr, gradient in zip(LEARNING_RATES, gradients, strict=True):
         sgd.lr = lr
         param.grad[...] = gradient
         sgd.step(ops)
@@ -27,7 +27,7 @@ def rule(gradients, update):
     """The same by a rule update(w, v, g, lr) -> w, v."""
     w = np.arange(1.0, 1.0 + gradients.shape[1])
     v, path = np.zeros_like(w), []
-    for lr, gradient in zip(RATES, gradients, strict=True):
+    for lr, gradient in zip(LEARNING_RATES, gradients, strict=True):
         w, v = update(w, v, gradient, lr)
         path.append(w)
     return np.array(path)
@@ -52,7 +52,7 @@ def pytorch(w, v, g, lr):
 
 @pytest.fixture
 def gradients(rng):
-    return rng.normal(size=(len(RATES), 40))
+    return rng.normal(size=(len(LEARNING_RATES), 40))
 
 
 def test_is_the_papers_rule(ops, gradients):
@@ -63,7 +63,7 @@ def test_is_the_rule_of_the_authors_code(ops, gradients):
     np.testing.assert_allclose(follow(ops, gradients), rule(gradients, authors), rtol=1e-13)
 
 
-def test_is_pytorchs_rule_only_while_the_rate_stays(ops, gradients):
+def test_is_pytorchs_rule_only_while_the_learning_rate_stays(ops, gradients):
     ours, theirs = follow(ops, gradients), rule(gradients, pytorch)
     np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-13)
     assert np.abs(ours[2:] - theirs[2:]).max() > 0.01
