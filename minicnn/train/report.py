@@ -18,7 +18,7 @@ from minicnn.evaluate.metrics import RunningMetrics, majority
 from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
-from minicnn.train.state import RunState
+from minicnn.train.state import RunState, described
 from minicnn.train.watch.diagnostics import Diagnostics
 from minicnn.train.watch.progress import WORTH_SHOWING, Progress, duration
 from minicnn.train.watch.stall import StallMeter
@@ -62,6 +62,9 @@ class Report:
     def run(self) -> None:
         """A new run begins."""
         state = self._state
+        if described(state.net) is None:
+            self.line("network", "is not described in checkpoints, as a layer of it is made from more than plain data; "
+                                 "to use them, build it again")
         self.log.write({"kind": "run", "recipe": state.recipe.to_dict(), **state.identity(), "about": state.about,
                         "majority": {"train": majority(state.train.labels), "val": majority(state.val.labels)}})
 

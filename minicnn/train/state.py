@@ -140,7 +140,8 @@ class RunState:
         return {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
                 "schedule": self.schedule.state, "loss_scale": self.loss_scale.to_dict() if self.loss_scale else None,
                 "metrics_bytes": self.metrics_bytes, "recipe": self.recipe.to_dict(), "identity": self.identity(),
-                "about": self.about, "classes": self.train.classes, "statistics_count": self.statistics.count,
+                "about": self.about, "net": described(self.net), "classes": self.train.classes,
+                "statistics_count": self.statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
 
     def kept(self) -> str:
@@ -174,6 +175,14 @@ class RunState:
             others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
             raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
                                   "the settings the run was started with, or start a new one")
+
+
+def described(net) -> dict | None:
+    """The network as plain data, from which it can be built again; None where a layer's arguments are no plain data."""
+    try:
+        return net.description()
+    except ConfigError:
+        return None
 
 
 def _cache(train: Dataset, say: Callable[[str], None]) -> Path | None:

@@ -81,7 +81,7 @@ class CapturedStep:
         lr, epoch = (DeviceNumber(inputs[at:at + 8].view(np.float64)) for at in (0, 8))
         ids, labels = inputs[16:16 + 4 * count].view(np.uint32), inputs[16 + 4 * count:].view(np.int32)
         net.start_loss(x, labels, sample_ids=ids, epoch=epoch)
-        net.tally(self._sums)
+        net.count(self._sums)
         self._losses = net.last_losses()
         net.backward(loss_scale=self.loss_scale.state if self.loss_scale else None)
         self.sgd.step(net.ops, self.loss_scale, lr=lr)

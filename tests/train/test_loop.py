@@ -63,7 +63,7 @@ def test_what_a_run_leaves(undisturbed):
 
 
 class StopAfter:
-    """Stands in for Ctrl-C: sends SIGINT to this very process within step number `steps`."""
+    """In place of Ctrl-C: sends SIGINT to this very process within step number `steps`."""
 
     def __init__(self, trainer, steps):
         self.trainer, self.left, self.step = trainer, steps, trainer.sgd.step
@@ -104,7 +104,7 @@ def test_stopped_during_validation(undisturbed, tmp_path, monkeypatch):
 
 
 def test_pictures_are_drawn_as_it_goes(tmp_path):
-    """After every epoch, with its metrics; what cannot be written is said and ends nothing."""
+    """After every epoch, with its metrics; what cannot be written is reported and ends nothing."""
     seen, said = [], []
 
     def draw():
@@ -143,7 +143,7 @@ def test_an_image_that_goes_missing_ends_the_run_at_a_step_and_is_gone_on_from(t
         assert param.data.tobytes() == again.net.params[name].data.tobytes(), name
 
 
-def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_first(tmp_path):
     (tmp_path / "file").write_text("")
     trainer = small_trainer(tmp_path / "file" / "run")
     with pytest.raises(ConfigError, match="run cannot be written to: .*file: Not a directory; choose another folder"):
@@ -295,7 +295,7 @@ def test_statistics_are_kept_for_the_next_run(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "minicnn").iterdir())) == 1
 
 
-def test_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said = []

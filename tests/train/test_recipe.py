@@ -8,12 +8,13 @@ import pytest
 
 from minicnn.backend.select import get_ops
 from minicnn.data.augment import Augment
+from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
 from minicnn.train.schedule import StepDecay
 from minicnn.train.sgd import SGD
-from tests.helpers.small_run import small_net
+from tests.helpers.small_run import small_net, small_recipe
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, calibrate={"fc6": 0.5},
                 augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
@@ -23,6 +24,22 @@ RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10},
 def test_a_recipe_survives_json():
     assert Recipe.from_dict(json.loads(json.dumps(RECIPE.to_dict()))).to_dict() == RECIPE.to_dict()
     assert Recipe.from_dict(PAPER.to_dict()) == PAPER
+
+
+def test_a_recipe_of_0_1_0():
+    """The crop in augment, no preprocess, and an "init" that had no effect: as the same recipe is written now."""
+    old = {"net": {"model": "small"}, "init": {"bias": 0.1}, "augment": {"crop": 24, "flip": True, "colour": "paper"},
+           "sgd": {"lr": 0.002, "batch": 8}, "schedule": {"kind": "plateau", "patience": 1}}
+    assert Recipe.from_dict(old) == small_recipe()
+    assert Recipe.from_dict(old).preprocess == Preprocess(size=None, crop=24)
+
+
+def test_the_crop_is_kept_in_one_place():
+    recipe = Recipe({}, preprocess=Preprocess(crop=227), augment=Augment(flip=False))
+    assert recipe.preprocess.crop == 227 and recipe.augment == Augment(flip=False)
+    changed = dataclasses.replace(recipe, augment=dataclasses.replace(recipe.augment, crop=224))
+    assert changed.preprocess == Preprocess(crop=224) and changed.augment == recipe.augment
+    assert "crop" not in changed.to_dict()["augment"] and changed.to_dict()["preprocess"]["crop"] == 224
 
 
 def test_differences_name_each_knob():
@@ -49,7 +66,8 @@ def test_differences_in_words():
 
 
 @pytest.mark.parametrize("data, named", [({"net": {}, "sgdd": {}}, "sgdd"), ({"net": {}, "sgd": {"rate": 1}}, "rate"),
-                                         ({"net": {}, "augment": {"zoom": 1}}, "zoom")])
+                                         ({"net": {}, "augment": {"zoom": 1}}, "zoom"),
+                                         ({"net": {}, "preprocess": {"kropp": 1}}, "kropp")])
 def test_unknown_parts_are_named(data, named):
     with pytest.raises(ConfigError, match=f"'{named}'"):
         Recipe.from_dict(data)

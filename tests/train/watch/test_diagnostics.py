@@ -67,13 +67,13 @@ def test_within_a_long_epoch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_shuffled_labels(tmp_path, shuffled):
-    """Images that do not belong to their labels: the loss stays where knowing nothing puts it, and that is said."""
-    said = []
+    """Images that do not belong to their labels: the loss stays where knowing nothing puts it, and that is reported."""
+    lines = []
     train, val, _ = procedural_sets((480, 40, 4), seed=3, size=32)
     labels = np.random.default_rng(0).permutation(train.labels) if shuffled else train.labels
     train = Dataset("train", train.classes, labels, range(480), train.read, size=(32, 32))
-    Trainer(small_net(), small_recipe(), train, val, tmp_path / "run", progress=False, say=said.append).fit(4)
-    assert any("look at some training images with their labels" in line for line in said) == shuffled, said
+    Trainer(small_net(), small_recipe(), train, val, tmp_path / "run", progress=False, say=lines.append).fit(4)
+    assert any("look at some training images with their labels" in line for line in lines) == shuffled, lines
 
 
 def test_worse_than_not_looking():
