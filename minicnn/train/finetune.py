@@ -1,6 +1,6 @@
 """Fine-tuning: loading another run's weights before training.
 
-    Layers of the same name and shape are loaded; a new output layer is drawn where the classes are others.
+    Layers of the same name and shape are loaded, with their state; a new output layer is drawn for other classes.
     Layers whose learning rate is 0 (SGDRecipe.layer_lr) are frozen.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from minicnn.errors import CheckpointError
 from minicnn.param import layer_of
 from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.weights import STATE
 
 
 def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
@@ -21,11 +22,11 @@ def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> lis
     A layer is loaded whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
     nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
     """
-    theirs = load_checkpoint(path, parts=("params",)).params
+    theirs, ours = load_checkpoint(path, parts=("params", "state")).arrays(), net.arrays()
     head = [layer_of(name) for name in net.output_params]
     loaded, left = [], {}
-    for layer in net.layers_with_weights:
-        why = "a new head" if new_head and layer in head else _misfit(net, layer, theirs)
+    for layer in net.layers_with_arrays:
+        why = "a new head" if new_head and layer in head else _misfit(ours, layer, theirs)
         if why:
             left[layer] = why
         else:
@@ -36,24 +37,29 @@ def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> lis
     if not new_head and (wrong := [layer for layer in head if layer in left]):
         raise CheckpointError(f"{path}: its output layer {wrong[0]!r} does not fit, {left[wrong[0]]}; add --new-head "
                               "to initialise that layer anew")
-    names = [name for name in net.params if layer_of(name) in loaded]
-    for name in names:
-        net.params[name].data[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
-    count = sum(int(np.prod(theirs[name].shape)) for name in names)
+    for name, array in ours.items():
+        if _layer(name) in loaded:
+            array[...] = net.ops.from_host(theirs[name].astype(net.dtype, copy=False))
+    count = sum(param.data.size for name, param in net.params.items() if layer_of(name) in loaded)
     lines = [f"{len(loaded)} of {len(loaded) + len(left)} layers, {count:,} parameters, from {path}: "
              f"{', '.join(loaded)}"]
     return lines + [f"initialised anew: {layer} ({why})" for layer, why in left.items()]
 
 
-def _misfit(net, layer: str, theirs: dict[str, np.ndarray]) -> str:
+def _misfit(ours: dict, layer: str, theirs: dict[str, np.ndarray]) -> str:
     """Why a layer cannot be loaded, or ""."""
-    for name, param in net.params.items():
-        if layer_of(name) == layer:
+    for name, array in ours.items():
+        if _layer(name) == layer:
             if name not in theirs:
                 return f"{name} is not there"
-            if theirs[name].shape != tuple(param.data.shape):
-                return f"{name} is {_by(theirs[name].shape)} there, {_by(param.data.shape)} here"
+            if theirs[name].shape != tuple(array.shape):
+                return f"{name} is {_by(theirs[name].shape)} there, {_by(array.shape)} here"
     return ""
+
+
+def _layer(name: str) -> str:
+    """The layer of a parameter or of state: "state/bn1.mean" -> "bn1"."""
+    return layer_of(name.removeprefix(STATE))
 
 
 def _by(shape) -> str:

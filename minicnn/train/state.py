@@ -125,13 +125,13 @@ class RunState:
         metrics_bytes: called there, gives the length of the metrics file.
         """
         net = self.net
-        params = net.ranks.gather({name: param.data for name, param in net.params.items()})
-        velocities, counted = net.ranks.gather(self.sgd.velocities), net.ranks.sum(self.metrics.state())
+        arrays, velocities = net.ranks.gather(net.arrays()), net.ranks.gather(self.sgd.velocities)
+        counted = net.ranks.sum(self.metrics.state())
         if net.ranks.is_main:
             self.metrics_bytes = metrics_bytes()
             data = {name: getattr(self.statistics, name) for name in ARRAYS}
             start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
-            save_checkpoint(self.last_path, params, velocities, data | start, {**self._meta(), "tally": counted},
+            save_checkpoint(self.last_path, arrays, velocities, data | start, {**self._meta(), "tally": counted},
                             also=self.best_path if best else None)
         net.ranks.wait_until_saved()
         self.saved_at = time.monotonic()
@@ -153,7 +153,7 @@ class RunState:
         saved = load_checkpoint(path)
         net, meta = self.net, saved.meta
         saved.check_classes(self.train.classes)
-        net.load_arrays(saved.params, str(saved.path))
+        net.load_arrays(saved.arrays(), str(saved.path))
         self._check_same_run(saved)
         self.sgd.velocities = net.ranks.scatter(saved.velocities)
         self.epoch, self.step, self.best = meta["epoch"], meta["step"], meta["best"]

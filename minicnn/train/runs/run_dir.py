@@ -65,9 +65,9 @@ def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[InputPipe
 
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
-    saved = load_checkpoint(path, parts=("params", "data"))
+    saved = load_checkpoint(path, parts=("params", "state", "data"))
     saved.check_classes(classes)
-    net.load_arrays(saved.params, str(path))
+    net.load_arrays(saved.arrays(), str(path))
     return InputPipeline(net, saved_recipe(saved).preprocess, saved.data.get("mean")), saved
 
 
