@@ -62,7 +62,7 @@ class Forgetful(PReLU):
         dxs[0][...] = dy
 
 
-def own_net(classes: int, device: str = "auto", dtype: str = "float32") -> Net:
+def own_net(num_classes: int, device: str = "auto", dtype: str = "float32") -> Net:
     """One line per layer; where the line above is not the input, `input` names it."""
     b = Builder((96, 96, 3), name="own")
     b.conv("conv1", 16, 7, stride=4, padding=3, init=Normal(0.08))
@@ -75,7 +75,7 @@ def own_net(classes: int, device: str = "auto", dtype: str = "float32") -> Net:
     b.maxpool("pool2", 3, stride=2)
     b.flatten("flatten")
     b.dropout("drop", 0.5)
-    b.linear("fc", classes, init=Normal(0.03))
+    b.linear("fc", num_classes, init=Normal(0.03))
     b.loss("loss")
     return b.net(seed=0, device=device, dtype=dtype)
 

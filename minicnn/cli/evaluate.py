@@ -11,8 +11,8 @@ ABOUT = "Evaluate trained networks on their test images, by one crop and by ten;
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder (then its best checkpoint), its name, or "
-                        "a checkpoint")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder (then its best checkpoint), its name, "
+                        "or a checkpoint")
     parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
     parser.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: as "
                         "in training)")

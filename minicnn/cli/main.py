@@ -3,7 +3,7 @@
     minicnn train MODEL --data DIR        train a network of minicnn.models, or FILE.py:FUNCTION
     minicnn evaluate RUN ...              the test images: one crop and ten; of several runs, also their average
     minicnn predict RUN FILE ...          the classes that a trained network predicts for photographs
-    minicnn prepare SOURCE OUT            decode photographs once, ImageNet's tars for instance, into shards for training
+    minicnn prepare SOURCE OUT            decode photographs once, such as ImageNet's tars, into shards for training
     minicnn summary MODEL                 the table of a network: shapes, parameters, multiply-adds, bytes
     minicnn models [MODEL]                the networks of this package; of one, its variants and recipes
     minicnn gradcheck [what ...]          check the hand-written gradients against finite differences

@@ -8,9 +8,10 @@ import sys
 from minicnn.data.prepare.run import prepare
 
 ABOUT = "Decode photographs once, short side to 256 and central square, into shards for training."
-MORE = """SOURCE is ILSVRC2012_img_train.tar or the folder with it, ILSVRC2012_img_val.tar and the devkit; train/CLASS/* and
-val/CLASS/* (or a flat val/ with a list of labels); CLASS/*; a tar of any of these; or WebDataset shards. Stopped at any
-moment, the same command goes on. Takes 197 kB an image: 262 GB for ImageNet; --jpeg takes about a seventh."""
+MORE = """SOURCE is ILSVRC2012_img_train.tar or the folder with it, ILSVRC2012_img_val.tar and the devkit;
+train/CLASS/* and val/CLASS/* (or a flat val/ with a list of labels); CLASS/*; a tar of any of these; or
+WebDataset shards. Stopped at any moment, the same command goes on. Takes 197 kB an image: 262 GB for
+ImageNet; --jpeg takes about a seventh."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,15 +6,14 @@ import argparse
 
 from minicnn.errors import ConfigError
 from minicnn.experiment import own_net
-from minicnn.experiment.nets import resolve
 from minicnn.models import registry
 
 ABOUT = "Print the layers of a network: shapes, parameters, multiply-adds, bytes."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", nargs="?", default="alexnet", help="alexnet (default), alexnet:caffe, "
-                        "... (minicnn models lists them), or FILE.py:FUNCTION")
+    parser.add_argument("model", metavar="MODEL", nargs="?", default="alexnet", help="alexnet (default), "
+                        "alexnet:caffe, ... (minicnn models lists them), or FILE.py:FUNCTION")
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="images in a batch (default: 128)")
     parser.add_argument("--classes", type=int, metavar="K", help="classes (default: the network's own number)")
     parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from minicnn.backend.cpu import thread_report
 from minicnn.data.dataset import Splits
 from minicnn.experiment import own_net
-from minicnn.experiment.nets import title
+from minicnn.experiment.nets import in_words
 from minicnn.experiment.say import say
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
@@ -17,7 +17,7 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe) -> None:
     """Say what the data, the network and the recipe are."""
     say("data", splits.description)
     say("licence", splits.licence)
-    say("net", f"{title(settings)}: {net.num_params:,} parameters, {len(splits.classes)} classes")
+    say("net", f"{in_words(settings)}: {net.num_params:,} parameters, {len(splits.classes)} classes")
     say("device", f"{net.ops.spec}, {thread_report()}")
     if settings["parallel"] != "none":
         say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.spec} each; batch and learning "

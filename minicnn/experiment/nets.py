@@ -25,6 +25,12 @@ def title(settings: dict) -> str:
     return registry.MODELS[model].title + (f" ({variant})" if variant else "")
 
 
+def in_words(settings: dict) -> str:
+    """The network in its own words: "AlexNet, variant caffe"."""
+    model, variant = settings["model"], settings["variant"]
+    return f"{registry.MODELS[model].title}, variant {variant}" if variant else title(settings)
+
+
 def name_of(settings: dict) -> str:
     """The network as part of a folder's name: the variant where it has one, else the model or the function."""
     return settings["variant"] or settings["model"].rpartition(":")[2]

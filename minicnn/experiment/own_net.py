@@ -72,6 +72,8 @@ def build(model: str, **common) -> Net:
     taken = {p.name: common[p.name] for p in parameters if common.get(p.name) is not None}
     missing = [p.name for p in parameters if p.name not in taken and p.default is p.empty
                and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if missing == ["num_classes"]:
+        raise ConfigError(f"{path}: {name} needs num_classes: add --classes K")
     if missing:
         raise ConfigError(f"{path}: {name} has a parameter {missing[0]!r} without a default; expected none, or some of "
                           f"{', '.join(common)}")

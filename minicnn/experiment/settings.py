@@ -51,8 +51,8 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
 def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
     """Model and variant."""
     if "model" not in given and "model" not in begun_with:
-        raise ConfigError(f"no model was named: expected one of {', '.join(MODELS)}, such a name with a variant "
-                          "(alexnet:caffe), or FILE.py:FUNCTION")
+        raise ConfigError(f"no model was named: expected one of {', '.join(MODELS)}, one with a variant, such as "
+                          "alexnet:caffe, or FILE.py:FUNCTION")
     same = "model" not in given or begun_with.get("model") == given["model"]
     variant = given.get("variant") or (begun_with.get("variant") if same else None)
     return resolve(given.get("model") or begun_with["model"], variant)

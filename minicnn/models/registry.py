@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
-from minicnn.models.alexnet_variants import VARIANTS as ALEXNETS
 from minicnn.models.alexnet_variants import Knobs
 from minicnn.models.alexnet_variants import differences as alexnet_differences
 from minicnn.models.cifar import cifar_18pct, cifar_paper
@@ -70,14 +69,17 @@ class Model:
 
 MODELS: dict[str, Model] = {
     "alexnet": Model("AlexNet", alexnet, {
-        "paper": Variant("paper", 60_965_224, "40.7 / 18.2, ten crops", "the paper, sections 3 and 5", {"variant": "paper"}),
+        "paper": Variant("paper", 60_965_224, "40.7 / 18.2, ten crops", "the paper, sections 3 and 5",
+                         {"variant": "paper"}),
         "authors": Variant("authors", 60_965_224, "40.66 / 18.21, ten crops", "akrizhevsky: layers/layers-145.cfg",
                            {"variant": "authors"}),
-        "caffe": Variant("caffe", 60_965_224, "42.9 / 19.8, centre crop", "BVLC/caffe: models/bvlc_alexnet", {"variant": "caffe"}),
-        "ungrouped": Variant("ungrouped", 62_378_344, "not published", "the paper, without its two GPUs", {"variant": "ungrouped"}),
-        "torchvision": Variant("torchvision", 61_100_840, "43.48 / 20.93, centre crop", "pytorch/vision: models/alexnet.py",
-                               {"variant": "torchvision"}),
-    }, changes=tuple(knob.name for knob in fields(Knobs)), aliases={f"alexnet-{name}": name for name in ALEXNETS},
+        "caffe": Variant("caffe", 60_965_224, "42.9 / 19.8, centre crop", "BVLC/caffe: models/bvlc_alexnet",
+                         {"variant": "caffe"}),
+        "ungrouped": Variant("ungrouped", 62_378_344, "not published", "the paper, without its two GPUs",
+                             {"variant": "ungrouped"}),
+        "torchvision": Variant("torchvision", 61_100_840, "43.48 / 20.93, centre crop",
+                               "pytorch/vision: models/alexnet.py", {"variant": "torchvision"}),
+    }, changes=tuple(knob.name for knob in fields(Knobs)),
         differences=alexnet_differences,
         two_gpus=("two processors instead of two GPUs", "no two GPUs, the same arithmetic")),
 
@@ -103,7 +105,7 @@ def find(name: str, variant: str | None = None) -> tuple[str, str]:
     if model not in MODELS:
         owner = next((known for known, entry in MODELS.items() if bare and bare in entry.variants), None)
         hint = f"{owner!r} has such a variant: write {owner}:{bare}; " if owner else ""
-        raise ConfigError(f"unknown model {bare!r}: {hint}{expected_one_of(bare, [*MODELS, *aliases])}")
+        raise ConfigError(f"unknown model {bare!r}: {hint}{expected_one_of(bare, MODELS, aliases)}")
     asked = [asked for asked in (implied, own, variant) if asked]
     if len(set(asked)) > 1:
         raise ConfigError(f"{name!r} is the variant {asked[0]!r}, and variant {asked[-1]!r} was asked for; leave one "
@@ -132,9 +134,8 @@ def build(name: str, variant: str | None = None, num_classes: int | None = None,
             raise ConfigError(f"{model} has no knob {knob!r}: {expected_one_of(knob, entry.knobs)}")
     if num_classes is not None:
         knobs["num_classes"] = num_classes
-    if values is not None:
-        knobs["values"] = values
-    return entry.function(**{**entry.variants[variant].knobs, **knobs}, device=device, seed=seed, dtype=dtype)
+    return entry.function(**{**entry.variants[variant].knobs, **knobs}, device=device, seed=seed, dtype=dtype,
+                          values=values)
 
 
 def full_name(model: str, variant: str = "") -> str:

@@ -12,6 +12,7 @@ from minicnn.experiment.prepare import prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Trainer
+from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
 
@@ -43,7 +44,15 @@ def place(tmp_path_factory):
     recipe = dataclasses.replace(small_recipe(batch=4), net={"model": "alexnet", "variant": "paper", "num_classes": 2})
     Trainer(small_net(classes=2), recipe, photos.train, photos.val, root / "runs" / "other", about=about,
             progress=False, say=None).fit(1)
+    without_description(root / "runs" / "other" / "best.safetensors")
     return root
+
+
+def without_description(path) -> None:
+    """As version 0.1.0 wrote it: what net it is of is in the recipe alone."""
+    saved = load_checkpoint(path)
+    del saved.meta["net"]
+    save_checkpoint(path, saved.params, saved.velocities, saved.data, saved.meta)
 
 
 BAD = {

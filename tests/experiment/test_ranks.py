@@ -43,7 +43,7 @@ def test_columns_and_then_alone(example, photos, tmp_path, capsys):
 
 
 MISTAKES = {
-    "no such way": (["--parallel", "rows"], "unknown --parallel 'rows': expected none, columns, data, hybrid"),
+    "no such way": (["--parallel", "rows"], "unknown --parallel 'rows': expected one of none, columns, data, hybrid"),
     "a batch that does not come out even": (["--parallel", "data", "--ranks", "3", "--batch", "4"],
                                             "3 ranks do not divide a batch of 4 images"),
     "channels that do not": (["--parallel", "columns", "--ranks", "3", "--batch", "4"],

@@ -13,4 +13,4 @@ def change_model(patch, name: str, **knobs) -> None:
 
 def add_model(patch, name: str, function, **declared) -> None:
     """A further model without variants."""
-    patch.setitem(MODELS, name, Model(name, function, {"": Variant("default", "none", "a test")}, **declared))
+    patch.setitem(MODELS, name, Model(name, function, {"": Variant("default", 0, "none", "a test")}, **declared))
