@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from minicnn.experiment.judge import evaluate_runs
+from minicnn.experiment.evaluation import evaluate_runs
 from minicnn.experiment.options import Parser, add_options
 from minicnn.experiment.run import train_run
 from minicnn.experiment.say import exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.experiment.judge import evaluate_runs
+from minicnn.experiment.evaluation import evaluate_runs
 from minicnn.experiment.options import add_device, add_out
 
 ABOUT = "Evaluate trained networks on their test images, by one crop and by ten; of several, also their average."

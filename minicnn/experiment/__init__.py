@@ -5,6 +5,6 @@
     nets.py         the network that is meant: one of minicnn.models, or FILE.py:FUNCTION (own_net.py)
     prepare.py      data and network, before anything is written;  recipe.py  the recipe of this run
     run.py          training, on one rank or several (ranks.py);  introduce.py  its first lines
-    judge.py        the test images;  page.py  pages of results
+    evaluation.py   the test images;  page.py  pages of results
     trained.py      load_trained: a network from its checkpoint
 """

@@ -20,7 +20,7 @@ def resolve(name: str, variant: str | None = None) -> tuple[str, str]:
 def title(settings: dict) -> str:
     """The network in prose: "AlexNet (caffe)"."""
     model, variant = settings["model"], settings["variant"]
-    if own_net.is_own(model):
+    if model not in registry.MODELS:
         return own_net.short(model)
     return registry.MODELS[model].title + (f" ({variant})" if variant else "")
 

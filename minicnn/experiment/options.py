@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser, variants: str) -> None:
-    """Add the options of a training run, in groups.   variants: what is said of --variant."""
+    """Add the options of a training run, in groups.   variants: the help of --variant."""
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR", help="a folder in ImageNet's layout, or with one folder per class; or "
                       "elpv (solar cells, the default) or synthetic (procedural images)")

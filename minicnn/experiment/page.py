@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from minicnn.data.dataset import Splits
-from minicnn.experiment.judge import ONE, TEN
+from minicnn.experiment.evaluation import ONE, TEN
 from minicnn.experiment.settings import OF_RECIPE, named, read_about
 from minicnn.parallel.launch import started_ranks
 from minicnn.train.loop import BEST, METRICS

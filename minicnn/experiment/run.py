@@ -10,8 +10,8 @@ from pathlib import Path
 from minicnn.backend.cpu import set_threads
 from minicnn.data.dataset import Splits
 from minicnn.errors import ConfigError, expected_one_of
+from minicnn.experiment.evaluation import evaluate_best
 from minicnn.experiment.introduce import introduce
-from minicnn.experiment.judge import judge_best
 from minicnn.experiment.nets import name_of, title
 from minicnn.experiment.page import add_run
 from minicnn.experiment.prepare import prepare
@@ -57,7 +57,7 @@ def train_run(options: argparse.Namespace) -> int:
         print(f"stopped; everything is in {run_dir / LAST}\nto go on: {again}")
         return 130
     set_threads(settings["threads"])
-    report = judge_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
+    report = evaluate_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
     if options.results:
         add_run(options, run_dir, trained.splits, report)
     return 0

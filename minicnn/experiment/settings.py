@@ -50,9 +50,11 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
 
 def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
     """Model and variant."""
-    if "model" not in given and "model" not in begun_with:
+    if not given.get("model") and not begun_with.get("model"):
         raise ConfigError(f"no model was named: expected one of {', '.join(MODELS)}, one with a variant, such as "
                           "alexnet:caffe, or FILE.py:FUNCTION")
+    if "model" not in given and not own_net.is_own(begun_with["model"]) and begun_with["model"] not in MODELS:
+        return begun_with["model"], ""              # of a net that its checkpoint describes
     same = "model" not in given or begun_with.get("model") == given["model"]
     variant = given.get("variant") or (begun_with.get("variant") if same else None)
     return resolve(given.get("model") or begun_with["model"], variant)
@@ -69,7 +71,7 @@ def complete(settings: dict) -> dict:
 def default_recipe(settings: dict) -> str:
     """Our own recipe for a few thousand images, where there are so few; else the published one of the variant."""
     model, variant = settings["model"], settings["variant"]
-    if own_net.is_own(model):
+    if model not in MODELS:
         return DEFAULT
     if settings["data"] in PACKAGED:
         return next(name for name, entry in recipes_of(model).items() if not entry.source)
@@ -81,7 +83,8 @@ def read_about(checkpoint: Path) -> dict:
     meta = read_settings(checkpoint)
     net = meta["recipe"]["net"]
     knobs = {knob: value for knob, value in net.items() if knob not in ("model", "variant", "num_classes")}
-    return {"model": net.get("model"), "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
+    name = net.get("model") or (meta.get("net") or {}).get("name")
+    return {"model": name, "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
 
 
 def named(settings: dict) -> dict:

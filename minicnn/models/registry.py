@@ -40,8 +40,8 @@ class Model:
     title: its name in prose.   function: builds it.   variants: name -> Variant, the default first; a network without
     variants has one, called "".   tested_on: the images that published errors are of.   image_size: side of the images
     that its crops are cut from.   changes: knobs that the function takes as **changes.   aliases: another name -> the
-    variant it means.   differences: variant -> lines that say where it departs from the paper.   two_gpus: what is said
-    of the paper's two GPUs, where the columns are on two ranks, and where they are not.
+    variant it means.   differences: variant -> lines that say where it departs from the paper.   two_gpus: how
+    runs depart from the paper's two GPUs, where the columns are on two ranks, and where they are not.
     """
 
     title: str

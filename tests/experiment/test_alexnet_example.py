@@ -70,7 +70,8 @@ BAD = {
                                             "--freeze names 'conv9': did you mean 'conv5'? expected one of conv1"),
     "a new head for nothing": (["--data", "{root}/photos", "--new-head"], "add --init-from RUN"),
     "two ways to begin": (["--resume", "small", "--init-from", "small"], "choose one of them"),
-    "a page of what is only judged": (["--evaluate", "other", "--results", "{root}/page"], "leave one of the two out"),
+    "a page of what is only evaluated": (["--evaluate", "other", "--results", "{root}/page"],
+                                         "leave one of the two out"),
     "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': did you mean 'long'? expected one of short"),
     "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
@@ -79,7 +80,7 @@ BAD = {
     "unknown precision": (["--data", "{root}/photos", "--precision", "fp8"], "unknown precision 'fp8'"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
-    "a negative rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
+    "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
     "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
@@ -142,8 +143,8 @@ def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys
     assert not (tmp_path / "runs").exists() and (tmp_path / "page.json").read_text() == "[{}]"
 
 
-def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):
-    """The long recipe on the procedural set: its start, its factors on rates, and what the first lines say of it."""
+def test_a_recipe_reaches_the_net_and_the_learning_rates(example, tmp_path, capsys):
+    """The long recipe on the procedural set: its initialisation, and its factors on the learning rates."""
     settings = settle(example.parse(["--data", "synthetic", "--recipe", "long", "--batch", "8"]))
     assert (settings["epochs"], settings["batch"], settings["recipe"]) == (26, 8, "long")
     _, net = prepare(settings)

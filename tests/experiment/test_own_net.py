@@ -188,8 +188,8 @@ def test_what_cannot_be_described_is_built_by_its_function(place, run, tmp_path,
 
 BAD = {
     "no such file": ("nowhere.py:build", "nowhere.py does not exist; expected FILE.py:FUNCTION"),
-    "no function named": ("mine.py", "mine.py is a file: expected FILE.py:FUNCTION, a function that returns a Net, such "
-                          "as mine.py:build"),
+    "no function named": ("mine.py", "mine.py is a file: expected FILE.py:FUNCTION, a function that returns a Net, "
+                          "such as mine.py:build"),
     "no such function": ("mine.py:biuld", "mine.py has no function 'biuld': did you mean 'build'? expected one of"),
     "a syntax error": ("typo.py:build", "typo.py, line 1: SyntaxError: "),
     "the file raises": ("raises.py:build", "raises.py, line 3: ModuleNotFoundError: No module named 'nothing_like_it'"),

@@ -36,7 +36,7 @@ def test_its_net_takes_its_crops(model, name):
 
 
 def test_schedules_follow_the_epochs_where_they_may():
-    """The published schedules of AlexNet stand as printed, however long the run is."""
+    """The published schedules of AlexNet are kept as printed, however long the run is."""
     assert named_recipe("alexnet", "short").schedule(7).epochs == 7
     assert named_recipe("alexnet", "caffe").schedule(10).epochs == (20, 40, 60, 80)
     assert named_recipe("cifar_18pct", "published").schedule(70).epochs == (60, 65)

@@ -28,7 +28,7 @@ ONE, TEN = "centre crop", "ten crops"
 
 
 @dataclass
-class Judged:
+class Tested:
     """results: Evaluation by "centre crop" and, where asked for, "ten crops".   report: of them, as plain data."""
 
     held_out: Dataset
@@ -36,8 +36,8 @@ class Judged:
     report: dict
 
 
-def judge(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, epoch: int, batch: int,
-          ten_crop: bool) -> Judged:
+def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, epoch: int, batch: int,
+                      ten_crop: bool) -> Tested:
     """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none."""
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
     scan(held_out, progress=sys.stderr.isatty())
@@ -55,27 +55,27 @@ def judge(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, e
     if len(splits.classes) > 5:
         worst = [f"{splits.classes[k]} {100 * share:.0f} % of {count}" for k, share, count in result.by_class()[:5]]
         say("worst", ", ".join(worst))
-    return Judged(held_out, results, report)
+    return Tested(held_out, results, report)
 
 
-def judge_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop: bool) -> dict:
+def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop: bool) -> dict:
     """Evaluate the best checkpoint of a run that `net` has trained, write test.json and draw. Returns the report."""
     pipeline, saved = restore(net, run_dir / BEST, splits.classes)
     epoch = saved.meta["epoch"]
-    judged = judge(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
-    (run_dir / "test.json").write_text(json.dumps(judged.report, indent=1) + "\n")
+    tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
+    (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
     paths = draw_run(run_dir, net=net, title=f"{title(saved.meta['about'])} on {splits.name}", epochs=epoch,
-                     held_out=judged.held_out, images_seen=epoch * saved.meta["steps"] * batch,
-                     result=list(judged.results.values())[-1], start=saved.data.get("start"))
+                     held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,
+                     result=list(tested.results.values())[-1], start=saved.data.get("start"))
     say("pictures", " ".join(map(str, paths)))
-    return judged.report
+    return tested.report
 
 
 def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
     """Evaluate the best checkpoint of each run, by one crop and by ten; of several, also their average."""
     if getattr(options, "results", None):
         raise ConfigError("--results keeps a training run, and --evaluate only evaluates: leave one of the two out")
-    judged, data = [], None
+    tested, data = [], None
     for which in runs:
         checkpoint = find_checkpoint(options.out, which, BEST)
         settings = settle(options, checkpoint)
@@ -89,9 +89,9 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         data = settings["data"]
         load_checkpoint(checkpoint, parts=()).check_classes(splits.classes)
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
-        judged.append(judge(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], ten_crop=True))
+        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True))
         heading = f"{title(settings)} on {splits.name}"
-        say("pictures", f"{draw_sheet(checkpoint.parent, heading, judged[-1].held_out, judged[-1].results[TEN])}")
-    for label in judged[0].results if len(judged) > 1 else ():
-        say("averaged", f"{averaged([one.results[label] for one in judged])}: {len(judged)} networks, {label}")
+        say("pictures", f"{draw_sheet(checkpoint.parent, heading, tested[-1].held_out, tested[-1].results[TEN])}")
+    for label in tested[0].results if len(tested) > 1 else ():
+        say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0
