@@ -81,7 +81,7 @@ def build(model: str, **common) -> Net:
     if not isinstance(net, Net):
         raise ConfigError(f"{path}: {name} returned {type(net).__name__}, expected a minicnn.Net, such as that of "
                           "Builder.net()")
-    if common.get("device") is not None and "device" not in taken:
+    if "device" not in taken and common.get("device") not in (None, "auto", net.ops.spec):
         net = net.copy(device=common["device"])
     return net
 

@@ -39,8 +39,8 @@ def command(program: list[str], settings: dict) -> str:
 def page(reports: list[dict]) -> list[str]:
     """The page of these runs, in Markdown."""
     lines = ["# Training runs", "",
-             "Written by `--results`; nothing here is by hand. Minutes are those of training. *Most frequent class* is "
-             "the accuracy of always predicting it.",
+             "Written by `minicnn train --results`; nothing here is by hand. Minutes are those of training. *Most "
+             "frequent class* is the accuracy of always predicting it.",
              *sorted({report["note"] for report in reports} - {""}), "",
              "| data | classes | trained on | network | recipe | epochs | seed | tested on | most frequent class | "
              "one crop | ten crops | minutes |", "|---|---|---|---|---|---|---|---|---|---|---|---|"]

@@ -14,6 +14,7 @@ from minicnn.cli import main as cli
 from minicnn.errors import CheckpointError
 from minicnn.experiment import own_net
 from minicnn.experiment.trained import load_trained
+from minicnn.train.loop import Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.small_run import save_tree
 
@@ -138,9 +139,22 @@ def test_in_a_fresh_process(place, run):
         next((place / "photos/checks").iterdir())
     done = fresh("predict", run, photo, "--device", "reference", cwd=place)
     assert done.returncode == 0 and "checks" in done.stdout and "stripes" in done.stdout
-    done = fresh("train", "--resume", run, "--epochs", "3", cwd=place)
+
+
+def test_resumed_in_a_fresh_process(place, tmp_path, monkeypatch):
+    """A run that was stopped after the first of two epochs ends with the weights of one that was not."""
+    fit = Trainer.fit
+    train = ["train", f"{place}/mine.py:build", "--data", f"{place}/photos", "--epochs", "2", "--batch", "4",
+             "--device", "reference", "--threads", "1", "--out", str(tmp_path), "--run-name"]
+    assert cli.main([*train, "whole"]) == 0
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: fit(trainer, 1))
+    assert cli.main([*train, "stopped"]) == 0
+    assert load_checkpoint(tmp_path / "stopped/last.safetensors", parts=()).meta["epoch"] == 1
+    done = fresh("train", "--resume", "stopped", "--out", tmp_path, cwd=place)
     assert done.returncode == 0, done.stderr
-    assert load_checkpoint(run / "last.safetensors", parts=()).meta["epoch"] == 3
+    ends = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("whole", "stopped")]
+    assert ends[1].meta["epoch"] == 2
+    assert all((ends[0].params[name] == ends[1].params[name]).all() for name in ends[0].params)
 
 
 def test_without_its_file(place, run, tmp_path):
