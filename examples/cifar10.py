@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.scan import scan
 from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import evaluate
@@ -28,11 +29,10 @@ from minicnn.experiment.say import exit_code
 from minicnn.experiment.settings import DEFAULTS
 from minicnn.models import MODELS
 from minicnn.models.cifar import ACTIVATIONS
-from minicnn.train.loop import BEST, LAST, METRICS
 from minicnn.train.recipes import named_recipe
 from minicnn.train.runs.metrics import read_metrics, training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
-from minicnn.train.runs.run_dir import new_run_dir, restore
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, new_run_dir, restore
 
 NETS = {"18pct": "cifar_18pct", "paper": "cifar_paper"}
 RECIPES = {name: named_recipe("cifar_18pct", name).about for name in ("published", "quick")}
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
         return None
     pipeline, saved = restore(net, trained.run_dir / BEST, splits.classes)
     errors = {name: round(1 - evaluate(net, splits.test, pipeline, ten_crop=ten).top1, 6)
-              for name, ten in views(saved.meta["recipe"]["augment"], splits.test.image_shape[0]).items()}
+              for name, ten in views(pipeline.preprocess, saved.meta["recipe"]["augment"]["flip"]).items()}
     validation = [record["val"] for record in read_metrics(trained.run_dir / METRICS) if record["kind"] == "epoch"]
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
     report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"],
@@ -71,11 +71,11 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     return report
 
 
-def views(augment: dict, size: int) -> dict[str, bool]:
+def views(preprocess: Preprocess, flip: bool) -> dict[str, bool]:
     """How the test images are looked at: name -> by ten crops. Those of a whole image are it and its mirror image."""
-    whole = augment["crop"] == size
+    whole = preprocess.crop == preprocess.size
     one = {"whole image" if whole else "centre crop": False}
-    return one | ({"and its mirror image" if whole else "ten crops": True} if augment["flip"] else {})
+    return one | ({"and its mirror image" if whole else "ten crops": True} if flip else {})
 
 
 def command(options: argparse.Namespace, seed: int) -> str:

@@ -14,8 +14,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder (then its best checkpoint), its name, "
                         "or a checkpoint")
     parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
-    parser.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: as "
-                        "in training)")
     parser.add_argument("--batch", metavar="N", type=int, help="images in a batch (default: as in training)")
     add_device(parser)
     add_out(parser)

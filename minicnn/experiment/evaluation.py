@@ -21,7 +21,7 @@ from minicnn.experiment.settings import settle
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.train.runs.checkpoint import load_checkpoint
-from minicnn.train.runs.run_dir import BEST, find_checkpoint, restore
+from minicnn.train.runs.run_dir import BEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
 
 ONE, TEN = "centre crop", "ten crops"
@@ -80,14 +80,15 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         checkpoint = find_checkpoint(options.out, which, BEST)
         settings = settle(options, checkpoint)
         use_threads(settings)
-        splits = open_sets(settings)
+        saved = load_checkpoint(checkpoint, parts=("data",))
+        splits = open_sets(settings, preprocess=saved_recipe(saved).preprocess)
+        saved.check_classes(splits.classes)
         if data not in (None, settings["data"]):
             raise ConfigError(f"{checkpoint} was trained on {settings['data']}, the one before it on {data}; "
                               "runs that are averaged must have the same data")
         if data is None:
             say("data", splits.description)
         data = settings["data"]
-        load_checkpoint(checkpoint, parts=()).check_classes(splits.classes)
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
         tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True))
         heading = f"{title(settings)} on {splits.name}"

@@ -10,9 +10,9 @@ from minicnn.data.dataset import Splits
 from minicnn.experiment.evaluation import ONE, TEN
 from minicnn.experiment.settings import OF_RECIPE, named, read_about
 from minicnn.parallel.launch import started_ranks
-from minicnn.train.loop import BEST, METRICS
 from minicnn.train.runs.metrics import training_minutes
 from minicnn.train.runs.results import add_to_page, machine
+from minicnn.train.runs.run_dir import BEST, METRICS
 
 
 def add_run(options: argparse.Namespace, run_dir: Path, splits: Splits, report: dict) -> None:

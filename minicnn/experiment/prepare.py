@@ -7,11 +7,13 @@ from minicnn.cores import available_cores
 from minicnn.data.dataset import Splits
 from minicnn.data.elpv import MissingPackageError
 from minicnn.data.prepared import is_prepared
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.source import SIZE, open_data
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import build_net
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
+from minicnn.train.recipes import named_recipe
 
 
 def prepare(settings: dict, may_fall_back: bool = False, neighbours: int = 1) -> tuple[Splits, Net]:
@@ -38,21 +40,28 @@ def use_threads(settings: dict, neighbours: int = 1) -> None:
     set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
 
 
-def open_sets(settings: dict, may_fall_back: bool = False) -> Splits:
-    """The data of these settings; no image is decoded yet."""
-    size = settings["size"]
-    if size is None and settings["model"] in MODELS and not is_prepared(settings["data"]):
-        wanted = MODELS[settings["model"]].image_size
-        size = None if wanted == SIZE else wanted
+def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:
+    """The data of these settings, resized as the recipe says, or as `preprocess` does; no image is decoded yet."""
+    size = preprocess.size if preprocess else _size(settings)
+    preprocess = preprocess or named_recipe(settings["model"], settings["recipe"]).recipe.preprocess
+    how = {"size": size, "resize": preprocess.resize, "interpolation": preprocess.interpolation}
     try:
-        return open_data(settings["data"], size=size)
+        return open_data(settings["data"], **how)
     except MissingPackageError as error:
         if not may_fall_back:
             raise
         bar = "!" * 100
         print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
         settings["data"] = "synthetic"
-        return open_data("synthetic", size=size)
+        return open_data("synthetic", **how)
+
+
+def _size(settings: dict) -> int | None:
+    """The side of the images; None for that of a prepared set, or the usual one."""
+    if settings["size"] is None and settings["model"] in MODELS and not is_prepared(settings["data"]):
+        wanted = MODELS[settings["model"]].image_size
+        return None if wanted == SIZE else wanted
+    return settings["size"]
 
 
 def image_size(crop: int) -> int:

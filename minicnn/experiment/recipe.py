@@ -18,7 +18,7 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     turned = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
-        augment=replace(ours.augment, crop=crop, **turned),
+        preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
         sgd=replace(ours.sgd, lr=lr, batch=settings["batch"], layer_lr=ours.sgd.layer_lr | frozen,
                     output_lr=steady_output_lr(lr, classes) if entry.steady else ours.sgd.output_lr),
         schedule=entry.schedule(settings["epochs"]))

@@ -23,9 +23,9 @@ from minicnn.graph import Net
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.train.finetune import load_pretrained
-from minicnn.train.loop import LAST, Outcome, Trainer
+from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.results import check_page
-from minicnn.train.runs.run_dir import find_checkpoint, new_run_dir
+from minicnn.train.runs.run_dir import LAST, find_checkpoint, new_run_dir
 from minicnn.visualize.report import draw_progress
 
 
@@ -98,7 +98,7 @@ def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: 
     if net.ranks.is_main:
         introduce(settings, splits, net, recipe)
         for line in taken:
-            say("initialised", line)
+            say("weights", line)
         from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""
         say("run", f"{run_dir}{from_there}")
     outcome = trainer.fit(settings["epochs"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minicnn.data.augment import Augment
+from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe
 from minicnn.train.schedule import Cosine, StepDecay
@@ -116,8 +117,10 @@ RECIPES: dict[str, dict[str, NamedRecipe]] = {
 
 DEFAULT = "default"
 FOR_EVERY_NET = {DEFAULT: NamedRecipe(
-    Recipe({}, augment=Augment(), sgd=SGDRecipe(lr=0.01, batch=32), schedule=Cosine(epochs=10)), 10,
-    about="10 epochs with momentum 0.9, the learning rate falling to 0 as half a cosine", stretched=True)}
+    Recipe({}, preprocess=Preprocess(size=None, std=(64.0, 64.0, 64.0)), sgd=SGDRecipe(lr=0.01, batch=32),
+           schedule=Cosine(epochs=10)), 10,
+    about="10 epochs with momentum 0.9, the learning rate falling from 0.01 to 0 as half a cosine; pixels minus the "
+          "mean image, divided by 64", stretched=True)}
 
 
 def recipes_of(model: str) -> dict[str, NamedRecipe]:

@@ -58,9 +58,9 @@ def test_a_run_made_in_python_is_evaluated_by_its_description(tmp_path, capsys):
     """Trainer alone, whose recipe names a model that nobody knows."""
     small_trainer(tmp_path / "run").fit(1)
     save_tree(tmp_path / "photos", per_class=4, classes=4, size=32)
-    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "photos"), "--size", "32"]) == 2
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "photos")]) == 2
     assert "was trained on 4 classes (stripes, checks, rings ...)" in capsys.readouterr().err    # in another order
-    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", "synthetic", "--size", "32"]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", "synthetic"]) == 0
     assert "640 test images, ten crops" in capsys.readouterr().out
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 2
     assert "unknown model 'small'" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from minicnn.experiment import own_net
 from minicnn.experiment.trained import load_trained
 from minicnn.train.loop import Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.metrics import read_metrics
 from tests.helpers.small_run import save_tree
 
 FILE = '''
@@ -126,6 +127,8 @@ def test_what_a_run_holds(place, run, capsys):
     assert saved.meta["recipe"]["net"] == {"model": "mine.py:build", "num_classes": 2}
     assert [node["name"] for node in saved.meta["net"]["nodes"]][:3] == ["conv1", "relu1", "half"]
     assert saved.meta["net"]["nodes"][2]["kind"] == "mine:Half"
+    losses = [record["train"]["loss"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "epoch"]
+    assert losses[0] < 2                                    # the default recipe suits a net that is initialised usually
     assert {path.name for path in run.iterdir()} >= {"test.json", "curves.png", "conv1.png", "predictions.png"}
 
 

@@ -75,8 +75,8 @@ def test_fine_tuning(example, photos, tmp_path, capsys):
     assert example.main(["--init-from", "first", "--new-head", "--freeze", "conv1,conv2", "--run-name", "tuned",
                          *runs]) == 0
     text = capsys.readouterr().out
-    assert "initialised" in text and "begins anew: fc8 (a new head)" in text
-    assert "factor on the rate of conv1 0" in text
+    assert "weights      7 of 8 layers" in text and "initialised anew: fc8 (a new head)" in text
+    assert "factor on the learning rate of conv1 0" in " ".join(text.split())
     tuned = load_checkpoint(tmp_path / "tuned/last.safetensors")
     best = load_checkpoint(tmp_path / "first/best.safetensors")
     assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities
