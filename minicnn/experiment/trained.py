@@ -22,8 +22,8 @@ def load_trained(checkpoint: str | os.PathLike, device: str = "auto") -> tuple[N
 
     Raises CheckpointError where the file cannot be used, or where what the network is made of is not there any more.
     """
-    saved = load_checkpoint(checkpoint, parts=("params",))
-    net = _net_of(saved.meta, Path(checkpoint), device, saved.params)
+    saved = load_checkpoint(checkpoint, parts=("params", "state"))
+    net = _net_of(saved.meta, Path(checkpoint), device, saved.arrays())
     pipeline, _ = restore(net, checkpoint, saved.meta["classes"])
     return net, pipeline, saved.meta
 

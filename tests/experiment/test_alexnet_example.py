@@ -80,7 +80,7 @@ BAD = {
     "unknown precision": (["--data", "{root}/photos", "--precision", "fp8"], "unknown precision 'fp8'"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
-    "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
+    "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "learning rate must be positive"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
     "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
