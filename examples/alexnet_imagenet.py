@@ -29,7 +29,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__.rpartition("\n\nThe val")[0], usage="%(prog)s [options]",
                     epilog="Ctrl-C saves and ends; --resume goes on, bit for bit.")
     parser.set_defaults(model="alexnet", program=["python", "examples/alexnet_imagenet.py"])
-    add_options(parser, f"which AlexNet: {', '.join(VARIANTS)} (default: paper)")
+    add_options(parser, f"which AlexNet: {', '.join(VARIANTS)} (default: paper)",
+                "short (3 epochs), long (26 epochs, initialised to fit the images) or that of a variant's source, such "
+                "as paper (section 5)")
     parser.add_argument("--evaluate", metavar="RUN", nargs="+", help="only evaluate a run folder or checkpoint, by one "
                         "crop and by ten; of several, also the average of their predictions")
     return parser.parse_args(arguments)

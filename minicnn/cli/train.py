@@ -21,7 +21,8 @@ Ctrl-C saves and ends."""
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="alexnet, alexnet:caffe, ... (minicnn models lists "
                         "them), or FILE.py:FUNCTION; may be left out with --resume")
-    add_options(parser, "which variant of the model, as in MODEL:NAME (default: the paper's)")
+    add_options(parser, "which variant of the model, as in MODEL:NAME (default: the paper's)",
+                "a recipe of the model, as minicnn models MODEL lists them")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,8 +19,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see --help\n")
 
 
-def add_options(parser: argparse.ArgumentParser, variants: str) -> None:
-    """Add the options of a training run, in groups.   variants: the help of --variant."""
+def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) -> None:
+    """Add the options of a training run, in groups.   variants, recipes: the help of --variant and --recipe."""
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR", help="a folder in ImageNet's layout, or with one folder per class; or "
                       "elpv (solar cells, the default) or synthetic (procedural images)")
@@ -28,9 +28,8 @@ def add_options(parser: argparse.ArgumentParser, variants: str) -> None:
     what.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: "
                       "256, or what suits the net)")
     how = parser.add_argument_group("how")
-    how.add_argument("--recipe", metavar="NAME", help="one of the model's (minicnn models); for alexnet short (3 "
-                     "epochs), long (26 epochs, initialised to fit the images) or that of a variant's source, such as "
-                     "paper (section 5). Default: the variant's own for a folder, else short")
+    how.add_argument("--recipe", metavar="NAME", help=f"{recipes}. Default: the published one of the variant for a "
+                     "folder, our own for elpv and synthetic")
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
     how.add_argument("--lr", metavar="N", type=float, help="initial learning rate (default: the recipe's)")
