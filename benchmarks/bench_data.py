@@ -36,6 +36,7 @@ from minicnn.data.images import decode, is_image_file
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.data.prepare.run import prepare
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
@@ -135,13 +136,13 @@ def steps(folder: Path, batch: int):
     """Two functions that take STEPS training steps: on batches from the shards, and on one batch that is repeated."""
     train, augment = open_data(folder).train, Augment(crop=CROP, colour="paper")
     statistics, net = measure(train), alexnet(num_classes=len(train.classes))
-    feed = InputPipeline(net, augment, statistics.mean, statistics.pca)
+    pipeline = InputPipeline(net, Preprocess(crop=CROP), statistics.mean, augment=augment, pca=statistics.pca)
     loader, sgd = Loader(train, batch, shuffle=True, drop_last=True), SGD(net.params, 1e-4)
 
     def endless():
         for epoch in itertools.count():
             for images in loader.epoch(epoch):
-                yield feed.train(images, epoch), images.labels
+                yield pipeline.train(images, epoch), images.labels
 
     def step(x, labels):
         net.loss(x, labels)

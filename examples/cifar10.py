@@ -1,88 +1,81 @@
 """Trains the small networks of the AlexNet paper on CIFAR-10, and keeps a page of what each run reached.
 
 DIR is CIFAR-10 as images in class folders, DIR/train/<class>/ and DIR/test/<class>/. A tenth of train/ is set apart:
-its error chooses the checkpoint, and the test images are looked at once, at the end. The published recipes take 140 and
-520 epochs; by default the rate begins four times higher and falls as half a cosine, for runs of an hour or so.
+its error chooses the checkpoint, and the test images are used once, at the end. The published recipes take 140 and
+520 epochs; by default the learning rate is four times higher and falls as half a cosine, for runs of an hour or so.
 The networks and their sources are in minicnn/models/cifar.py, the recipes in minicnn/train/recipes.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+import os
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
-from minicnn import models
-from minicnn.backend.cpu import set_threads
-from minicnn.cores import available_cores
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.scan import scan
-from minicnn.data.source import open_data
-from minicnn.errors import ConfigError, MinicnnError
+from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import evaluate
+from minicnn.experiment.nets import build_net
+from minicnn.experiment.options import Parser
+from minicnn.experiment.prepare import open_sets, use_threads
+from minicnn.experiment.run import fit
+from minicnn.experiment.say import exit_code
+from minicnn.experiment.settings import DEFAULTS
+from minicnn.models import MODELS
 from minicnn.models.cifar import ACTIVATIONS
-from minicnn.train.loop import BEST, LAST, METRICS, Trainer
-from minicnn.train.recipe import Recipe
-from minicnn.train.recipes import published
-from minicnn.train.runs.metrics import read_metrics
+from minicnn.train.recipes import named_recipe
+from minicnn.train.runs.metrics import read_metrics, training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
-from minicnn.train.runs.run_dir import new_run_dir, restore
-from minicnn.train.schedule import Cosine
-from minicnn.visualize.report import draw_progress
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, new_run_dir, restore
 
-NETS = {"18pct": "cifar-18pct", "paper": "cifar-paper"}        # --net -> the published recipe
-RECIPES = {"published": "rate, schedule and augmentation as published, the schedule stretched over --epochs",
-           "quick": "four times the rate, falling to 0 as half a cosine, and mirror images"}
-SIZE = 32
+NETS = {"18pct": "cifar_18pct", "paper": "cifar_paper"}
+RECIPES = {name: named_recipe("cifar_18pct", name).about for name in ("published", "quick")}
 
 
-def recipe_of(net: str, lrn: bool, activation: str, classes: int, epochs: int, name: str) -> Recipe:
-    """How this net is trained, by the recipe of that name."""
-    entry = published(NETS[net])
-    recipe = dataclasses.replace(entry.recipe, net={**entry.recipe.net, "lrn": lrn, "activation": activation,
-                                                    "num_classes": classes})
-    if name == "quick":
-        return dataclasses.replace(recipe, augment=dataclasses.replace(recipe.augment, flip=True),
-                                   sgd=dataclasses.replace(recipe.sgd, lr=4 * recipe.sgd.lr),
-                                   schedule=Cosine(epochs=epochs))
-    drops = tuple(epochs * epoch / entry.epochs for epoch in recipe.schedule.epochs)
-    return dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, epochs=drops))
+def settings_of(options: argparse.Namespace, seed: int) -> dict:
+    """The settings of one run, as minicnn/experiment has them."""
+    model, recipe = NETS[options.net], named_recipe(NETS[options.net], options.recipe).recipe
+    return {**DEFAULTS, "model": model, "variant": "", "knobs": {"lrn": options.lrn, "activation": options.activation},
+            "data": os.path.abspath(options.data), "recipe": options.recipe, "epochs": options.epochs,
+            "batch": recipe.sgd.batch, "lr": recipe.sgd.lr, "seed": seed, "device": options.device,
+            "threads": options.threads}
 
 
 def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
-    """One run from the first step to the test images: what the page tells of it; None when it was interrupted."""
-    recipe = recipe_of(options.net, options.lrn, options.activation, len(splits.classes), options.epochs,
-                       options.recipe)
-    build = getattr(models, recipe.net["model"])
-    net = build(**{knob: value for knob, value in recipe.net.items() if knob != "model"}, seed=seed,
-                device=options.device)
-    stem = f"{NETS[options.net]}{'' if options.lrn else '-no-lrn'}{'' if options.activation == 'relu' else '-tanh'}"
-    run_dir = new_run_dir(options.out, None, f"{stem}-seed{seed}")
-    began = time.perf_counter()
-    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, about={"command": command(options, seed)},
-                      on_epoch=lambda: draw_progress(run_dir, f"{net.name} on CIFAR-10, seed {seed}"))
-    if trainer.fit(options.epochs).interrupted:
-        print(f"stopped; what was learned is in {run_dir / LAST}")
+    """One run from the first step to the test images: what the page says of it; None when it was interrupted."""
+    settings = settings_of(options, seed)
+    net = build_net(settings, len(splits.classes))
+    stem = f"{net.name}{'' if options.lrn else '-no-lrn'}{'' if options.activation == 'relu' else '-tanh'}-seed{seed}"
+    trained = fit(settings, splits, net, new_run_dir(options.out, None, stem))
+    if trained.outcome.interrupted:
+        print(f"stopped; what was learned is in {trained.run_dir / LAST}")
         return None
-    minutes = (time.perf_counter() - began) / 60
-    feed, saved = restore(net, run_dir / BEST, splits.classes)
-    whole = recipe.augment.crop == SIZE             # then the ten crops are the image and its mirror image, five times
-    views = {"whole image" if whole else "centre crop": False}
-    views |= {"and its mirror image" if whole else "ten crops": True} if recipe.augment.flip else {}
-    errors = {name: round(1 - evaluate(net, splits.test, feed, ten_crop=ten).top1, 6) for name, ten in views.items()}
-    validation = [record["val"] for record in read_metrics(run_dir / METRICS) if record["kind"] == "epoch"]
+    pipeline, saved = restore(net, trained.run_dir / BEST, splits.classes)
+    errors = {name: round(1 - evaluate(net, splits.test, pipeline, ten_crop=ten).top1, 6)
+              for name, ten in views(pipeline.preprocess, saved.meta["recipe"]["augment"]["flip"]).items()}
+    validation = [record["val"] for record in read_metrics(trained.run_dir / METRICS) if record["kind"] == "epoch"]
     report = {knob: getattr(options, knob) for knob in ("net", "lrn", "activation", "recipe", "epochs")}
-    report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"], "minutes": minutes,
+    report |= {"seed": seed, "note": options.note, "best_epoch": saved.meta["epoch"],
+               "minutes": training_minutes(trained.run_dir / METRICS),
                "test": errors, "val": [round(1 - record["top1"], 6) for record in validation],
                "command": command(options, seed), "machine": machine(net.ops.spec)}
-    (run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"{run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, {minutes:.1f} minutes")
+    (trained.run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"{trained.run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, "
+          f"{report['minutes']:.1f} minutes")
     return report
+
+
+def views(preprocess: Preprocess, flip: bool) -> dict[str, bool]:
+    """How the test images are looked at: name -> by ten crops. Those of a whole image are it and its mirror image."""
+    whole = preprocess.crop == preprocess.size
+    one = {"whole image" if whole else "centre crop": False}
+    return one | ({"and its mirror image" if whole else "ten crops": True} if flip else {})
 
 
 def command(options: argparse.Namespace, seed: int) -> str:
@@ -99,7 +92,7 @@ def in_words(report: dict) -> str:
 
 
 def order(report: dict):
-    """Reports stand in this order."""
+    """Reports are sorted by this."""
     return report["net"], report["recipe"], report["activation"], report["epochs"], not report["lrn"], report["seed"]
 
 
@@ -111,9 +104,9 @@ def page(reports: list[dict]) -> list[str]:
              *(f"Recipe `{name}`: {words}." for name, words in RECIPES.items()), ""]
     for net, name in NETS.items():
         if mine := [report for report in reports if report["net"] == net]:
-            entry = published(name)
-            lines += [f"## `{name}`", "", f"Published test error: {entry.error}; {entry.epochs} epochs on all training "
-                      f"images ({entry.source}).", "", *_table(mine), ""]
+            published, model = named_recipe(name, "published"), MODELS[name]
+            lines += [f"## `{name}`", "", f"Published test error: {model.variants[model.default].error}; "
+                      f"{published.epochs} epochs on all training images ({published.source}).", "", *_table(mine), ""]
     return lines
 
 
@@ -140,8 +133,7 @@ def _percent(reports: list[dict]) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, usage="%(prog)s DIR [options]",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, usage="%(prog)s DIR [options]")
     parser.add_argument("data", metavar="DIR", help="CIFAR-10 in class folders")
     parser.add_argument("--net", choices=NETS, default="18pct", help="18pct: cuda-convnet's 18 %% net; paper: the "
                         "four-layer net of section 3.3, 11 %% (default: 18pct)")
@@ -159,29 +151,30 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def train_all(options: argparse.Namespace) -> int:
+    """One run for each seed, all on the same images."""
+    settings = settings_of(options, options.seeds[0])
+    use_threads(settings)
+    splits = open_sets(settings)
+    if splits.test is None:
+        raise ConfigError(f"{options.data} has no test/ with class folders; expected DIR/train/<class>/ and "
+                          "DIR/test/<class>/")
+    scan(splits.test, progress=sys.stderr.isatty())
+    if splits.test.skipped:
+        print(splits.test.report_skipped())
+    if options.results:
+        check_page(options.results)
+    for seed in options.seeds:
+        if (report := run(options, splits, seed)) is None:
+            return 130
+        if options.results:
+            add_to_page(options.results, [report], order, page)
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
-        set_threads(options.threads or available_cores())
-        splits = open_data(options.data, size=SIZE)
-        if splits.test is None:
-            raise ConfigError(f"{options.data} has no test/ with class folders; expected DIR/train/<class>/ and "
-                              "DIR/test/<class>/")
-        print(splits.description)
-        scan(splits.test, progress=sys.stderr.isatty())
-        if splits.test.skipped:
-            print(splits.test.report_skipped())
-        if options.results:
-            check_page(options.results)
-        for seed in options.seeds:
-            if (report := run(options, splits, seed)) is None:
-                return 130
-            if options.results:
-                add_to_page(options.results, [report], order, page)
-    except (MinicnnError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: train_all(options))
 
 
 if __name__ == "__main__":

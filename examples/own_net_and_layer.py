@@ -62,7 +62,7 @@ class Forgetful(PReLU):
         dxs[0][...] = dy
 
 
-def own_net(classes: int, device: str = "auto", dtype: str = "float32") -> Net:
+def own_net(num_classes: int, device: str = "auto", dtype: str = "float32") -> Net:
     """One line per layer; where the line above is not the input, `input` names it."""
     b = Builder((96, 96, 3), name="own")
     b.conv("conv1", 16, 7, stride=4, padding=3, init=Normal(0.08))
@@ -75,7 +75,7 @@ def own_net(classes: int, device: str = "auto", dtype: str = "float32") -> Net:
     b.maxpool("pool2", 3, stride=2)
     b.flatten("flatten")
     b.dropout("drop", 0.5)
-    b.linear("fc", classes, init=Normal(0.03))
+    b.linear("fc", num_classes, init=Normal(0.03))
     b.loss("loss")
     return b.net(seed=0, device=device, dtype=dtype)
 
@@ -88,7 +88,7 @@ def images_and_labels(dataset) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     print("1. The gradient of PReLU, element by element, against finite differences:\n")
     print(check_layer(PReLU(3), [(2, 4, 5, 3)]).raise_if_failed())
-    print("\n2. The same check of a PReLU that forgets its slope on the way back:\n")
+    print("\n2. The same check of a PReLU that forgets its slope in the backward pass:\n")
     print(check_layer(Forgetful(3), [(2, 4, 5, 3)]))
 
     train, _, test = procedural_sets((800, 0, 200), size=96)
@@ -105,8 +105,8 @@ def main() -> None:
             losses.append(net.loss(x[ids], labels[ids], sample_ids=ids, epoch=epoch))
             net.backward()
             sgd.step(net.ops)
-        right = (net.forward(test_x).argmax(axis=1) == test_labels).mean()
-        print(f"   epoch {epoch + 1}   loss {np.mean(losses):.3f}   right on the test images {right:.1%}")
+        accuracy = (net.forward(test_x).argmax(axis=1) == test_labels).mean()
+        print(f"   epoch {epoch + 1}   loss {np.mean(losses):.3f}   test accuracy {accuracy:.1%}")
     print(f"\n   {time.perf_counter() - begin:.1f} s; slopes of act1 went from 0.25 to "
           f"{net.params['act1.a'].data.min():.2f} .. {net.params['act1.a'].data.max():.2f}")
 

@@ -47,3 +47,10 @@ def expected(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else f"expected one of {', '.join(known)}"
+
+
+def expected_one_of(name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str:
+    """The same with all the names, which are few; the nearest may be one of the aliases."""
+    known = list(known)
+    near = nearest(name, [*known, *aliases])
+    return f"{f'did you mean {near!r}? ' if near else ''}expected one of {', '.join(known)}"

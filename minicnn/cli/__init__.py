@@ -1,1 +1,1 @@
-"""The `minicnn` command; main.py says what it can do."""
+"""The `minicnn` command: main.py dispatches, and each command is a file of its own with ABOUT, arguments and run."""

@@ -8,6 +8,7 @@
     scan.py         one pass over a set before training: finds unreadable images, fills the cache
     statistics.py   the same pass for the training set: mean image and the covariance of its colours
     pixel_stats.py  the exact sums over pixels that these are computed from
+    preprocess.py   resize rule, crop, channel order, range, mean: plain data, kept in recipes and checkpoints
     augment.py      crops, flips and colour shifts, drawn as numbers; the backend's augment_forward applies them
     loader.py       batches in an order fixed by (seed, epoch), decoded ahead by threads (prefetch.py, stage_times.py)
     input.py        a batch's images -> the network's input

@@ -32,7 +32,7 @@ Draw = dict[str, np.ndarray]                       # top, left int32 (N,), flip 
 class Augment:
     """How training images are varied. Plain data.
 
-    crop        side of the square cut out
+    crop        side of the square cut out; in a recipe it becomes Preprocess.crop, which is where it is kept
     flip        mirror left-right half of the time
     updown      mirror up-down half of the time: for images without an upright position
     transpose   swap rows and columns half of the time; with both flips, all quarter turns
@@ -40,7 +40,7 @@ class Augment:
     colour_std  standard deviation of a
     """
 
-    crop: int = 224
+    crop: int | None = None
     flip: bool = True
     updown: bool = False
     transpose: bool = False
@@ -49,7 +49,8 @@ class Augment:
 
     def __post_init__(self):
         if self.colour not in COLOURS:
-            raise ConfigError(f"no colour augmentation {self.colour!r}; expected one of {COLOURS}")
+            known = ", ".join(map(str, COLOURS))
+            raise ConfigError(f"no colour augmentation {self.colour!r}; expected one of {known}")
 
     @property
     def factor(self) -> float:
@@ -59,13 +60,15 @@ class Augment:
         """
         return 1.0 / (1.0 + self.colour_std) if self.colour == "authors" else 1.0
 
-    def draw(self, seed: int, epoch: int, sample_ids: np.ndarray, image_hw: tuple[int, int], pca=None) -> Draw:
+    def draw(self, seed: int, epoch: int, sample_ids: np.ndarray, image_hw: tuple[int, int], pca=None, *,
+             crop: int | None = None) -> Draw:
         """The crops, flips and shifts of these images in this epoch.
 
         sample_ids uint32 (N,); image_hw (A, B), what the crop is cut from; pca (eigenvalues, eigenvectors) of RGB in
-        0..1, where there is a colour shift. ConfigError when the crop does not fit or the pca is missing.
+        0..1, where there is a colour shift; crop: its side, by default `self.crop`. ConfigError when the crop does not
+        fit, or it or the pca is missing.
         """
-        rows, columns = _room(self.crop, image_hw)
+        rows, columns = offsets(crop or self.crop, image_hw)
         # The order of the units is fixed: turning one kind on or off changes no other.
         u = uniforms(seed, purpose_id("augment"), epoch, sample_ids, 5).astype(np.float64)      # (N, 5)
         flip = (LEFT_RIGHT * (self.flip & (u[:, 2] < 0.5)) + UP_DOWN * (self.updown & (u[:, 3] < 0.5))
@@ -86,32 +89,24 @@ class Augment:
         return ((alpha * scale) @ eigenvectors.T).astype(np.float32)                            # (N, 3) of R, G, B
 
 
-def centre(n: int, crop: int, image_hw: tuple[int, int]) -> Draw:
-    """The central crop of each of n images, as at test time."""
-    rows, columns = _room(crop, image_hw)
-    return _fixed(n, rows // 2, columns // 2, 0)
+def central_crop(n: int, crop: int, image_hw: tuple[int, int]) -> Draw:
+    """The central crop of each of n images."""
+    rows, columns = offsets(crop, image_hw)
+    return fixed_crop(n, rows // 2, columns // 2)
 
 
-def ten_crops(n: int, crop: int, image_hw: tuple[int, int]) -> list[Draw]:
-    """The paper's ten test crops of each of n images, one draw each: corners and centre, then the same mirrored.
-
-    For 224 of 256, (top, left): (0, 0), (0, 32), (16, 16), (32, 0), (32, 32). The network's softmax is averaged over
-    them.
-    """
-    rows, columns = _room(crop, image_hw)
-    places = [(0, 0), (0, columns), (rows // 2, columns // 2), (rows, 0), (rows, columns)]
-    return [_fixed(n, top, left, flip) for flip in (0, LEFT_RIGHT) for top, left in places]
+def fixed_crop(n: int, top: int, left: int, flip: int = 0) -> Draw:
+    """The same crop of each of n images."""
+    return {"top": np.full(n, top, np.int32), "left": np.full(n, left, np.int32),
+            "flip": np.full(n, flip, np.uint8), "shift": np.zeros((n, 3), np.float32)}
 
 
-def _room(crop: int, image_hw: tuple[int, int]) -> tuple[int, int]:
-    """The largest offsets (top, left) of a crop."""
+def offsets(crop: int | None, image_hw: tuple[int, int]) -> tuple[int, int]:
+    """The largest offsets (top, left) of a crop. ConfigError where it does not fit."""
+    if crop is None:
+        raise ConfigError("the side of the crop is not known; name it, as in Augment(crop=224)")
     rows, columns = image_hw[0] - crop, image_hw[1] - crop
     if crop < 1 or min(rows, columns) < 0:
         raise ConfigError(f"a crop of {crop} does not fit into images of {image_hw[0]}x{image_hw[1]}; "
                           "choose a smaller crop or a larger image size")
     return rows, columns
-
-
-def _fixed(n: int, top: int, left: int, flip: int) -> Draw:
-    return {"top": np.full(n, top, np.int32), "left": np.full(n, left, np.int32),
-            "flip": np.full(n, flip, np.uint8), "shift": np.zeros((n, 3), np.float32)}

@@ -21,6 +21,8 @@ import numpy as np
 
 from minicnn.errors import DataError
 
+USUAL_DECODING = ("short", "bicubic")
+
 
 class ImageError(DataError):
     """One image that cannot be decoded: `.path` and `.reason`."""
@@ -46,6 +48,7 @@ class Dataset:
     checked = False            # whether unreadable images have been left out already: see scan
     root = None                # the folder that the items are paths in, if they are paths
     in_memory = False          # whether images are in memory already, so that the cache would be a second copy
+    decoding = None            # (resize, interpolation) that gave files this size, where that is known
 
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
                  size: tuple[int, int], ids=None, caption: Callable = str):
@@ -97,6 +100,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of this listing (items, labels, classes, image size), whatever was left out of it."""
         digest = hashlib.sha256(repr((self.name, self.classes, self.image_shape)).encode())
+        if self.decoding not in (None, USUAL_DECODING):
+            digest.update(repr(self.decoding).encode())
         digest.update(self._labels.tobytes())
         digest.update("\n".join(map(self.caption, self._items)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -162,6 +167,7 @@ class Dataset:
         chosen = Dataset(name or self.name, self.classes, self._labels[at], items, self.decode,
                          size=self.image_shape[:2], ids=self._ids[at], caption=self.caption)
         chosen.checked, chosen.in_memory, chosen.root = self.checked, self.in_memory, self.root
+        chosen.decoding = self.decoding
         return chosen
 
     def report_skipped(self, most: int = 5) -> str:

@@ -33,6 +33,8 @@ Image.init()                                       # now: two threads that first
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .gif .tif .tiff .ppm .pgm .pnm .avif .jp2".split())
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 EXIF_ORIENTATION = 0x0112
+RESIZES = ("short", "squash")                      # short side to size and central square; both sides to size
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "lanczos", "box", "nearest")}
 
 
 def is_image_file(path: str) -> bool:
@@ -51,25 +53,27 @@ def begins_an_image(head: bytes) -> bool:
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def load(path: str, size: int = 256) -> np.ndarray:
-    """The image in this file, uint8 (size, size, 3): short side to `size`, central square. Raises ImageError."""
+def load(path: str, size: int = 256, *, resize: str = "short", interpolation: str = "bicubic") -> np.ndarray:
+    """The image in this file, uint8 (size, size, 3); see RESIZES and INTERPOLATIONS. Raises ImageError."""
     try:
         with stage("disk"), open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise ImageError(path, error.strerror or str(error)) from error
-    return decode(data, size, path)
+    return decode(data, size, path, resize=resize, interpolation=interpolation)
 
 
-def load_under(root: str, size: int, relative: str) -> np.ndarray:
+def load_under(root: str, size: int, relative: str, *, resize: str = "short",
+               interpolation: str = "bicubic") -> np.ndarray:
     """load(root/relative); the decode function of sets that list paths below a folder."""
-    return load(os.path.join(root, relative), size)
+    return load(os.path.join(root, relative), size, resize=resize, interpolation=interpolation)
 
 
-def decode(data: bytes, size: int = 256, where: str = "in memory") -> np.ndarray:
+def decode(data: bytes, size: int = 256, where: str = "in memory", *, resize: str = "short",
+           interpolation: str = "bicubic") -> np.ndarray:
     """The image in these bytes, uint8 (size, size, 3). `where` names it in an ImageError."""
     with stage("decode"):
-        return examine(data, size, where).pixels
+        return examine(data, size, where, resize=resize, interpolation=interpolation).pixels
 
 
 class Picture(NamedTuple):
@@ -80,14 +84,15 @@ class Picture(NamedTuple):
     mode: str
 
 
-def examine(data: bytes, size: int = 256, where: str = "in memory") -> Picture:
+def examine(data: bytes, size: int = 256, where: str = "in memory", *, resize: str = "short",
+            interpolation: str = "bicubic") -> Picture:
     """As decode, with the file's format and mode."""
     if not data:
         raise ImageError(where, "the file is empty")
     try:
         image = _open_jpeg(data, size) if simplejpeg is not None else None
         image, form, mode = _open(data, size) if image is None else (image, "JPEG", image.mode)
-        return Picture(_central_square(image, size), form, mode)
+        return Picture(_square(image, size, resize, interpolation), form, mode)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -153,14 +158,15 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _central_square(image: Image.Image, size: int) -> np.ndarray:
-    """Short side to `size` and the central square of it: (h, w) or (h, w, 3) -> (size, size, 3)."""
+def _square(image: Image.Image, size: int, resize: str, interpolation: str) -> np.ndarray:
+    """The central square of an image, or all of it, as (size, size, 3)."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
+    box = (0, 0, width, height) if resize == "squash" else (left, top, left + side, top + side)
     if (width, height) != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    pixels = np.asarray(image)
+        image = image.resize((size, size), INTERPOLATIONS[interpolation], box=box)
+    pixels = np.asarray(image)                                               # (A, A) or (A, A, 3)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)                    # (A, A) -> (A, A, 3)
     return np.ascontiguousarray(pixels)

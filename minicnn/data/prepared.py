@@ -22,7 +22,7 @@ import zlib
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset, ImageError, Splits
+from minicnn.data.dataset import USUAL_DECODING, Dataset, ImageError, Splits
 from minicnn.data.images import decode
 from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.data.stage_times import stage
@@ -180,7 +180,7 @@ def _dataset(shards: Shards, name: str, summary: dict, first_id: int) -> Dataset
     rows = np.arange(len(shards))
     found = Dataset(name, summary["classes"], shards.labels, rows, shards.read, size=(shards.size, shards.size),
                     ids=first_id + rows, caption=shards.name)
-    found.checked, found.in_memory = True, shards.encoding == "rgb"
+    found.checked, found.in_memory, found.decoding = True, shards.encoding == "rgb", USUAL_DECODING
     found.fingerprint = f"{zlib.crc32(json.dumps(summary).encode()):08x}{zlib.crc32(shards.part.encode()):08x}"
     if shards.left_out:
         found.leave_out(shards.left_out)

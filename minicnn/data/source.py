@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
-from minicnn.data.dataset import Splits
+from minicnn.data.dataset import USUAL_DECODING, Splits
 from minicnn.data.elpv import open_elpv
 from minicnn.data.folder import open_folder
 from minicnn.data.prepared import is_prepared, open_prepared
@@ -15,7 +16,8 @@ CACHE_BYTES = 2**30
 SIZE = 256
 
 
-def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None, cache_bytes: int = CACHE_BYTES,
+def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None, resize: str = USUAL_DECODING[0],
+              interpolation: str = USUAL_DECODING[1], cache_bytes: int = CACHE_BYTES,
               counts: tuple[int, int, int] = COUNTS) -> Splits:
     """A data set, split into train, val and test. Files are listed, none is decoded: see scan and measure for that.
 
@@ -24,6 +26,7 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
     seed         of the procedural images, and of the split of a folder that comes without one. This is not the training
                  seed: runs that differ only in that are tested on the same images
     size         images become size x size; default 256, or what a prepared set was prepared at
+    resize, interpolation    how, as in Preprocess; a prepared set is "short" and "bicubic"
     cache_bytes  memory for decoded images, at most
     counts       procedural images for train, val and test
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
@@ -40,5 +43,17 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
         splits = open_prepared(spec, seed, size)
     else:
         splits = open_folder(spec, seed, size or SIZE)
+    _decode_by(splits, (resize, interpolation))
     splits.keep_decoded(cache_bytes)
     return splits
+
+
+def _decode_by(splits: Splits, decoding: tuple[str, str]) -> None:
+    """Let images that come from files be resized in this way."""
+    for dataset in filter(None, (splits.train, splits.val, splits.test)):
+        if dataset.root is not None:
+            dataset.decoding = decoding
+            dataset.decode = partial(dataset.decode, resize=decoding[0], interpolation=decoding[1])
+        elif dataset.decoding not in (None, decoding):
+            raise DataError(f"{splits.name} was prepared with {' and '.join(dataset.decoding)}, "
+                            f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from")

@@ -1,1 +1,7 @@
-"""How good a net is on images it has not learned from, and what it makes of a photograph."""
+"""Inference with a trained network, in the order in which it happens:
+
+    crops.py       which parts of an image are shown: the central crop, or the paper's ten
+    metrics.py     loss and accuracy, summed over batches
+    evaluate.py    all images of a data set: Evaluation;  `averaged`: of an ensemble
+    predict.py     single photographs: the most probable classes
+"""

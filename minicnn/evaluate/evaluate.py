@@ -1,8 +1,6 @@
-"""How good a net is on images it has not learned from: the central crop, or the average of the softmax over ten crops.
+"""Loss and accuracy on images that a network has not learned from: on the central crop, or averaged over ten crops.
 
-Section 4.1 of the paper: "At test time, the network makes a prediction by extracting five 224 x 224 patches (the four
-corner patches and the center patch) as well as their horizontal reflections (hence ten patches in all), and averaging
-the predictions made by the network's softmax layer on the ten patches."
+    batch -> pipeline.views(one crop, or ten) -> net.forward -> softmax, averaged over the crops -> accuracy
 """
 
 from __future__ import annotations
@@ -16,12 +14,13 @@ import numpy as np
 from minicnn.data.dataset import Dataset
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
+from minicnn.evaluate.crops import one_crop, ten_crops
 from minicnn.evaluate.metrics import RunningMetrics
 
 
 @dataclass
 class Evaluation:
-    """loss: mean cross-entropy.   top1, top5: shares of right answers.   probabilities float32 (N, K), labels (N,)."""
+    """loss: mean cross-entropy.   top1, top5: accuracy, 0..1.   probabilities float32 (N, K), labels (N,)."""
 
     loss: float
     top1: float
@@ -30,35 +29,36 @@ class Evaluation:
     labels: np.ndarray
 
     def __str__(self) -> str:
-        top5 = f", {100 * self.top5:.1f} % in the top 5" if self.probabilities.shape[1] > 5 else ""
-        return f"{100 * self.top1:.1f} % right{top5}, loss {self.loss:.4f}"
+        top5 = f", top-5 {100 * self.top5:.1f} %" if self.probabilities.shape[1] > 5 else ""
+        return f"accuracy {100 * self.top1:.1f} %{top5}, loss {self.loss:.4f}"
 
     def by_class(self) -> list[tuple[int, float, int]]:
-        """(class, share of right answers, images) of every class that has images, the worst first."""
-        right = self.probabilities.argmax(axis=1) == self.labels
-        counted = [(k, float(right[self.labels == k].mean()), int((self.labels == k).sum()))
+        """(class, accuracy, images) of every class that has images, the worst first."""
+        correct = self.probabilities.argmax(axis=1) == self.labels
+        counted = [(k, float(correct[self.labels == k].mean()), int((self.labels == k).sum()))
                    for k in np.unique(self.labels).tolist()]
         return sorted(counted, key=lambda entry: entry[1])
 
 
 def averaged(results: Sequence[Evaluation]) -> Evaluation:
-    """Several networks as one (section 5 of the paper averages the predictions of five): the mean of their softmax."""
+    """An ensemble, such as the five networks of the AlexNet paper's section 5: the mean of their softmax outputs."""
     return _evaluation(sum(result.probabilities for result in results) / len(results), results[0].labels)
 
 
 def _evaluation(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
     own = np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    tally = RunningMetrics()
-    tally.add(-np.log(own, dtype=np.float64).mean(), probabilities, labels)
-    return Evaluation(**tally.result(), probabilities=probabilities, labels=labels)
+    metrics = RunningMetrics()
+    metrics.add(-np.log(own, dtype=np.float64).mean(), probabilities, labels)
+    return Evaluation(**metrics.result(), probabilities=probabilities, labels=labels)
 
 
-def evaluate(net, dataset: Dataset, feed: InputPipeline, *, batch: int = 128, ten_crop: bool = False,
+def evaluate(net, dataset: Dataset, pipeline: InputPipeline, *, batch: int = 128, ten_crop: bool = False,
              title: str = "evaluating", progress: bool = True,
              stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
     """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way."""
     from tqdm import tqdm
 
+    crops = ten_crops if ten_crop else one_crop
     probabilities, done = np.empty((len(dataset), net.num_classes), np.float32), 0
     loader = Loader(dataset, batch)
     show = progress and sys.stderr.isatty()
@@ -66,10 +66,12 @@ def evaluate(net, dataset: Dataset, feed: InputPipeline, *, batch: int = 128, te
         for images in loader.epoch(0):
             if stop():
                 return None
-            crops = [_probabilities(net, x) for x in feed.test(images, ten_crop)]
-            probabilities[done:done + len(images.labels)] = np.mean(crops, axis=0)             # (10, n, K) -> (n, K)
-            done += len(images.labels)
-            bar.update(len(images.labels))
+            count = len(images.labels)
+            draws = crops(count, pipeline.crop, images.images.shape[1:3])
+            of_crops = [_probabilities(net, x) for x in pipeline.views(images, draws)]
+            probabilities[done:done + count] = np.mean(of_crops, axis=0)                       # (10, n, K) -> (n, K)
+            done += count
+            bar.update(count)
     return _evaluation(probabilities, dataset.labels)
 
 

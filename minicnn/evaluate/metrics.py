@@ -1,4 +1,4 @@
-"""Loss and accuracy over images: `RunningMetrics` sums them up, `top_k_correct` counts correct answers."""
+"""Loss and accuracy over images: `RunningMetrics` sums them up, `top_k_correct` counts correct predictions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def top_k_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> int:
 
 
 def majority(labels: np.ndarray) -> float:
-    """Share of the most frequent label: what always giving one answer scores."""
+    """Share of the most frequent label: the accuracy of always predicting it."""
     return float(np.bincount(labels).max() / len(labels))
 
 
 class RunningMetrics:
-    """Sums over images; `result()` gives the means. Top-5 is only of interest with more than five classes."""
+    """Sums over images: the loss, and how often the label was the top-1 prediction, or among the top 5."""
 
     def __init__(self, images: int = 0, loss: float = 0.0, top1: int = 0, top5: int = 0):
         self.images, self.loss, self.top1, self.top5 = images, loss, top1, top5

@@ -1,6 +1,7 @@
-"""Networks from papers, each written as its paper's table reads. Functions return a Net with freshly drawn weights."""
+"""Networks from papers, each written as its paper's table reads: `build(name)`, or the functions themselves."""
 
 from minicnn.models.alexnet import alexnet, reduced_alexnet
 from minicnn.models.cifar import cifar_18pct, cifar_paper
+from minicnn.models.registry import MODELS, build
 
-__all__ = ["alexnet", "cifar_18pct", "cifar_paper", "reduced_alexnet"]
+__all__ = ["MODELS", "alexnet", "build", "cifar_18pct", "cifar_paper", "reduced_alexnet"]

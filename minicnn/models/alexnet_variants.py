@@ -46,7 +46,7 @@ class Knobs:
     std: tuple[float, ...] | None = (0.01,) * 8             # None: U(-1/sqrt(fan in), 1/sqrt(fan in)), biases too
     bias: float = 1.0                                       # of the layers below; 0 in the others
     bias_layers: tuple[int, ...] = (2, 4, 5, 6, 7)
-    # how biases learn, relative to weights; section 5 has one rate and one decay for all
+    # factors on the learning rate and the weight decay of biases; section 5 has one of each for all
     bias_lr: float = 1.0
     bias_decay: float = 1.0
 
@@ -114,7 +114,7 @@ def differences(variant: str = "paper", **changes) -> list[str]:
         if not (isinstance(ours, tuple) and isinstance(papers, tuple) and len(ours) == len(papers)):
             lines.append(f"{field.name}: {_words(ours)} (paper: {_words(papers)})")
             continue
-        layers: dict[tuple, list[int]] = {}                 # (ours, paper's) -> the layers where they stand
+        layers: dict[tuple, list[int]] = {}                 # (ours, paper's) -> the layers that have them
         for layer, both in enumerate(zip(ours, papers, strict=True), start=1):
             layers.setdefault(both, []).append(layer)
         lines += [f"{field.name}, layer {', '.join(map(str, where))}: {_words(our)} (paper: {_words(paper)})"

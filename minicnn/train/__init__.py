@@ -1,20 +1,22 @@
-"""How weights are found: the loop and what it is made of.
+"""Training: the loop and what it is made of.
 
-    recipe.py         what a run does, as plain data
-    feed.py           from photographs to what the net takes
-    sgd.py            the update of the weights;  schedule.py    its rate
-    loop.py           Trainer: steps and epochs, stopping and going on;  interrupt.py progress.py memory.py serve it
-    watch.py          what goes wrong, and what to try;  stall.py    how long steps wait for data
-    evaluate.py       one crop or ten;  metrics.py    what is counted, and the file it goes to
-    checkpoint.py     a run's whole state in one file;  run.py    the folders of runs;  results.py    pages of results
+    recipe.py         what a run does, as plain data;  recipes.py    published ones
+    loop.py           Trainer: steps and epochs, from batch to update
+    state.py          what a checkpoint holds of a run;  report.py    what a run prints and logs
+    sgd.py            the update of the weights;  schedule.py    the learning rate;  loss_scale.py    for fp16
+    step.py           a step as one CUDA graph
+    calibrate.py      data-dependent initialisation;  finetune.py    weights of another run
+    runs/             run folders, checkpoints, metrics, pages of results
+    watch/            progress, waiting for data, diagnostics, memory, graceful shutdown
 """
 
 from minicnn.data.input import InputPipeline
+from minicnn.data.preprocess import Preprocess
 from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Constant, Cosine, Plateau, StepDecay
 from minicnn.train.sgd import SGD
 
-__all__ = ["Constant", "Cosine", "Evaluation", "InputPipeline", "Plateau", "Recipe", "SGD", "SGDRecipe", "StepDecay",
-           "Trainer", "evaluate"]
+__all__ = ["Constant", "Cosine", "Evaluation", "InputPipeline", "Plateau", "Preprocess", "Recipe", "SGD", "SGDRecipe",
+           "StepDecay", "Trainer", "evaluate"]

@@ -1,4 +1,4 @@
-"""Loss scaling, which products in fp16 need: kernels/reference/loss_scale.py says why, and does it.
+"""Dynamic loss scaling, which products in fp16 need; see kernels/reference/loss_scale.py for why.
 
     loss * 2^k -> gradients * 2^k -> does one overflow?  no:  update by gradient / 2^k, k rises every 2,000 such steps
                                                          yes: no update, k falls by 1

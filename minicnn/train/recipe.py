@@ -1,7 +1,7 @@
-"""A training recipe as plain data: what the net is, how it starts, how images are varied, and how the weights move.
+"""A training recipe as plain data: the network, its initialisation, preprocessing, augmentation, optimiser, schedule.
 
-A recipe can be printed, compared and stored: the checkpoint holds it, and a run is only resumed under the recipe it was
-begun with. `PAPER` is section 5 of the AlexNet paper; `differences` says in words where a recipe departs from another.
+A recipe can be printed, compared and stored: the checkpoint holds it, and a run is only resumed with the recipe that it
+was started with. `PAPER` is section 5 of the AlexNet paper; `differences` says where a recipe departs from another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 from typing import Any
 
 from minicnn.data.augment import Augment
-from minicnn.errors import ConfigError
+from minicnn.data.dataset import Dataset
+from minicnn.data.preprocess import Preprocess
+from minicnn.errors import ConfigError, expected
 from minicnn.param import layer_of
 from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedule_to_dict
 
@@ -20,8 +22,8 @@ from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedu
 class SGDRecipe:
     """Settings of the optimiser (minicnn/train/sgd.py), and the number of images in a batch.
 
-    output_lr is a factor on the rate of the output layer; see `steady_output_lr`.   layer_lr: factors for other layers,
-    such as {"fc6": 0.1}.
+    decay: the weight decay.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
+    layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.
     """
 
     lr: float = 0.01
@@ -32,7 +34,7 @@ class SGDRecipe:
     layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def lr_mults(self, net) -> dict[str, float]:
-        """Parameter name -> factor on its rate. Raises ConfigError for a layer that the net does not have."""
+        """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
         names = net.layers_with_weights
         if unknown := sorted(set(self.layer_lr) - set(names)):
             raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
@@ -42,13 +44,14 @@ class SGDRecipe:
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:
-    """A factor on the output layer's rate that damps the oscillation of AlexNet's first epoch; 1 for many classes.
+    """A factor on the output layer's learning rate that damps AlexNet's oscillation in the first epoch; near 1 for many
+    classes.
 
     Biases of 1 make the hidden units h begin near 1, and dropout halves them: |h|^2 = hidden / 2. Along h the loss then
     curves with c = 2 |h|^2 p (1 - p), p = 1 / classes: 1024 for two classes, 4 for a thousand. Momentum 0.9 is stable
-    while rate * c < 3.8, which the paper's 0.01 is for a thousand classes and not for two. This keeps it at 1.
-    It damps and does not remove: on two classes the mean loss of the first epoch was 0.94 with it (rate 0.03) and 1.64
-    without (rate 0.01), with single steps still above 1.4; learning was not shown to be better after that epoch.
+    while lr * c < 3.8, which the paper's 0.01 is for a thousand classes and not for two. This keeps it at 1.
+    It damps and does not remove: on two classes the mean loss of the first epoch was 0.94 with it (lr 0.03) and 1.64
+    without (lr 0.01), with single steps still above 1.4; learning was not shown to be better after that epoch.
     """
     curvature = hidden * (classes - 1) / classes**2
     return min(1.0, 1.0 / (lr * curvature)) if classes > 1 else 1.0
@@ -59,41 +62,56 @@ class Recipe:
     """Everything that decides, with the seed and the data, what the weights become.
 
     net: how the network is built, such as {"model": "alexnet", "variant": "paper", "num_classes": 2}.
-    init: departures from how that network is initialised by itself, such as {"bias": 0.1}: arguments like those in net.
-    calibrate: layer -> deviation that its outputs begin with (minicnn/train/calibrate.py); empty: left as drawn.
-    augment: crops, flips, colours.   sgd: rate, momentum, decay, batch.   schedule: one of minicnn/train/schedule.py.
+    calibrate: layer -> standard deviation of its outputs at the start (minicnn/train/calibrate.py); empty: as drawn.
+    preprocess: what happens to every image; by default its size is the data set's.
+    augment: how training images are varied.   sgd: learning rate, momentum, weight decay, batch.
+    schedule: of the learning rate, one of minicnn/train/schedule.py.
+    The side of the crop is kept in `preprocess`: Augment(crop=...) sets it there.
     """
 
     net: dict[str, Any]
-    init: dict[str, Any] = dataclasses.field(default_factory=dict)
     calibrate: dict[str, float] = dataclasses.field(default_factory=dict)
+    preprocess: Preprocess = Preprocess(size=None)
     augment: Augment = dataclasses.field(default_factory=Augment)
     sgd: SGDRecipe = dataclasses.field(default_factory=SGDRecipe)
     schedule: Constant = dataclasses.field(default_factory=Plateau)
 
+    def __post_init__(self):
+        if self.augment.crop is not None:
+            object.__setattr__(self, "preprocess", dataclasses.replace(self.preprocess, crop=self.augment.crop))
+            object.__setattr__(self, "augment", dataclasses.replace(self.augment, crop=None))
+
+    def of(self, dataset: Dataset) -> Recipe:
+        """This recipe with the size of the data set's images. ConfigError where they were resized in another way."""
+        return dataclasses.replace(self, preprocess=self.preprocess.of(dataset))
+
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries of what JSON can hold, so that a recipe read back equals the one that was stored."""
         return json.loads(json.dumps({
-            "net": self.net, "init": self.init, "calibrate": self.calibrate,
-            "augment": dataclasses.asdict(self.augment),
+            "net": self.net, "calibrate": self.calibrate, "preprocess": self.preprocess.to_dict(),
+            "augment": {name: value for name, value in dataclasses.asdict(self.augment).items() if name != "crop"},
             "sgd": dataclasses.asdict(self.sgd), "schedule": schedule_to_dict(self.schedule)}))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
-        """The inverse of `to_dict`; raises ConfigError for a part or a setting that does not exist."""
-        parts = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - parts):
-            raise ConfigError(f"a recipe has no part {unknown[0]!r}; it has {', '.join(sorted(parts))}")
-        return cls(net=data["net"], init=data.get("init", {}), calibrate=data.get("calibrate", {}),
+        """The inverse of `to_dict`; raises ConfigError for a part or a setting that does not exist.
+
+        Recipes of 0.1.0 have no preprocess, the crop in augment, and a part "init" that never had an effect.
+        """
+        parts = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(data) - {*parts, "init"}):
+            raise ConfigError(f"a recipe has no part {unknown[0]!r}: {expected(unknown[0], parts)}")
+        return cls(net=data["net"], calibrate=data.get("calibrate", {}),
+                   preprocess=Preprocess.from_dict(data.get("preprocess", {"size": None})),
                    augment=_make(Augment, data.get("augment", {})),
                    sgd=_make(SGDRecipe, data.get("sgd", {})),
                    schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})))
 
 
 def _make(cls, settings: dict[str, Any]):
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(settings) - known):
-        raise ConfigError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    known = [field.name for field in dataclasses.fields(cls)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ConfigError(f"{cls.__name__} has no setting {unknown[0]!r}: {expected(unknown[0], known)}")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
@@ -112,17 +130,19 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str,
 
 
 PAPER = Recipe(net={"model": "alexnet", "variant": "paper", "num_classes": 1000},
-               augment=Augment(crop=224, flip=True, colour="paper"), sgd=SGDRecipe(lr=0.01, batch=128),
-               schedule=Plateau())
+               preprocess=Preprocess(size=None, crop=224), augment=Augment(flip=True, colour="paper"),
+               sgd=SGDRecipe(lr=0.01, batch=128), schedule=Plateau())
 
 # The knobs in words, for people; a value that has a word is replaced by it.
-LABELS = {"net.num_classes": "classes", "augment.crop": "crop", "augment.flip": "mirrored left-right",
-          "augment.updown": "mirrored up-down", "augment.transpose": "turned", "augment.colour": "colour shift",
-          "augment.colour_std": "size of the colour shift", "sgd.lr": "rate", "sgd.batch": "batch",
-          "sgd.decay": "decay", "sgd.momentum": "momentum",
-          "sgd.output_lr": "factor on the last layer's rate", "schedule.kind": "schedule of the rate",
-          "init.std": "weights begin with deviations", "init.bias": "biases of 1 begin as"}
-LAYER_LABELS = {"sgd.layer_lr": "factor on the rate of", "calibrate": "deviation at the start of"}
+LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.resize": "resized by",
+          "preprocess.interpolation": "interpolation", "preprocess.order": "channels",
+          "preprocess.range": "pixels up to", "preprocess.mean": "mean", "preprocess.std": "divided by",
+          "augment.flip": "mirrored left-right", "augment.updown": "mirrored up-down", "augment.transpose": "turned",
+          "augment.colour": "colour shift",
+          "augment.colour_std": "size of the colour shift", "sgd.lr": "learning rate", "sgd.batch": "batch",
+          "sgd.decay": "weight decay", "sgd.momentum": "momentum",
+          "sgd.output_lr": "factor on the last layer's learning rate", "schedule.kind": "learning rate schedule"}
+LAYER_LABELS = {"sgd.layer_lr": "factor on the learning rate of", "calibrate": "initial standard deviation of"}
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
 
 
@@ -133,10 +153,10 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
             return " ".join(f"{number:g}" for number in value)
         return str(WORDS.get(value, value)) if value is None or isinstance(value, bool | str) else f"{value:g}"
 
-    said = []
+    lines = []
     for knob, a, b in differences(ours.to_dict(), theirs.to_dict()):
         part, _, layer = knob.rpartition(".")
         label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
         if label:
-            said.append(f"{label} {word(a)}" + ("" if part in (*LAYER_LABELS, "init") else f" ({name}: {word(b)})"))
-    return said
+            lines.append(f"{label} {word(a)}" + ("" if part in LAYER_LABELS else f" ({name}: {word(b)})"))
+    return lines

@@ -1,9 +1,9 @@
-"""How the learning rate changes: the base rate times a factor.
+"""Learning rate schedules: the base learning rate times a factor.
 
-`factor(progress)` is asked before every step, with the progress in epochs (2.5 = half of the third epoch is done);
-`epoch_done(error)` is told the validation error after every epoch. The paper's own rule is `Plateau`: divide by ten
-when the validation error stops improving, three times in all. What a schedule has learned so far is its `state`, which
-a checkpoint keeps; everything else about it is plain data.
+`factor(progress)` is called before every step, with the progress in epochs (2.5 = half of the third epoch is done);
+`epoch_done(error)` after every epoch, with the validation error. The paper's own rule is `Plateau`: divide by ten when
+the validation error stops improving, three times in all. What a schedule has seen so far is its `state`, which a
+checkpoint keeps; everything else about it is plain data.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, expected
 
 
 @dataclasses.dataclass
 class Constant:
-    """The same rate throughout; the base of the others."""
+    """The same learning rate throughout; the base of the others."""
 
     def factor(self, progress: float) -> float:
         return 1.0
@@ -35,7 +35,7 @@ class Constant:
 
 @dataclasses.dataclass
 class StepDecay(Constant):
-    """Multiply the rate by `by` at the beginning of each epoch in `epochs` (counted from 0)."""
+    """Multiply the learning rate by `by` at the beginning of each epoch in `epochs` (counted from 0)."""
 
     epochs: tuple[int, ...] = (30, 60)
     by: float = 0.1
@@ -48,7 +48,7 @@ class StepDecay(Constant):
 class Cosine(Constant):
     """Half a cosine from 1 down to `floor` over `epochs` (SGDR without restarts, arXiv 1608.03983); then `floor`.
 
-    `warmup` epochs before it rise linearly to 1. Not the paper's, but kind to runs of a few epochs.
+    `warmup` epochs before it rise linearly to 1. Not the paper's, but good for runs of a few epochs.
     """
 
     epochs: float = 3
@@ -64,7 +64,8 @@ class Cosine(Constant):
 
 @dataclasses.dataclass
 class Plateau(Constant):
-    """Multiply the rate by `by` when the validation error has not improved for `patience` epochs, `times` times."""
+    """Multiply the learning rate by `by` when the validation error has not improved for `patience` epochs; at most
+    `times` times."""
 
     by: float = 0.1
     patience: int = 3
@@ -108,10 +109,10 @@ def schedule_from_dict(data: dict):
     fields = dict(data)
     kind = fields.pop("kind", None)
     if kind not in SCHEDULES:
-        raise ConfigError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
-    known = {field.name for field in dataclasses.fields(SCHEDULES[kind])}
-    if unknown := sorted(set(fields) - known):
-        raise ConfigError(f"schedule {kind!r} has no setting {unknown[0]!r}; it has "
-                          f"{', '.join(sorted(known)) or 'none'}")
+        raise ConfigError(f"unknown schedule {kind!r}: {expected(str(kind), SCHEDULES)}")
+    known = [field.name for field in dataclasses.fields(SCHEDULES[kind])]
+    if unknown := sorted(set(fields) - set(known)):
+        raise ConfigError(f"schedule {kind!r} has no setting {unknown[0]!r}: "
+                          + (expected(unknown[0], known) if known else "expected none"))
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     return SCHEDULES[kind](**settings)

@@ -22,7 +22,7 @@ def draw_columns(layers: list[dict], meetings: dict[str, dict], path: str | os.P
 
     layers: {"name", "shape": of one rank's part of one image, "ranks": who has it, "shared": each all of it}.
     meetings: layer -> {"bytes": {(0, 1): forward from rank 0 to rank 1, ...}, "ms": (forward, backward) or None}, for
-    the layers in front of which the ranks meet.
+    the layers in front of which the ranks exchange their outputs.
     """
     figure = new_figure(HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))

@@ -2,7 +2,7 @@
 
 Six rows of sixteen 11x11x3 kernels. The upper 48 are the first group (GPU 1 in the paper), the lower 48 the second.
 Each kernel is drawn on its own scale, grey being zero, so an untrained layer is a picture of coloured noise. After a
-short training most of that noise is still there; a second block then shows the kernels minus the numbers they began as.
+short training most of that noise is still there; a second block then shows the kernels minus their initial values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def draw_filters(weights: np.ndarray, path: str | os.PathLike, title: str = "", 
     blocks = [("", weights)]
     if start is not None:
         blocks = [("The kernels", weights),
-                  ("What training has changed in them: the kernels minus their beginning", weights - start)]
+                  ("What training has changed in them: the kernels minus their initial values", weights - start)]
     lines = textwrap.wrap(caption, 124)
     inner, rows = WIDTH - 2 * MARGIN, -(-K // groups // COLUMNS)
     panel_height = inner * rows / COLUMNS * R / S

@@ -1,6 +1,6 @@
 """predictions.png: photographs that the net was not trained on, and what it makes of them, as in the paper's Figure 4.
 
-Under each photograph stands its true class, and under that a bar for each of the (at most five) most probable classes;
+Under each photograph is its true class, and under that a bar for each of the (at most five) most probable classes;
 the bar of the true class is green. A tick or a cross says whether the highest bar is the true one.
 """
 

@@ -55,7 +55,7 @@ def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluati
     return draw_predictions(
         np.stack([held_out.read(int(i)) for i in chosen]), labels, shown, held_out.classes,
         Path(folder) / "predictions.png", f"{title}: {len(chosen)} held-out photographs",
-        f"{len(chosen)} of {len(held_out):,}, drawn at random; {right} of them right. In bold the true class, its "
+        f"{len(chosen)} of {len(held_out):,}, drawn at random; {right} of them correct. In bold the true class, its "
         "bar is green.")
 
 
@@ -66,14 +66,14 @@ def _draw_first_layer(path: Path, net, node, title: str, images_seen: int, epoch
     caption = f"After {epochs} epoch{'s' if epochs != 1 else ''}, {images_seen:,} images shown."
     if start is not None:
         moved = np.linalg.norm(weights - start) / np.linalg.norm(start)
-        caption += f" The kernels are {100 * moved:.0f} % of their initial length away from what they began as"
-        caption += "; what looks like noise above is that beginning." if moved < 0.5 else "."
+        caption += f" The kernels are {100 * moved:.0f} % of their initial length away from their initial values"
+        caption += "; what looks like noise above is the initialisation." if moved < 0.5 else "."
     short = images_seen < 0.1 * PAPER_IMAGES
     caption += (" Figure 3 of the paper, with its edges and colour blobs, "
                 f"{'took' if short else 'was drawn after'} {PAPER_IMAGES / 1e6:.0f} million images.")
     sample = held_out.read(0)
     if (sample == sample[:, :, :1]).all():
-        decay = ", and a coloured change is the weight decay of the beginning" if short and start is not None else ""
+        decay = ", and a coloured change is weight decay of the initial values" if short and start is not None else ""
         caption += f" These photographs are grey: what the three colour planes learn from them is the same{decay}."
     return draw_filters(weights, path, f"{title}: the {K} kernels of {node.name}, {R}x{S}x{C}", caption,
                         groups=2 if K == 96 else 1, start=start if short else None)

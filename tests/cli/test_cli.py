@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from minicnn import __version__
 from minicnn.backend import select as backend
 from minicnn.cli import main as cli
+from minicnn.models.registry import MODELS
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -23,15 +25,18 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ([], ["gradcheck", "summary", "variants", "doctor", "examples/alexnet_imagenet.py"]),
+    ([], ["train", "evaluate", "predict", "gradcheck", "summary", "models", "doctor", "minicnn train alexnet"]),
+    (["train"], ["MODEL", "FILE.py:FUNCTION", "what is trained:", "how:", "runs:", "Ctrl-C", "my_net.py:build"]),
+    (["evaluate"], ["RUN", "--data", "ten"]),
     (["gradcheck"], ["--device", "--list", "conv", "alexnet", "Exit code 1"]),
-    (["summary"], ["--batch", "variant"]),
+    (["summary"], ["--batch", "alexnet:caffe", "FILE.py:FUNCTION"]),
 ])
 def test_help(capsys, arguments, words):
     with pytest.raises(SystemExit) as stop:
         cli.main([*arguments, "--help"])
     printed = capsys.readouterr().out
     assert stop.value.code == 0 and all(word in printed for word in words)
+    assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_it_is_installed_as_a_command():
@@ -74,14 +79,29 @@ def test_list(capsys):
 
 
 def test_summary(capsys):
-    code, out, _ = run(capsys, "summary", "torchvision", "--batch", "2", "--device", "reference")
+    code, out, _ = run(capsys, "summary", "alexnet:torchvision", "--batch", "2", "--device", "reference")
     assert code == 0 and "61,100,840 parameters" in out and "batch 2" in out and "27 x 27 x 64" in out
 
 
-def test_variants(capsys):
-    code, out, _ = run(capsys, "variants")
-    assert code == 0 and "as printed; the default" in out
-    assert all(word in out for word in ("paper\n", "authors\n", "lrn_divide_alpha: yes (paper: no)", "224"))
+def test_summary_of_a_net_of_ones_own(capsys, tmp_path):
+    example = Path(__file__).parents[2] / "examples/own_net_and_layer.py"
+    code, out, _ = run(capsys, "summary", f"{example}:own_net", "--classes", "3", "--device", "reference")
+    assert code == 0 and "PReLU" in out and "batch 128" in out
+    code, _, err = run(capsys, "summary", f"{example}:own_net", "--device", "reference")
+    assert code == 2 and "own_net needs num_classes: add --classes K" in err and err.count("\n") == 1
+
+
+def test_models(capsys):
+    """The table has every variant; of one model, what differs from the paper and how it is trained."""
+    code, out, _ = run(capsys, "models")
+    assert code == 0 and len(out.splitlines()) == 2 + sum(len(model.variants) for model in MODELS.values()) + 3
+    assert all(word in out for word in ("alexnet:caffe", "60,965,224", "42.9 / 19.8, centre crop", "cifar_18pct"))
+    code, out, _ = run(capsys, "models", "alexnet")
+    assert code == 0 and "alexnet:paper, the default: 60,965,224 parameters" in out
+    assert all(word in out for word in ("lrn_divide_alpha: yes (paper: no)", "224", "    long         26 epochs"))
+    assert run(capsys, "variants") == (code, out, "")                   # what it was called in version 0.1.0
+    code, out, _ = run(capsys, "models", "cifar_18pct")
+    assert code == 0 and "other names: cifar-18pct is cifar_18pct" in out and "quick" in out
 
 
 def test_doctor(capsys):
@@ -96,7 +116,14 @@ def test_doctor(capsys):
     (["gradcheck", "lnr"], "nothing to check is called 'lnr': expected one of layers"),
     (["gradcheck", "lrn", "--device", "gpu"], "unknown device 'gpu'"),
     (["gradcheck", "lrn", "--device", "cuda"], "device 'cuda' cannot be used"),
-    (["summary", "lenet"], "unknown AlexNet variant 'lenet': expected one of paper"),
+    (["summary", "lenet5"], "unknown model 'lenet5': did you mean 'alexnet'? expected one of alexnet, cifar_18pct"),
+    (["summary", "caffe"], "unknown model 'caffe': 'alexnet' has such a variant: write alexnet:caffe"),
+    (["models", "alexnt"], "unknown model 'alexnt': did you mean 'alexnet'?"),
+    (["trian", "alexnet"], "unknown command 'trian': did you mean 'train'? expected one of train, evaluate"),
+    (["train"], "no model was named: expected one of alexnet, cifar_18pct, cifar_paper, one with a variant (MODEL:VAR"),
+    (["train", "alexnet:cafe"], "unknown variant 'cafe' of alexnet: did you mean 'caffe'?"),
+    (["train", "alexnet:caffe", "--variant", "paper"], "'alexnet:caffe' is the variant 'caffe', and variant 'paper'"),
+    (["evaluate", "nosuch"], "nosuch: no such run; expected a checkpoint"),
     (["summary", "--batch", "0"], "--batch must be at least 1, got 0"),
 ])
 def test_errors_are_one_line_and_exit_with_2(capsys, arguments, message):
@@ -104,7 +131,7 @@ def test_errors_are_one_line_and_exit_with_2(capsys, arguments, message):
     assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["train"], ["summary", "--batch", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["train", "--epoch", "3"], ["summary", "--batch", "many"]])
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)

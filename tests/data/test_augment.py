@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from minicnn.data.augment import Augment, centre, ten_crops
+from minicnn.data.augment import Augment, central_crop
 from minicnn.errors import ConfigError
 
 HW = (256, 256)
@@ -11,20 +11,20 @@ IDS = np.arange(40_000, dtype=np.uint32)
 
 def test_every_crop_occurs_and_none_beyond():
     """33 x 33 places and their mirror images: 2178 crops, where the paper prints 2048."""
-    draw = Augment().draw(0, 0, IDS, HW)
+    draw = Augment(crop=224).draw(0, 0, IDS, HW)
     seen = set(zip(draw["top"].tolist(), draw["left"].tolist(), draw["flip"].tolist(), strict=True))
     assert len(seen) == 2178
     assert {crop[0] for crop in seen} == {crop[1] for crop in seen} == set(range(33)) and {c[2] for c in seen} == {0, 1}
 
 
 def test_types_are_those_the_kernels_take():
-    draw = Augment(colour="paper").draw(0, 0, IDS[:5], HW, IMAGENET_PCA)
+    draw = Augment(crop=224, colour="paper").draw(0, 0, IDS[:5], HW, IMAGENET_PCA)
     assert {name: (part.dtype.name, part.shape) for name, part in draw.items()} == {
         "top": ("int32", (5,)), "left": ("int32", (5,)), "flip": ("uint8", (5,)), "shift": ("float32", (5, 3))}
 
 
 def test_a_draw_depends_on_seed_epoch_and_id_only():
-    augment = Augment(colour="paper")
+    augment = Augment(crop=224, colour="paper")
     whole = augment.draw(3, 2, IDS[:100], HW, IMAGENET_PCA)
     one = augment.draw(3, 2, IDS[70:71], HW, IMAGENET_PCA)                   # alone, and not in a batch
     for name in whole:
@@ -34,30 +34,30 @@ def test_a_draw_depends_on_seed_epoch_and_id_only():
 
 
 def test_one_knob_does_not_move_another():
-    plain, full = Augment(flip=False), Augment(updown=True, transpose=True, colour="authors")
+    plain, full = Augment(crop=224, flip=False), Augment(crop=224, updown=True, transpose=True, colour="authors")
     a, b = plain.draw(0, 0, IDS[:50], HW), full.draw(0, 0, IDS[:50], HW, IMAGENET_PCA)
     np.testing.assert_array_equal(a["top"], b["top"])
     np.testing.assert_array_equal(a["left"], b["left"])
-    np.testing.assert_array_equal(Augment().draw(0, 0, IDS[:50], HW)["flip"], b["flip"] & 1)
+    np.testing.assert_array_equal(Augment(crop=224).draw(0, 0, IDS[:50], HW)["flip"], b["flip"] & 1)
     assert not a["flip"].any() and not a["shift"].any()
 
 
 def test_all_eight_turns_are_equally_likely():
-    counts = np.bincount(Augment(updown=True, transpose=True).draw(1, 0, IDS, HW)["flip"], minlength=8)
+    counts = np.bincount(Augment(crop=224, updown=True, transpose=True).draw(1, 0, IDS, HW)["flip"], minlength=8)
     assert len(counts) == 8 and np.abs(counts / len(IDS) - 1 / 8).max() < 0.01
 
 
 @pytest.mark.parametrize("reading, levels", [("paper", 5.5), ("authors", 11.9), ("literal", 1414)])
 def test_colour_readings_have_the_known_sizes(reading, levels):
     """The first component's typical shift on ImageNet's published eigenvalues."""
-    shift = Augment(colour=reading).draw(0, 0, IDS, HW, IMAGENET_PCA)["shift"]
+    shift = Augment(crop=224, colour=reading).draw(0, 0, IDS, HW, IMAGENET_PCA)["shift"]
     assert abs(shift[:, 0].std() / levels - 1) < 0.02 and abs(shift.mean()) < 0.02 * levels
 
 
 def test_colour_shift_is_along_the_eigenvectors():
     vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     eigenvalues = np.array([0.3, 0.02, 0.0])
-    shift = Augment(colour="paper").draw(0, 0, IDS, HW, (eigenvalues, vectors))["shift"]
+    shift = Augment(crop=224, colour="paper").draw(0, 0, IDS, HW, (eigenvalues, vectors))["shift"]
     np.testing.assert_allclose((shift @ vectors).std(axis=0), 25.5 * eigenvalues, rtol=0.02, atol=1e-5)
 
 
@@ -65,13 +65,10 @@ def test_the_authors_factor():
     assert Augment(colour="authors").factor == pytest.approx(1 / 1.1) and Augment(colour="paper").factor == 1.0
 
 
-def test_ten_crops_in_the_papers_order():
-    crops = ten_crops(2, 224, HW)
-    places = [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]
-    assert [(int(c["top"][1]), int(c["left"][1]), int(c["flip"][1])) for c in crops] == (
-        [(*place, 0) for place in places] + [(*place, 1) for place in places])
-    middle = centre(3, 224, HW)
-    assert middle["top"].tolist() == middle["left"].tolist() == [16] * 3 and not middle["shift"].any()
+def test_the_central_crop():
+    middle = central_crop(3, 224, HW)
+    assert middle["top"].tolist() == middle["left"].tolist() == [16] * 3
+    assert not middle["shift"].any() and not middle["flip"].any()
 
 
 def test_whole_image_as_crop():
@@ -81,11 +78,13 @@ def test_whole_image_as_crop():
 
 def test_errors():
     with pytest.raises(ConfigError, match="crop of 224 does not fit into images of 32x32"):
-        Augment().draw(0, 0, IDS[:1], (32, 32))
+        Augment(crop=224).draw(0, 0, IDS[:1], (32, 32))
+    with pytest.raises(ConfigError, match=r"the side of the crop is not known; name it, as in Augment\(crop=224\)"):
+        Augment().draw(0, 0, IDS[:1], HW)
     with pytest.raises(ConfigError, match="no colour augmentation 'sepia'"):
         Augment(colour="sepia")
     with pytest.raises(ConfigError, match="needs the principal components"):
-        Augment(colour="paper").draw(0, 0, IDS[:1], HW)
+        Augment(crop=224, colour="paper").draw(0, 0, IDS[:1], HW)
 
 
 def test_applied_by_the_backend(ops):

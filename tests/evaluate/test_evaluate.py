@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from minicnn.data.augment import Augment
 from minicnn.data.input import InputPipeline
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.procedural import procedural_sets
 from minicnn.data.statistics import measure
 from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
@@ -16,6 +16,10 @@ def parts():
     train, _, test = procedural_sets((40, 4, 21), seed=5, size=32)
     net = small_net()
     return net, test, measure(train, progress=False).mean
+
+
+def pipeline_of(net, mean):
+    return InputPipeline(net, Preprocess(size=32, crop=24), mean)
 
 
 def softmax(logits):
@@ -31,7 +35,7 @@ def crops(test, mean, top, left, mirrored=False):
 
 def test_centre_crop(parts):
     net, test, mean = parts
-    result = evaluate(net, test, InputPipeline(net, Augment(crop=24), mean), batch=8, progress=False)
+    result = evaluate(net, test, pipeline_of(net, mean), batch=8, progress=False)
     expected = softmax(net.forward(crops(test, mean, 4, 4)))
     np.testing.assert_allclose(result.probabilities, expected, rtol=1e-4)
     own = expected[np.arange(21), test.labels]
@@ -41,7 +45,7 @@ def test_centre_crop(parts):
 
 def test_ten_crops_average_the_softmax(parts):
     net, test, mean = parts
-    result = evaluate(net, test, InputPipeline(net, Augment(crop=24), mean), batch=8, ten_crop=True, progress=False)
+    result = evaluate(net, test, pipeline_of(net, mean), batch=8, ten_crop=True, progress=False)
     ten = [softmax(net.forward(crops(test, mean, top, left, mirrored)))
            for mirrored in (False, True) for top, left in [(0, 0), (0, 8), (4, 4), (8, 0), (8, 8)]]
     np.testing.assert_allclose(result.probabilities, np.mean(ten, axis=0), rtol=1e-4)
@@ -50,8 +54,8 @@ def test_ten_crops_average_the_softmax(parts):
 
 def test_the_batch_does_not_matter(parts):
     net, test, mean = parts
-    feed = InputPipeline(net, Augment(crop=24), mean)
-    results = [evaluate(net, test, feed, batch=batch, progress=False) for batch in (1, 8, 21, 64)]
+    pipeline = pipeline_of(net, mean)
+    results = [evaluate(net, test, pipeline, batch=batch, progress=False) for batch in (1, 8, 21, 64)]
     for other in results[1:]:
         np.testing.assert_allclose(other.probabilities, results[0].probabilities, rtol=1e-4)
         assert other.top1 == results[0].top1
@@ -59,13 +63,13 @@ def test_the_batch_does_not_matter(parts):
 
 def test_it_can_be_stopped(parts):
     net, test, mean = parts
-    assert evaluate(net, test, InputPipeline(net, Augment(crop=24), mean), progress=False, stop=lambda: True) is None
+    assert evaluate(net, test, pipeline_of(net, mean), progress=False, stop=lambda: True) is None
 
 
 def test_several_networks_are_averaged(parts):
-    """The mean of their probabilities, judged as one network's are."""
+    """The mean of their probabilities, evaluated as one network's are."""
     net, test, mean = parts
-    results = [evaluate(small_net(seed=seed), test, InputPipeline(net, Augment(crop=24), mean), batch=8, progress=False)
+    results = [evaluate(small_net(seed=seed), test, pipeline_of(net, mean), batch=8, progress=False)
                for seed in (1, 2, 3)]
     together = averaged(results)
     expected = np.mean([result.probabilities for result in results], axis=0)
@@ -78,5 +82,5 @@ def test_several_networks_are_averaged(parts):
 
 def test_the_worst_classes_come_first():
     probabilities = np.eye(3)[[0, 0, 1, 2, 2, 2]]
-    judged = Evaluation(1.0, 0.5, 1.0, probabilities, np.array([0, 1, 1, 2, 2, 0]))
-    assert judged.by_class() == [(0, 0.5, 2), (1, 0.5, 2), (2, 1.0, 2)]
+    evaluation = Evaluation(1.0, 0.5, 1.0, probabilities, np.array([0, 1, 1, 2, 2, 0]))
+    assert evaluation.by_class() == [(0, 0.5, 2), (1, 0.5, 2), (2, 1.0, 2)]

@@ -1,6 +1,7 @@
 """A small training run in a process of its own, for tests that kill it: python small_run.py RUN_DIR [settings as JSON].
 
-It goes on from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
+It is resumed from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
+Settings are those of small_trainer, epochs, and with_state of small_net.
 """
 
 import importlib.util
@@ -17,6 +18,7 @@ from minicnn.init import Normal
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.schedule import Plateau
+from tests.helpers.running_mean import RunningMean
 
 
 def load_example(name: str = "alexnet_imagenet"):
@@ -27,10 +29,12 @@ def load_example(name: str = "alexnet_imagenet"):
     return module
 
 
-def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: int = 24):
-    """conv, LRN, pooling, dropout: what an AlexNet has, for images of 24 x 24."""
+def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: int = 24, with_state: bool = False):
+    """conv, LRN, pooling, dropout: what an AlexNet has, for images of 24 x 24; and a layer with state, where wanted."""
     b = Builder((size, size, 3), name="small")
     b.conv("conv1", 8, 5, stride=2)
+    if with_state:
+        b.layer("mean1", RunningMean(8))
     b.relu()
     b.lrn("norm1")
     b.maxpool("pool1", 3, stride=2)
@@ -67,8 +71,8 @@ def save_tree(root, per_class: int, classes: int = 2, size: int = 64) -> None:
 
 def main() -> int:
     run_dir, settings = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
-    epochs = settings.pop("epochs", 4)
-    trainer = small_trainer(run_dir, **settings)
+    epochs, net = settings.pop("epochs", 4), small_net(with_state=settings.pop("with_state", False))
+    trainer = small_trainer(run_dir, net=net, **settings)
     if trainer.last_path.exists():
         trainer.resume()
     print("training", flush=True)

@@ -1,4 +1,4 @@
-"""The example with a layer and a network of one's own: a right layer, its broken twin, a net that learns."""
+"""The example with a layer and a network of one's own: a correct layer, its broken twin, a net that learns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def example():
     return module
 
 
-def test_the_layer_is_right_and_its_broken_twin_is_caught(example, ops):
+def test_the_layer_is_correct_and_its_broken_twin_is_caught(example, ops):
     check_layer(example.PReLU(3), [(2, 4, 5, 3)], ops=ops).raise_if_failed()
     report = check_layer(example.Forgetful(3), [(2, 4, 5, 3)], ops=ops)
     assert [row.name for row in report.rows if not row.ok] == ["x"]
@@ -37,5 +37,5 @@ def test_gradients_of_the_network(example):
 @pytest.mark.slow
 def test_the_network_learns(example, capsys):
     example.main()
-    shares = re.findall(r"right on the test images ([\d.]+)%", capsys.readouterr().out)
+    shares = re.findall(r"test accuracy ([\d.]+)%", capsys.readouterr().out)
     assert len(shares) == 6 and float(shares[-1]) > 80

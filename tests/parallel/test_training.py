@@ -12,7 +12,7 @@ from minicnn.data.procedural import procedural_sets
 from minicnn.parallel.comm import RankError
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.parallel.threads import run_local
-from minicnn.train import loop
+from minicnn.train import state
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from tests.helpers.small_run import small_net, small_trainer
@@ -90,8 +90,8 @@ def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, schem
 
 def test_a_slow_disk_is_not_a_hang(tmp_path, monkeypatch):
     """Rank 0 writes for two seconds; rank 1 waits for it, with a timeout of a tenth of that."""
-    save = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", lambda *args, **options: (time.sleep(2), save(*args, **options)))
+    save = state.save_checkpoint
+    monkeypatch.setattr(state, "save_checkpoint", lambda *args, **options: (time.sleep(2), save(*args, **options)))
 
     def body(comm):
         comm.timeout = 0.2
@@ -104,12 +104,10 @@ def test_a_slow_disk_is_not_a_hang(tmp_path, monkeypatch):
 def test_only_the_lead_looks_through_the_images(tmp_path, monkeypatch):
     """It tells the others what it found, the unreadable ones included."""
     sets = procedural_sets((96, 40, 4), seed=3, size=32)
-    monkeypatch.setattr("minicnn.train.loop.scan", lambda dataset, progress: dataset.leave_out({1: "cut short"}))
+    monkeypatch.setattr("minicnn.train.state.scan", lambda dataset, progress: dataset.leave_out({1: "cut short"}))
 
     def body(comm):
-        mine = procedural_sets((96, 40, 4), seed=3, size=32)
         trainer = small_trainer(tmp_path, net=SCHEMES["data"](small_net(), comm))
-        trainer.train, trainer.val = mine[:2]
         trainer.prepare()
         return trainer.statistics.mean, trainer.val.left_out, threading.current_thread().name
 

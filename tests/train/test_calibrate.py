@@ -1,4 +1,4 @@
-"""A start that fits the images: every channel's mean and deviation, and that a run begins and resumes with it."""
+"""Data-dependent initialisation: every channel's mean and standard deviation; runs start and resume with it."""
 
 import dataclasses
 
@@ -20,14 +20,14 @@ def outputs(net, x, layer):
     return y.reshape(-1, y.shape[-1])
 
 
-def test_each_channel_begins_with_mean_0_and_this_deviation(rng):
+def test_each_channel_has_mean_0_and_this_standard_deviation(rng):
     net = small_net()
     batches = [50 * rng.standard_normal((16, 24, 24, 3)).astype("f4") for _ in range(3)]
     calibrate(net, batches, WANTED)
-    for layer, deviation in WANTED.items():
+    for layer, std in WANTED.items():
         y = np.concatenate([outputs(net, x, layer) for x in batches])
-        np.testing.assert_allclose(y.mean(axis=0), 0, atol=1e-5 * deviation)
-        np.testing.assert_allclose(y.std(axis=0), deviation, rtol=1e-4)
+        np.testing.assert_allclose(y.mean(axis=0), 0, atol=1e-5 * std)
+        np.testing.assert_allclose(y.std(axis=0), std, rtol=1e-4)
 
 
 def test_layers_that_are_not_named_stay(rng):
@@ -39,7 +39,7 @@ def test_layers_that_are_not_named_stay(rng):
     assert outputs(net, x, "conv2").std() == pytest.approx(2.0)
 
 
-def test_a_channel_that_hardly_varies_is_not_made_loud():
+def test_a_channel_that_hardly_varies_is_not_amplified():
     net = small_net()
     net.params["fc2.w"].data[:, 5] = 0
     x = np.random.default_rng(1).standard_normal((8, 24, 24, 3)).astype("f4")
@@ -56,7 +56,7 @@ def test_what_cannot_be_calibrated_is_named():
         calibrate(net, [x], {"conv1": 1.0})
 
 
-def test_a_run_begins_so_and_resumes_bit_for_bit(tmp_path):
+def test_a_run_starts_so_and_resumes_bit_for_bit(tmp_path):
     recipe = dataclasses.replace(small_recipe(), calibrate=WANTED)
     lines = []
     whole = small_trainer(tmp_path / "whole", recipe=recipe, say=lines.append)
@@ -74,11 +74,11 @@ def test_a_run_begins_so_and_resumes_bit_for_bit(tmp_path):
 
 
 def test_preparing_first_changes_nothing(tmp_path):
-    """prepare() may be called by itself, to look at the feed; the run is calibrated all the same."""
+    """prepare() may be called by itself, to look at the pipeline; the run is calibrated all the same."""
     recipe = dataclasses.replace(small_recipe(), calibrate=WANTED)
     first, second = (small_trainer(tmp_path / name, recipe=recipe) for name in ("first", "second"))
     second.prepare()
     for trainer in (first, second):
         trainer.fit(1)
     np.testing.assert_array_equal(first.net.params["conv1.w"].data, second.net.params["conv1.w"].data)
-    np.testing.assert_array_equal(first.start, second.start)
+    np.testing.assert_array_equal(first.state.start, second.state.start)

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is taken over from another run's checkpoint, what begins anew, and what stays frozen."""
+"""Fine-tuning: what is loaded from another run's checkpoint, what is initialised anew, and what is frozen."""
 
 import dataclasses
 
@@ -43,16 +43,16 @@ def test_a_new_head(run):
     for net in (other, small_net(seed=5)):
         fresh = values(net)["fc3.w"]
         lines = load_pretrained(net, run, new_head=True)
-        assert lines[0].startswith("2 of 3") and lines[1:] == ["begins anew: fc3 (a new head)"]
+        assert lines[0].startswith("2 of 3") and lines[1:] == ["initialised anew: fc3 (a new head)"]
         np.testing.assert_array_equal(net.params["fc3.w"].data, fresh)
 
 
 def test_what_does_not_fit_is_named(run):
-    """Images of another size: fc2 has other inputs, and neither its weights nor its biases are taken over."""
+    """Images of another size: fc2 has other inputs, and neither its weights nor its biases are loaded."""
     net = small_net(size=32, seed=5)
     fresh = values(net)
     lines = load_pretrained(net, run)
-    assert lines[0].endswith(": conv1, fc3") and lines[1].startswith("begins anew: fc2 (fc2.w is ")
+    assert lines[0].endswith(": conv1, fc3") and lines[1].startswith("initialised anew: fc2 (fc2.w is ")
     np.testing.assert_array_equal(net.params["fc2.b"].data, fresh["fc2.b"])
 
 

@@ -90,7 +90,7 @@ def test_ctrl_c_ends_cleanly_and_goes_on(tmp_path):
 
 
 def alexnet(run_dir, *arguments, kill_after=None, delay=0.0):
-    """The main example, killed `delay` seconds after so many steps stand in its metrics; its exit code."""
+    """The main example, killed `delay` seconds after so many steps are in its metrics; its exit code."""
     process = subprocess.Popen([sys.executable, EXAMPLE, *arguments], stdout=subprocess.DEVNULL)
     while kill_after is not None and process.poll() is None:
         if (run_dir / "metrics.jsonl").exists() and sum(r["kind"] == "step" for r in log(run_dir)) >= kill_after:

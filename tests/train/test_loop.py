@@ -1,4 +1,4 @@
-"""The trainer in one process: it learns, stops, goes on, and says no before it harms anything."""
+"""The trainer in one process: it learns, stops, resumes, and refuses settings that cannot work."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from tests.helpers.small_run import small_net, small_recipe, small_trainer
 def state(path):
     """Every tensor of a checkpoint as bytes, and its metadata without what a run may differ in."""
     saved = load_checkpoint(path)
-    arrays = {**saved.params, **{f"v/{k}": v for k, v in saved.velocities.items()}, **saved.data}
+    arrays = {**saved.arrays(), **{f"v/{k}": v for k, v in saved.velocities.items()}, **saved.data}
     return ({name: array.tobytes() for name, array in arrays.items()},
             {name: value for name, value in saved.meta.items() if name != "metrics_bytes"})
 
@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_it_learns(tmp_path):
-    """32 images by heart."""
+    """It overfits 32 images."""
     recipe = dataclasses.replace(small_recipe(lr=0.0005), augment=Augment(crop=32, flip=False), schedule=Constant())
     trainer = small_trainer(tmp_path / "run", net=small_net(size=32), recipe=recipe, images=32)
     trainer.fit(25)
@@ -63,7 +63,7 @@ def test_what_a_run_leaves(undisturbed):
 
 
 class StopAfter:
-    """Stands in for Ctrl-C: sends SIGINT to this very process within step number `steps`."""
+    """In place of Ctrl-C: sends SIGINT to this very process within step number `steps`."""
 
     def __init__(self, trainer, steps):
         self.trainer, self.left, self.step = trainer, steps, trainer.sgd.step
@@ -104,7 +104,7 @@ def test_stopped_during_validation(undisturbed, tmp_path, monkeypatch):
 
 
 def test_pictures_are_drawn_as_it_goes(tmp_path):
-    """After every epoch, with its metrics; what cannot be written is said and ends nothing."""
+    """After every epoch, with its metrics; what cannot be written is reported and ends nothing."""
     seen, said = [], []
 
     def draw():
@@ -143,7 +143,7 @@ def test_an_image_that_goes_missing_ends_the_run_at_a_step_and_is_gone_on_from(t
         assert param.data.tobytes() == again.net.params[name].data.tobytes(), name
 
 
-def test_a_folder_that_cannot_be_written_is_said_first(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_first(tmp_path):
     (tmp_path / "file").write_text("")
     trainer = small_trainer(tmp_path / "file" / "run")
     with pytest.raises(ConfigError, match="run cannot be written to: .*file: Not a directory; choose another folder"):
@@ -168,7 +168,7 @@ def test_handlers_are_put_back(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_wish_stops_at_once(tmp_path):
+def test_a_second_signal_stops_at_once(tmp_path):
     trainer = small_trainer(tmp_path / "run")
     StopAfter(StopAfter(trainer, 2).trainer, 2)         # two signals within the second step
     with pytest.raises(KeyboardInterrupt):
@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_pat
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
     trainer = small_trainer(tmp_path / "run").resume()
     trainer.net.params["fc3.w"].data[...] = np.nan
-    with pytest.raises(DivergedError, match=r"nan at epoch 2, step 1.*smaller rate.*last.safetensors"):
+    with pytest.raises(DivergedError, match=r"nan at epoch 2, step 1.*smaller learning rate.*last.safetensors"):
         trainer.fit(2)
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
 
@@ -257,7 +257,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
     run_dir = tmp_path / "run"
     with pytest.raises(DataError, match="batch of 97 is larger"):
         small_trainer(run_dir, recipe=small_recipe(batch=97))
-    with pytest.raises(ConfigError, match="3 classes apart, but .* has 4"):
+    with pytest.raises(ConfigError, match="has 3 classes, but .* has 4"):
         small_trainer(run_dir, net=small_net(classes=3))
     with pytest.raises(ConfigError, match="crops of 20 x 20 x 3"):
         small_trainer(run_dir, recipe=dataclasses.replace(small_recipe(), augment=Augment(crop=20))).fit(1)
@@ -295,7 +295,7 @@ def test_statistics_are_kept_for_the_next_run(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "minicnn").iterdir())) == 1
 
 
-def test_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said = []

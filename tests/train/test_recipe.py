@@ -8,14 +8,15 @@ import pytest
 
 from minicnn.backend.select import get_ops
 from minicnn.data.augment import Augment
+from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
 from minicnn.train.schedule import StepDecay
 from minicnn.train.sgd import SGD
-from tests.helpers.small_run import small_net
+from tests.helpers.small_run import small_net, small_recipe
 
-RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, init={"std": [0.01, 0.02]},
+RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, calibrate={"fc6": 0.5},
                 augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
                 schedule=StepDecay(epochs=(1, 2)))
 
@@ -25,6 +26,22 @@ def test_a_recipe_survives_json():
     assert Recipe.from_dict(PAPER.to_dict()) == PAPER
 
 
+def test_a_recipe_of_0_1_0():
+    """The crop in augment, no preprocess, and an "init" that had no effect: as the same recipe is written now."""
+    old = {"net": {"model": "small"}, "init": {"bias": 0.1}, "augment": {"crop": 24, "flip": True, "colour": "paper"},
+           "sgd": {"lr": 0.002, "batch": 8}, "schedule": {"kind": "plateau", "patience": 1}}
+    assert Recipe.from_dict(old) == small_recipe()
+    assert Recipe.from_dict(old).preprocess == Preprocess(size=None, crop=24)
+
+
+def test_the_crop_is_kept_in_one_place():
+    recipe = Recipe({}, preprocess=Preprocess(crop=227), augment=Augment(flip=False))
+    assert recipe.preprocess.crop == 227 and recipe.augment == Augment(flip=False)
+    changed = dataclasses.replace(recipe, augment=dataclasses.replace(recipe.augment, crop=224))
+    assert changed.preprocess == Preprocess(crop=224) and changed.augment == recipe.augment
+    assert "crop" not in changed.to_dict()["augment"] and changed.to_dict()["preprocess"]["crop"] == 224
+
+
 def test_differences_name_each_knob():
     found = {knob: (ours, theirs) for knob, ours, theirs in differences(RECIPE.to_dict(), PAPER.to_dict())}
     assert found["sgd.batch"] == (32, 128) and found["augment.colour"] == (None, "paper")
@@ -32,7 +49,7 @@ def test_differences_name_each_knob():
     assert "sgd.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
 
 
-def test_factors_on_rates_by_layer():
+def test_factors_on_learning_rates_by_layer():
     net = small_net()
     mults = SGDRecipe(layer_lr={"conv1": 0.1, "fc3": 2.0}, output_lr=0.5).lr_mults(net)
     assert mults == {"conv1.w": 0.1, "conv1.b": 0.1, "fc2.w": 1.0, "fc2.b": 1.0, "fc3.w": 1.0, "fc3.b": 1.0}
@@ -41,22 +58,22 @@ def test_factors_on_rates_by_layer():
 
 
 def test_differences_in_words():
-    words = differences_in_words(dataclasses.replace(RECIPE, init={"std": (0.01, 0.03)},
-                                                     sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
-    assert "weights begin with deviations 0.01 0.03" in words and "factor on the rate of fc6 0.1" in words
+    words = differences_in_words(dataclasses.replace(RECIPE, sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
+    assert "initial standard deviation of fc6 0.5" in words and "factor on the learning rate of fc6 0.1" in words
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words
     assert "mirrored up-down yes (paper: no)" in words and differences_in_words(PAPER) == []
 
 
 @pytest.mark.parametrize("data, named", [({"net": {}, "sgdd": {}}, "sgdd"), ({"net": {}, "sgd": {"rate": 1}}, "rate"),
-                                         ({"net": {}, "augment": {"zoom": 1}}, "zoom")])
+                                         ({"net": {}, "augment": {"zoom": 1}}, "zoom"),
+                                         ({"net": {}, "preprocess": {"kropp": 1}}, "kropp")])
 def test_unknown_parts_are_named(data, named):
     with pytest.raises(ConfigError, match=f"'{named}'"):
         Recipe.from_dict(data)
 
 
-def test_the_output_layers_rate_keeps_few_classes_steady():
+def test_the_output_layers_learning_rate_keeps_few_classes_steady():
     assert steady_output_lr(0.01, 1000) == 1.0                      # the paper's case is left alone
     for lr, classes in ((0.01, 2), (0.03, 2), (0.01, 10)):
         curvature = 2 * 2048 * (classes - 1) / classes**2           # 2 |h|^2 p (1 - p), half of 4096 units dropped

@@ -1,36 +1,48 @@
-"""The table of published recipes: complete, storable, and each of a network that exists and takes its crops."""
+"""The table of recipes: complete, storable, and each of a network that exists and takes its crops."""
 
 from __future__ import annotations
 
 import pytest
 
-from minicnn import models
 from minicnn.errors import ConfigError
 from minicnn.models.alexnet_variants import VARIANTS
+from minicnn.models.registry import build
 from minicnn.train.recipe import PAPER, Recipe
-from minicnn.train.recipes import RECIPES, published
+from minicnn.train.recipes import DEFAULT, RECIPES, named_recipe, recipes_of
+
+EVERY = [(model, name) for model, recipes in RECIPES.items() for name in recipes]
 
 
 def test_every_variant_has_one():
-    assert set(VARIANTS) <= set(RECIPES)
-    assert published("paper").recipe is PAPER
+    assert set(VARIANTS) <= set(RECIPES["alexnet"])
+    assert named_recipe("alexnet", "paper").recipe is PAPER
+    assert set(recipes_of("a net of one's own")) == {DEFAULT} < set(recipes_of("alexnet"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_it_survives_being_stored(name):
-    recipe = published(name).recipe
+@pytest.mark.parametrize(("model", "name"), EVERY)
+def test_it_survives_being_stored(model, name):
+    recipe = named_recipe(model, name).recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_its_net_takes_its_crops(name):
-    recipe = published(name).recipe
+@pytest.mark.parametrize(("model", "name"), EVERY)
+def test_its_net_takes_its_crops(model, name):
+    recipe = named_recipe(model, name).recipe
     arguments = {key: value for key, value in recipe.net.items() if key != "model"}
-    small = {"fc": 8} if recipe.net["model"] == "alexnet" else {}
-    net = getattr(models, recipe.net["model"])(device="reference", **arguments, **small)
-    assert net.input_shape == (recipe.augment.crop, recipe.augment.crop, 3)
+    small = {"fc": 8} if model == "alexnet" else {}
+    net = build(recipe.net["model"], device="reference", **arguments, **small)
+    assert recipe.net["model"] == model and net.input_shape == (recipe.preprocess.crop, recipe.preprocess.crop, 3)
+    assert set(recipe.calibrate) | set(recipe.sgd.layer_lr) <= set(net.layers_with_weights)
+
+
+def test_schedules_follow_the_epochs_where_they_may():
+    """The published schedules of AlexNet are kept as printed, however long the run is."""
+    assert named_recipe("alexnet", "short").schedule(7).epochs == 7
+    assert named_recipe("alexnet", "caffe").schedule(10).epochs == (20, 40, 60, 80)
+    assert named_recipe("cifar_18pct", "published").schedule(70).epochs == (60, 65)
+    assert named_recipe("alexnet", "paper").schedule(10) is PAPER.schedule
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ConfigError, match="no recipe is called 'vgg': expected one of paper, authors, "):
-        published("vgg")
+    with pytest.raises(ConfigError, match="unknown recipe 'caffee': did you mean 'caffe'. expected one of short, long"):
+        named_recipe("alexnet", "caffee")

@@ -1,4 +1,4 @@
-"""The rate over epochs, and what a checkpoint keeps of a schedule."""
+"""The learning rate over epochs, and what a checkpoint keeps of a schedule."""
 
 import math
 

@@ -6,16 +6,17 @@ import pytest
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.sgd import SGD
+from tests.helpers.small_run import small_net
 
-RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # the rate changes twice
+LEARNING_RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # it changes twice
 MOMENTUM, DECAY = 0.9, 0.0005
 
 
 def follow(ops, gradients, **mults):
     """Weights after each of the steps, from zero velocity and w = 1, 2, 3 ..."""
     param = Param("w", np.arange(1.0, 1.0 + gradients.shape[1]), **mults)
-    sgd, path = SGD({"w": param}, lr=RATES[0], momentum=MOMENTUM, decay=DECAY), []
-    for lr, gradient in zip(RATES, gradients, strict=True):
+    sgd, path = SGD({"w": param}, lr=LEARNING_RATES[0], momentum=MOMENTUM, decay=DECAY), []
+    for lr, gradient in zip(LEARNING_RATES, gradients, strict=True):
         sgd.lr = lr
         param.grad[...] = gradient
         sgd.step(ops)
@@ -27,7 +28,7 @@ def rule(gradients, update):
     """The same by a rule update(w, v, g, lr) -> w, v."""
     w = np.arange(1.0, 1.0 + gradients.shape[1])
     v, path = np.zeros_like(w), []
-    for lr, gradient in zip(RATES, gradients, strict=True):
+    for lr, gradient in zip(LEARNING_RATES, gradients, strict=True):
         w, v = update(w, v, gradient, lr)
         path.append(w)
     return np.array(path)
@@ -39,7 +40,7 @@ def paper(w, v, g, lr):
 
 
 def authors(w, inc, g, lr):
-    """The code of 2012: the increment takes the gradient, then the decay, and is added."""
+    """The code of 2012: the increment takes the gradient, then the weight decay, and is added."""
     inc = MOMENTUM * inc + lr * -g              # its gradients point downhill
     inc = inc - DECAY * lr * w
     return w + inc, inc
@@ -52,7 +53,7 @@ def pytorch(w, v, g, lr):
 
 @pytest.fixture
 def gradients(rng):
-    return rng.normal(size=(len(RATES), 40))
+    return rng.normal(size=(len(LEARNING_RATES), 40))
 
 
 def test_is_the_papers_rule(ops, gradients):
@@ -63,7 +64,7 @@ def test_is_the_rule_of_the_authors_code(ops, gradients):
     np.testing.assert_allclose(follow(ops, gradients), rule(gradients, authors), rtol=1e-13)
 
 
-def test_is_pytorchs_rule_only_while_the_rate_stays(ops, gradients):
+def test_is_pytorchs_rule_only_while_the_learning_rate_stays(ops, gradients):
     ours, theirs = follow(ops, gradients), rule(gradients, pytorch)
     np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-13)
     assert np.abs(ours[2:] - theirs[2:]).max() > 0.01
@@ -75,6 +76,23 @@ def test_multipliers_act_on_one_parameter(ops, gradients):
         rule(gradients, lambda w, v, g, lr: (w + 0.9 * v - 2 * lr * g, 0.9 * v - 2 * lr * g)), rtol=1e-13)
     frozen = follow(ops, gradients, lr_mult=0.0)
     assert (frozen == frozen[0]).all() and frozen[0, 0] == 1.0
+
+
+def test_the_optimiser_of_a_net_knows_its_backend(rng):
+    """SGD(net).step() is SGD(net.params).step(net.ops), which goes on working."""
+    nets, x = [small_net() for _ in range(3)], rng.normal(size=(4, 24, 24, 3)).astype("f4")
+    steps = [SGD(nets[0], lr=0.1).step, lambda: SGD(nets[1].params, lr=0.1).step(nets[1].ops),
+             lambda: SGD(nets[2], lr=5.0).step(lr=0.1)]
+    for net, step in zip(nets, steps, strict=True):
+        net.loss(x, [0, 1, 2, 3])
+        net.backward()
+        step()
+    for name, param in nets[0].params.items():
+        assert (param.data != small_net().params[name].data).any()
+        for other in nets[1:]:
+            np.testing.assert_array_equal(param.data, other.params[name].data)
+    with pytest.raises(ConfigError, match=r"does not know their backend; make it with SGD\(net, ...\)"):
+        SGD(nets[0].params, lr=0.1).step()
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": 0.1, "momentum": 1.0},

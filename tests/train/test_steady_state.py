@@ -13,6 +13,7 @@ from minicnn.builder import Builder
 from minicnn.data.augment import Augment
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Batch
+from minicnn.data.preprocess import Preprocess
 from minicnn.train.sgd import SGD
 
 BATCH, SIZE = 32, 40
@@ -44,13 +45,14 @@ def make_net():
 def step():
     """A function that does one step: images cut and shifted, forward, backward, update."""
     rng, net = np.random.default_rng(0), make_net()
-    feed = InputPipeline(net, Augment(crop=32, colour="paper"), np.zeros((SIZE, SIZE, 3)), (np.ones(3), np.eye(3)))
+    pipeline = InputPipeline(net, Preprocess(size=SIZE, crop=32), np.zeros((SIZE, SIZE, 3)),
+                             augment=Augment(colour="paper"), pca=(np.ones(3), np.eye(3)))
     batch = Batch(rng.integers(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8),
                   rng.integers(0, 10, BATCH).astype(np.int32), np.arange(BATCH, dtype=np.uint32), np.arange(BATCH))
     sgd = SGD(net.params, lr=1e-4)
 
     def one_step():
-        net.loss(feed.train(batch, 0), batch.labels, sample_ids=batch.sample_ids, epoch=0)
+        net.loss(pipeline.train(batch, 0), batch.labels, sample_ids=batch.sample_ids, epoch=0)
         net.backward()
         sgd.step(net.ops)
 

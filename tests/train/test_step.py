@@ -1,5 +1,7 @@
-"""Steps that are recorded once and replayed do what steps do that the host waits for, bit for bit; and steps in fp16,
-whose loss is scaled. On the emulated GPU, where a recorded launch is addresses and nothing else, as on a real one."""
+"""Captured steps do what steps do that the host waits for, bit for bit; and steps in fp16, whose loss is scaled.
+
+On the emulated GPU, where a captured launch is addresses and nothing else, as on a real one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from minicnn.train import loop
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.sgd import SGD
-from minicnn.train.step import READ_EVERY, CapturedStep, TrainStep, step_for
+from minicnn.train.step import READ_EVERY, CapturedStep, captured_step
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import emulated_ops
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
@@ -47,6 +49,22 @@ def make_net(request):
     if request.param == "emulated":
         return request.getfixturevalue("make_emulated")
     return lambda products="Tf32": small_net("cuda:fp16" if products == "Fp16" else "cuda:fp32")
+
+
+class PlainStep:
+    """The lines of the training loop, each waited for."""
+
+    def __init__(self, net, sgd, loss_scale, metrics):
+        self.net, self.sgd, self.loss_scale, self.metrics = net, sgd, loss_scale, metrics
+
+    def run(self, x, labels, sample_ids, epoch):
+        self.loss = self.net.loss(x, labels, sample_ids=sample_ids, epoch=epoch)
+        self.metrics.add(self.loss, self.net.ops.to_host(self.net.logits), labels)
+        self.net.backward(loss_scale=self.loss_scale.state if self.loss_scale else None)
+        self.sgd.step(self.net.ops, self.loss_scale)
+
+    def read(self):
+        return self.loss, self.metrics
 
 
 def batch(step: int, count: int = BATCH):
@@ -87,21 +105,21 @@ def take(step, x, number: int, between=None) -> None:
             between(i, step.net)
 
 
-def test_recorded_steps_are_the_same_steps(make_net, products):
-    steps = [make_step(kind, make_net(products)) for kind in (TrainStep, CapturedStep)]
+def test_captured_steps_are_the_same_steps(make_net, products):
+    steps = [make_step(kind, make_net(products)) for kind in (PlainStep, CapturedStep)]
     for step in steps:
         take(step, images_for(step), 5)
-    for waited_for, recorded in zip(*map(state_of, steps), strict=True):
-        np.testing.assert_array_equal(recorded, waited_for)
-    (loss, tally), (recorded_loss, recorded_tally) = (step.read() for step in steps)
-    assert recorded_loss == loss
-    assert recorded_tally.state() == pytest.approx(tally.state(), rel=1e-6) and tally.images == 5 * BATCH
+    for plain, captured in zip(*map(state_of, steps), strict=True):
+        np.testing.assert_array_equal(captured, plain)
+    (loss, metrics), (captured_loss, captured_metrics) = (step.read() for step in steps)
+    assert captured_loss == loss
+    assert captured_metrics.state() == pytest.approx(metrics.state(), rel=1e-6) and metrics.images == 5 * BATCH
     if products == "Fp16":
         assert steps[1].loss_scale.to_dict() == {"exponent": 16, "good": 5, "left_out": 0}
 
 
-def test_a_recorded_step_is_no_launch_of_its_own(make_emulated):
-    """All launches from the third step on come from the recording: the host calls no operation."""
+def test_a_captured_step_is_a_single_launch(make_emulated):
+    """All launches from the third step on come from the CUDA graph: the host calls no operation."""
     net = make_emulated()
     step = make_step(CapturedStep, net)
     x = images_for(step)
@@ -116,10 +134,10 @@ def test_a_recorded_step_is_no_launch_of_its_own(make_emulated):
     assert net.ops.device.launches > before + 40
 
 
-def test_arrays_that_move_are_recorded_anew(make_net):
-    """A larger batch in between, as in validation, takes the place of the arrays that the recording knows."""
+def test_arrays_that_move_are_captured_anew(make_net):
+    """A larger batch in between, as in validation, takes the place of the arrays that the graph knows."""
     results = []
-    for kind in (TrainStep, CapturedStep):
+    for kind in (PlainStep, CapturedStep):
         net = make_net()
         step = make_step(kind, net)
         larger = [net.ops.to_host(net.forward(batch(9, 3 * BATCH)[0])), None]
@@ -132,12 +150,12 @@ def test_arrays_that_move_are_recorded_anew(make_net):
         take(step, x, 6, between)
         take(step, x.copy(), 3)                             # images that lie elsewhere
         results.append([*state_of(step), *larger])
-    for waited_for, recorded in zip(*results, strict=True):
-        np.testing.assert_array_equal(recorded, waited_for)
+    for plain, captured in zip(*results, strict=True):
+        np.testing.assert_array_equal(captured, plain)
 
 
 def test_memory_that_was_replaced_is_let_go(make_emulated):
-    """A recording keeps its arrays: so it must not outlive the arrays' use, or there would be two of each."""
+    """A captured graph keeps its arrays: so it must not outlive the arrays' use, or there would be two of each."""
     net = make_emulated()
     step = make_step(CapturedStep, net)
     x = images_for(step)
@@ -150,7 +168,7 @@ def test_memory_that_was_replaced_is_let_go(make_emulated):
     assert old() is None
 
 
-def test_a_recording_keeps_its_arrays(make_emulated):
+def test_a_captured_graph_keeps_its_arrays(make_emulated):
     """The host lets go of every array of the step; the memory is nobody else's all the same."""
     net = make_emulated()
     ops, y = net.ops, np.zeros(8, "f4")
@@ -167,7 +185,7 @@ def test_a_recording_keeps_its_arrays(make_emulated):
         without()
 
 
-def test_what_the_host_would_do_is_refused_while_recording(make_net):
+def test_what_the_host_would_do_is_refused_while_capturing(make_net):
     net = make_net()
     x, labels, ids = batch(0)
     with pytest.raises((EmulatorError, DeviceError), match="copied .* while a step was being captured"):
@@ -229,20 +247,20 @@ def test_ranks_are_refused_where_the_loss_must_be_scaled(make_net, tmp_path):
         small_trainer(tmp_path / "run", net=net)
 
 
-def test_which_steps_are_recorded(make_net):
+def test_which_steps_are_captured(make_net):
     ranks, own = make_net(), make_net()
     ranks.ranks.is_split = True
     own.nodes[1].layer.capturable = False                   # as of a layer that somebody wrote for himself
-    for net, kind in ((make_net(), CapturedStep), (ranks, TrainStep), (own, TrainStep),
-                      (small_net("reference"), TrainStep), (small_net("cpu"), TrainStep)):
-        assert type(step_for(net, SGD(net.params, lr=0.1), None, RunningMetrics())) is kind
+    for net, captured in ((make_net(), True), (ranks, False), (own, False), (small_net("reference"), False),
+                          (small_net("cpu"), False)):
+        assert (captured_step(net, SGD(net, lr=0.1), None, RunningMetrics()) is not None) == captured
 
 
-def test_a_layer_that_cannot_be_recorded_is_named(make_net, tmp_path):
+def test_a_layer_that_cannot_be_captured_is_named(make_net, tmp_path):
     net, said = make_net(), []
     net.nodes[2].layer.capturable = False
     small_trainer(tmp_path / "run", images=16, net=net, say=said.append).fit(1)
-    assert any("are launched one operation after the other: layer 'norm1' cannot be recorded" in line for line in said)
+    assert any("are launched one operation after the other: layer 'norm1' cannot be captured" in line for line in said)
 
 
 def test_the_host_is_never_far_ahead(make_emulated):
@@ -262,7 +280,7 @@ def test_the_host_is_never_far_ahead(make_emulated):
 
 
 # ---- in a run
-def test_a_run_on_recorded_steps_resumes_bit_for_bit(make_net, products, tmp_path):
+def test_a_run_on_captured_steps_resumes_bit_for_bit(make_net, products, tmp_path):
     """Interrupted within an epoch, which has fewer steps than READ_EVERY, and resumed: weights, scale, counts."""
     def trainer(folder, **options):
         return small_trainer(tmp_path / folder, images=32, net=make_net(products), **options)
@@ -288,14 +306,15 @@ def test_a_run_on_recorded_steps_resumes_bit_for_bit(make_net, products, tmp_pat
     for name, velocity in whole.sgd.velocities.items():
         np.testing.assert_array_equal(*(net.ops.to_host(array) for net, array in (
             (second.net, second.sgd.velocities[name]), (whole.net, velocity))))
-    assert second.tally.state() == whole.tally.state()
+    assert second.state.metrics.state() == whole.state.metrics.state()
     if products == "Fp16":
-        assert second.loss_scale.to_dict() == whole.loss_scale.to_dict() == {"exponent": 16, "good": 8, "left_out": 0}
+        scales = [trainer.state.loss_scale.to_dict() for trainer in (second, whole)]
+        assert scales == 2 * [{"exponent": 16, "good": 8, "left_out": 0}]
 
 
 def test_a_batch_that_cannot_be_made_loses_no_count(make_net, tmp_path, monkeypatch):
     """The device is ahead of what was read when an image turns out to be gone: the checkpoint counts every step."""
-    monkeypatch.setattr(loop, "LOOK_EVERY", 10**9)
+    monkeypatch.setattr(loop, "DIAGNOSE_EVERY", 10**9)
     trainer = small_trainer(tmp_path / "run", images=2 * 240, net=make_net(), recipe=small_recipe(batch=2))
     assert len(trainer.loader) >= 200                       # else each step is logged, and read for that
     batches = trainer.loader.epoch
@@ -307,7 +326,7 @@ def test_a_batch_that_cannot_be_made_loses_no_count(make_net, tmp_path, monkeypa
             yield batch
 
     trainer.loader.epoch = broken
-    trainer._loader = lambda: trainer.loader
+    trainer.state.new_loader = lambda: trainer.loader
     with pytest.raises(DataError, match="an image is gone"):
         trainer.fit(1)
     meta = load_checkpoint(trainer.last_path).meta

@@ -1,4 +1,4 @@
-"""Run folders: where a new one goes, how an old one is found, and a net brought back from it for prediction.
+"""Run folders: where a new one goes, how an old one is found, and a trained network loaded from it.
 
     runs/elpv-paper-1/    last.safetensors best.safetensors metrics.jsonl test.json curves.png conv1.png predictions.png
 """
@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from minicnn.data.augment import Augment
 from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError
-from minicnn.train.loop import BEST, LAST
+from minicnn.train.recipe import Recipe
 from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint
+
+LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 
 
 def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
@@ -28,6 +31,15 @@ def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
     return Path(out) / f"{stem}-{number}"
 
 
+def check_writable(folder: Path) -> None:
+    """ConfigError unless files can be made in the folder, or in what will hold it; nothing is left there."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to: {there}: {error.strerror}; choose another folder") from error
+
+
 def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
     """What `which` means: a checkpoint, a run folder or a run in `out` (then `name` in it); "" is the newest run."""
     if which:
@@ -39,7 +51,7 @@ def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
         raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out}")
     runs = sorted(Path(out).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
     if not runs:
-        raise CheckpointError(f"no run to go on with: {out} holds no */{LAST}; start one, or name its folder")
+        raise CheckpointError(f"no run to resume: {out} holds no */{LAST}; start one, or name its folder")
     return runs[-1].with_name(name)
 
 
@@ -49,15 +61,19 @@ def read_settings(path: Path) -> dict:
 
 
 def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[InputPipeline, Checkpoint]:
-    """Load the weights of a checkpoint into `net`; returns what feeds it images as in training, and the checkpoint.
+    """Load a checkpoint into `net`; returns the input pipeline with its preprocessing, and the checkpoint.
 
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
-    saved = load_checkpoint(path, parts=("params", "data"))
+    saved = load_checkpoint(path, parts=("params", "state", "data"))
     saved.check_classes(classes)
-    net.load_arrays(saved.params, str(path))
-    augment = Augment(**saved.meta["recipe"]["augment"])
-    return InputPipeline(net, augment, saved.data["mean"]), saved
+    net.load_arrays(saved.arrays(), str(path))
+    return InputPipeline(net, saved_recipe(saved).preprocess, saved.data.get("mean")), saved
 
 
-__all__ = ["BEST", "LAST", "find_checkpoint", "new_run_dir", "read_settings", "restore"]
+def saved_recipe(saved: Checkpoint) -> Recipe:
+    """The recipe in a checkpoint. Those of 0.1.0 do not say the size of the images: it is that of the mean image."""
+    recipe = Recipe.from_dict(saved.meta["recipe"])
+    if recipe.preprocess.size is None and "mean" in saved.data:
+        return replace(recipe, preprocess=replace(recipe.preprocess, size=saved.data["mean"].shape[0]))
+    return recipe

@@ -1,13 +1,13 @@
-"""What goes wrong in a training, noticed at the end of an epoch or of 2,000 steps and said once, with what to try.
+"""Training diagnostics: warnings at the end of an epoch or of 2,000 steps, each given once, with what to try.
 
-    stuck           the loss is that of knowing nothing but how frequent each class is
+    stuck           the loss is the entropy of the labels: nothing is known but how frequent each class is
     worse           it is well above that
-    dead units      a layer in which half of the units are 0 whatever the image is
+    dead units      a layer in which half of the ReLUs are 0 whatever the image is
     update ratio    |v| / |w|: how much one step changes an array; about 1e-3 is usual, 1e-4 to 1e-2 is fine
-    chance          training goes well, and validation is no better than always giving one answer
+    chance          training goes well, and validation is no better than always predicting one class
 
-It looks at means over the images since its last look, at samples of the weights and velocities, and at some validation
-images; it changes nothing, and nothing of it is stored.
+Checked are means over the images since the last check, samples of the weights and velocities, and some validation
+images. Nothing is changed and nothing is stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minicnn.layers.activation import ReLU
 STUCK, WORSE = 0.98, 1.5                    # of the entropy of the labels
 DEAD = 0.5                                  # of a layer's units
 HIGH, LOW = 0.05, 1e-6                      # of |v| / |w|
-SAMPLE = 1 << 16                            # numbers of an array that are looked at
+SAMPLE = 1 << 16                            # elements of an array that are looked at
 FEW = 64                                    # images that it takes to call a unit dead
 
 
@@ -33,21 +33,21 @@ class Diagnostics:
         share = np.bincount(labels) / len(labels)
         share = share[share > 0]
         self.entropy, self.majority = float(-(share * np.log(share)).sum()), float(share.max())
-        self._said: set[str] = set()
+        self._given: set[str] = set()
         self._before = ""
 
-    def look(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
+    def check(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
         """Warnings, one line each.
 
         train: {"loss", "top1"}.   val: an Evaluation, or None within an epoch.   velocities: of the optimiser.
-        factor: of the schedule; small updates are no wonder where it is small.   images: batches of them, as the net
+        factor: of the schedule; small updates are expected where it is small.   images: batches of them, as the net
         takes them.
         """
         found = {"loss": self._loss(train), "chance": self._chance(train, val) if val else "",
                  **self._updates(net, velocities, factor), **dead_units(net, images)}
-        fresh = {what: text for what, text in found.items() if text and what not in self._said}
-        self._said.update(fresh)
-        return [f"watch: {text}" for text in fresh.values()]
+        fresh = {what: text for what, text in found.items() if text and what not in self._given}
+        self._given.update(fresh)
+        return [f"warning: {text}" for text in fresh.values()]
 
     def _loss(self, train: dict) -> str:
         if not self.entropy:                                                   # a single class: nothing to learn
@@ -55,23 +55,23 @@ class Diagnostics:
         loss, share = train["loss"], train["loss"] / self.entropy
         stuck = STUCK <= share <= WORSE and train["top1"] <= self.majority + 0.01
         state = "worse" if share > WORSE else "stuck" if stuck else ""
-        again, self._before = state == self._before, state                     # it may have begun like that
+        again, self._before = state == self._before, state                     # once, it may be the initialisation
         if state == "stuck" and again:
             return (f"the loss stays at {loss:.3f}; {self.entropy:.3f} is what knowing only how frequent each class is "
-                    "gives. Nothing is learned: try a rate three times as high, weights that begin larger, and look at "
-                    "some training images with their labels")
+                    "gives. Nothing is learned: try a learning rate three times as high, larger initial weights, and "
+                    "look at some training images with their labels")
         if state == "worse" and again:
             return (f"the loss is {loss:.3f} once more, where {self.entropy:.3f} could be had without looking "
-                    "at the images: try a third of the rate")
+                    "at the images: try a third of the learning rate")
         return ""
 
     def _chance(self, train: dict, val) -> str:
         learned = train["top1"] >= self.majority + 0.6 * (1 - self.majority)
         if learned and val.top1 <= majority(val.labels):
-            return (f"training is at {100 * train['top1']:.0f} %, validation at {100 * val.top1:.0f} %, no better than "
-                    f"always giving one answer ({100 * majority(val.labels):.0f} %). If the labels of both belong to "
-                    "their images, and the classes are in the same order, there are too few images: try more "
-                    "augmentation")
+            return (f"training accuracy is {100 * train['top1']:.0f} %, validation accuracy {100 * val.top1:.0f} %, no "
+                    f"better than always predicting one class ({100 * majority(val.labels):.0f} %). If the labels of "
+                    "both belong to their images, and the classes are in the same order, there are too few images: try "
+                    "more augmentation")
         return ""
 
     @staticmethod
@@ -84,12 +84,12 @@ class Diagnostics:
             size = float(np.linalg.norm(w))
             ratio = float(np.linalg.norm(v)) / size if size else 0.0
             if ratio > HIGH:
-                found[f"high {name}"] = (f"a step changes {name} by {ratio:.1g} of its length, where 0.001 is usual: "
-                                         "try a lower rate, or a factor on the rate of this layer")
+                found[f"high {name}"] = (f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: try "
+                                         "a lower learning rate, or a factor on that of this layer")
             elif ratio < LOW and factor > 0.1:
-                found[f"low {name}"] = (f"a step changes {name} by {ratio:.1g} of its length, where 0.001 is usual: it "
-                                        "hardly learns; try a higher rate, or weights that begin larger in the layers "
-                                        "after it")
+                found[f"low {name}"] = (f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: it "
+                                        "hardly learns; try a higher learning rate, or larger initial weights in the "
+                                        "layers after it")
         return found
 
 
@@ -110,7 +110,7 @@ def dead_units(net, images: Iterable) -> dict[str, str]:
     for name, lives in alive.items() if count >= FEW else ():
         if (~lives).mean() > DEAD:
             found[f"dead {name}"] = (f"{name}: {(~lives).sum():,} of {len(lives):,} units are 0 for each of {count} "
-                                     "images, and learn no more: try a lower rate, or biases that begin at 0.1")
+                                     "images, and learn no more: try a lower learning rate, or initial biases of 0.1")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish instead of an exception: the step that runs is finished, then the loop looks.
+"""Graceful shutdown: on Ctrl-C and SIGTERM the training finishes the step, saves, and exits.
 
 A second Ctrl-C stops at once, as Ctrl-C does elsewhere.
 """
@@ -13,10 +13,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt: ... if interrupt.wanted: save and leave`. Idle outside the main thread."""
+    """`with Interrupt() as interrupt: ... if interrupt.requested: save and leave`. Idle outside the main thread."""
 
     def __init__(self):
-        self.wanted = False
+        self.requested = False
         self._previous = {}
 
     def __enter__(self) -> Interrupt:
@@ -30,8 +30,8 @@ class Interrupt:
         self._previous = {}
 
     def _handle(self, number: int, frame) -> None:
-        if self.wanted:
+        if self.requested:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
         # not print: the signal may have come while the same stream was being written to
         os.write(2, b"\nstopping after this step, then saving (once more to stop at once, without saving)\n")

@@ -1,4 +1,5 @@
-"""Is there room? Asked before the first step, so that a run ends with a sentence and is not killed by the system."""
+"""Predicted and free memory, compared before the first step: an error message instead of being killed by the system.
+"""
 
 from __future__ import annotations
 
@@ -60,5 +61,5 @@ def _advice(net, batch: int, free: int) -> str:
 
 
 def gibibytes(count: int) -> str:
-    """A number of bytes in words: 1.9 GiB, 12 MiB."""
+    """A number of bytes as text: 1.9 GiB, 12 MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: a bar with loss, images/s and time left; plain lines where there is no terminal."""
+"""Progress of an epoch: a bar with loss, images/s and time left; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from minicnn.train.watch.stall import StallMeter
 
 SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
-WORTH_SAYING = 0.02             # of the time: waiting for data
+WORTH_SHOWING = 0.02            # share of the time spent waiting for data
 
 
 class Progress:
@@ -52,7 +52,7 @@ class Progress:
             self.pace = taken if self.pace is None else 0.9 * self.pace + 0.1 * taken
             text += (f", {self.batch / self.pace:.0f} images/s, "
                      f"{duration(self.pace * (self.steps - self.done + self.later))} left")
-            if stalls is not None and stalls.share > WORTH_SAYING:
+            if stalls is not None and stalls.share > WORTH_SHOWING:
                 text += f", {100 * stalls.share:.0f} % waiting for data ({stalls.reason()})"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)

@@ -1,4 +1,4 @@
-"""The stall meter: how long the steps have waited for data, and what the threads that make it were doing meanwhile."""
+"""The stall meter: how long the steps have waited for data, and what the loader's threads were doing meanwhile."""
 
 from __future__ import annotations
 

@@ -45,9 +45,9 @@ def test_the_parts_of_a_checkpoint():
 
 def test_where_a_resumed_run_is(resumed):
     assert (resumed.epoch, resumed.step) == (1, 3)
-    assert resumed.schedule.state == {"best": 0.5, "waited": 0, "drops": 0}
-    assert resumed.best == load_checkpoint(OLD / "run/last.safetensors").meta["best"]
-    assert resumed.best["epoch"] == 1 and resumed.best["top1"] == 0.5
+    assert resumed.state.schedule.state == {"best": 0.5, "waited": 0, "drops": 0}
+    assert resumed.state.best == load_checkpoint(OLD / "run/last.safetensors").meta["best"]
+    assert resumed.state.best["epoch"] == 1 and resumed.state.best["top1"] == 0.5
     saved = load_checkpoint(OLD / "run/last.safetensors")
     for name, param in resumed.net.params.items():
         np.testing.assert_array_equal(param.data, saved.params[name])

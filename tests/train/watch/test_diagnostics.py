@@ -1,4 +1,4 @@
-"""The watch: each thing that goes wrong is noticed and said once, and a training that goes well is left in peace."""
+"""Diagnostics: each problem is reported once, and training without problems reports nothing."""
 
 import numpy as np
 import pytest
@@ -14,44 +14,45 @@ from tests.helpers.small_run import small_net, small_recipe, small_trainer
 LABELS = np.arange(100) % 4
 
 
-def judged(top1, labels=LABELS):
+def evaluation(top1, labels=LABELS):
     return Evaluation(1.0, top1, 1.0, np.full((len(labels), 4), 0.25), labels)
 
 
-def look(watch, loss=1.0, top1=0.6, val=0.5, net=None, velocities=None, factor=1.0, images=()):
-    return watch.look({"loss": loss, "top1": top1}, judged(val), net or small_net(), velocities or {}, factor, images)
+def check(diagnostics, loss=1.0, top1=0.6, val=0.5, net=None, velocities=None, factor=1.0, images=()):
+    train = {"loss": loss, "top1": top1}
+    return diagnostics.check(train, evaluation(val), net or small_net(), velocities or {}, factor, images)
 
 
-def test_a_good_epoch_is_left_in_peace():
-    watch = Diagnostics(LABELS)
+def test_nothing_is_reported_of_a_good_epoch():
+    diagnostics = Diagnostics(LABELS)
     for loss in (1.4, 1.2, 0.9):
-        assert look(watch, loss) == []
+        assert check(diagnostics, loss) == []
 
 
 def test_stuck():
-    """Two epochs at ln 4, and then it is said once."""
-    watch = Diagnostics(LABELS)
-    assert look(watch, np.log(4), 0.25) == []
-    (line,) = look(watch, np.log(4) - 0.001, 0.26)
-    assert line.startswith("watch: the loss stays at 1.385; 1.386 is what") and "three times as high" in line
-    assert look(watch, np.log(4), 0.25) == []
-    watch = Diagnostics(LABELS)
-    look(watch, np.log(4), 0.25)
-    assert look(watch, np.log(4), 0.5) == []                    # half of the answers are right: it does learn
+    """Two epochs at ln 4, and then it is reported once."""
+    diagnostics = Diagnostics(LABELS)
+    assert check(diagnostics, np.log(4), 0.25) == []
+    (line,) = check(diagnostics, np.log(4) - 0.001, 0.26)
+    assert line.startswith("warning: the loss stays at 1.385; 1.386 is what") and "three times as high" in line
+    assert check(diagnostics, np.log(4), 0.25) == []
+    diagnostics = Diagnostics(LABELS)
+    check(diagnostics, np.log(4), 0.25)
+    assert check(diagnostics, np.log(4), 0.5) == []                    # half of the answers are right: it does learn
 
 
 def test_stuck_counts_how_frequent_classes_are():
     """Nine of ten images are of one class: 0.325 is what nobody needs to look for, not ln 2."""
-    watch = Diagnostics(np.array([0] * 90 + [1] * 10))
-    look(watch, 0.325, 0.9)
-    assert "0.325 is what" in look(watch, 0.325, 0.9)[0]
+    diagnostics = Diagnostics(np.array([0] * 90 + [1] * 10))
+    check(diagnostics, 0.325, 0.9)
+    assert "0.325 is what" in check(diagnostics, 0.325, 0.9)[0]
 
 
 def test_within_a_long_epoch(tmp_path, monkeypatch):
-    """ImageNet's epoch has 10,009 steps: it is looked at every LOOK_EVERY steps, each time at what came since."""
-    monkeypatch.setattr(loop, "LOOK_EVERY", 3)
+    """ImageNet's epoch has 10,009 steps: it is checked every DIAGNOSE_EVERY steps, each time on what came since."""
+    monkeypatch.setattr(loop, "DIAGNOSE_EVERY", 3)
     seen = []
-    monkeypatch.setattr(Diagnostics, "look", lambda self, train, val, *rest: seen.append((train, val is None)) or [])
+    monkeypatch.setattr(Diagnostics, "check", lambda self, train, val, *rest: seen.append((train, val is None)) or [])
     trainer = small_trainer(tmp_path / "run")
     losses, inner = [], trainer.net.loss
     trainer.net.loss = lambda *args, **options: losses.append(inner(*args, **options)) or losses[-1]
@@ -66,34 +67,34 @@ def test_within_a_long_epoch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_shuffled_labels(tmp_path, shuffled):
-    """Images that do not belong to their labels: the loss stays where knowing nothing puts it, and that is said."""
-    said = []
+    """Images that do not belong to their labels: the loss stays where knowing nothing puts it, and that is reported."""
+    lines = []
     train, val, _ = procedural_sets((480, 40, 4), seed=3, size=32)
     labels = np.random.default_rng(0).permutation(train.labels) if shuffled else train.labels
     train = Dataset("train", train.classes, labels, range(480), train.read, size=(32, 32))
-    Trainer(small_net(), small_recipe(), train, val, tmp_path / "run", progress=False, say=said.append).fit(4)
-    assert any("look at some training images with their labels" in line for line in said) == shuffled, said
+    Trainer(small_net(), small_recipe(), train, val, tmp_path / "run", progress=False, say=lines.append).fit(4)
+    assert any("look at some training images with their labels" in line for line in lines) == shuffled, lines
 
 
 def test_worse_than_not_looking():
-    watch = Diagnostics(LABELS)
-    assert look(watch, loss=2.5, top1=0.3) == []                # the first epoch of a net that begins too loud
-    (line,) = look(watch, loss=2.5, top1=0.3)
-    assert "could be had without looking" in line and "a third of the rate" in line
+    diagnostics = Diagnostics(LABELS)
+    assert check(diagnostics, loss=2.5, top1=0.3) == []                # a first epoch: initial weights too large
+    (line,) = check(diagnostics, loss=2.5, top1=0.3)
+    assert "could be had without looking" in line and "a third of the learning rate" in line
 
 
 def test_validation_at_chance():
-    (line,) = look(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.25)
-    assert "training is at 95 %, validation at 25 %" in line and "same order" in line
-    assert look(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.5) == []
+    (line,) = check(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.25)
+    assert "training accuracy is 95 %, validation accuracy 25 %" in line and "same order" in line
+    assert check(Diagnostics(LABELS), loss=0.3, top1=0.95, val=0.5) == []
 
 
-@pytest.mark.parametrize("ratio, factor, said", [(0.2, 1.0, "a lower rate"), (1e-8, 1.0, "hardly learns"),
+@pytest.mark.parametrize("ratio, factor, said", [(0.2, 1.0, "a lower learning rate"), (1e-8, 1.0, "hardly learns"),
                                                  (1e-8, 0.01, ""), (1e-3, 1.0, "")])
 def test_size_of_updates(ratio, factor, said):
     net = small_net()
     velocities = {"fc2.w": ratio * net.params["fc2.w"].data}
-    lines = look(Diagnostics(LABELS), net=net, velocities=velocities, factor=factor)
+    lines = check(Diagnostics(LABELS), net=net, velocities=velocities, factor=factor)
     assert [said in line and f"a step changes fc2.w by {ratio:.1g}" in line for line in lines] == [True] * bool(said)
 
 
@@ -107,11 +108,11 @@ def test_dead_units(rng):
     assert dead_units(net, x[:1]) == {}                         # too few images to say so
 
 
-def test_a_run_says_it(tmp_path):
-    """A rate at which nothing moves; the run goes on, and its files hold nothing of the watch."""
+def test_a_run_prints_it(tmp_path):
+    """A learning rate at which nothing moves; the run goes on, and its files hold nothing of the diagnostics."""
     lines = []
     trainer = small_trainer(tmp_path / "run", recipe=small_recipe(lr=1e-12), say=lines.append)
     trainer.fit(2)
-    watched = [line for line in lines if line.startswith("watch: ")]
+    watched = [line for line in lines if line.startswith("warning: ")]
     assert any("hardly learns" in line for line in watched) and len(watched) == len(set(watched))
-    assert "watch" not in (tmp_path / "run/metrics.jsonl").read_text()
+    assert "warning" not in (tmp_path / "run/metrics.jsonl").read_text()

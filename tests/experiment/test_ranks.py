@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import pytest
 
-from minicnn.backend.cpu import set_threads
 from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree
 
 
 @pytest.fixture(scope="module")
 def example():
-    module = load_example()
-    module.alexnet = functools.partial(module.alexnet, fc=16, kernels=(8, 8, 8, 8, 8), input_size=67)
-    yield module
-    set_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        change_model(patch, "alexnet", fc=16, kernels=(8, 8, 8, 8, 8), input_size=67)
+        yield load_example()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,7 @@ def test_columns_and_then_alone(example, photos, tmp_path, capsys):
 
 
 MISTAKES = {
-    "no such way": (["--parallel", "rows"], "unknown --parallel 'rows': expected none, columns, data, hybrid"),
+    "no such way": (["--parallel", "rows"], "unknown --parallel 'rows': expected one of none, columns, data, hybrid"),
     "a batch that does not come out even": (["--parallel", "data", "--ranks", "3", "--batch", "4"],
                                             "3 ranks do not divide a batch of 4 images"),
     "channels that do not": (["--parallel", "columns", "--ranks", "3", "--batch", "4"],
@@ -77,8 +75,8 @@ def test_fine_tuning(example, photos, tmp_path, capsys):
     assert example.main(["--init-from", "first", "--new-head", "--freeze", "conv1,conv2", "--run-name", "tuned",
                          *runs]) == 0
     text = capsys.readouterr().out
-    assert "begun from" in text and "begins anew: fc8 (a new head)" in text
-    assert "factor on the rate of conv1 0" in text
+    assert "weights      7 of 8 layers" in text and "initialised anew: fc8 (a new head)" in text
+    assert "factor on the learning rate of conv1 0" in " ".join(text.split())
     tuned = load_checkpoint(tmp_path / "tuned/last.safetensors")
     best = load_checkpoint(tmp_path / "first/best.safetensors")
     assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities

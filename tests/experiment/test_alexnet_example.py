@@ -1,7 +1,6 @@
 """The main example: what it says to input that cannot work, and that nothing is left behind."""
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import os
@@ -9,15 +8,20 @@ import os
 import pytest
 
 from minicnn.data.source import open_data
+from minicnn.experiment.prepare import prepare
+from minicnn.experiment.recipe import recipe_of
+from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Trainer
+from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
+from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
 
 
 @pytest.fixture(scope="module")
 def example():
-    module = load_example()
-    module.alexnet = functools.partial(module.alexnet, fc=16)       # not 61 million weights for every case
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        change_model(patch, "alexnet", fc=16)                       # not 61 million weights for every case
+        yield load_example()
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +41,18 @@ def place(tmp_path_factory):
         whole = (root / "runs" / "small" / "last.safetensors").read_bytes()
         (root / "runs" / name / "last.safetensors").write_bytes(whole[:length])
     photos = open_data(root / "photos", size=32)                               # the classes are right, the net is not
-    Trainer(small_net(classes=2), small_recipe(batch=4), photos.train, photos.val, root / "runs" / "other", about=about,
+    recipe = dataclasses.replace(small_recipe(batch=4), net={"model": "alexnet", "variant": "paper", "num_classes": 2})
+    Trainer(small_net(classes=2), recipe, photos.train, photos.val, root / "runs" / "other", about=about,
             progress=False, say=None).fit(1)
+    without_description(root / "runs" / "other" / "best.safetensors")
     return root
+
+
+def without_description(path) -> None:
+    """As version 0.1.0 wrote it: what net it is of is in the recipe alone."""
+    saved = load_checkpoint(path)
+    del saved.meta["net"]
+    save_checkpoint(path, saved.params, saved.velocities, saved.data, saved.meta)
 
 
 BAD = {
@@ -49,16 +62,17 @@ BAD = {
     "every image cut short": (["--data", "{root}/broken", "--batch", "2"], "can be read"),
     "a batch larger than the set": (["--data", "{root}/photos", "--batch", "500"], "a batch of 500 is larger than"),
     "an empty batch": (["--data", "{root}/photos", "--batch", "0"], "a batch of 0"),
-    "unknown variant": (["--variant", "alexnet2"], "unknown AlexNet variant 'alexnet2': expected one of paper"),
+    "unknown variant": (["--variant", "alexnet2"], "unknown variant 'alexnet2' of alexnet: expected one of paper"),
     "weights of another net": (["--data", "{root}/photos", "--batch", "4", "--init-from", "small"],
                                "none of its layers has the name and shape"),
     "no weights to begin with": (["--data", "{root}/photos", "--init-from", "nosuch"], "nosuch: no such run"),
     "a layer to freeze that is not there": (["--data", "{root}/photos", "--batch", "4", "--freeze", "conv1,conv9"],
-                                            "--freeze names 'conv9': expected some of conv1"),
+                                            "--freeze names 'conv9': did you mean 'conv5'? expected one of conv1"),
     "a new head for nothing": (["--data", "{root}/photos", "--new-head"], "add --init-from RUN"),
     "two ways to begin": (["--resume", "small", "--init-from", "small"], "choose one of them"),
-    "a page of what is only judged": (["--evaluate", "other", "--results", "{root}/page"], "leave one of the two out"),
-    "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': expected one of short, long, paper, authors"),
+    "a page of what is only evaluated": (["--evaluate", "other", "--results", "{root}/page"],
+                                         "leave one of the two out"),
+    "unknown recipe": (["--recipe", "longer"], "unknown recipe 'longer': did you mean 'long'? expected one of short"),
     "unknown device": (["--data", "{root}/photos", "--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--data", "{root}/photos", "--device", "cuda"], "device 'cuda' cannot be used"),
     "a precision without a GPU": (["--data", "{root}/photos", "--device", "cpu", "--precision", "bf16"],
@@ -66,10 +80,11 @@ BAD = {
     "unknown precision": (["--data", "{root}/photos", "--precision", "fp8"], "unknown precision 'fp8'"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
-    "a negative rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"], "rate must be positive"),
+    "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
+                                 "learning rate must be positive"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
-    "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to go on with"),
+    "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
     "unknown run": (["--resume", "nosuch"], "nosuch: no such run"),
     "run without a checkpoint": (["--evaluate", "{root}/empty"], "best.safetensors: no such checkpoint"),
     "a checkpoint cut short": (["--resume", "cut"], "last.safetensors: cut short or damaged, 2,000 bytes"),
@@ -112,7 +127,7 @@ def test_runs_and_their_page(example, tmp_path, capsys, monkeypatch):
     assert example.main([*options, *tuned]) == 0
     reports = json.loads((tmp_path / "new/page.json").read_text())
     text, said = (tmp_path / "new/page.md").read_text(), capsys.readouterr().out
-    assert text.count("| photos | 2 | 16 | paper | short | 1 |") == 2 and "Drawn, not taken." in text
+    assert text.count("| photos | 2 | 16 | alexnet:paper | short | 1 |") == 2 and "Drawn, not taken." in text
     first = "--data=photos --variant=paper --recipe=short --epochs=1 --batch=4 --lr=0.03 --seed=0 --device=cpu --thr"
     assert f"python examples/alexnet_imagenet.py {first}" in text
     assert "--init-from=photos-paper-1 --new-head --freeze=conv1` (" in text
@@ -129,16 +144,16 @@ def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys
     assert not (tmp_path / "runs").exists() and (tmp_path / "page.json").read_text() == "[{}]"
 
 
-def test_a_recipe_reaches_the_net_and_the_rates(example, tmp_path, capsys):
-    """The long recipe on the procedural set: its start, its factors on rates, and what the first lines say of it."""
-    settings = example.settle(example.parse(["--data", "synthetic", "--recipe", "long", "--batch", "8"]), None)
+def test_a_recipe_reaches_the_net_and_the_learning_rates(example, tmp_path, capsys):
+    """The long recipe on the procedural set: its initialisation, and its factors on the learning rates."""
+    settings = settle(example.parse(["--data", "synthetic", "--recipe", "long", "--batch", "8"]))
     assert (settings["epochs"], settings["batch"], settings["recipe"]) == (26, 8, "long")
-    _, net = example.prepare(settings, may_fall_back=False)
-    recipe = example.recipe_of(settings, net.num_classes, 224)
+    _, net = prepare(settings)
+    recipe = recipe_of(settings, net.num_classes, 224)
     assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
     assert recipe.calibrate["conv1"] == 60 and set(recipe.calibrate) == {name[:-2] for name in net.params}
-    assert example.recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
-    assert not recipe.augment.updown and example.recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
+    assert recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
+    assert not recipe.augment.updown and recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
 
 
 def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):
@@ -165,10 +180,11 @@ def test_help_is_grouped(example, capsys):
 
 def test_settings_come_from_the_run_unless_given(example, place):
     last = place / "runs/small/last.safetensors"
-    settings = example.settle(example.parse(["--resume", "--lr", "0.5"]), last)
+    settings = settle(example.parse(["--resume", "--lr", "0.5"]), last)
     assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
-    fresh = example.settle(example.parse(["--seed", "3"]), None)
-    assert fresh == {**example.DEFAULTS, "seed": 3, "recipe": "short", "epochs": 3, "batch": 32, "lr": fresh["lr"]}
+    fresh = settle(example.parse(["--seed", "3"]))
+    assert fresh == {**DEFAULTS, "model": "alexnet", "variant": "paper", "seed": 3, "recipe": "short", "epochs": 3,
+                     "batch": 32, "lr": 0.03}
 
 
 def test_a_changed_knob_is_named(place):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from minicnn.experiment.recipe import recipe_of
 from tests.helpers.small_run import load_example, save_tree
 
 
@@ -56,9 +57,12 @@ def test_what_would_fail_at_the_end_fails_at_the_beginning(example, tree, tmp_pa
 
 def test_recipes(example):
     """The published one, stretched over fewer epochs; and the one that gets further in an hour."""
-    published = example.recipe_of("18pct", True, "relu", 10, 70, "published")
+    def recipe(*arguments, classes):
+        return recipe_of(example.settings_of(example.parse(["photos", *arguments]), 0), classes, 32)
+
+    published = recipe("--epochs", "70", "--recipe", "published", classes=10)
     assert published.schedule.epochs == (60, 65) and published.sgd.lr == 0.001 and not published.augment.flip
-    quick = example.recipe_of("paper", False, "tanh", 7, 30, "quick")
+    quick = recipe("--net", "paper", "--no-lrn", "--activation", "tanh", "--epochs", "30", classes=7)
     assert quick.schedule.epochs == 30 and quick.augment.flip and quick.sgd.lr == 0.004
     assert quick.net == {"model": "cifar_paper", "lrn": False, "activation": "tanh", "num_classes": 7}
 

@@ -1,0 +1,23 @@
+"""minicnn evaluate: the accuracy of trained networks on the test images."""
+
+from __future__ import annotations
+
+import argparse
+
+from minicnn.experiment.evaluation import evaluate_runs
+from minicnn.experiment.options import add_device, add_out
+
+ABOUT = "Evaluate trained networks on their test images, by one crop and by ten; of several, also their average."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder (then its best checkpoint), its name, "
+                        "or a checkpoint")
+    parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
+    parser.add_argument("--batch", metavar="N", type=int, help="images in a batch (default: as in training)")
+    add_device(parser)
+    add_out(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    return evaluate_runs(options, options.runs)

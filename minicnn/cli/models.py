@@ -1,0 +1,54 @@
+"""minicnn models: the networks of this package."""
+
+from __future__ import annotations
+
+import argparse
+
+from minicnn.models.registry import MODELS, Model, find, full_name
+from minicnn.train.recipes import recipes_of
+
+ABOUT = "Print the networks of this package; of one, its variants and recipes."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="such as alexnet: its variants, where each departs "
+                        "from the paper, and its recipes")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.model:
+        name, _ = find(options.model)
+        print("\n".join(describe(name, MODELS[name])))
+    else:
+        print("\n".join(table()))
+    return 0
+
+
+def table() -> list[str]:
+    """One line for each variant of each network."""
+    rows = [("model", "parameters", "published error", "source")]
+    for name, model in MODELS.items():
+        for variant, row in model.variants.items():
+            known = full_name(name, variant) if variant != model.default else name
+            rows.append((known, f"{row.parameters:,}", row.error, row.source))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{name:{widths[0]}}  {count:>{widths[1]}}  {error:{widths[2]}}  {source}"
+             for name, count, error, source in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    tested = dict.fromkeys(model.tested_on for model in MODELS.values())
+    return [*lines, "", f"Errors are those of {'; '.join(tested)}.",
+            "minicnn models MODEL: its variants and recipes; minicnn summary MODEL: its layers; minicnn train MODEL."]
+
+
+def describe(name: str, model: Model) -> list[str]:
+    """The variants of a network and its recipes."""
+    lines = [f"{model.title}; published errors on {model.tested_on}"]
+    for variant, row in model.variants.items():
+        default = ", the default" if variant == model.default and variant else ""
+        lines += ["", f"{full_name(name, variant)}{default}: {row.parameters:,} parameters, {row.error} ({row.source})"]
+        lines += [f"    {line}" for line in model.differences(variant)]
+    lines += ["", "recipes, for --recipe:"]
+    for recipe, entry in recipes_of(name).items():
+        lines.append(f"    {recipe:12s} {entry.about or f'{entry.epochs} epochs; {entry.source}'}")
+    aliases = [f"{alias} is {full_name(name, variant)}" for alias, variant in model.aliases.items()]
+    return [*lines, "", f"other names: {', '.join(aliases)}"] if aliases else lines

@@ -1,0 +1,38 @@
+"""minicnn predict: the classes that a trained network predicts for photographs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from minicnn.data.dataset import ImageError
+from minicnn.evaluate.predict import predict, read_words
+from minicnn.experiment.options import add_out
+from minicnn.experiment.trained import load_trained
+from minicnn.train.runs.run_dir import BEST, find_checkpoint
+
+ABOUT = "Predict the classes of photographs: the five most probable, with their probabilities."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
+                        "checkpoint")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="photographs")
+    parser.add_argument("--words", metavar="FILE", help="words.json of a prepared ImageNet: what each wnid means")
+    parser.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    add_out(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    words, unread = read_words(options.words) if options.words else {}, 0
+    net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
+    for file, guesses in predict(net, pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
+        if isinstance(guesses, ImageError):
+            print(f"error: {guesses}", file=sys.stderr)
+            unread += 1
+            continue
+        print(file)
+        for name, probability in guesses:
+            print(f"  {100 * probability:5.1f} %  {name}{' ' * (name in words)}{words.get(name, '')}")
+    return 2 if unread else 0

@@ -1,0 +1,98 @@
+"""The test images: accuracy beside that of always predicting the most frequent class, and the pictures of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicnn.data.dataset import Dataset, Splits
+from minicnn.data.input import InputPipeline
+from minicnn.data.scan import scan
+from minicnn.errors import ConfigError
+from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
+from minicnn.evaluate.metrics import majority
+from minicnn.experiment.nets import title
+from minicnn.experiment.prepare import open_sets, use_threads
+from minicnn.experiment.say import say
+from minicnn.experiment.settings import settle
+from minicnn.experiment.trained import load_trained
+from minicnn.graph import Net
+from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.run_dir import BEST, find_checkpoint, restore, saved_recipe
+from minicnn.visualize.report import draw_run, draw_sheet
+
+ONE, TEN = "centre crop", "ten crops"
+
+
+@dataclass
+class Tested:
+    """results: Evaluation by "centre crop" and, where asked for, "ten crops".   report: of them, as plain data."""
+
+    held_out: Dataset
+    results: dict[str, Evaluation]
+    report: dict
+
+
+def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, epoch: int, batch: int,
+                      ten_crop: bool) -> Tested:
+    """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none."""
+    held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
+    scan(held_out, progress=sys.stderr.isatty())
+    if held_out.skipped:
+        say("skipped", held_out.report_skipped())
+    report = {"checkpoint": checkpoint.name, "epoch": epoch, "images": len(held_out), "set": name,
+              "majority": majority(held_out.labels)}
+    results: dict[str, Evaluation] = {}
+    for label in (ONE, TEN) if ten_crop else (ONE,):
+        result = results[label] = evaluate(net, held_out, pipeline, batch=batch, ten_crop=label == TEN,
+                                           title=f"{name}, {label}")
+        report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
+        say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch})")
+    say("majority", f"accuracy {100 * report['majority']:.1f} % by always predicting the most frequent class")
+    if len(splits.classes) > 5:
+        worst = [f"{splits.classes[k]} {100 * share:.0f} % of {count}" for k, share, count in result.by_class()[:5]]
+        say("worst", ", ".join(worst))
+    return Tested(held_out, results, report)
+
+
+def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop: bool) -> dict:
+    """Evaluate the best checkpoint of a run that `net` has trained, write test.json and draw. Returns the report."""
+    pipeline, saved = restore(net, run_dir / BEST, splits.classes)
+    epoch = saved.meta["epoch"]
+    tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
+    (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
+    paths = draw_run(run_dir, net=net, title=f"{title(saved.meta['about'])} on {splits.name}", epochs=epoch,
+                     held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,
+                     result=list(tested.results.values())[-1], start=saved.data.get("start"))
+    say("pictures", " ".join(map(str, paths)))
+    return tested.report
+
+
+def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
+    """Evaluate the best checkpoint of each run, by one crop and by ten; of several, also their average."""
+    if getattr(options, "results", None):
+        raise ConfigError("--results keeps a training run, and --evaluate only evaluates: leave one of the two out")
+    tested, data = [], None
+    for which in runs:
+        checkpoint = find_checkpoint(options.out, which, BEST)
+        settings = settle(options, checkpoint)
+        use_threads(settings)
+        saved = load_checkpoint(checkpoint, parts=("data",))
+        splits = open_sets(settings, preprocess=saved_recipe(saved).preprocess)
+        saved.check_classes(splits.classes)
+        if data not in (None, settings["data"]):
+            raise ConfigError(f"{checkpoint} was trained on {settings['data']}, the one before it on {data}; "
+                              "runs that are averaged must have the same data")
+        if data is None:
+            say("data", splits.description)
+        data = settings["data"]
+        net, pipeline, meta = load_trained(checkpoint, settings["device"])
+        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True))
+        heading = f"{title(settings)} on {splits.name}"
+        say("pictures", f"{draw_sheet(checkpoint.parent, heading, tested[-1].held_out, tested[-1].results[TEN])}")
+    for label in tested[0].results if len(tested) > 1 else ():
+        say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
+    return 0

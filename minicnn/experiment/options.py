@@ -1,0 +1,74 @@
+"""The command line of a training run, as `minicnn train` and examples/alexnet_imagenet.py have it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from minicnn.parallel.comm import TIMEOUT
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options,
+                         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=118))
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) -> None:
+    """Add the options of a training run, in groups.   variants, recipes: the help of --variant and --recipe."""
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--data", metavar="DIR", help="a folder in ImageNet's layout, or with one folder per class; or "
+                      "elpv (solar cells, the default) or synthetic (procedural images)")
+    what.add_argument("--variant", metavar="NAME", help=variants)
+    what.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: "
+                      "256, or what suits the net)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--recipe", metavar="NAME", help=f"{recipes}. Default: the published one of the variant for a "
+                     "folder, our own for elpv and synthetic")
+    how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
+    how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
+    how.add_argument("--lr", metavar="N", type=float, help="initial learning rate (default: the recipe's)")
+    how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
+    add_device(how)
+    tune = parser.add_argument_group("fine-tuning")
+    tune.add_argument("--init-from", metavar="RUN", help="initialise with the weights of a run or checkpoint, wherever "
+                      "name and shape are the same")
+    tune.add_argument("--new-head", action="store_true", default=None, help="but with a fresh output layer")
+    tune.add_argument("--freeze", metavar="LAYERS", help="these are not trained, such as conv1,conv2")
+    ranks = parser.add_argument_group("several ranks")
+    ranks.add_argument("--parallel", metavar="HOW", help="columns (the paper's two GPUs), data (each rank some of the "
+                       "images), hybrid (convolutions by images, fully connected layers by units), or none")
+    ranks.add_argument("--ranks", metavar="N", type=int, help="threads (default: 2; with mpiexec, its processes); the "
+                       "batch is shared among them, and the learning rate stays that of the whole batch")
+    ranks.add_argument("--comm-timeout", metavar="SECONDS", type=float, default=TIMEOUT,
+                       help="a rank that is not heard of for so long hangs (default: 60)")
+    runs = parser.add_argument_group("runs")
+    add_out(runs)
+    runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, net and a number)")
+    runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="a checkpoint after every "
+                      "so many steps (one is written every 15 minutes in any case)")
+    runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
+    runs.add_argument("--tensorboard", action="store_true", help="metrics as TensorBoard events, too (pip install "
+                      "minicnn[tensorboard])")
+    runs.add_argument("--ten-crop", action="store_true", help="after training, evaluate by ten crops as well")
+    runs.add_argument("--results", metavar="FILE", type=Path, help="after training, add the run to the page FILE.md "
+                      "(and FILE.json)")
+    runs.add_argument("--note", metavar="TEXT", default="", help="what readers of the page should know of these images")
+
+
+def add_device(group) -> None:
+    """--device, --precision, --threads."""
+    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
+    group.add_argument("--precision", metavar="NAME", help="of matrix products on a GPU: fp32, tf32, bf16 or fp16, "
+                       "which scales the loss; everything else is float32 (default: tf32)")
+    group.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
+
+
+def add_out(group) -> None:
+    """--out, which must not differ between the command that makes a run and those that look for it."""
+    group.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")

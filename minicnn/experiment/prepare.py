@@ -1,0 +1,69 @@
+"""Data and network of a run; nothing is written, so that a mistake in the arguments leaves nothing behind."""
+
+from __future__ import annotations
+
+from minicnn.backend.cpu import set_threads
+from minicnn.cores import available_cores
+from minicnn.data.dataset import Splits
+from minicnn.data.elpv import MissingPackageError
+from minicnn.data.prepared import is_prepared
+from minicnn.data.preprocess import Preprocess
+from minicnn.data.source import SIZE, open_data
+from minicnn.experiment import own_net
+from minicnn.experiment.nets import build_net
+from minicnn.graph import Net
+from minicnn.models.registry import MODELS
+from minicnn.train.recipes import named_recipe
+
+
+def prepare(settings: dict, may_fall_back: bool = False, neighbours: int = 1) -> tuple[Splits, Net]:
+    """Open the data and build the network, and note in `settings` what they were.
+
+    may_fall_back: procedural images will do where the default set is not installed.   neighbours: so many ranks share
+    this machine and its threads.
+    """
+    use_threads(settings, neighbours)
+    splits = open_sets(settings, may_fall_back)
+    net = build_net(settings, len(splits.classes))
+    if settings["size"] is None and own_net.is_own(settings["model"]) and not is_prepared(settings["data"]):
+        settings["size"] = image_size(net.input_shape[0])
+        splits = open_sets(settings)
+    settings["device"] = net.ops.spec           # where it is resumed, "auto" may mean another
+    settings["seed"] = net.seed                 # a network of one's own may have one of its own
+    return splits, net
+
+
+def use_threads(settings: dict, neighbours: int = 1) -> None:
+    """Take the threads that were asked for; noted in the checkpoint, since other threads round otherwise."""
+    if settings["threads"] is None:
+        settings["threads"] = available_cores()
+    set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
+
+
+def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:
+    """The data of these settings, resized as the recipe says, or as `preprocess` does; no image is decoded yet."""
+    size = preprocess.size if preprocess else _size(settings)
+    preprocess = preprocess or named_recipe(settings["model"], settings["recipe"]).recipe.preprocess
+    how = {"size": size, "resize": preprocess.resize, "interpolation": preprocess.interpolation}
+    try:
+        return open_data(settings["data"], **how)
+    except MissingPackageError as error:
+        if not may_fall_back:
+            raise
+        bar = "!" * 100
+        print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
+        settings["data"] = "synthetic"
+        return open_data("synthetic", **how)
+
+
+def _size(settings: dict) -> int | None:
+    """The side of the images; None for that of a prepared set, or the usual one."""
+    if settings["size"] is None and settings["model"] in MODELS and not is_prepared(settings["data"]):
+        wanted = MODELS[settings["model"]].image_size
+        return None if wanted == SIZE else wanted
+    return settings["size"]
+
+
+def image_size(crop: int) -> int:
+    """The side of images that leaves crops of this side the room to move that 256 leaves 224."""
+    return round(crop * SIZE / 224)

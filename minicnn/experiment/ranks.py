@@ -1,0 +1,43 @@
+"""A run on several ranks: threads of this process, or the processes that mpiexec has started."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from minicnn.errors import ConfigError, expected_one_of
+from minicnn.experiment.nets import title
+from minicnn.experiment.say import say
+from minicnn.parallel.launch import launch, started_ranks
+from minicnn.parallel.parallel_net import SCHEMES, ParallelNet
+from minicnn.visualize.columns import draw_columns
+
+
+def on_ranks(settings: dict, options: argparse.Namespace, prepare: Callable, body: Callable):
+    """body(comm, *prepare(neighbours)) on every rank; comm is None on a single one. Returns what this rank returned.
+
+    prepare is called once in each process; neighbours: how many ranks share the machine.
+    """
+    scheme = settings["parallel"]
+    if scheme == "none":
+        if started_ranks():
+            raise ConfigError("mpiexec has started several processes, each of which would train a network of its own; "
+                              f"add --parallel {', or '.join(SCHEMES)}, or leave mpiexec out")
+        return body(None, *prepare(1))
+    if scheme not in SCHEMES:
+        raise ConfigError(f"unknown --parallel {scheme!r}: {expected_one_of(scheme, ['none', *SCHEMES])}")
+    ranks = options.ranks if started_ranks() else settings["ranks"]      # mpiexec knows better than an old run
+    return launch(ranks, prepare, lambda comm, ready: body(comm, *ready), options.comm_timeout)
+
+
+def report_ranks(settings: dict, net: ParallelNet, run_dir: Path) -> None:
+    """What crossed between the ranks, as a table; for two columns also as a picture, columns.png."""
+    print(net.comm.ledger.table())
+    if settings["parallel"] == "columns" and net.comm.size == 2:
+        batch = settings["batch"]
+        picture = draw_columns(
+            *net.drawing(batch), run_dir / "columns.png", f"{title(settings)} on two ranks",
+            f"bytes that cross in a forward pass of {batch} images ({net.dtype}), and again in the backward pass; "
+            "milliseconds of both")
+        say("columns", f"{picture}")

@@ -1,0 +1,24 @@
+"""The recipe of a run: the one that its settings name, with what was asked for in its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minicnn.experiment.nets import data_of
+from minicnn.train.recipe import Recipe, steady_output_lr
+from minicnn.train.recipes import named_recipe
+
+NO_UPRIGHT = ("elpv",)                              # a solar cell may be mirrored up-down; most photographs may not
+
+
+def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
+    """The recipe of a run on images of so many classes, by a network that takes crop x crop."""
+    entry, lr = named_recipe(settings["model"], settings["recipe"]), settings["lr"]
+    ours, frozen = entry.recipe, dict.fromkeys(settings["freeze"], 0.0)
+    turned = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
+    return replace(
+        ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
+        preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
+        sgd=replace(ours.sgd, lr=lr, batch=settings["batch"], layer_lr=ours.sgd.layer_lr | frozen,
+                    output_lr=steady_output_lr(lr, classes) if entry.steady else ours.sgd.output_lr),
+        schedule=entry.schedule(settings["epochs"]))

@@ -1,0 +1,109 @@
+"""A training run, from its arguments to its pictures: on one rank, or on several."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicnn.backend.cpu import set_threads
+from minicnn.data.dataset import Splits
+from minicnn.errors import ConfigError, expected_one_of
+from minicnn.experiment.evaluation import evaluate_best
+from minicnn.experiment.introduce import introduce
+from minicnn.experiment.nets import name_of, title
+from minicnn.experiment.page import add_run
+from minicnn.experiment.prepare import prepare
+from minicnn.experiment.ranks import on_ranks, report_ranks
+from minicnn.experiment.recipe import recipe_of
+from minicnn.experiment.say import say
+from minicnn.experiment.settings import settle
+from minicnn.graph import Net
+from minicnn.parallel.comm import Comm
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.train.finetune import load_pretrained
+from minicnn.train.loop import Outcome, Trainer
+from minicnn.train.runs.results import check_page
+from minicnn.train.runs.run_dir import LAST, find_checkpoint, new_run_dir
+from minicnn.visualize.report import draw_progress
+
+
+@dataclass
+class Trained:
+    """What training has left.   outcome: None on ranks other than 0.   net: the whole network, also after several."""
+
+    run_dir: Path
+    outcome: Outcome | None
+    splits: Splits
+    net: Net
+
+
+def train_run(options: argparse.Namespace) -> int:
+    """Train, or go on training; then test the best checkpoint, once, and draw. Returns the exit code.
+
+    options: those of options.py, and `program`, the words that start such a run.
+    """
+    checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
+    settings = settle(options, checkpoint)
+    if options.results:
+        check_page(options.results)
+    trained = train(options, settings, checkpoint)
+    if trained.outcome is None:
+        return 0
+    run_dir = trained.run_dir
+    if trained.outcome.interrupted:
+        again = shlex.join([*options.program, "--resume", str(run_dir)])
+        print(f"stopped; everything is in {run_dir / LAST}\nto go on: {again}")
+        return 130
+    set_threads(settings["threads"])
+    report = evaluate_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
+    if options.results:
+        add_run(options, run_dir, trained.splits, report)
+    return 0
+
+
+def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None = None) -> Trained:
+    """Prepare and train on as many ranks as the settings say; on this rank's return, what it left."""
+    may_fall_back = options.data is None and checkpoint is None
+
+    def on_rank(comm: Comm | None, splits: Splits, net: Net) -> Trained:
+        run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name,
+                                                                   f"{splits.name}-{name_of(settings)}")
+        return fit(settings, splits, net, run_dir, checkpoint=checkpoint, comm=comm, save_every=options.save_every,
+                   tensorboard=options.tensorboard)
+
+    return on_ranks(settings, options, lambda neighbours: prepare(settings, may_fall_back, neighbours), on_rank)
+
+
+def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: Path | None = None,
+        comm: Comm | None = None, save_every: int = 0, tensorboard: bool = False) -> Trained:
+    """The training itself, on one rank or as one of several (comm); from `checkpoint` on, where there is one."""
+    if unknown := sorted(set(settings["freeze"]) - set(net.layers_with_weights)):
+        raise ConfigError(f"--freeze names {unknown[0]!r}: {expected_one_of(unknown[0], net.layers_with_weights)}")
+    recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
+    begin = settings["init_from"] if checkpoint is None else None
+    taken = load_pretrained(net, begin, settings["new_head"]) if begin else []
+    whole = net
+    if comm is not None:
+        settings = {**settings, "ranks": comm.size}
+        net = SCHEMES[settings["parallel"]](whole, comm)
+        run_dir = Path(comm.broadcast_object(str(run_dir))[0])
+    heading = f"{title(settings)} on {splits.name}"
+    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=save_every, about=settings,
+                      keep_statistics=True, tensorboard=tensorboard,
+                      on_epoch=lambda: draw_progress(run_dir, heading))
+    if checkpoint:
+        trainer.resume(checkpoint)
+    if net.ranks.is_main:
+        introduce(settings, splits, net, recipe)
+        for line in taken:
+            say("weights", line)
+        from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""
+        say("run", f"{run_dir}{from_there}")
+    outcome = trainer.fit(settings["epochs"])
+    if not net.ranks.is_main:
+        return Trained(run_dir, None, splits, whole)
+    if comm is not None:
+        report_ranks(settings, net, run_dir)
+    return Trained(run_dir, outcome, splits, whole)

@@ -1,0 +1,27 @@
+"""The lines of a run: a label of 13 columns, and text wrapped beside it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+
+from minicnn.errors import MinicnnError
+
+
+def say(label: str, text: str) -> None:
+    """Print one entry."""
+    print(textwrap.fill(text, 108, initial_indent=f"{label:13s}", subsequent_indent=" " * 13,
+                        break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What `run` returns; 2 and one line for what a user can act on, 130 for Ctrl-C."""
+    try:
+        return run()
+    except (MinicnnError, OSError) as error:        # such as a disk that is full when the pictures are drawn
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130

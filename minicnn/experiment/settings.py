@@ -1,0 +1,94 @@
+"""The settings of a run, as plain data: what was asked for, else what a resumed run was begun with, else the defaults.
+
+A checkpoint holds them as "about". In those of version 0.1.0 the network is in the recipe alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from minicnn.errors import ConfigError
+from minicnn.experiment import own_net
+from minicnn.experiment.nets import resolve
+from minicnn.models.registry import MODELS
+from minicnn.train.recipes import DEFAULT, named_recipe, recipes_of
+from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
+
+DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
+            "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": ()}
+OF_RECIPE = ("epochs", "batch", "lr")               # what of a recipe can be asked for
+PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
+
+
+def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
+    """The settings of a run; `checkpoint` is of the run to go on with, or to evaluate.
+
+    Raises ConfigError for what does not exist, or does not go together, before any work is done.
+    """
+    given = {name: value for name in (*DEFAULTS, *OF_RECIPE, "recipe")
+             if (value := getattr(options, name, None)) is not None}
+    if "freeze" in given:
+        given["freeze"] = [name for name in given["freeze"].split(",") if name]
+    if "new_head" in given and "init_from" not in given:
+        raise ConfigError("--new-head keeps a fresh output layer beside another run's weights: add --init-from RUN")
+    if "init_from" in given:
+        if checkpoint:
+            raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
+        given["init_from"] = str(find_checkpoint(options.out, given["init_from"], BEST))
+    if "data" in given and given["data"] not in PACKAGED:
+        given["data"] = os.path.abspath(given["data"])
+    begun_with = read_about(checkpoint) if checkpoint else {}
+    settings = {**DEFAULTS, **begun_with, **given}
+    if getattr(options, "precision", None):
+        device = settings["device"].partition(":")[0]
+        settings["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
+    settings["model"], settings["variant"] = _which_net(given, begun_with)
+    return complete(settings)
+
+
+def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
+    """Model and variant."""
+    if not given.get("model") and not begun_with.get("model"):
+        raise ConfigError(f"no model was named: expected one of {', '.join(MODELS)}, one with a variant "
+                          "(MODEL:VARIANT), or FILE.py:FUNCTION")
+    if "model" not in given and not own_net.is_own(begun_with["model"]) and begun_with["model"] not in MODELS:
+        return begun_with["model"], ""              # of a net that its checkpoint describes
+    same = "model" not in given or begun_with.get("model") == given["model"]
+    variant = given.get("variant") or (begun_with.get("variant") if same else None)
+    return resolve(given.get("model") or begun_with["model"], variant)
+
+
+def complete(settings: dict) -> dict:
+    """The settings with those that the recipe gives: its name, epochs, batch and learning rate."""
+    settings = {**settings}
+    name = settings.setdefault("recipe", default_recipe(settings))
+    entry = named_recipe(settings["model"], name)
+    return {"epochs": entry.epochs, "batch": entry.recipe.sgd.batch, "lr": entry.recipe.sgd.lr, **settings}
+
+
+def default_recipe(settings: dict) -> str:
+    """Our own recipe for a few thousand images, where there are so few; else the published one of the variant."""
+    model, variant = settings["model"], settings["variant"]
+    if model not in MODELS:
+        return DEFAULT
+    if settings["data"] in PACKAGED:
+        return next(name for name, entry in recipes_of(model).items() if not entry.source)
+    return MODELS[model].variants[variant].recipe
+
+
+def read_about(checkpoint: Path) -> dict:
+    """The settings that the run of a checkpoint was begun with."""
+    meta = read_settings(checkpoint)
+    net = meta["recipe"]["net"]
+    knobs = {knob: value for knob, value in net.items() if knob not in ("model", "variant", "num_classes")}
+    name = net.get("model") or (meta.get("net") or {}).get("name")
+    return {"model": name, "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
+
+
+def named(settings: dict) -> dict:
+    """The settings with names in place of paths."""
+    begun = settings["init_from"] and Path(settings["init_from"]).parent.name
+    return {**settings, "model": own_net.short(settings["model"]), "data": Path(settings["data"]).name,
+            "init_from": begun}

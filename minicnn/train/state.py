@@ -1,0 +1,196 @@
+"""The state of a run: what a checkpoint holds, how it is saved, and how a run is resumed from it.
+
+The position is (epoch, step) and nothing more: order, crops and dropout masks are functions of seed, epoch and image.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from minicnn.data.dataset import Dataset
+from minicnn.data.loader import Loader
+from minicnn.data.scan import scan
+from minicnn.data.statistics import Statistics, kept_statistics, measure
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.evaluate.evaluate import Evaluation
+from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.train.loss_scale import LossScale
+from minicnn.train.recipe import Recipe, differences
+from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from minicnn.train.runs.run_dir import BEST, LAST, saved_recipe
+from minicnn.train.sgd import SGD
+
+ARRAYS = ("mean", "eigenvalues", "eigenvectors")            # of Statistics, in a checkpoint's data
+
+
+class DivergedError(MinicnnError):
+    """The loss is no longer finite."""
+
+
+class RunState:
+    """The state of training `net` by `recipe` on `train`, validated on `val`; its checkpoints are in `run_dir`.
+
+    epoch: whole epochs done.   step: steps done in the one after them.   metrics: over those steps.
+    best: {"epoch", "top1", "loss"} of the best validation.   start: the first layer's initial weights.
+    """
+
+    def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: Path, seed: int, about: dict):
+        if net.ranks.is_split and net.ops.needs_loss_scale:
+            raise ConfigError(f"device {net.ops.spec} scales the loss by what one rank sees, which is not yet done for "
+                              "several; use cuda:tf32 or cuda:bf16 with them")
+        self.net, self.recipe, self.train, self.val = net, recipe, train, val
+        self.last_path, self.best_path, self.seed, self.about = run_dir / LAST, run_dir / BEST, seed, about
+        self.sgd = SGD(net, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay, lr_mults=recipe.sgd.lr_mults(net))
+        net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
+        self.schedule = copy.deepcopy(recipe.schedule)
+        self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
+        self.loader = self.new_loader()
+        self.epoch = self.step = 0
+        self.metrics, self.best = RunningMetrics(), None
+        self.statistics: Statistics | None = None
+        self.start, self.started = None, False
+        self.metrics_bytes, self.saved_at = 0, time.monotonic()        # length of metrics.jsonl, and when, at last save
+
+    def new_loader(self) -> Loader:
+        """Batches of the training images that are not left out, of which this rank gets its rows."""
+        batch = self.recipe.sgd.batch
+        return Loader(self.train, batch, seed=self.seed, shuffle=True, drop_last=True,
+                      own=self.net.ranks.local_rows(batch))
+
+    def identity(self) -> dict:
+        """What besides the recipe decides what the weights become."""
+        return {"seed": self.seed, "net_seed": self.net.seed, "dtype": self.net.dtype,
+                "data": {name: f"{dataset.name} ({len(dataset.labels) + len(dataset.skipped)} images, "
+                               f"{dataset.fingerprint[:12]})"
+                         for name, dataset in (("train", self.train), ("val", self.val))}}
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step of this epoch."""
+        return self.recipe.sgd.lr * self.schedule.factor(self.epoch + step / len(self.loader))
+
+    # ---- as the run goes on
+    def begin(self) -> None:
+        """Before the first step of a new run."""
+        first, param = next(iter(self.net.params.items()))
+        self.start = self.net.ranks.gather({first: param.data.copy()}).get(first)
+        self.started = True
+
+    def count(self, loss: float, labels) -> None:
+        """Add the loss and the predictions of the net's last step to the metrics."""
+        if self.net.ranks.has_logits:
+            self.metrics.add(loss, self.net.ops.to_host(self.net.logits), labels)
+
+    def check_finite(self, loss: float, where: str) -> None:
+        """DivergedError where it is not."""
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss became {loss} at {where}, with a learning rate of {self.sgd.lr:g}: training "
+                                f"has diverged; start again with a smaller learning rate ({self.kept()})")
+
+    def end_epoch(self, val: Evaluation) -> bool:
+        """One more epoch is done, with this validation; returns whether it is the best so far."""
+        better = self.best is None or (val.top1, -val.loss) > (self.best["top1"], -self.best["loss"])
+        self.schedule.epoch_done(1.0 - val.top1)
+        self.epoch, self.step, self.metrics = self.epoch + 1, 0, RunningMetrics()
+        if better:
+            self.best = {"epoch": self.epoch, "top1": val.top1, "loss": val.loss}
+        return better
+
+    # ---- what is measured before the first step
+    def measure(self, keep: bool, show: bool, say: Callable[[str], None]) -> None:
+        """Mean image and unreadable images, found by rank 0 and sent to all. keep: in the user's cache."""
+        found, arrays = None, {}
+        if self.net.ranks.is_main:
+            self.statistics = measure(self.train, _cache(self.train, say) if keep else None, progress=show)
+            scan(self.val, progress=show)
+            found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}
+            arrays = {name: getattr(self.statistics, name) for name in ARRAYS}
+        found, arrays = self.net.ranks.broadcast(found, arrays)
+        if not self.net.ranks.is_main:
+            self.statistics = Statistics(**arrays, count=found["count"])
+            self._leave_out(*found["left_out"])
+        self.loader = self.new_loader()
+
+    def _leave_out(self, train: dict, val: dict) -> None:
+        for dataset, left_out in ((self.train, train), (self.val, val)):
+            dataset.leave_out({int(position): reason for position, reason in left_out.items()})
+
+    # ---- checkpoints
+    def save(self, metrics_bytes: Callable[[], int], best: bool = False) -> None:
+        """Write last.safetensors, and best.safetensors as a second name of the same file where `best`, on rank 0.
+
+        metrics_bytes: called there, gives the length of the metrics file.
+        """
+        net = self.net
+        arrays, velocities = net.ranks.gather(net.arrays()), net.ranks.gather(self.sgd.velocities)
+        counted = net.ranks.sum(self.metrics.state())
+        if net.ranks.is_main:
+            self.metrics_bytes = metrics_bytes()
+            data = {name: getattr(self.statistics, name) for name in ARRAYS}
+            start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
+            save_checkpoint(self.last_path, arrays, velocities, data | start, {**self._meta(), "tally": counted},
+                            also=self.best_path if best else None)
+        net.ranks.wait_until_saved()
+        self.saved_at = time.monotonic()
+
+    def _meta(self) -> dict:
+        return {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
+                "schedule": self.schedule.state, "loss_scale": self.loss_scale.to_dict() if self.loss_scale else None,
+                "metrics_bytes": self.metrics_bytes, "recipe": self.recipe.to_dict(), "identity": self.identity(),
+                "about": self.about, "net": described(self.net), "classes": self.train.classes,
+                "statistics_count": self.statistics.count,
+                "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
+
+    def kept(self) -> str:
+        """What there is to go back to."""
+        return f"the last checkpoint is {self.last_path}" if self.last_path.exists() else "nothing was saved yet"
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint. CheckpointError when it is of another net, recipe, seed or data."""
+        saved = load_checkpoint(path)
+        net, meta = self.net, saved.meta
+        saved.check_classes(self.train.classes)
+        net.load_arrays(saved.arrays(), str(saved.path))
+        self._check_same_run(saved)
+        self.sgd.velocities = net.ranks.scatter(saved.velocities)
+        self.epoch, self.step, self.best = meta["epoch"], meta["step"], meta["best"]
+        self.schedule.state = meta["schedule"]
+        if self.loss_scale is not None and meta.get("loss_scale"):
+            self.loss_scale = LossScale(net.ops, **meta["loss_scale"])
+        self.metrics = RunningMetrics(**meta["tally"]) if net.ranks.is_main else RunningMetrics()
+        self.metrics_bytes = meta["metrics_bytes"]
+        self._leave_out(meta["left_out"]["train"], meta["left_out"]["val"])
+        self.loader = self.new_loader()
+        self.start, self.started = saved.data.get("start"), True
+        self.statistics = Statistics(**{name: saved.data[name] for name in ARRAYS}, count=meta["statistics_count"])
+
+    def _check_same_run(self, saved: Checkpoint) -> None:
+        here = {**self.recipe.to_dict(), **self.identity()}
+        there = {**saved_recipe(saved).to_dict(), **saved.meta["identity"]}
+        if different := differences(there, here):
+            knob, was, now = different[0]
+            others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
+            raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
+                                  "the settings the run was started with, or start a new one")
+
+
+def described(net) -> dict | None:
+    """The network as plain data, from which it can be built again; None where a layer's arguments are no plain data."""
+    try:
+        return net.description()
+    except ConfigError:
+        return None
+
+
+def _cache(train: Dataset, say: Callable[[str], None]) -> Path | None:
+    """Where the statistics of this data set are kept from run to run; None where nothing can be kept."""
+    path = kept_statistics(train)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        say(f"the mean image will be measured again in the next run: {path.parent}: {error.strerror}")
+        return None
+    return path

@@ -1,0 +1,66 @@
+"""minicnn train and evaluate: models by name, runs by their folder alone, and runs that were made in Python."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from minicnn.cli import main as cli
+from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.small_run import save_tree, small_trainer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_cache_of_its_own(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with photographs, and a run of cifar_18pct on them with a page of results."""
+    root = tmp_path_factory.mktemp("cli")
+    save_tree(root / "photos", per_class=24, size=32)
+    arguments = ["--data", str(root / "photos"), "--recipe", "quick", "--epochs", "1", "--batch", "4", "--threads", "1"]
+    assert cli.main(["train", "cifar_18pct", *arguments, "--out", str(root / "runs"), "--results",
+                     str(root / "page")]) == 0
+    return root
+
+
+def test_a_model_by_its_name(place):
+    """It is in the run's folder, in the recipe, on the page, and in the command that starts the run again."""
+    [run] = (place / "runs").iterdir()
+    meta = load_checkpoint(run / "best.safetensors", parts=()).meta
+    assert run.name == "photos-cifar_18pct-1" and meta["about"]["model"] == "cifar_18pct"
+    assert meta["recipe"]["net"] == {"model": "cifar_18pct", "num_classes": 2}
+    assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["sgd"]["lr"] == 0.004
+    [report] = json.loads((place / "page.json").read_text())
+    assert report["command"].startswith("minicnn train cifar_18pct --data=photos --recipe=quick --epochs=1 --batch=4")
+    text = (place / "page.md").read_text()
+    assert "| photos | 2 | 38 | cifar_18pct | quick | 1 | 0 |" in text and str(place) not in text
+
+
+def test_evaluate_and_resume_by_the_folder_alone(place, capsys):
+    run = str(place / "runs/photos-cifar_18pct-1")
+    assert cli.main(["evaluate", run, run, "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\ntest ") == 4 and "2 networks, ten crops" in out
+    assert cli.main(["train", "--resume", run]) == 0
+    assert "cuda-convnet's 18 % net" in capsys.readouterr().out
+    assert cli.main(["train", "cifar_paper", "--resume", run]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "its run had" in err or "of another network" in err
+
+
+def test_a_run_made_in_python_is_evaluated_by_its_description(tmp_path, capsys):
+    """Trainer alone, whose recipe names a model that nobody knows."""
+    small_trainer(tmp_path / "run").fit(1)
+    save_tree(tmp_path / "photos", per_class=4, classes=4, size=32)
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "photos")]) == 2
+    assert "was trained on 4 classes (stripes, checks, rings ...)" in capsys.readouterr().err    # in another order
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", "synthetic"]) == 0
+    assert "640 test images, ten crops" in capsys.readouterr().out
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "unknown model 'small'" in capsys.readouterr().err
