@@ -1,4 +1,6 @@
-"""A small training run in a process of its own, for tests that kill it: python small_run.py RUN_DIR [settings as JSON].
+"""A small training run in a process of its own, for tests that kill it.
+
+    python -m tests.helpers.small_run RUN_DIR [settings as JSON]
 
 It is resumed from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
 Settings are those of small_trainer, epochs, and with_state of small_net.

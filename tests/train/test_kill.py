@@ -20,7 +20,7 @@ from tests.helpers.small_run import save_tree
 from tests.train.test_loop import log, state
 
 ROOT = Path(__file__).parents[2]
-PROGRAM, EXAMPLE = ROOT / "tests/helpers/small_run.py", ROOT / "examples/alexnet_imagenet.py"
+PROGRAM, EXAMPLE = "tests.helpers.small_run", ROOT / "examples/alexnet_imagenet.py"
 KILLS = 30
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -28,8 +28,8 @@ ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 def start(run_dir, **settings):
     """A process that is about to take its first step."""
     settings = {"epochs": 4, "save_every": 2, **settings}
-    process = subprocess.Popen([sys.executable, PROGRAM, run_dir, json.dumps(settings)], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+    process = subprocess.Popen([sys.executable, "-m", PROGRAM, run_dir, json.dumps(settings)], cwd=ROOT,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
     assert process.stdout.readline() == "training\n"
     return process
 
