@@ -12,7 +12,7 @@ from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_net
 from minicnn.gradcheck.cases import NETS
-from tests.helpers.graphs import gradients, images, louder, random_net, recipes, same, small
+from tests.helpers.graphs import gradients, images, scale_weights, random_net, recipes, same, small
 from tests.tolerances import assert_close
 
 DEVICES = ["reference", "cpu"]
@@ -54,7 +54,7 @@ def test_upstream_gradient_at_any_output(output):
         b.flatten("flat")
     if output == "drop":
         b.dropout("drop")
-    net = louder(b.net(dtype="float64", device="reference"))
+    net = scale_weights(b.net(dtype="float64", device="reference"))
     check_net(net, np.random.default_rng(0).standard_normal((3, 4, 4, 2))).raise_if_failed()
 
 
@@ -63,7 +63,7 @@ def test_input_that_is_flattened_first():
     b.flatten("flat")
     b.linear("fc", 4)
     b.loss()
-    net = louder(b.net(dtype="float64", device="reference"))
+    net = scale_weights(b.net(dtype="float64", device="reference"))
     check_net(net, *images(net)).raise_if_failed()
 
 
@@ -84,7 +84,7 @@ def test_several_inputs():
     b.flatten()
     b.linear("fc", 3)
     b.loss()
-    net = louder(b.net(dtype="float64", device="reference"))
+    net = scale_weights(b.net(dtype="float64", device="reference"))
     rng = np.random.default_rng(0)
     x = {"photo": rng.standard_normal((2, 4, 4, 2)), "hint": rng.standard_normal((2, 4, 4, 1))}
     report = check_net(net, x, [0, 2]).raise_if_failed()
@@ -243,7 +243,7 @@ def test_training_computes_no_gradient_that_nobody_needs():
     b.linear("fc1", 4)
     b.linear("fc2", 3)
     b.loss()
-    net = louder(b.net(dtype="float64", device="reference"))
+    net = scale_weights(b.net(dtype="float64", device="reference"))
     net.ops = copy.copy(net.ops)
     calls = []
     for name in ("linear_backward_data", "lrn_backward", "maxpool_backward"):
@@ -298,7 +298,7 @@ def two_heads(**options):
     b.flatten("flat", input=stem)
     main = b.linear("main", 3)
     b.loss("loss")
-    return louder(b.net(device="reference", dtype="float64", output=main))
+    return scale_weights(b.net(device="reference", dtype="float64", output=main))
 
 
 def test_losses_are_weighted():

@@ -12,7 +12,7 @@ from minicnn.gradcheck.cases import fork
 from minicnn.layers import Conv2d, MaxPool2d, ReLU
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.rng import purpose_id
-from tests.helpers.graphs import gradients, images, louder, random_net, recipes, small
+from tests.helpers.graphs import gradients, images, scale_weights, random_net, recipes, small
 
 
 def test_everything_by_default():
@@ -102,7 +102,7 @@ def slope_of(net, x, start: str, dy, h: float = 1e-6):
 
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("how", ["forward", "loss", "trace"])
-@pytest.mark.parametrize("make", [small, lambda fuse: louder(fork("reference"))], ids=["small", "fork"])
+@pytest.mark.parametrize("make", [small, lambda fuse: scale_weights(fork("reference"))], ids=["small", "fork"])
 def test_from_any_layer(make, how, fuse):
     """The gradients by the image and by the parameters equal finite differences to 1e-6, wherever the pass begins."""
     net = make(fuse=fuse)
@@ -210,7 +210,7 @@ def test_guided_backprop_and_deconvnet():
     b.relu("relu1")
     b.conv("conv2", 2, 3)
     b.relu("relu2")
-    net = louder(b.net(device="reference", dtype="float64"))
+    net = scale_weights(b.net(device="reference", dtype="float64"))
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 2))
     seen = net.trace(x)
     dy = np.random.default_rng(1).standard_normal(seen["relu2"].shape)

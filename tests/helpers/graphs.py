@@ -24,10 +24,10 @@ def small(device="cpu", dtype="float64", fuse=True, seed=0) -> Net:
     b.dropout("drop3", 0.5)
     b.linear("fc4", 5)
     b.loss("loss")
-    return louder(b.net(device=device, dtype=dtype, fuse=fuse, seed=seed))
+    return scale_weights(b.net(device=device, dtype=dtype, fuse=fuse, seed=seed))
 
 
-def louder(net: Net) -> Net:
+def scale_weights(net: Net) -> Net:
     """With weights of N(0, 0.3): at 0.01 nothing much would come through."""
     for name, param in net.params.items():
         if name.endswith(".w"):
@@ -94,4 +94,4 @@ def random_net(recipe, width: int = 2, **options) -> Net:
     b.flatten("flat", input="ends")
     b.linear("out", 3)
     b.loss("loss")
-    return louder(b.net(**options))
+    return scale_weights(b.net(**options))

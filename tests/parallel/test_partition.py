@@ -19,7 +19,7 @@ from minicnn.parallel.parallel_net import SCHEMES, columns, shard_channels
 from minicnn.parallel.threads import run_local
 from minicnn.parallel.transfer import Transfer
 from minicnn.visualize.columns import draw_columns
-from tests.helpers.graphs import images, louder, random_net, recipes, small
+from tests.helpers.graphs import images, scale_weights, random_net, recipes, small
 from tests.parallel.split_layers import in_columns
 from tests.parallel.training import displacement, train, train_on_ranks, weights
 
@@ -29,10 +29,10 @@ SMALLEST = {"input_size": 67, "kernels": (8, 8, 8, 8, 8), "fc": 16}
 
 def tiny_alexnet(variant="paper", **changes):
     """All layers of AlexNet with a few channels each."""
-    return louder_alexnet(alexnet(variant, 6, **{**SMALLEST, "dtype": "float64", **changes}))
+    return scale_alexnet_weights(alexnet(variant, 6, **{**SMALLEST, "dtype": "float64", **changes}))
 
 
-def louder_alexnet(net):
+def scale_alexnet_weights(net):
     for name, param in net.params.items():
         if name.endswith(".w"):
             param.data[...] *= 8
@@ -78,7 +78,7 @@ def test_float32_on_the_reference(scheme):
 
 def test_locally_connected_layers_and_odd_numbers_of_ranks():
     def make():
-        return louder(cifar_paper(num_classes=4, input_size=12, dtype="float64"))
+        return scale_weights(cifar_paper(num_classes=4, input_size=12, dtype="float64"))
 
     x, labels = images(make(), 2)
     compare(make, "columns", 4, x, labels, 2)
@@ -92,7 +92,7 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
         b.dropout("drop")
         b.linear("fc", 5)
         b.loss()
-        return louder(b.net(dtype="float64"))
+        return scale_weights(b.net(dtype="float64"))
 
     compare(three, "columns", 3, *images(three(), 3), 3)
     compare(three, "data", 3, *images(three(), 3), 3)
@@ -383,6 +383,6 @@ def test_lrn_with_groups_that_no_rank_can_hold():
         b.flatten()
         b.linear("fc", 4)
         b.loss()
-        return louder(b.net(dtype="float64"))
+        return scale_weights(b.net(dtype="float64"))
 
     compare(make, "columns", 2, *images(make(), 2), 2)
