@@ -1,4 +1,4 @@
-"""Activations: gradients on drawn shapes, and values at the kinks."""
+"""Activations: gradients on random shapes, and values at the kinks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_gradients(ops, kind, shape):
 
 
 def test_relu_at_the_kink(ops, dtype):
-    """relu(0) = 0, and the slope there is taken as 0."""
+    """relu(0) = 0, and the derivative at 0 is taken as 0."""
     x, dx = np.array([[-1.0, -0.0, 0.0, 1e-30, 2.0]], dtype), np.empty((1, 5), dtype)
     y = ReLU()(x, ops=ops)
     np.testing.assert_array_equal(y, np.array([[0, 0, 0, 1e-30, 2]], dtype))
