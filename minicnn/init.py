@@ -63,8 +63,8 @@ class Uniform:
 
 @dataclass(frozen=True)
 class He:
-    """Standard deviation `sqrt(2 / ((1 + slope^2) * fan))`, for layers before a ReLU with this negative slope (He et al.,
-    "Delving deep into rectifiers", ICCV 2015, equations 10 and 14).   fan: "in" or "out".
+    """Standard deviation `sqrt(2 / ((1 + slope^2) * fan))`, for layers before a ReLU with this negative slope (He et
+    al., "Delving deep into rectifiers", ICCV 2015, equations 10 and 14).   fan: "in" or "out".
     distribution: "normal" or "uniform"."""
 
     fan: str = "in"
