@@ -67,7 +67,7 @@ class Param:
 
 
 class Named(dict):
-    """A dict by name, of parameters for instance, which answers an unknown name with the nearest known one."""
+    """A dict by name, for example of parameters; the error for an unknown name suggests the nearest one."""
 
     def __init__(self, what: str):
         super().__init__()

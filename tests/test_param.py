@@ -84,7 +84,7 @@ def test_second_step_does_not_depend_on_the_first():
         np.testing.assert_allclose(one.params[name].grad, 2 * grad, rtol=1e-12)
 
 
-def test_unknown_names_are_answered_with_the_nearest_one():
+def test_the_error_for_an_unknown_name_suggests_the_nearest_one():
     net = small("reference")
     for name, near in (("conv1.weight", "conv1.w"), ("conv2.bias", "conv2.b"), ("fc3.W", "fc3.w")):
         with pytest.raises(ConfigError, match=f"no parameter is called '{name}'; did you mean '{near}'"):

@@ -61,7 +61,7 @@ def other_net(**sizes):
     (other_net(last="out"), r"of another network: it has no 'fc2.w'"),
     (small("reference", "float32"), "of another network: "),
 ])
-def test_weights_of_another_network_are_refused(tmp_path, other, message):
+def test_weights_of_another_network_are_rejected(tmp_path, other, message):
     net = other_net()
     before = weights(net)
     other.save(tmp_path / "other.safetensors")
@@ -71,7 +71,7 @@ def test_weights_of_another_network_are_refused(tmp_path, other, message):
     same(weights(net), before)
 
 
-def test_damaged_files_are_refused(tmp_path):
+def test_damaged_files_are_rejected(tmp_path):
     net = small()
     before = weights(net)
     path = tmp_path / "net.safetensors"

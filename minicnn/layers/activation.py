@@ -36,7 +36,7 @@ class ReLU(Layer):
 
 
 class LeakyReLU(Layer):
-    """Any shape. slope: of the negative part, positive (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
+    """Any shape. slope: of the negative part, > 0 (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
 
     in_place = True
     capturable = True
@@ -66,7 +66,7 @@ class LeakyReLU(Layer):
 
 
 class ClippedReLU(Layer):
-    """Any shape. ceiling: of the output, positive; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
+    """Any shape. ceiling: maximum output, > 0; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
     networks on CIFAR-10", 2010)."""
 
     in_place = True

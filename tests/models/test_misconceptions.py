@@ -72,11 +72,11 @@ def test_biases_of_one_are_in_conv1_3_4_and_all_fully_connected_layers(paper):
 
 def test_it_has_62_million_parameters():
     """62,378,344 is without groups; the paper's net has 60,965,224 ("60 million"). torchvision's is a different net."""
-    kernels, sees = (96, 256, 384, 384, 256), (11 * 11 * 3, 5 * 5 * 96, 9 * 256, 9 * 384, 9 * 384)
+    kernels, inputs = (96, 256, 384, 384, 256), (11 * 11 * 3, 5 * 5 * 96, 9 * 256, 9 * 384, 9 * 384)
     dense = 9216 * 4096 + 4096 * 4096 + 4096 * 1000 + 4096 + 4096 + 1000
     def total(groups):
         halves = (1, groups, 1, groups, groups)
-        return dense + sum(k * s // g + k for k, s, g in zip(kernels, sees, halves, strict=True))
+        return dense + sum(k * s // g + k for k, s, g in zip(kernels, inputs, halves, strict=True))
     assert (total(2), total(1)) == (60_965_224, 62_378_344)         # for the networks: test_alexnet.py
 
 
