@@ -1,8 +1,8 @@
-"""minicnn: convolutional networks written by hand, from AlexNet on.
+"""minicnn: a convolutional network framework written from scratch, starting with AlexNet.
 
-The parts, in the order in which data passes through them: minicnn.data, minicnn.graph (Net), minicnn.layers,
-minicnn.backend, minicnn.kernels; minicnn.train drives them. Importing this package loads neither Numba nor any GPU
-library; they are loaded when a network is made.
+The packages, in the order of the data flow: minicnn.data, minicnn.graph (Net), minicnn.layers, minicnn.backend,
+minicnn.kernels; minicnn.train runs the training loop. Importing this package loads neither Numba nor any GPU library;
+they are loaded when a network is made.
 """
 
 from minicnn import layers, models

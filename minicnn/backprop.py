@@ -1,8 +1,8 @@
 """One backward pass through a planned network: from the losses, from the output, or from any layer.
 
-The plan says where each gradient lies and who writes it first (minicnn/plan.py). A pass that begins in the middle skips
-the layers behind its start, so what has been written is noted as it goes: a step runs when its dy is there, and a
-gradient that nobody has written yet is written instead of added to.
+The plan assigns memory to each gradient, and the step that writes it first (minicnn/plan.py). A pass that starts at an
+inner layer skips the layers after it, so written gradients are tracked: a step runs once its dy has been written, and
+the first write to a gradient overwrites instead of accumulating.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from minicnn.layers.base import Context, Layer
 from minicnn.plan import Node, Plan, Step
 from minicnn.rng import purpose_id
 
-# How the gradient passes a layer in place of its own backward: rule(layer, dy, saved) -> dx, or a list with one for
-# each input. saved is what the layer's backward would be given, and "y" where the ReLU after it is fused.
+# A rule replaces a layer's backward: rule(layer, dy, saved) -> dx, or a list with one dx per input. saved is what the
+# layer's own backward receives, plus "y" where the following ReLU is fused.
 Rule = Callable[[Layer, object, dict], object]
 
 
 class BackwardPass:
-    """Through `plan`, whose forward pass has filled `arrays`.
+    """A backward pass through `plan`, whose forward pass has filled `arrays`.
 
-    rules: kind of layer -> how the gradient passes it.   input_grad: the gradients of the network's inputs are wanted.
-    wrt: nodes whose gradients are wanted.   start: the node at which the pass begins, None for the losses.
+    rules: kind of layer -> replacement for its backward.   input_grad: also compute gradients of the network's inputs.
+    wrt: nodes whose gradients are returned.   start: the node at which the pass starts, None for the losses.
     """
 
     def __init__(self, plan: Plan, arrays: list, context: Context, *, rules: Mapping | None = None,
@@ -32,13 +32,13 @@ class BackwardPass:
         self.plan, self.arrays, self.context, self.ops = plan, arrays, context, plan.ops
         self.rules = rules_by_kind(rules or {})
         self.input_grad, self.wrt, self.start = input_grad, wrt, start
-        self.everything = input_grad or bool(wrt)           # and not just what leads to trained parameters
+        self.everything = input_grad or bool(wrt)           # not only gradients needed for trained parameters
         self.input_grads: dict[str, object] = {}            # network input -> its gradient
         self.grads: dict[str, object] = {}                  # node of `wrt` -> a copy of its gradient
-        self._written: set[int] = set()                     # gradients that are there, as indices into plan.values
+        self._written: set[int] = set()                     # gradients computed so far, indices into plan.values
 
     def begin(self, dy) -> None:
-        """dy is the gradient of the start."""
+        """Set the gradient of the start node to dy."""
         plan = self.plan
         if self.start not in plan.where or plan.where[self.start] not in plan.gradient:
             raise ConfigError(f"backward cannot start at {self.start!r}: the last forward pass did not compute it with "
@@ -78,14 +78,14 @@ class BackwardPass:
         for part, whole in sums:
             if whole in self._written:
                 self.ops.accumulate(arrays[part], arrays[whole])
-            else:                                           # its first writer lies behind the start
+            else:                                           # the step that writes it first was skipped
                 arrays[whole][...] = arrays[part]
                 self._written.add(whole)
         for part, whole in more:
             self.ops.accumulate(part, whole)
 
     def _input_targets(self, step: Step, dxs: list) -> list[tuple]:
-        """Put arrays for the gradients of network inputs into dxs; (part, whole) of those to be added."""
+        """Allocate gradients of network inputs in dxs; returns the (part, whole) pairs to accumulate."""
         more = []
         for position, name in step.input_dxs.items() if self.input_grad else ():
             dxs[position] = self.ops.empty(self.arrays[step.xs[position]].shape, self.plan.dtype)
@@ -95,7 +95,7 @@ class BackwardPass:
         return more
 
     def _layer(self, step: Step, dy, dxs: list) -> None:
-        """The layer's own backward, or its rule; a fused ReLU is taken apart where somebody asks for it."""
+        """The layer's backward, or its rule; a fused ReLU runs separately where its gradient or rule is requested."""
         layer, saved, context = step.node.layer, step.saved(self.arrays), self.context
         rule, fused = self.rules.get(type(layer)), step.fused is not None
         if fused:
@@ -115,7 +115,7 @@ class BackwardPass:
         layer.backward(context, dy, saved, dxs)
 
     def _relu(self, step: Step, dy, saved: dict) -> None:
-        """The backward pass of a fused ReLU on its own, in place."""
+        """The backward pass of a fused ReLU alone, in place."""
         if rule := self.rules.get(ReLU):
             _write(step.fused.layer, [rule(step.fused.layer, dy, {"y": saved["y"], "in_shapes": [tuple(dy.shape)]})],
                    [dy])
@@ -128,7 +128,7 @@ class BackwardPass:
 
 
 def _write(layer: Layer, found: list, dxs: list) -> None:
-    """Check and copy what a rule returned."""
+    """Check the gradients that a rule returned and copy them to dxs."""
     if len(found) != len(dxs):
         raise ShapeError(f"the rule for {type(layer).__name__} must return a gradient for each of its {len(dxs)} "
                          f"inputs, got {len(found)}")
@@ -146,6 +146,6 @@ def rules_by_kind(rules: Mapping) -> dict[type[Layer], Rule]:
     for kind, rule in rules.items():
         cls = Layer.KINDS.get(kind) if isinstance(kind, str) else kind
         if not (isinstance(cls, type) and issubclass(cls, Layer)):
-            raise ConfigError(f"rules name {kind!r}, which is no kind of layer; {expected(str(kind), Layer.KINDS)}")
+            raise ConfigError(f"rules name {kind!r}, which is not a kind of layer; {expected(str(kind), Layer.KINDS)}")
         found[cls] = rule
     return found

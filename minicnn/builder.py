@@ -1,4 +1,4 @@
-"""Writing a network down as a paper's table has it: one line per layer.
+"""Building a network layer by layer, one line per layer, as in the table of a paper.
 
     b = Builder((32, 32, 3))
     b.conv("conv1", 64, 5, padding=2)
@@ -9,9 +9,9 @@
     b.loss()
     net = b.net()
 
-Each line reads the one above it unless `input` names another, returns its own name, and takes over the number of
-channels. `b.concat("join", [a, b])` and `b.add("sum", [a, b])` join branches; `b.layer(name, layer)` takes any layer.
-Every kind of layer in minicnn/layers has a method: b.conv, b.linear, b.relu, b.maxpool, b.lrn_within ...
+Each layer reads the previous one unless `input` names another; each call returns the layer's name, and the number of
+input channels is inferred. `b.concat("join", [a, b])` and `b.add("sum", [a, b])` join branches; `b.layer(name, layer)`
+adds any layer. Every kind of layer in minicnn/layers has a method: b.conv, b.linear, b.relu, b.lrn_within ...
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Builder:
         self._shapes: dict[str, tuple[int, ...]] = {input_name: (1, *input_shape), LABELS: (1,)}
 
     def input(self, name: str, shape: tuple[int, ...]) -> str:
-        """A further input of the network, next to the image."""
+        """An additional input of the network, besides the image."""
         self.inputs[name] = tuple(shape)
         self._shapes[name] = (1, *shape)
         return name
 
     def layer(self, name: str | None, layer: Layer, input: str | Sequence[str] | None = None) -> str:
-        """Add any layer; `input` is the name, or the names, that it reads. Returns its name."""
+        """Add any layer; `input` is the name (or names) of the nodes it reads. Returns its name."""
         sources = [input or self.last] if input is None or isinstance(input, str) else list(input)
         name = name or self._fresh(type(layer).__name__.lower())
         check_name(name)
         if name in self._shapes:
-            raise ConfigError(f"layer {name!r}: the name is taken; every layer needs its own")
+            raise ConfigError(f"layer {name!r}: the name is already used; layer names must be unique")
         try:
             plan = layer.plan([self.shape(source) for source in sources], "float32", get_ops("reference"))
         except MinicnnError as error:
@@ -69,7 +69,7 @@ class Builder:
         """Output shape of a layer, for a batch of one."""
         name = name or self.last
         if name not in self._shapes:
-            raise ConfigError(f"no layer is called {name!r}; so far: {', '.join(self._shapes)}")
+            raise ConfigError(f"no layer is called {name!r}; defined so far: {', '.join(self._shapes)}")
         return self._shapes[name]
 
     def _fresh(self, kind: str) -> str:
@@ -78,10 +78,10 @@ class Builder:
             count += 1
         return f"{kind}{count}"
 
-    # ---- one method per kind; those that need no more than their options come by their name
+    # ---- one method per kind of layer; most are derived from the class name
     def __getattr__(self, kind: str) -> Callable[..., str]:
-        """b.relu(name), b.maxpool(name, 3, stride=2), b.dropout(name, 0.5) ...: any kind of layer, by its name in small
-        letters, with the arguments of the layer after the name; `input` names what it reads."""
+        """b.relu(name), b.maxpool(name, 3, stride=2), b.dropout(name, 0.5) ...: any kind of layer, by its class name
+        in lower case; the layer's arguments follow the name, and `input` names the node it reads."""
         wanted = kind.replace("_", "")
         for cls in Layer.KINDS.values() if wanted else ():
             if cls.__name__.lower().removesuffix("2d") == wanted:
@@ -103,7 +103,7 @@ class Builder:
         return self.layer(name, Concat(), inputs)
 
     def add(self, name: str, inputs: Sequence[str]) -> str:
-        """Sum of inputs of one shape."""
+        """Elementwise sum of inputs of equal shape."""
         return self.layer(name, Add(), inputs)
 
     def loss(self, name: str = "loss", *, input: str | None = None, **options) -> str:
@@ -112,6 +112,6 @@ class Builder:
 
     def net(self, *, seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True,
             output: str | None = None, values: Mapping[str, np.ndarray] | None = None) -> Net:
-        """A network of its own, its parameters drawn from `seed`, or taken from `values` (see Net)."""
+        """A new network; its parameters are drawn from `seed` or taken from `values` (see Net)."""
         return Net(self.nodes, self.inputs, output=output or self.last, name=self.name, seed=seed, dtype=dtype,
                    device=device, fuse=fuse, values=values)

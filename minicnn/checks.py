@@ -1,4 +1,4 @@
-"""What a network is made of and what it is given is checked here; the commonest mistakes are recognised and named."""
+"""Checks of a network's graph and of its inputs; the messages recognise the most common mistakes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 def check_names(nodes: Sequence[Node], inputs: Iterable[str]) -> None:
-    """ConfigError unless every name is a plain word of its own, and every node reads inputs or nodes before it."""
+    """ConfigError unless every name is valid and unique, and every node reads only inputs or earlier nodes."""
     known = {*inputs, LABELS}
     for name in (*inputs, *(node.name for node in nodes)):
         check_name(name)
     for node in nodes:
         if node.name in known:
-            raise ConfigError(f"layer {node.name!r}: the name is taken; every layer needs its own")
+            raise ConfigError(f"layer {node.name!r}: the name is already used; layer names must be unique")
         for source in node.inputs:
             if source not in known:
-                raise ConfigError(f"layer {node.name!r} reads {source!r}, which no layer before it is called")
+                raise ConfigError(f"layer {node.name!r} reads {source!r}, but no earlier layer has that name")
         known.add(node.name)
 
 
@@ -39,7 +39,7 @@ def unknown_layer(name: str, nodes: Sequence[Node]) -> ConfigError:
 
 
 def check_inputs(net, x, labels) -> dict:
-    """Input -> array on the device, and the labels where there are some. ShapeError for what does not fit."""
+    """Input -> array on the device, plus the labels if given. ShapeError for a wrong shape, dtype or batch size."""
     given = dict(x) if isinstance(x, dict) else {next(iter(net.inputs)): x}
     if set(given) != set(net.inputs):
         raise ShapeError(f"network {net.name!r} has inputs {sorted(net.inputs)}, got {sorted(given)}")
@@ -65,7 +65,7 @@ def check_inputs(net, x, labels) -> dict:
 
 
 def shape_hint(got: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """What to do about an array of the wrong shape, where that can be guessed."""
+    """A hint on how to fix an array of the wrong shape, if the cause can be guessed."""
     if len(shape) == 3 and got[1:] == (shape[2], *shape[:2]):
         return "; images are channels-last here: pass x.transpose(0, 2, 3, 1)"
     return "; add the batch axis: pass x[None]" if got == shape else ""
@@ -84,7 +84,7 @@ def check_labels(labels: np.ndarray, count: int, classes: int) -> None:
 
 
 def check_ids(sample_ids, count: int) -> np.ndarray:
-    """uint32 (count,), by default 0..count-1. ShapeError where there is not one for each image."""
+    """uint32 (count,), by default 0..count-1. ShapeError unless there is one per image."""
     if sample_ids is None:
         return np.arange(count, dtype=np.uint32)
     if len(sample_ids) != count:

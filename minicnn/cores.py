@@ -1,13 +1,13 @@
-"""The cores that this process may use, and how its threads share the GIL."""
+"""The available CPU cores, and the interval at which threads switch the GIL."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-# Between two compiled kernels a thread needs the GIL for some microseconds. A thread that finds it taken sleeps, and a
-# sleeping core may wake up milliseconds late: on a virtual machine of two cores, a step of the CIFAR-10 net on two
-# threads took 118 to 159 ms with Python's default interval of 5 ms, and 90 to 126 ms with this one.
+# Between two calls of compiled code a thread holds the GIL for a few microseconds. A thread that has to wait for the
+# GIL sleeps, and waking it up can take milliseconds: on a virtual machine with two cores, a training step of the
+# CIFAR-10 net on two threads took 118 to 159 ms with Python's default of 5 ms, and 90 to 126 ms with this interval.
 GIL_SWITCH_SECONDS = 1e-4
 
 
@@ -17,5 +17,5 @@ def available_cores() -> int:
 
 
 def set_gil_switch_interval() -> None:
-    """Threads that wait for the GIL request it after 0.1 ms (a setting of the whole process)."""
+    """Threads that wait for the GIL request it every 0.1 ms from now on (a process-wide setting)."""
     sys.setswitchinterval(min(sys.getswitchinterval(), GIL_SWITCH_SECONDS))

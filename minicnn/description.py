@@ -1,11 +1,11 @@
-"""A network as plain data that JSON can hold, and a network made from it: `net.description()`, `Net.from_description`.
+"""A network as JSON-serialisable data, and back: `net.description()`, `Net.from_description`.
 
     {"format": 1, "name": "small", "inputs": {"image": [9, 9, 3]}, "output": "fc4", "nodes": [
         {"name": "conv1", "kind": "Conv2d", "inputs": ["image"], "options": {"in_channels": 3, ...}}, ...]}
 
-A node says the kind of its layer and the arguments it was made with; "multipliers" where its parameters have factors
-on the learning rate and the weight decay; "tied" in place of both where it shares the layer of an earlier node. Weights
-are not part of it.
+A node holds the kind of its layer and its constructor arguments; "multipliers" where its parameters have factors on
+the learning rate and the weight decay; "tied" instead of these where it shares the layer of an earlier node. Weights
+are not included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def describe(net) -> dict:
-    """The description of a network. ConfigError for a layer whose arguments are no plain data."""
+    """The description of a network. ConfigError for a layer whose arguments cannot be serialised as JSON."""
     nodes, first = [], {}
     for node in net.nodes:
         entry = {"name": node.name, "inputs": list(node.inputs)}
@@ -44,7 +44,7 @@ def describe(net) -> dict:
 
 
 def nodes_of(description: dict) -> list[Node]:
-    """The nodes that a description lists, with new layers. ConfigError where it is not one, or names unknown kinds."""
+    """The nodes of a description, with new layers. ConfigError for a wrong format or an unknown kind of layer."""
     if description.get("format") != FORMAT:
         raise ConfigError(f"a network's description is in format {description.get('format')}, this minicnn reads "
                           f"{FORMAT}")
@@ -59,7 +59,7 @@ def _layer(entry: dict) -> Layer:
     if kind not in Layer.KINDS:
         file = kind.partition(":")[0]
         what = f"import {file!r}, which defines it, first" if ":" in kind else expected(kind, Layer.KINDS)
-        raise ConfigError(f"layer {name!r} is of the kind {kind!r}, which is not known here; {what}")
+        raise ConfigError(f"layer {name!r} is of the kind {kind!r}, which is not defined here; {what}")
     try:
         layer = Layer.KINDS[kind](**{option: _value(value) for option, value in entry["options"].items()})
     except TypeError as error:
@@ -69,7 +69,7 @@ def _layer(entry: dict) -> Layer:
 
 
 def _plain(value):
-    """As JSON holds it. TypeError for what it cannot hold."""
+    """Convert to JSON types. TypeError for anything else."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -80,11 +80,11 @@ def _plain(value):
         return {name: _plain(item) for name, item in value.items()}
     if type(value) in INITIALISERS.values():
         return {"init": type(value).__name__, **dataclasses.asdict(value)}
-    raise TypeError(f"{value!r} is no plain data")
+    raise TypeError(f"{value!r} is not JSON-serialisable")
 
 
 def _value(value):
-    """What `_plain` was given; lists become tuples."""
+    """The inverse of `_plain`; lists become tuples."""
     if isinstance(value, list):
         return tuple(map(_value, value))
     if isinstance(value, dict) and value.get("init") in INITIALISERS:

@@ -1,8 +1,8 @@
-"""Errors that a user can act on.
+"""Errors that a user can fix.
 
-Each message is one line: what is wrong, where, what was expected, what came, and what to do about it.
-The command line and the examples print it after `error:` and end with exit code 2; anything else that is
-raised is a bug in minicnn and keeps its traceback.
+Each message is one line: what is wrong, where, what was expected, what was given, and what to do about it. The command
+line and the examples print it after `error:` and exit with code 2; any other exception is a bug in minicnn and keeps
+its traceback.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from difflib import get_close_matches
 
 
 class MinicnnError(ValueError):
-    """Base of every error caused by input rather than by a bug."""
+    """Base class of every error caused by user input rather than by a bug."""
 
 
 class ShapeError(MinicnnError):
-    """An array or a layer does not fit its neighbour; the message names the layer."""
+    """Incompatible shapes of arrays or layers; the message names the layer."""
 
 
 class ConfigError(MinicnnError):
-    """An option, variant or recipe that does not exist or does not make sense."""
+    """An option, variant or recipe that does not exist or is invalid."""
 
 
 class DataError(MinicnnError):
@@ -28,22 +28,22 @@ class DataError(MinicnnError):
 
 
 class CheckpointError(MinicnnError):
-    """A checkpoint that is missing, cut short, or of another network."""
+    """A checkpoint that is missing, truncated, or of another network."""
 
 
 class DeviceError(MinicnnError):
-    """A device or backend that cannot be used here, with the reason."""
+    """A device or backend that is not available, with the reason."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a mistyped one is most likely to mean; None where none is near."""
+    """The known name closest to a mistyped one; None if none is close."""
     by_lower = {other.lower(): other for other in known}
     near = get_close_matches(str(name).lower(), by_lower, 1, cutoff=0.6)
     return by_lower[near[0]] if near else None
 
 
 def expected(name: str, known: Iterable[str]) -> str:
-    """What to say after a name that does not exist: "did you mean 'conv2'?", or the names that do."""
+    """The end of a message about an unknown name: "did you mean 'conv2'?", or the list of known names."""
     known = list(known)
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else f"expected one of {', '.join(known)}"

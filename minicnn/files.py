@@ -1,14 +1,14 @@
-"""Writing files so that each is whole or absent, and safetensors files.
+"""Atomic file writes, and safetensors files.
 
-A file is written beside its target as `.NAME.TOKEN.part`, brought to the disk, and renamed; then the folder is brought
-to the disk as well. After a kill or a power failure at any moment the target is the old file or the new one. An
-exception leaves nothing behind. A killed process leaves a `.part` file, which the next write to the same target
-removes: a writer holds a lock on its own `.part` file (flock), so a file without a lock is a leftover.
+A file is written to a temporary file `.NAME.TOKEN.part` in the same folder, synced (fsync) and renamed; then the folder
+is synced as well. After a kill or a power failure at any time, the target is either the old file or the new one. An
+exception leaves no temporary file. A killed process leaves a `.part` file, which the next write to the same target
+removes: a writer holds a lock on its `.part` file (flock), so a file without a lock is a leftover.
 
     with atomic(path, "w") as file:     write_text(path, text)     write_bytes(path, data)     write_json(path, data)
     write_safetensors(path, tensors, metadata)                     read_safetensors(path, names)
 
-Writers raise OSError, with the target as its `filename` where the system names none.
+Writers raise OSError, with the target as its `filename` if the system gives none.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from minicnn.errors import CheckpointError, MinicnnError
 
 ENDING = ".part"
 STALE = 3600                   # seconds
-# NumPy's types, in the order in which the safetensors library lays them out: then our files are its files, byte by byte
+# NumPy's dtypes, in the order used by the safetensors library, so that our files are byte-identical with its files
 DTYPES = {"uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32",
           "float16": "F16", "uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"}
 
 
 class NewFile:
-    """`file`, open for writing, which takes the place of `path` with `commit` and is removed with `discard`.
+    """`file`, open for writing; `commit` renames it to `path`, `discard` removes it.
 
     mode: "w", "wb", "w+b" ... as of open; text is UTF-8 unless `options` (of open) say otherwise.
-    folder: where the `.part` file lies, on the same file system; default beside `path`.
+    folder: of the `.part` file, on the same file system; by default that of `path`.
     """
 
     def __init__(self, path: str | os.PathLike, mode: str = "wb", folder: str | os.PathLike | None = None, **options):
@@ -53,9 +53,9 @@ class NewFile:
         self.file: IO = os.fdopen(descriptor, mode, **options)
 
     def commit(self, also: str | os.PathLike | None = None) -> None:
-        """Put the file in the place of `path`; and before that of `also`, as a second name of the same file.
+        """Replace `path` by the file, and before that `also`, as a hard link to it.
 
-        Where the file system has no hard links, `also` becomes a copy.
+        If the file system has no hard links, `also` becomes a copy.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -64,22 +64,22 @@ class NewFile:
         os.replace(self._part, self.path)
         _sync_folder(self.path.parent)
         self._open = False
-        self.file.close()                               # not before: it is locked until it is renamed
+        self.file.close()                               # not earlier: it must be locked until it is renamed
 
     def discard(self) -> None:
-        """Remove what was written, unless it is committed already."""
+        """Remove the temporary file, unless it has been committed."""
         if self._open:
             self._open = False
             with contextlib.suppress(OSError):
                 self._part.unlink()
-            with contextlib.suppress(OSError):          # of a full disk, when the rest of the buffer is written
+            with contextlib.suppress(OSError):          # a full disk, when the buffer is flushed
                 self.file.close()
 
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, mode: str = "wb", *, also: str | os.PathLike | None = None,
            **options) -> Iterator[IO]:
-    """A file to write to. It takes the place of `path` when the block ends; an exception leaves the old file.
+    """A file to write to. It replaces `path` when the block ends; after an exception the old file remains.
 
     also: a second name for the same file, see NewFile.commit.   options: of open. Raises OSError.
     """
@@ -108,7 +108,7 @@ def write_text(path: str | os.PathLike, text: str, **options) -> None:
 
 
 def write_json(path: str | os.PathLike, data) -> None:
-    """Plain data as indented JSON. ValueError for NaN and infinity."""
+    """JSON-serialisable data, indented. ValueError for NaN and infinity."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
@@ -119,11 +119,11 @@ def _create(folder: Path, name: str) -> tuple[int, Path]:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return descriptor, part
-        os.close(descriptor)                            # another writer took it for a leftover in this very moment
+        os.close(descriptor)                            # another writer has just removed it as a leftover
 
 
 def _lock(descriptor: int) -> bool | None:
-    """True when it is locked now, False when another holds it, None where the file system has no locks."""
+    """True if locked by this call, False if another process holds a lock, None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -134,13 +134,13 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _remove_leftovers(folder: Path, name: str) -> None:
-    """Remove the `.part` files of this target whose writers are dead; the name's older form `.NAME.part` too."""
+    """Remove the `.part` files of this target whose writers are dead, including the older form `.NAME.part`."""
     found = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:   # one may be allowed to write, not to list
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:   # the folder may be writable but not listable
         found = [entry.path for entry in entries if entry.name.startswith(f".{name}.") and entry.name.endswith(ENDING)]
     for path in found:
-        with contextlib.suppress(OSError):              # gone by now, or of another user
-            descriptor = os.open(path, os.O_RDWR)       # NFS gives locks to writers only
+        with contextlib.suppress(OSError):              # removed meanwhile, or of another user
+            descriptor = os.open(path, os.O_RDWR)       # NFS grants locks to writers only
             try:
                 if _is_dead(descriptor):
                     os.unlink(path)
@@ -149,13 +149,13 @@ def _remove_leftovers(folder: Path, name: str) -> None:
 
 
 def _is_dead(descriptor: int) -> bool:
-    """Whether nobody is writing this file any more. Without locks: whether nobody has for an hour."""
+    """Whether no process is writing this file any more. Without locks: whether it is unchanged for an hour."""
     locked = _lock(descriptor)
     return time.time() - os.fstat(descriptor).st_mtime > STALE if locked is None else locked
 
 
 def _second_name(existing: Path, name: Path) -> None:
-    """Put a hard link to `existing` in the place of `name`; a copy where there are no links."""
+    """Replace `name` by a hard link to `existing`, or by a copy if links are not supported."""
     _remove_leftovers(name.parent, name.name)
     link = name.with_name(f".{name.name}.{secrets.token_hex(4)}{ENDING}")
     try:
@@ -173,7 +173,7 @@ def _second_name(existing: Path, name: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the folder's names to the disk; some network file systems cannot, and say EINVAL."""
+    """Sync the folder's entries; some network file systems do not support it and return EINVAL."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -187,10 +187,10 @@ def _sync_folder(folder: Path) -> None:
 # ---- safetensors
 def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], *,
                       also: str | os.PathLike | None = None) -> None:
-    """Write arrays by name, and text by name, as a safetensors file; one array after the other, without a copy of all.
+    """Write arrays and metadata as a safetensors file; arrays are streamed one by one, without a copy of all.
 
-    also: a second name for the same file, see NewFile.commit. OSError where it cannot be written (see cannot_write);
-    CheckpointError for an array of another type than those of DTYPES.
+    also: a second name for the same file, see NewFile.commit. OSError if it cannot be written (see cannot_write);
+    CheckpointError for a dtype that is not in DTYPES.
     """
     header, order = _header(tensors, metadata)
     with atomic(path, "wb", also=also) as file:
@@ -200,12 +200,12 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
-    """The array's bytes as they lie in the file, uint8 (n,); no copy where they already lie so."""
+    """The array's bytes in little-endian C order, uint8 (n,); without a copy if possible."""
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C").reshape(-1).view(np.uint8)
 
 
 def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
-    """The bytes before the data, and the order of the data."""
+    """The header bytes, and the names in the order of the data."""
     types = list(DTYPES)
     for name, array in tensors.items():
         if array.dtype.name not in DTYPES:
@@ -218,7 +218,7 @@ def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> t
         header[name] = {"dtype": DTYPES[tensors[name].dtype.name], "shape": tensors[name].shape,
                         "data_offsets": (begin, end)}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                     # the data begins at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)                     # aligns the data to 8 bytes
     return len(text).to_bytes(8, "little") + text, order
 
 
@@ -226,8 +226,8 @@ def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | Non
                      ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a safetensors file by name, and its metadata.
 
-    names: tells for each name whether the array is wanted; default all. CheckpointError when the file is missing,
-    empty, cut short or damaged.
+    names: predicate that selects arrays by name; default all. CheckpointError if the file is missing, empty, truncated
+    or corrupt.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -248,6 +248,6 @@ def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | Non
 
 def cannot_write(path: str | os.PathLike, error: OSError, kind: type[MinicnnError] = CheckpointError,
                  more: str = "") -> MinicnnError:
-    """The one-line error for an OSError of a write.   more: what to add at its end."""
+    """The one-line error for an OSError of a write.   more: appended to it."""
     return kind(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; make room or choose another "
                 f"folder{more}")

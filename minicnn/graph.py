@@ -1,10 +1,10 @@
-"""A network: a directed acyclic graph of named layers, planned once, then run without allocating.
+"""A network: a directed acyclic graph of named layers, planned once, then run without memory allocation.
 
-    loader -> augment -> net.forward -> layer.forward -> ops.conv_forward -> kernel, and back the same way.
+    loader -> augment -> net.forward -> layer.forward -> ops.conv_forward -> kernel; backward in reverse order.
 
-Shapes are static: the first call with a batch plans for it (minicnn/plan.py), smaller batches use the leading part of
-the same arrays. The network holds what passes between layers; the layers hold their parameters and their state. A
-network owns its layers: it copies those it is given, so that no two networks share one.
+Shapes are static: the first call plans for its batch size (minicnn/plan.py), and smaller batches use the first rows of
+the same arrays. The network holds the activations; the layers hold their parameters and state. A network owns its
+layers: it copies the layers it is given, so that no two networks share one.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from minicnn.trace import names_of, trace
 class Net:
     """A network of layers.
 
-    nodes: in an order in which every node comes after what it reads; "labels" are the (N,) integers given to `loss`.
-    Layers are copied, each once, so that nodes that share a layer go on sharing one: they are tied.
-    inputs: name -> shape of one image (H, W, C), the first being the one that `forward` takes.
-    output: the node whose value `forward` returns; by default the last that is no loss.
+    nodes: in topological order; the input "labels" is the (N,) integers given to `loss`. Layers are copied; nodes that
+    share a layer share its copy, so tied layers stay tied.
+    inputs: name -> shape of one image (H, W, C); the first is the input of `forward`.
+    output: the node whose value `forward` returns; by default the last node that is not a loss.
     dtype: "float32", or "float64" for gradient checks.   device: see backend.select.get_ops.
-    fuse: False runs every layer on its own.
-    values: name -> array, parameters and state ("state/bn.mean") that are taken instead of drawn; see `arrays`.
+    fuse: False runs every layer separately.
+    values: name -> array, initial parameters and state ("state/bn.mean") to use instead of drawing; see `arrays`.
     """
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[int, ...]], *, output: str | None = None,
@@ -58,15 +58,15 @@ class Net:
         self._frozen: set[str] = set()
         self._plans: dict[tuple, tuple[int, Plan]] = {}
         self._arena = None
-        self._run: tuple | None = None                      # what the last forward left for backward
-        self.moves = 0                                      # how often arrays may have come to lie elsewhere
+        self._run: tuple | None = None                      # saved by the last forward pass for backward
+        self.memory_version = 0                             # incremented when arrays may have been reallocated
         self._calls = 0
-        self.plan_for(1, [self.output], (), grad=False)        # finds shape errors now, not at the first batch
+        self.plan_for(1, [self.output], (), grad=False)        # raises shape errors here, not at the first batch
         self._plans.clear()
 
     def _init_params(self, values) -> None:
         first = {id(node.layer): node for node in reversed(self.nodes)}
-        with ThreadPoolExecutor() as pool:                  # each draws by its own name, and releases the GIL
+        with ThreadPoolExecutor() as pool:                  # seeded by name, and NumPy releases the GIL
             list(pool.map(lambda node: node.layer.init_params(node.name, self.seed, self.dtype, values),
                           first.values()))
         for node in self.nodes:
@@ -78,10 +78,10 @@ class Net:
             for local, array in node.layer.state.items():
                 self.state[f"{node.name}.{local}"] = node.layer.state[local] = self.ops.from_host(array)
 
-    # ---- what it is
+    # ---- properties
     @property
     def num_params(self) -> int:
-        """Number of trained values."""
+        """Number of trainable parameters."""
         return sum(param.data.size for param in self.params.values())
 
     @property
@@ -91,7 +91,7 @@ class Net:
 
     @property
     def layers_with_weights(self) -> list[str]:
-        """Names of the layers that have parameters, those of all ranks together."""
+        """Names of the layers that have parameters, over all ranks."""
         return list(dict.fromkeys(layer_of(name) for name in self.params))
 
     @property
@@ -101,7 +101,7 @@ class Net:
 
     @property
     def num_classes(self) -> int:
-        """Width of the output."""
+        """Number of outputs per image."""
         plan = self.plan_for(1, [self.output], (), grad=False)
         return plan.values[plan.where[self.output]].shape[-1]
 
@@ -113,60 +113,60 @@ class Net:
         raise unknown_layer(name, self.nodes)
 
     def summary(self, batch: int = 1) -> str:
-        """A table of the layers: output shape, parameters, multiply-adds, bytes, and what runs them."""
+        """A table of the layers: output shape, parameters, multiply-adds, backend; memory below."""
         from minicnn.summary import summarize
         return summarize(self, batch)
 
     def description(self) -> dict:
-        """The network as plain data, without its weights: see minicnn/description.py."""
+        """The network as JSON-serialisable data, without weights: see minicnn/description.py."""
         return description.describe(self)
 
     @classmethod
     def from_description(cls, data: dict, **options) -> Net:
-        """A network made from a `description`.   options: device, seed, dtype, fuse, values, as for Net."""
+        """A network built from a `description`.   options: device, seed, dtype, fuse, values, as for Net."""
         return cls(description.nodes_of(data), {name: tuple(shape) for name, shape in data["inputs"].items()},
                    output=data["output"], name=data["name"], **options)
 
     def memory(self, batch: int, train: bool = True) -> int:
-        """Bytes that a step needs: activations, gradients and, for training, weights three times (w, dw, velocity)."""
+        """Bytes for one step: activations, gradients and, for training, the weights three times (w, dw, velocity)."""
         from minicnn.summary import memory
         return memory(self, batch, train)
 
-    # ---- networks made from it
+    # ---- derived networks
     def copy(self, *, device: str | None = None, seed: int | None = None, dtype: str | None = None,
              fuse: bool | None = None) -> Net:
-        """A network of its own with the same weights and state; with `seed`, they are drawn anew."""
-        return self._again(self.nodes, {} if seed is not None else None, device, seed, dtype, fuse)
+        """An independent copy with the same weights and state; with `seed`, newly initialised ones."""
+        return self._rebuild(self.nodes, {} if seed is not None else None, device, seed, dtype, fuse)
 
     def replace(self, name: str, layer: Layer) -> Net:
-        """A copy in which the layer of this name is another one; all others keep their weights and state.
+        """A copy with another layer under this name; all other layers keep their weights and state.
 
-        The new layer's are drawn by this network's seed, unless it has some already, as one taken from a network does.
+        The new layer keeps its weights if it has any, as a layer of a network does; else this net's seed is used.
         """
         self[name]
-        return self._again([replace(node, layer=layer) if node.name == name else node for node in self.nodes])
+        return self._rebuild([replace(node, layer=layer) if node.name == name else node for node in self.nodes])
 
-    def _again(self, nodes, values=None, device=None, seed=None, dtype=None, fuse=None) -> Net:
+    def _rebuild(self, nodes, values=None, device=None, seed=None, dtype=None, fuse=None) -> Net:
         first = {id(node.layer): node for node in reversed(nodes)}.values()
-        if values is None:                                  # by the names that they will have
+        if values is None:                                  # by their names in the new network
             values = {f"{node.name}.{local}": self.ops.to_host(param.data)
                       for node in first for local, param in node.layer.params.items()}
             values |= {f"{weights.STATE}{node.name}.{local}": self.ops.to_host(array)
                        for node in first for local, array in node.layer.state.items()}
-        again = Net(nodes, self.inputs, output=self.output, name=self.name, values=values,
-                    seed=self.seed if seed is None else seed, dtype=dtype or self.dtype,
-                    device=device or self.ops.spec, fuse=self.fuse if fuse is None else fuse)
-        again.freeze(self._frozen.intersection(again.layers_with_arrays))
-        return again
+        net = Net(nodes, self.inputs, output=self.output, name=self.name, values=values,
+                  seed=self.seed if seed is None else seed, dtype=dtype or self.dtype,
+                  device=device or self.ops.spec, fuse=self.fuse if fuse is None else fuse)
+        net.freeze(self._frozen.intersection(net.layers_with_arrays))
+        return net
 
     # ---- running
     def forward(self, x, train: bool = False, *, grad: bool | None = None, keep: str | Iterable[str] = (),
                 sample_ids=None, epoch: int | None = None):
         """Logits (N, classes) of the images x (N, H, W, C), as a copy; net(x) is the same.
 
-        x: an array, or a dict of arrays for a network of several inputs.   train: dropout drops, state is updated.
-        grad: keep what `backward(dy)` needs (default: as `train`).   keep: layers whose output `activation(name)` gives
-        back.   sample_ids (N,), epoch: the counter of the random numbers; by default 0..N-1, and a count of the calls.
+        x: an array, or a dict of arrays for several inputs.   train: training mode, with dropout and updates of state.
+        grad: keep what `backward(dy)` needs (default: `train`).   keep: layers whose output `activation(name)` returns.
+        sample_ids (N,), epoch: counter of the random numbers; by default 0..N-1 and the number of training calls.
         """
         given = check_inputs(self, x, None)
         self._forward(given, [self.output], train, train if grad is None else grad, names_of(keep),
@@ -185,32 +185,32 @@ class Net:
 
     def trace(self, x, keep: str | Iterable[str] | None = None, saved: str | Iterable[str] = (), *, labels=None,
               train: bool = False, sample_ids=None, epoch: int | None = None) -> dict:
-        """What layers compute on x, as a dict of arrays of the backend's that belong to the caller.
+        """Outputs of layers for the input x, as a dict of backend arrays that the caller owns.
 
-        keep: names of the layers whose outputs are wanted; all of them by default.   saved: layers whose arrays for
-        backward are wanted, or single ones, such as "pool1.argmax", the switches of a max-pool (for each output, the
-        position of its maximum in the window, r * S + s).   labels: run the losses, too.   State is not updated. A
-        `backward` may follow, with `start`, or dy of the output. ConfigError for a layer that does not exist.
+        keep: layers whose outputs are returned; all of them by default.   saved: layers whose arrays saved for backward
+        are returned, or single arrays such as "pool1.argmax", the switches of a max-pool (for each output, the position
+        of its maximum in the window, r * S + s).   labels: also run the losses.   State is not updated. `backward` may
+        follow, with `start`, or with dy of the output. ConfigError for a layer that does not exist.
         """
         return trace(self, x, keep, saved, labels=labels, train=train, sample_ids=sample_ids, epoch=epoch)
 
     def start_loss(self, x, labels, *, sample_ids, epoch) -> None:
-        """`loss` in training, without waiting for its value: can be captured. `count` and `backward` may follow.
+        """`loss` in training mode, without waiting for its value; can be captured as a CUDA graph.
 
-        x, labels (int32) and sample_ids (uint32) must be arrays of the backend's, and are not checked.
+        x, labels (int32), sample_ids (uint32): backend arrays, not checked. `count` and `backward` may follow.
         """
         self._forward({next(iter(self.inputs)): x, LABELS: labels}, self.loss_outputs(True), True, True, (), sample_ids,
                       epoch)
 
     def count(self, counts) -> None:
-        """Add images, losses and correct answers of the last loss to `counts`, a state of running_metrics."""
+        """Add images, losses and correct predictions of the last `loss` to `counts`, a state of running_metrics."""
         plan, arrays = self._last
         for weight, losses in self.last_losses():
             self.ops.count_losses(losses, counts, weight=weight)
         self.ops.count_correct(arrays[plan.where[self.output]], arrays[plan.where[LABELS]], counts)
 
     def loss_outputs(self, train: bool) -> list[str]:
-        """The loss nodes, and the node of the logits."""
+        """The loss nodes and the logits node."""
         losses = [node.name for node in self.nodes if node.layer.is_loss and (train or not node.layer.train_only)]
         if not losses:
             raise ConfigError(f"network {self.name!r} has no loss; end it with SoftmaxCrossEntropy, or use forward")
@@ -222,64 +222,64 @@ class Net:
         return [(step.node.layer.weight, arrays[step.y]) for step in plan.steps if step.node.layer.is_loss]
 
     def mean_loss(self, losses: list[tuple[float, object]]) -> float:
-        """The loss that `last_losses` make up."""
+        """The weighted mean loss of `last_losses`."""
         return float(sum(weight * self.ops.to_host(array).mean(dtype=np.float64) for weight, array in losses))
 
     def backward(self, dy=None, *, start: str | None = None, rules: Mapping | None = None, input_grad: bool = False,
                  wrt: str | Iterable[str] = (), accumulate: bool = False, loss_scale=None):
         """Gradients of the last `loss`, or of sum(output * dy) after `forward` or `trace`, into `params[...].grad`.
 
-        They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient by the images.
-        start: dy is the gradient of this layer's output, and only what leads to it runs.   wrt: layers whose gradients
-        are wanted, too; then a dict by name is returned, with the inputs' if `input_grad`.
+        They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient with respect to the images.
+        start: dy is the gradient of this layer's output, and only the layers before it run.   wrt: also return the
+        gradients of these layers' outputs, as a dict by name, including the inputs' if `input_grad`.
         rules: kind of layer (a class or its name) -> rule(layer, dy, saved), which returns dx in place of the layer's
-        backward, as deconvnet and guided backprop need it; parameters of such a layer get no gradient.
-        loss_scale: the state of kernels/reference/loss_scale.py, whose power of two all gradients are multiplied with.
+        backward, as for deconvnet and guided backprop; parameters of such a layer get no gradient.
+        loss_scale: the state of kernels/reference/loss_scale.py: all gradients are multiplied by its power of two.
         """
         if self._run is None:
-            raise ConfigError("backward needs a forward pass before it: call loss(...), forward(x, train=True) or "
+            raise ConfigError("backward needs a preceding forward pass: call loss(...), forward(x, train=True) or "
                               "trace(x)")
         (plan, arrays, context), self._run = self._run, None
         context.loss_scale, wrt = loss_scale, names_of(wrt)
         has_loss = any(step.node.layer.is_loss for step in plan.steps)
         if start is None and has_loss != (dy is None) or start is not None and dy is None:
             raise ConfigError(f"backward from {start!r} needs dy, the gradient of its output" if start else
-                              "backward takes dy after forward, and nothing after loss" if has_loss else
-                              f"backward after forward needs dy, the gradient by the {self.output!r} output")
+                              "backward takes dy after forward, and no dy after loss" if has_loss else
+                              f"backward after forward needs dy, the gradient of the {self.output!r} output")
         for name in wrt:
             if name not in plan.where:
                 raise unknown_layer(name, self.nodes)
         if not accumulate:
             for param in self.params.values():
                 param.zero_grad()
-        way = BackwardPass(plan, arrays, context, rules=rules, input_grad=input_grad, wrt=wrt,
-                           start=start or (None if has_loss else self.output))
+        backprop = BackwardPass(plan, arrays, context, rules=rules, input_grad=input_grad, wrt=wrt,
+                                start=start or (None if has_loss else self.output))
         if dy is not None:
-            way.begin(dy)
-        way.run(self._gradients_done)
-        if missing := [name for name in wrt if name not in way.grads]:
+            backprop.begin(dy)
+        backprop.run(self._gradients_done)
+        if missing := [name for name in wrt if name not in backprop.grads]:
             raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
         if wrt:
-            return way.grads | way.input_grads
+            return backprop.grads | backprop.input_grads
         if input_grad:
-            return way.input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else way.input_grads
+            return backprop.input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else backprop.input_grads
         return None
 
     def freeze(self, layers: str | Iterable[str]) -> None:
-        """Backward passes leave out these layers, and all before them that only they need; their state stays as it is.
+        """Train without these layers: their gradients, and those that only they need, are not computed; state is kept.
 
-        Replaces an earlier call.
+        Replaces the effect of earlier calls.
         """
         layers = set(names_of(layers))
         if unknown := sorted(layers - set(self.layers_with_arrays)):
             raise ConfigError(f"network {self.name!r} has no layer with weights called {unknown[0]!r} to freeze")
         self._frozen = layers
         self._plans.clear()
-        self.moves += 1
+        self.memory_version += 1
 
     @property
     def layers_with_arrays(self) -> list[str]:
-        """Names of the layers that have parameters or state, those of all ranks together."""
+        """Names of the layers that have parameters or state, over all ranks."""
         return list(dict.fromkeys([*self.layers_with_weights, *map(layer_of, self.state)]))
 
     def _gradients_done(self, node: Node) -> None:
@@ -292,14 +292,14 @@ class Net:
         return arrays[plan.where[self.output]].copy()
 
     def activation(self, name: str):
-        """Output of a layer in the last run, which must have had it in `keep`. Overwritten by the next run."""
+        """Output of a layer in the last run; it must have been in `keep`. Overwritten by the next run."""
         plan, arrays = self._last
         if name not in plan.pinned:
             raise ConfigError(f"the activation of {name!r} was not kept; pass keep={name!r} to forward or loss")
         return arrays[plan.where[name]]
 
     def forget(self, keep: str | Iterable[str]) -> None:
-        """Free what forward passes with this `keep` hold in memory; the next one plans anew."""
+        """Free the memory of forward passes with this `keep`; the next such pass is planned again."""
         for key in [key for key in self._plans if key[1] == names_of(keep)]:
             del self._plans[key]
 
@@ -308,19 +308,19 @@ class Net:
         return self.run_plan(plan, given, train, grad, sample_ids, epoch)
 
     def run_plan(self, plan: Plan, given: dict, train: bool, grad: bool, sample_ids, epoch, *,
-                 update_state: bool | None = None, watch=None) -> list:
+                 update_state: bool | None = None, on_layer=None) -> list:
         """The forward pass: an array for each value of the plan.
 
-        given: input -> array on the device.   sample_ids, epoch: as in Context.   update_state: default as `train`.
-        watch: called with (step, y, saved) after each layer, before a later one can overwrite them.
+        given: input -> array on the device.   sample_ids, epoch: as in Context.   update_state: default `train`.
+        on_layer: called with (step, y, saved) after each layer, before a later one can overwrite them.
         """
         batch = len(next(iter(given.values())))
         if self._arena is None or self._arena.size < plan.arena_bytes:
-            self._arena = None                              # free the old one before the new one is taken
+            self._arena = None                              # free the old arena before the new one is allocated
             for _, other in self._plans.values():
                 other.forget_arrays()
             self._arena = self.ops.empty((plan.arena_bytes,), "uint8")
-            self.moves += 1
+            self.memory_version += 1
         arrays = plan.arrays(batch, self._arena)
         for name, value in plan.input_values.items():
             arrays[value] = given[name]
@@ -337,8 +337,8 @@ class Net:
             context.update_state = update_state and not step.frozen
             saved = step.saved(arrays)
             step.node.layer.forward(context, xs, arrays[step.y], saved)
-            if watch is not None:
-                watch(step, arrays[step.y], saved)
+            if on_layer is not None:
+                on_layer(step, arrays[step.y], saved)
         self._last = (plan, arrays)
         if grad:
             self._run = (plan, arrays, context)
@@ -349,22 +349,22 @@ class Net:
         check_labels(labels, count, self.num_classes)
 
     def counters(self, given: dict, train: bool, sample_ids, epoch) -> tuple:
-        """sample_ids (on the device) and epoch, or what stands for them where they are None."""
+        """sample_ids (on the device) and epoch, with defaults where they are None."""
         if epoch is None:
             epoch = self._calls
             self._calls += train
         return self.ops.from_host(check_ids(sample_ids, len(next(iter(given.values()))))), epoch
 
     def plan_for(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool) -> Plan:
-        """The plan for at least this batch, made at the first call."""
+        """The plan for at least this batch size, compiled at the first call."""
         key = (tuple(outputs), tuple(keep), grad)
         if key not in self._plans or self._plans[key][0] < batch:
             self._plans[key] = (batch, self.compile_plan(batch, outputs, keep, grad))
-            self.moves += 1
+            self.memory_version += 1
         return self._plans[key][1]
 
     def compile_plan(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool) -> Plan:
-        """A new plan for this (largest) batch; see Plan."""
+        """A new plan for this (largest) batch size; see Plan."""
         for name in keep:
             self[name]
         inputs = {name: ((batch, *shape), self.dtype) for name, shape in self.inputs.items()}
@@ -377,19 +377,19 @@ class Net:
 
     # ---- weights
     def arrays(self) -> dict:
-        """Name -> array on the device, of all that a file holds: parameters, and state as "state/<name>"."""
+        """Name -> array on the device, as saved in files: parameters, and state as "state/<name>"."""
         return weights.arrays_of(self)
 
     def save(self, path, metadata: dict[str, str] | None = None) -> None:
-        """Write parameters and state as safetensors: whole, or not at all."""
+        """Write parameters and state as safetensors, atomically."""
         weights.save(self, path, metadata)
 
     def load(self, path) -> None:
-        """Read a file of `save`, or a checkpoint of a run. Nothing is changed unless all fits."""
+        """Load a file written by `save`, or a checkpoint of a run. Nothing is changed if anything does not match."""
         weights.load(self, path)
 
     def load_arrays(self, tensors: Mapping[str, np.ndarray], source: str = "the given arrays") -> None:
-        """Set parameters and state from arrays by name, as `arrays` gives them. Nothing is changed unless all fit."""
+        """Set parameters and state by name, as in `arrays`. Nothing is changed if anything does not match."""
         own = self.arrays()
         weights.check({name: array.shape for name, array in own.items()}, tensors, source)
         for name, array in own.items():

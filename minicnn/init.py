@@ -1,12 +1,12 @@
-"""How weights are initialised. An initialiser is called with (seed, name, shape, dtype) and returns a NumPy array.
+"""Weight initialisation. An initialiser is called with (seed, name, shape, dtype) and returns a NumPy array.
 
-Each array depends on the seed and on its own name alone, so that no other layer changes it. Weights are (R, S,
+Each array depends only on the seed and its name, so that other layers do not change it. Weights are (R, S,
 C/groups, K) for a convolution and (in, out) for a fully connected layer:
 
     fan in = R * S * C/groups, or in          fan out = R * S * K, or out
 
-The sources scale the standard deviation by them, so that activations (He) or activations and gradients (Glorot) keep
-their size from layer to layer.
+The standard deviation is scaled by these, so that activations (He), or activations and gradients (Glorot), keep their
+variance from layer to layer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan in, fan out) of weights (..., in, out)."""
     if len(shape) < 2:
         raise ConfigError(f"He and Glorot initialise weights (..., in, out), got the shape {tuple(shape)}; use Normal, "
-                          "Uniform or a number for arrays of one axis")
+                          "Uniform or a constant for one-dimensional arrays")
     window = prod(shape[:-2])
     return window * shape[-2], window * shape[-1]
 
 
 def draw(distribution: str, std: float, seed: int, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
-    """From the normal or the uniform distribution with mean 0 and this standard deviation."""
+    """Draw from the normal or uniform distribution with mean 0 and this standard deviation."""
     if distribution == "normal":
         return normal_init(seed, name, shape, std, dtype)
     return uniform_init(seed, name, shape, sqrt(3.0) * std, dtype)
@@ -63,8 +63,8 @@ class Uniform:
 
 @dataclass(frozen=True)
 class He:
-    """Standard deviation sqrt(2 / ((1 + slope^2) * fan)), for layers before a ReLU of that negative slope (He et al.,
-    "Delving deep into rectifiers", ICCV 2015, equations 10 and 14).   fan: "in" or "out".
+    """Standard deviation `sqrt(2 / ((1 + slope^2) * fan))`, for layers before a ReLU with this negative slope (He et
+    al., "Delving deep into rectifiers", ICCV 2015, equations 10 and 14).   fan: "in" or "out".
     distribution: "normal" or "uniform"."""
 
     fan: str = "in"

@@ -1,15 +1,15 @@
-"""Planning a network once: what runs, in which order, and where every array lives.
+"""Compilation of a network: execution order and memory plan.
 
-For a batch size and a purpose (training or prediction) the plan
+For a batch size and a mode (training or inference) the plan
 
-    1. keeps the nodes that the wanted outputs need, in the order they were written;
-    2. fuses a ReLU into the convolution or fully connected layer before it, where no other node reads in between;
-    3. gives every array a lifetime, from the step that writes it to the last step that reads it: forward steps count
-       up, their backward steps follow in reverse;
-    4. packs them into one arena so that two arrays that are alive together never overlap.
+    1. keeps the nodes that the requested outputs depend on, in topological order;
+    2. fuses a ReLU into the preceding convolution or fully connected layer if no other node reads the value in between;
+    3. computes the lifetime of every array, from the step that writes it to the last step that reads it: forward steps
+       are numbered in order, and their backward steps follow in reverse order;
+    4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory.
 
-A *value* is the output of a node, a gradient, or scratch space; a *storage* is the memory it lives in. Several values
-share a storage where a layer works in place (ReLU, dropout) or only changes the shape (Flatten).
+A *value* is the output of a node, a gradient, or scratch space; a *storage* is its memory. Several values share a
+storage if a layer works in place (ReLU, dropout) or is a view (Flatten).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Layer
 
-LABELS = "labels"    # what loss layers read besides logits: the (N,) integers given to `loss`
-ALIGNMENT = 256     # bytes; at least a vector and a cache line of any machine
+LABELS = "labels"   # the second input of loss layers: the (N,) integers given to `loss`
+ALIGNMENT = 256     # bytes; at least a SIMD vector and a cache line on any machine
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Node:
 
 
 def copied(nodes: Sequence[Node]) -> list[Node]:
-    """The same nodes with copies of their layers; a layer of several nodes is copied once, and stays theirs."""
+    """The same nodes with copies of their layers; a layer shared by several nodes is copied once, so it stays tied."""
     copies: dict[int, Layer] = {}
     for node in nodes:
         if id(node.layer) not in copies:
@@ -49,8 +49,8 @@ def copied(nodes: Sequence[Node]) -> list[Node]:
 
 @dataclass
 class Storage:
-    """Memory that is in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs);
-    `given`: by the caller of the network, with each batch."""
+    """Memory in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs);
+    `given`: passed in by the caller with each batch."""
 
     nbytes: int
     birth: int
@@ -62,7 +62,7 @@ class Storage:
 
 @dataclass
 class Value:
-    """An array of the plan; `batched` ones shrink with the batch along the first axis (or a multiple of it)."""
+    """An array of the plan; if `batched`, its first axis is the batch (or a multiple) and shrinks with it."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ class Value:
 
 @dataclass
 class Step:
-    """One node of the plan and its arrays, as indices into Plan.values (None: nobody needs it)."""
+    """One node of the plan and its arrays, as indices into Plan.values (None: not needed)."""
 
     node: Node
     fused: Node | None               # the ReLU that is fused into this layer
@@ -86,13 +86,13 @@ class Step:
     work: int | None
     macs: int
     algorithm: str
-    trains: bool                     # it or something before it has parameters
-    frozen: bool = False             # its parameters and state stay as they are
+    trains: bool                     # this layer or an earlier one has trainable parameters
+    frozen: bool = False             # its parameters and state are not updated
     work_back: int | None = None
     dy: int | None = None
     dxs: list[int | None] = field(default_factory=list)
     input_dxs: dict[int, str] = field(default_factory=dict)      # position in xs -> network input whose gradient it is
-    sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) to be added after backward
+    sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) accumulated after backward
 
     @property
     def relu(self) -> bool:
@@ -100,7 +100,7 @@ class Step:
         return self.fused is not None
 
     def saved(self, arrays: list) -> dict:
-        """What the layer's backward is given of its forward pass; `arrays` as of Plan.arrays."""
+        """The `saved` dict of the layer's backward; `arrays`: see Plan.arrays."""
         xs = [arrays[value] for value in self.xs]
         saved = {"in_shapes": [tuple(x.shape) for x in xs]}
         if "x" in self.saves:
@@ -119,16 +119,15 @@ class Plan:
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str],
                  *, ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = (),
                  frozen: Iterable[str] = ()):
-        """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose value outlives a run.
-
-        grad: a backward pass will follow, so what it needs stays alive.   fuse: False runs every node on its own.
-        frozen: nodes whose weights need no gradient, and whose state stays.
+        """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose values stay valid
+        after the run.   grad: a backward pass will follow, so the arrays it needs are kept.   fuse: False runs every
+        node separately.   frozen: nodes whose weights get no gradient and whose state is not updated.
         """
         self.ops, self.dtype, self.grad, frozen = ops, dtype, grad, set(frozen)
-        self.frozen = {id(node.layer) for node in nodes if node.name in frozen}     # also where tied nodes share it
+        self.frozen = {id(node.layer) for node in nodes if node.name in frozen}     # includes tied nodes
         self.values: list[Value] = []
         self.steps: list[Step] = []
-        self.trained: set[int] = set()                      # gradients that some parameter's gradient comes from
+        self.trained: set[int] = set()                      # gradients that parameters' gradients depend on
         self.where: dict[str, int] = {}                     # node or input -> its value
         self.gradient: dict[int, int] = {}                  # value -> its gradient
         self.outputs = set(outputs)
@@ -139,7 +138,7 @@ class Plan:
             for name in dict.fromkeys(node.inputs):
                 self.readers.setdefault(name, []).append(node)
         self.batch = next((shape[0] for shape, _ in inputs.values()), 1)
-        self._end = 2 * len(order)                          # the step at time t runs backward at time end - 1 - t
+        self._end = 2 * len(order)                          # the backward step of time t is at time end - 1 - t
 
         for name, (shape, input_dtype) in inputs.items():
             if name in self.readers:
@@ -169,7 +168,7 @@ class Plan:
         return len(self.values) - 1
 
     def _share(self, name, shape, source: int) -> int:
-        """A new value in the memory of another."""
+        """A new value that shares the storage of another."""
         old = self.values[source]
         self.values.append(Value(name, tuple(shape), old.dtype, old.storage, old.batched))
         return len(self.values) - 1
@@ -181,7 +180,7 @@ class Plan:
 
     # ---- forward
     def _fusible(self, order: list[Node]) -> dict[str, Node]:
-        """Node -> the ReLU after it that it absorbs."""
+        """Node -> the following ReLU that is fused into it."""
         pairs = {}
         for node in order:
             readers = self.readers.get(node.name, [])
@@ -220,7 +219,7 @@ class Plan:
                                frozen))
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
-        """Whether `node` may write over its input: nobody reads that memory later, neither forward nor backward."""
+        """Whether `node` may overwrite its input: no later forward or backward step reads that memory."""
         storage = self.values[self.where[node.inputs[0]]].storage
         names = [name for name, value in self.where.items() if self.values[value].storage is storage]
         placed = {step.node.name for step in self.steps}
@@ -230,10 +229,10 @@ class Plan:
 
     # ---- backward
     def _add_gradients(self) -> None:
-        """Give every step its dy and dxs, in the order in which they will run.
+        """Assign dy and dxs to every step, in the order of the backward pass.
 
-        The first reader to run backward writes the gradient of a value, further ones write beside it and are added.
-        Gradients of the network's inputs are left to the caller, who may not want them.
+        The first reader of a value in this order writes its gradient; other readers write temporaries, which are
+        accumulated. Gradients of network inputs are allocated by BackwardPass, only if requested.
         """
         gradient = self.gradient                            # value -> its gradient
         ends = {self.where[name] for name in self.pinned}
@@ -273,15 +272,15 @@ class Plan:
     # ---- memory
     @property
     def input_values(self) -> dict[str, int]:
-        """Network input -> its value, for the inputs that this plan reads."""
+        """Network input -> its value, for the inputs used by this plan."""
         return {value.name: i for i, value in enumerate(self.values) if value.is_input}
 
     def forget_arrays(self) -> None:
-        """Drop the views of the arena, which is about to be replaced."""
+        """Drop the views of the arena before it is reallocated."""
         self._arrays.clear()
 
     def arrays(self, batch: int, arena) -> list:
-        """One array per value for `batch` images: views of the arena, own arrays for pinned values, None for inputs."""
+        """One array per value for `batch` images: arena views, separate arrays for pinned values, None for inputs."""
         if batch not in self._arrays:
             self._arrays[batch] = [self._view(value, batch, arena) for value in self.values]
         return self._arrays[batch]
@@ -303,7 +302,7 @@ class Plan:
 
 
 def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
-    """The nodes that `wanted` ones depend on, themselves included, in the given order."""
+    """The nodes that `wanted` depend on, including themselves, in the given order."""
     needed = set(wanted)
     for node in reversed(nodes):
         if node.name in needed:
@@ -312,7 +311,7 @@ def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
 
 
 def _pack(storages: list[Storage]) -> int:
-    """Give each storage an offset, largest first, at the lowest place free during its life; returns bytes needed."""
+    """Assign offsets, largest storage first, each at the lowest offset free for its lifetime; returns total bytes."""
     placed: list[Storage] = []
     for storage in sorted(storages, key=lambda s: (-s.nbytes, s.birth)):
         offset = 0

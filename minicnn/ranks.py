@@ -1,7 +1,7 @@
-"""Distributed hooks of a network, which are trivial for a single process: `net.ranks`.
+"""Distributed hooks of a network, `net.ranks`; trivial for a single process.
 
-Training asks these of every network, so that its loop is the same on one rank and on several. Those of several ranks
-are in minicnn/parallel/net_ranks.py.
+Training calls these for every network, so that the training loop is the same on one rank and on several. The
+implementation for several ranks is in minicnn/parallel/net_ranks.py.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ import numpy as np
 
 
 class SingleProcess:
-    """The only rank.   ops: the network's backend."""
+    """World size 1.   ops: the network's backend."""
 
     rank, size = 0, 1
     is_main = True              # rank 0: it writes files and prints
-    is_split = False            # a forward pass needs the other ranks
-    has_logits = True           # `net.logits` can be asked for after `net.loss`
+    is_split = False            # the network is partitioned: a forward pass involves the other ranks
+    has_logits = True           # `net.logits` is available after `net.loss`
 
     def __init__(self, ops):
         self.ops = ops
 
     def local_rows(self, batch: int) -> slice:
-        """Which images of a batch the loader gives to this rank: all of them."""
+        """The rows of a batch that this rank processes: all of them."""
         return slice(0, batch)
 
     def check_equal(self, values: dict) -> None:
-        """RankError where the ranks do not hold the same values."""
+        """RankError unless all ranks have the same values."""
 
     def broadcast(self, value, arrays: dict[str, np.ndarray]) -> tuple:
-        """Rank 0's value (anything that JSON can hold) and arrays, on every rank."""
+        """Rank 0's value (JSON-serialisable) and arrays, on every rank."""
         return value, arrays
 
     def wait_until_saved(self) -> None:
-        """Returns when rank 0 has come here, too, from writing files."""
+        """A barrier: wait until rank 0 has written its files."""
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether it is set on any rank."""
+        """For each flag, whether it is set on any rank."""
         return flags
 
     def sum(self, numbers: dict[str, float]) -> dict[str, float]:
-        """The sum over the ranks of each number."""
+        """Each number summed over the ranks."""
         return numbers
 
     def scatter(self, arrays: dict[str, np.ndarray]) -> dict:
-        """What this rank holds of arrays that belong to parameters or state, by their names: all of it."""
+        """This rank's shards of full arrays of parameters or state, by name; here the full arrays."""
         return {name: self.ops.from_host(array) for name, array in arrays.items()}
 
     def gather(self, arrays: dict) -> dict[str, np.ndarray]:
-        """The inverse of `scatter`, on rank 0."""
+        """The full arrays on rank 0: the inverse of `scatter`."""
         return {name: self.ops.to_host(array) for name, array in arrays.items()}

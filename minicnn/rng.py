@@ -1,9 +1,9 @@
 """Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 
-A random number here is a pure function of where it is used: key = seed, counter = (sample id, unit, epoch, purpose).
-So the mask of a dropout layer or the crop of a photograph does not depend on threads, on the batch it came in, on how
-many devices share the work, or on an interrupted run. Every backend produces the same integers and the same uniforms;
-normals are drawn here, on the host, because logarithms and cosines differ in the last bit between machines.
+A random number is a pure function of its use: key = seed, counter = (sample id, unit, epoch, purpose). So the mask of a
+dropout layer or the crop of an image does not depend on threads, on the rest of the batch, on the number of devices, or
+on whether a run was interrupted. Every backend produces the same integers and the same uniforms; normals are drawn
+here, on the host, because logarithms and cosines differ in the last bit between machines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 M0, M1 = 0xD2511F53, 0xCD9E8D57        # multipliers of the two multiply-xor halves
-W0, W1 = 0x9E3779B9, 0xBB67AE85        # what the key advances by in each of the ten rounds
+W0, W1 = 0x9E3779B9, 0xBB67AE85        # increments of the key in each of the ten rounds
 
 
 def philox4x32(c0, c1, c2, c3, k0: int, k1: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def philox4x32(c0, c1, c2, c3, k0: int, k1: int) -> tuple[np.ndarray, np.ndarray
 
 
 def purpose_id(name: str) -> int:
-    """A 32-bit number for what the random numbers are for: a layer's name, "crop", "flip" ..."""
+    """A 32-bit id of the purpose of random numbers: CRC-32 of a layer's name, "crop", "flip" ..."""
     return zlib.crc32(name.encode())
 
 
@@ -48,7 +48,7 @@ def random_words(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, un
 
 
 def uniforms(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, units: int) -> np.ndarray:
-    """float32 (N, units), uniform in [0, 1) on a grid of 2**-24, so that float32 holds each exactly."""
+    """float32 (N, units), uniform in [0, 1), multiples of 2**-24, so that each is exact in float32."""
     words = random_words(seed, purpose, epoch, sample_ids, units)
     return (words >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
@@ -61,7 +61,7 @@ def normals(seed: int, purpose: int, epoch: int, sample_ids: np.ndarray, units: 
 
 
 def normal_init(seed: int, name: str, shape: tuple[int, ...], std: float, dtype="float32") -> np.ndarray:
-    """Weights from N(0, std): NumPy's Philox generator keyed by (seed, name), so no other layer changes them."""
+    """Weights from N(0, std): NumPy's Philox generator keyed by (seed, name), independent of other layers."""
     generator = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFFFFFFFFFF, purpose_id(name)]))
     weights = generator.standard_normal(shape, dtype=np.float32)
     weights *= np.float32(std)

@@ -1,15 +1,16 @@
-"""Output sizes of sliding windows, and the notation used in every file.
+"""Output sizes of sliding windows, and the notation used in all files.
 
-    x w b y    input, weights, bias, output of a layer          dx dw db dy    the gradients of the loss by them
+    x w b y    input, weights, bias, output of a layer          dx dw db dy    gradients of the loss w.r.t. them
     N H W C    images in the batch, height, width, channels of the input; arrays are channels-last, (N, H, W, C)
     K          channels of the output (a convolution's kernels)
     R S        height and width of the kernel or pooling window
     P Q        height and width of the output
-    G          groups: input and output channels are cut into G parts that do not see each other
+    G          groups: input and output channels are split into G independent parts
 
-Weights are (R, S, C/G, K) for a convolution and (in, out) for a fully connected layer. Padding is always written out
-as (top, left, bottom, right). "Ceil" sizes (a last window that hangs over the edge, as in the code behind the AlexNet
-paper, where 224 gives 55) are resolved here into padding at the bottom and right, so that no kernel knows of them.
+Weights are (R, S, C/G, K) for a convolution and (in, out) for a fully connected layer. Padding is always given
+as (top, left, bottom, right). Sizes rounded up ("ceil": the last window extends past the edge, as in the original code
+of the AlexNet paper, where 224 gives 55) are converted here to padding at the bottom and right, so kernels need no
+special case.
 """
 
 from __future__ import annotations
@@ -36,26 +37,26 @@ def pads4(padding: int | Pair | Pads) -> Pads:
 
 
 def _output_size(size: int, window: int, stride: int, before: int, after: int, ceil: bool) -> tuple[int, int]:
-    """Number of windows along one axis, and the padding after it that they need."""
+    """Number of windows along one axis, and the trailing padding they need."""
     span = before + size + after - window
     if span < 0 and not (ceil and span > -stride):
         raise ShapeError(f"a window of {window} does not fit into {size} + padding {before}+{after}")
     count = (-(-span // stride) if ceil else span // stride) + 1
-    if ceil and (count - 1) * stride >= size + before:       # the last window would lie in the padding alone
+    if ceil and (count - 1) * stride >= size + before:       # the last window would contain padding only
         count -= 1
     if count < 1:
         raise ShapeError(f"a window of {window}, stride {stride}, does not fit into {size} + padding {before}+{after}")
-    needed = (count - 1) * stride + window - before - size   # less than `after` where the last rows go unused
+    needed = (count - 1) * stride + window - before - size   # less than `after` if the last rows are unused
     return count, max(needed, 0)
 
 
 def window_output(size: Pair, kernel: int | Pair, stride: int | Pair, padding: int | Pair | Pads = 0,
                   ceil: bool = False) -> tuple[Pair, Pads]:
-    """Output size (P, Q) of a window sliding over `size` = (H, W), and the padding the kernels are to use.
+    """Output size (P, Q) of a window sliding over `size` = (H, W), and the padding that the kernels use.
 
     `ceil` rounds the number of windows up instead of down; a last window that would start inside the padding is dropped
-    (the rule of Caffe and PyTorch). The returned (top, left, bottom, right) is exact: top + H + bottom is what the
-    windows cover, or less than H where a floor size leaves rows unused (bottom is then 0).
+    (the rule of Caffe and PyTorch). The returned (top, left, bottom, right) is exact: the windows cover top + H +
+    bottom rows, or fewer than top + H if rounding down leaves rows unused (bottom is then 0).
     """
     (R, S), (u, v) = pair(kernel), pair(stride)
     if min(R, S, u, v) < 1:

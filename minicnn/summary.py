@@ -1,4 +1,4 @@
-"""The table that `net.summary(batch)` prints, and the memory that a step needs."""
+"""The table of `net.summary(batch)`, and the memory required for a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from minicnn.plan import Plan
 
 
 def summarize(net, batch: int) -> str:
-    """One line per layer: output shape, configuration, parameters, multiply-adds and what runs it; totals below."""
+    """One line per layer: output shape, configuration, parameters, multiply-adds and backend; totals below."""
     plan: Plan = net.compile_plan(batch, [net.output], (), grad=False)
     train = net.compile_plan(batch, [*net.losses, net.output], (), grad=True)
     steps = {step.node.name: step for step in plan.steps}
@@ -43,9 +43,9 @@ def summarize(net, batch: int) -> str:
     lines += [
         "",
         f"{net.name}: {net.num_params:,} parameters ({net.num_params * itemsize / 2**20:,.0f} MiB), "
-        f"{macs / batch / 1e6:,.1f} M multiply-adds an image",
-        f"batch {batch}: {(plan.arena_bytes) / 2**20:,.0f} MiB of activations to predict, "
-        f"{activations / 2**20:,.0f} MiB to train",
+        f"{macs / batch / 1e6:,.1f} M multiply-adds per image",
+        f"batch {batch}: {(plan.arena_bytes) / 2**20:,.0f} MiB of activations for inference, "
+        f"{activations / 2**20:,.0f} MiB for training",
     ]
     return "\n".join(lines)
 
@@ -59,7 +59,7 @@ def _shares(plan: Plan, step) -> bool:
 
 
 def memory(net, batch: int, train: bool) -> int:
-    """Bytes of a step: activations, gradients, state and, for training, weights three times (w, dw, velocity)."""
+    """Bytes for one step: activations, gradients, state and weights; for training, three copies (w, dw, velocity)."""
     outputs = net.losses + [net.output] if train else [net.output]
     plan = net.compile_plan(batch, outputs, (), grad=train)
     outside = sum(storage.nbytes for storage in plan.storages if storage.outside)

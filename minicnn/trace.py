@@ -1,10 +1,10 @@
-"""Looking inside a network: the outputs of its layers, and what they save for backward, in one call.
+"""Inspecting a network: the outputs of its layers and the arrays saved for backward, in one call.
 
     seen = net.trace(x, keep=["conv1", "pool5"], saved=["pool5"])
     seen["conv1"], seen["pool5"], seen["pool5.argmax"]
     net.backward(dy, start="pool5", input_grad=True)
 
-A layer whose output is kept runs on its own, unfused. No hooks, and no global state: the arrays belong to the caller.
+A layer whose output is kept is not fused with a ReLU. No hooks and no global state: the caller owns the arrays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minicnn.errors import ConfigError
 
 
 def names_of(keep: str | Iterable[str]) -> tuple[str, ...]:
-    """Names given as one string or as several."""
+    """One name as a string, or several, as a tuple."""
     return (keep,) if isinstance(keep, str) else tuple(keep)
 
 
@@ -27,17 +27,17 @@ def trace(net, x, keep: str | Iterable[str] | None = None, saved: str | Iterable
     if keep is None:
         keep = [name for name, node in nodes.items() if labels is not None or not node.layer.is_loss]
     keep = names_of(keep)
-    looked_into = {name: name.partition(".")[0] for name in saved}
-    if unknown := [name for name in (*keep, *looked_into.values()) if name not in nodes]:
+    inspected = {name: name.partition(".")[0] for name in saved}
+    if unknown := [name for name in (*keep, *inspected.values()) if name not in nodes]:
         raise unknown_layer(unknown[0], net.nodes)
     given = check_inputs(net, x, labels)
     outputs = [net.output] if labels is None else net.loss_outputs(train)
-    pinned = dict.fromkeys((*keep, *looked_into.values()))
+    pinned = dict.fromkeys((*keep, *inspected.values()))
     plan = net.compile_plan(len(next(iter(given.values()))), outputs, tuple(pinned), grad=True)
     arrays = net.run_plan(plan, given, train, True, *net.counters(given, False, sample_ids, epoch), update_state=False)
     found = {name: arrays[plan.where[name]] for name in keep}
     steps = {step.node.name: step for step in plan.steps}
-    for name, node in looked_into.items():
+    for name, node in inspected.items():
         buffers = {f"{node}.{local}": value for local, value in steps[node].buffers.items()}
         if name != node and name not in buffers:
             raise ConfigError(f"layer {node!r} saves no {name!r} for backward; it saves "

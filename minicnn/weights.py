@@ -1,4 +1,4 @@
-"""A network's parameters and state as files and as arrays by name: "conv1.w", and "state/bn1.mean" for state."""
+"""Saving and loading parameters ("conv1.w") and state ("state/bn1.mean"), as files and as arrays by name."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from minicnn.errors import CheckpointError
 from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
-STATE = "state/"            # what names of state begin with, in files
+STATE = "state/"            # prefix of the names of state, in files
 
 
 def arrays_of(net) -> dict:
-    """Name -> array of the backend's, of everything that a file holds."""
+    """Name -> backend array, of everything that is saved."""
     return {name: param.data for name, param in net.params.items()} | \
            {STATE + name: array for name, array in net.state.items()}
 
 
 def save(net, path, metadata: dict[str, str] | None = None) -> None:
-    """Write parameters and state as safetensors: whole, or not at all."""
-    whole = net.ranks.gather(arrays_of(net))
+    """Write parameters and state as safetensors, atomically."""
+    full = net.ranks.gather(arrays_of(net))
     if net.ranks.is_main:
         try:
-            write_safetensors(path, whole, {"format": "minicnn", "net": net.name, **(metadata or {})})
+            write_safetensors(path, full, {"format": "minicnn", "net": net.name, **(metadata or {})})
         except OSError as error:
             raise cannot_write(path, error) from error
 
 
 def load(net, path) -> None:
-    """Read a file of `save`, or a checkpoint of a run. Nothing is changed unless all fits."""
+    """Load a file written by `save`, or a checkpoint of a run. Nothing is changed if anything does not match."""
     own, _ = read_safetensors(path, lambda name: "/" not in name or name.startswith(STATE))
     net.load_arrays(own, str(path))
 

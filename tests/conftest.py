@@ -1,7 +1,7 @@
-"""Fixtures of all tests: with `ops` a test runs on every backend, with `dtype` in both precisions.
+"""Fixtures of all tests: `ops` runs a test on every backend, `dtype` in both precisions.
 
 The cuda backend runs twice: as "cuda" on the emulator (tests/cuda_emulator), which needs g++ and no GPU, and as "gpu"
-on a GPU, where pytest is asked for it (-m cuda).
+on a GPU, if selected with -m cuda.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ settings.load_profile("minicnn")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_of_blas():
-    """The matrices of the reference are small, and tests run side by side: idle threads would get in the way."""
+    """The reference's matrices are small and tests run in parallel, so BLAS threads would only slow them down."""
     with threadpool_limits(1):
         yield
 
 
 @pytest.fixture(scope="session", params=[*BACKENDS, pytest.param("gpu", marks=pytest.mark.cuda)])
 def ops(request):
-    """The operations of each backend in turn."""
+    """Each backend in turn."""
     if request.param == "cuda":
         return request.getfixturevalue("emulated")
     return get_ops("cuda:fp32" if request.param == "gpu" else request.param)
@@ -39,7 +39,7 @@ def ops(request):
 
 @pytest.fixture(scope="session")
 def cuda_cache(request, tmp_path_factory):
-    """Where compiled kernels are kept, from run to run where pytest keeps anything."""
+    """The cache folder of compiled kernels, kept between runs if pytest's cache is enabled."""
     cache = getattr(request.config, "cache", None)
     return cache.mkdir("cuda_emulator") if cache else tmp_path_factory.mktemp("cuda_emulator")
 
@@ -56,7 +56,7 @@ def emulated(cuda_cache):
     pytest.param((where, version), marks=[pytest.mark.cuda] if where == "gpu" else [], id=f"{where}-{version}")
     for where in ("emulated", "gpu") for version in ("v4", "v5")])
 def tensor_cores(request, cuda_cache):
-    """make(products): the cuda backend with its products on the tensor cores, in Tf32, Bf16 or Fp16."""
+    """make(products): the cuda backend with matrix products on tensor cores, in Tf32, Bf16 or Fp16."""
     where, version = request.param
     if where == "emulated":
         if why_not():
@@ -70,7 +70,7 @@ def tensor_cores(request, cuda_cache):
 
 @pytest.fixture(scope="session")
 def reference():
-    """The specification."""
+    """The reference backend, which is the specification."""
     return get_ops("reference")
 
 

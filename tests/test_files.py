@@ -1,4 +1,4 @@
-"""Files are whole or absent: the order of the steps, kills, full disks, two writers at once; and safetensors' bytes."""
+"""Atomic writes: order of operations, kills, full disks, concurrent writers; and the bytes of safetensors files."""
 
 import errno
 import fcntl
@@ -175,7 +175,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(tmp_path):
 
 
 def test_a_new_file_that_another_writer_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch):
-    """Before it is locked, that is: the other has locked it and removes it, or has done so already."""
+    """Before the file is locked: the other writer has locked it and removes it, or has already removed it."""
     def sweep(error):
         [part] = os.listdir(tmp_path)
         (tmp_path / part).unlink()
@@ -255,7 +255,7 @@ def test_written_in_another_folder_until_it_is_whole(tmp_path):
     os.pwrite(new.file.fileno(), b"bytes", 3)
     assert os.listdir(tmp_path) == ["unfinished"]
     new.commit()
-    new.discard()                                                   # too late: nothing
+    new.discard()                                                   # no effect after commit
     assert (tmp_path / "shard").read_bytes() == b"\0\0\0bytes" and os.listdir(tmp_path / "unfinished") == []
     new = NewFile(tmp_path / "shard", folder=tmp_path / "unfinished")
     new.discard()
@@ -264,7 +264,7 @@ def test_written_in_another_folder_until_it_is_whole(tmp_path):
 
 # ---- safetensors
 def arrays() -> dict:
-    """Every type, and every kind of shape and layout."""
+    """Every dtype, and all kinds of shapes and memory layouts."""
     rng = np.random.default_rng(0)
     found = {f"{kind}.{k}": rng.integers(0, 100, shape).astype(kind)
              for kind in files.DTYPES for k, shape in enumerate([(), (5,), (2, 3)])}
@@ -311,7 +311,7 @@ def test_only_the_names_asked_for(tmp_path):
     assert sorted(tensors) == ["int8.0", "int8.1", "int8.2"] and metadata == {"k": "v"}
 
 
-def test_types_that_a_file_cannot_hold_are_refused_before_it_is_made(tmp_path):
+def test_types_that_a_file_cannot_hold_are_rejected_before_it_is_made(tmp_path):
     with pytest.raises(CheckpointError, match="'x' is an array of complex128, which .* expected one of uint64, int64"):
         write_safetensors(tmp_path / "a", {"x": np.zeros(2, complex)}, {})
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What a network says: its table, its memory, and what is wrong with what it was given."""
+"""The summary of a network, its memory estimate, and the messages about wrong input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_summary():
     assert net.input_shape == (9, 9, 3) and net.num_classes == 5
 
 
-def test_memory_is_stated_before_it_is_taken():
+def test_memory_is_estimated_before_it_is_allocated():
     net = reduced_alexnet(device="reference")
     weights = 4 * net.num_params
     assert net.memory(8, train=False) > weights and net.memory(8) > 3 * weights
@@ -57,11 +57,11 @@ def test_wrong_labels(labels, message):
 def test_wrong_graphs():
     b = Builder((8, 8, 3), name="wrong")
     b.conv("conv1", 4, 3)
-    with pytest.raises(ConfigError, match="layer 'conv1': the name is taken"):
+    with pytest.raises(ConfigError, match="layer 'conv1': the name is already used; layer names must be unique"):
         b.conv("conv1", 4, 3)
     with pytest.raises(ShapeError, match="layer 'pool': .*window of 9 does not fit into 6"):
         b.maxpool("pool", 9)
-    with pytest.raises(ConfigError, match="no layer is called 'stem'; so far: .*conv1"):
+    with pytest.raises(ConfigError, match="no layer is called 'stem'; defined so far: .*conv1"):
         b.relu("relu", input="stem")
     with pytest.raises(ConfigError, match="Conv2d: groups = 3 must divide"):
         b.conv("conv", 4, 3, groups=3)

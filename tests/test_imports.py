@@ -1,7 +1,7 @@
-"""Imports point one way, no two files import each other in a circle, and `import minicnn` is light.
+"""Dependencies between packages are acyclic, files have no circular imports, and `import minicnn` is fast.
 
-ALLOWED is the order of the house: each room may import itself and the rooms named beside it, nothing else. To see every
-edge that exists: pytest tests/test_imports.py -s. An import inside `if TYPE_CHECKING:` runs never and is free.
+ALLOWED is the dependency graph: each package may import itself and the packages listed for it, nothing else. To print
+all existing edges: pytest tests/test_imports.py -s. Imports inside `if TYPE_CHECKING:` never run and are not checked.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEAVES = {"errors", "shapes", "rng", "param", "cores", "files", "init", "ranks"}
-PARTS = {"checks", "description", "backprop", "summary", "trace", "weights"}         # of what a network can do
+PARTS = {"checks", "description", "backprop", "summary", "trace", "weights"}         # the parts of graph.py's Net
 NET = {"leaves", "backend", "layers", "plan", *PARTS, "graph", "builder", "models"}
 
 ALLOWED = {
     "leaves": set(),
-    "kernels": {"leaves"},                          # and each folder of kernels only itself: see `room`
+    "kernels": {"leaves"},                          # and each folder of kernels only itself: see `package`
     "backend": {"leaves", "kernels"},
     "layers": {"leaves"},
     "plan": {"leaves", "layers", "backend"},
@@ -42,8 +42,8 @@ ALLOWED = {
     "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel"},
     "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "experiment", "gradcheck"},
 }
-# Two exceptions, inside functions only: layer(x), called by itself in a notebook, fetches a backend when it runs; the
-# command says the version, which the package itself holds.
+# Two exceptions, only inside functions: layer(x), outside of a network, selects a backend when it runs; the command
+# prints the version, which is defined in minicnn itself.
 WHEN_RUN = {("layers", "backend"), ("cli", "facade")}
 PROGRAM = """
 import json, sys, time
@@ -55,8 +55,8 @@ print(json.dumps([seconds, heavy]))
 """
 
 
-def room(module: str) -> str:
-    """The room that a module is in: "minicnn.layers.conv" -> "layers"; minicnn itself is "facade"."""
+def package(module: str) -> str:
+    """The package of a module: "minicnn.layers.conv" -> "layers"; minicnn itself is "facade"."""
     names = module.split(".")[1:]
     if not names:
         return "facade"
@@ -76,7 +76,7 @@ def source_files() -> dict[str, Path]:
 
 
 def imports(tree: ast.Module, modules) -> list[tuple[int, str, bool]]:
-    """(line, module of minicnn, inside a function) of every import that can run."""
+    """(line, module of minicnn, whether inside a function) of every import that can run."""
     found = []
 
     def visit(node, deferred):
@@ -97,41 +97,41 @@ def imports(tree: ast.Module, modules) -> list[tuple[int, str, bool]]:
 
 
 def allowed(source: str, target: str, deferred: bool) -> bool:
-    """Whether room `source` may import room `target`."""
+    """Whether package `source` may import package `target`."""
     if source == target or (deferred and (source, target) in WHEN_RUN):
         return True
-    if source == "facade":                           # the facade gathers public names; nobody imports it
+    if source == "facade":                           # the facade re-exports public names; nothing imports it
         return target != "facade"
     if source.startswith("kernels"):
         return target == "leaves"
     return target.split(".")[0] in ALLOWED.get(source, ())
 
 
-def judge(files: dict[str, str]) -> tuple[dict, list[str]]:
-    """Edges (room, room) -> number of imports, and complaints; files maps module names to their text."""
-    edges, complaints = defaultdict(int), []
+def check_imports(files: dict[str, str]) -> tuple[dict, list[str]]:
+    """Edges (package, package) -> number of imports, and violations; files maps module names to their text."""
+    edges, violations = defaultdict(int), []
     graph: dict[str, set[str]] = {}
     for module, text in files.items():
-        source = room(module)
+        source = package(module)
         graph[module] = set()
         if source.split(".")[0] not in ALLOWED and source != "facade":
-            complaints.append(f"{module}: a new room, {source!r}; give it a line in ALLOWED")
+            violations.append(f"{module}: a new package, {source!r}; add it to ALLOWED")
         for line, target, deferred in imports(ast.parse(text), files):
-            edges[source, room(target)] += source != room(target)
-            if target in files and not (deferred and (source, room(target)) in WHEN_RUN):
+            edges[source, package(target)] += source != package(target)
+            if target in files and not (deferred and (source, package(target)) in WHEN_RUN):
                 graph[module].add(target)
             if "relative" in target:
-                complaints.append(f"{module}, line {line}: relative import; write the module's full name")
-            elif not allowed(source, room(target), deferred):
+                violations.append(f"{module}, line {line}: relative import; write the module's full name")
+            elif not allowed(source, package(target), deferred):
                 may = ", ".join(sorted(ALLOWED.get(source.split(".")[0], ()))) or "nothing of minicnn"
-                complaints.append(f"{module}, line {line}: {source} imports {target}; it may import {may}")
-    if circle := circle_in(graph):
-        complaints.append(f"files that import each other in a circle: {' -> '.join(circle)}")
-    return edges, complaints
+                violations.append(f"{module}, line {line}: {source} imports {target}; it may import {may}")
+    if cycle := find_cycle(graph):
+        violations.append(f"circular import: {' -> '.join(cycle)}")
+    return edges, violations
 
 
-def circle_in(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle, imports inside functions included; [] where there is none."""
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """A circular import, including imports inside functions; [] if there is none."""
     done: set[str] = set()
 
     def search(module: str, path: list[str]) -> list[str]:
@@ -139,32 +139,33 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
             return path[path.index(module):] + [module]
         if module not in done:
             for target in sorted(graph.get(module, ())):
-                if circle := search(target, [*path, module]):
-                    return circle
+                if cycle := search(target, [*path, module]):
+                    return cycle
             done.add(module)
         return []
 
-    return next((circle for module in sorted(graph) if (circle := search(module, []))), [])
+    return next((cycle for module in sorted(graph) if (cycle := search(module, []))), [])
 
 
-def test_imports_point_one_way():
-    edges, complaints = judge({module: path.read_text(encoding="utf-8") for module, path in source_files().items()})
+def test_imports_follow_the_allowed_order():
+    texts = {module: path.read_text(encoding="utf-8") for module, path in source_files().items()}
+    edges, violations = check_imports(texts)
     for (source, target), count in sorted(edges.items()):
         if count:
             print(f"{source:20s} -> {target:20s} {count:3d}")
-    assert not complaints, "\n" + "\n".join(complaints)
+    assert not violations, "\n" + "\n".join(violations)
 
 
 def test_the_order_has_no_cycles():
     done: list[str] = []
     while len(done) < len(ALLOWED):
         ready = [name for name in ALLOWED if name not in done and ALLOWED[name] - {name} <= set(done)]
-        assert ready, f"ALLOWED goes in a circle among {sorted(set(ALLOWED) - set(done))}"
+        assert ready, f"ALLOWED has a cycle among {sorted(set(ALLOWED) - set(done))}"
         done += ready
 
 
 def test_wrong_imports_are_found():
-    """The judge can say no."""
+    """The check can fail."""
     wrong = {
         "minicnn.shapes": "from minicnn.layers.base import Layer",
         "minicnn.kernels.cpu.conv": "from minicnn.kernels.reference.conv import im2col",
@@ -176,7 +177,7 @@ def test_wrong_imports_are_found():
         "minicnn.surprise": "",
     }
     for module, text in wrong.items():
-        assert len(judge({module: text})[1]) == 1, (module, judge({module: text}))
+        assert len(check_imports({module: text})[1]) == 1, (module, check_imports({module: text}))
     right = {
         "minicnn.errors": "import numpy",
         "minicnn.layers.base": "if TYPE_CHECKING:\n    from minicnn.backend.ops import Ops\n"
@@ -184,23 +185,23 @@ def test_wrong_imports_are_found():
         "minicnn.kernels.cpu.conv": "from minicnn.kernels.cpu.memory import rows\nfrom minicnn import errors",
         "minicnn": "from minicnn.graph import Net",
     }
-    assert judge(right)[1] == []
+    assert check_imports(right)[1] == []
 
 
 def test_circles_between_files_are_found():
-    """In one room as well, through three files, and where one of the imports is inside a function."""
-    circle = {"minicnn.train.a": "from minicnn.train import b", "minicnn.train.b": "from minicnn.train.c import f",
+    """Also within a package, over three files, and if one of the imports is inside a function."""
+    cycle = {"minicnn.train.a": "from minicnn.train import b", "minicnn.train.b": "from minicnn.train.c import f",
               "minicnn.train.c": "def f():\n    import minicnn.train.a", "minicnn.train.d": "import minicnn.train.a"}
-    _, complaints = judge(circle)
-    assert len(complaints) == 1 and complaints[0].count("->") == 3 and "train.d" not in complaints[0]
-    circle["minicnn.train.c"] = "if TYPE_CHECKING:\n    import minicnn.train.a"
-    assert judge(circle)[1] == []
+    _, violations = check_imports(cycle)
+    assert len(violations) == 1 and violations[0].count("->") == 3 and "train.d" not in violations[0]
+    cycle["minicnn.train.c"] = "if TYPE_CHECKING:\n    import minicnn.train.a"
+    assert check_imports(cycle)[1] == []
 
 
-def test_import_is_light_and_quick(tmp_path):
-    """In a fresh interpreter, away from the sources: under a second (best of three), with nothing heavy loaded.
+def test_import_is_light_and_fast(tmp_path):
+    """In a new interpreter, outside of the source tree: under a second (best of three), without heavy modules.
 
-    Seconds of the processor, so that a busy machine does not fail it; on an idle one they are those of the clock.
+    CPU time, so that other load on the machine does not matter; on an idle machine it equals wall-clock time.
     """
     runs = [json.loads(subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, capture_output=True,
                                       text=True, timeout=120).stdout) for _ in range(3)]

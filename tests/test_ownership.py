@@ -1,4 +1,4 @@
-"""A network owns its layers: two networks never share one, whatever they were made from."""
+"""A network owns its layers: two networks never share a layer, whatever they were built from."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_two_networks_of_one_builder():
     second = b.net(seed=1, device="reference")
     np.testing.assert_array_equal(first.forward(x), before)
     assert not np.allclose(second.forward(x), before)
-    assert train(first) < loss                                              # it learns: its params are its layers'
+    assert train(first) < loss                                              # its parameters are its layers'
     np.testing.assert_array_equal(second.forward(x), b.net(seed=1, device="reference").forward(x))
 
 
@@ -63,7 +63,7 @@ def test_one_builder_two_devices_and_dtypes():
     assert ours.params["fc.w"].data.dtype == np.float32
 
 
-def test_a_network_of_another_ones_nodes():
+def test_a_network_from_the_nodes_of_another():
     net = builder().net(device="reference")
     train(net)
     before, x = arrays(net), images(net)[0]
@@ -76,7 +76,7 @@ def test_a_network_of_another_ones_nodes():
     same(arrays(net), before)
 
 
-def test_a_gradient_check_leaves_the_layer_alone():
+def test_a_gradient_check_does_not_change_the_layer():
     net = builder().net(device="reference")
     before = arrays(net)
     for name, shape in ("conv1", (2, 4, 4, 3)), ("mean", (2, 4, 4, 4)):
@@ -98,11 +98,11 @@ def test_tied_layers_stay_tied():
         np.testing.assert_array_equal(other(x), net(x))                     # the same seed and names
     untied = net.replace("a", Linear(6, 6))
     assert list(untied.params) == ["a.w", "a.b", "b.w", "b.b"]
-    np.testing.assert_array_equal(untied.params["b.w"].data, w)             # which was called a.w
+    np.testing.assert_array_equal(untied.params["b.w"].data, w)             # formerly a.w
     net.freeze("a")
     net.forward(x, train=True)
     net.backward(np.ones((2, 6)))
-    assert not net.params["a.w"].grad.any()                                 # nor by way of b
+    assert not net.params["a.w"].grad.any()                                 # nor through b
 
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])
@@ -123,7 +123,7 @@ def test_copy(device):
     same(arrays(net), before)
 
 
-def test_copy_with_another_seed_draws_anew():
+def test_copy_with_another_seed_reinitialises():
     net = builder().net(seed=0, device="reference")
     train(net)
     same(arrays(net.copy(seed=3)), arrays(builder().net(seed=3, device="reference")))
@@ -179,22 +179,22 @@ class Plain(Layer):
 
 
 class AsksTheBackend(Plain):
-    """Whose plan asks the backend for something of its own choice."""
+    """Its plan uses the backend for other purposes."""
 
     def plan(self, in_shapes, dtype, ops):
         assert ops.empty((2,), dtype).shape == (2,) and ops.name in ("reference", "cpu")
         return super().plan(in_shapes, dtype, ops)
 
 
-def test_a_layer_need_not_call_its_base():
+def test_a_layer_need_not_call_super_init():
     assert check_layer(Plain(3.0), [(2, 3)]).ok
     b = Builder((2, 2, 3))
     b.layer("plain", AsksTheBackend(2.0))
     assert b.net(device="cpu").num_params == 0
 
 
-def test_values_are_taken_instead_of_drawn():
-    """No weight is drawn that is given; the arrays are copied, and checked."""
+def test_values_replace_initialisation():
+    """Weights given in `values` are not drawn; the arrays are copied and checked."""
     def forbidden(seed, name, shape, dtype):
         raise AssertionError(f"{name} was drawn")
 
@@ -211,14 +211,14 @@ def test_values_are_taken_instead_of_drawn():
 
 
 @pytest.mark.parametrize("name", ["conv 1", "a.b", "a/b", "", "é", "state/x"])
-def test_names_are_plain_words(name):
+def test_names_are_restricted(name):
     for make in (lambda: Net([Node(name, ReLU(), ("x",))], {"x": (3,)}),
                  lambda: Net([Node("a", ReLU(), (name,))], {name: (3,)})):
         with pytest.raises(ConfigError, match="cannot be the name of a layer or input: use letters, digits and _ only"):
             make()
 
 
-def test_the_builder_knows_every_kind():
+def test_the_builder_has_every_kind():
     b = Builder((5, 5, 3))
     b.conv("conv1", 4, 3)
     b.lrn_within("norm", n=3)

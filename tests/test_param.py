@@ -1,4 +1,4 @@
-"""The gradient of a parameter: made when first asked for, zero when it should be, and where it may be written over."""
+"""The gradient of a parameter: allocated on first use, zeroed lazily, and overwritten where possible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_zeroed_gradient_reads_as_zero_in_the_same_array(param):
 
 
 def test_to_fill(param):
-    """Added to, unless it was zeroed and not asked for since."""
+    """Accumulate, unless the gradient was zeroed and not read since."""
     array, add = param.grad_to_fill()
     assert add and not array.any()                       # new
     array += 1
@@ -47,7 +47,7 @@ def test_assignment_keeps_the_array(param):
 
 
 def net():
-    """Two heads on one input, the side one for training only."""
+    """Two heads on one input, the auxiliary one for training only."""
     b = Builder((2, 2, 1), name="two heads")
     flat = b.flatten("flat")
     b.linear("side", 3)
@@ -58,7 +58,7 @@ def net():
 
 
 def test_layer_that_did_not_run_has_no_gradient():
-    """What an earlier pass left is gone, though nothing was written over it."""
+    """The gradient of an earlier pass is cleared, although nothing has overwritten it."""
     two_heads = net()
     x, labels = images(two_heads, 5)
     two_heads.loss(x, labels)
@@ -69,7 +69,7 @@ def test_layer_that_did_not_run_has_no_gradient():
     assert not two_heads.params["side.w"].grad.any() and two_heads.params["main.w"].grad.any()
 
 
-def test_second_step_does_not_see_the_first():
+def test_second_step_does_not_depend_on_the_first():
     one, other = net(), net()
     x, labels = images(one, 5)
     one.loss(-x, labels)
@@ -84,7 +84,7 @@ def test_second_step_does_not_see_the_first():
         np.testing.assert_allclose(one.params[name].grad, 2 * grad, rtol=1e-12)
 
 
-def test_unknown_names_are_answered_with_the_nearest_one():
+def test_the_error_for_an_unknown_name_suggests_the_nearest_one():
     net = small("reference")
     for name, near in (("conv1.weight", "conv1.w"), ("conv2.bias", "conv2.b"), ("fc3.W", "fc3.w")):
         with pytest.raises(ConfigError, match=f"no parameter is called '{name}'; did you mean '{near}'"):

@@ -1,4 +1,4 @@
-"""Memory: arrays that are alive together never overlap, and sharing memory changes no bit, on random graphs."""
+"""Memory: arrays with overlapping lifetimes never overlap, and sharing memory changes no bit, on random graphs."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ def compiled(net, batch=4, grad=True, keep=(), fuse=None) -> Plan:
 
 
 def accesses(plan: Plan):
-    """(moment, value) of every array that a step reads or writes, in the order in which they run."""
-    moment = 0
+    """(time, value) of every array that a step reads or writes, in execution order."""
+    time = 0
     for step in plan.steps:
         for value in (*step.xs, step.y, *step.buffers.values(), step.work):
-            yield moment, value
-        moment += 1
+            yield time, value
+        time += 1
     for step in reversed(plan.steps if plan.grad else []):
         saved = step.xs[:1] * ("x" in step.saves) + step.xs * ("xs" in step.saves) + [step.y] * ("y" in step.saves)
         for value in (*saved, *step.buffers.values(), step.work_back, step.dy, *step.dxs):
-            yield moment, value
+            yield time, value
         for pair in step.sums:
-            yield from ((moment, value) for value in pair)
-        moment += 1
+            yield from ((time, value) for value in pair)
+        time += 1
 
 
 def check_no_overlap(plan: Plan) -> None:
-    """Lifetimes are taken from what the steps touch, not from what the plan believes."""
+    """Lifetimes are derived from the accesses of the steps, not from the plan's own lifetimes."""
     lives: dict[int, list[int]] = {}
     storages = {}
-    for moment, value in accesses(plan):
+    for time, value in accesses(plan):
         if value is not None:
             storage = plan.values[value].storage
             storages[id(storage)] = storage
-            lives.setdefault(id(storage), []).append(moment)
-    inside = [(storages[key], min(moments), max(moments)) for key, moments in lives.items()
+            lives.setdefault(id(storage), []).append(time)
+    inside = [(storages[key], min(times), max(times)) for key, times in lives.items()
               if not storages[key].outside]
     for i, (a, a_first, a_last) in enumerate(inside):
         assert a.offset + a.nbytes <= plan.arena_bytes
@@ -54,7 +54,7 @@ def check_no_overlap(plan: Plan) -> None:
 
 @settings(max_examples=40)
 @given(recipe=recipes())
-def test_arrays_alive_together_do_not_overlap(recipe):
+def test_arrays_with_overlapping_lifetimes_do_not_overlap(recipe):
     net = random_net(recipe, device="reference")
     for grad in (False, True):
         for fuse in (False, True):
@@ -62,7 +62,7 @@ def test_arrays_alive_together_do_not_overlap(recipe):
 
 
 def test_memory_is_reused():
-    """Prediction needs little more than its two largest neighbours; training has to keep much of what it made."""
+    """Inference needs little more than its two largest consecutive arrays; training must keep most activations."""
     net = small(device="reference")
     for grad in (False, True):
         plan = compiled(net, grad=grad, batch=64)
@@ -70,8 +70,8 @@ def test_memory_is_reused():
         assert plan.arena_bytes < (0.9 if grad else 0.75) * everything
 
 
-def side_by_side(storages) -> int:
-    """Packs nothing: every storage has a place of its own."""
+def without_sharing(storages) -> int:
+    """Every storage has its own memory."""
     offset = 0
     for storage in storages:
         storage.offset, offset = offset, offset + plan_module._aligned(storage.nbytes)
@@ -90,17 +90,17 @@ def step(net, **options) -> dict[str, np.ndarray]:
 @given(recipe=recipes())
 def test_sharing_and_fusing_change_no_bit(recipe):
     """The same step with memory shared and ReLUs fused, and with neither."""
-    economical = random_net(recipe, device="reference", dtype="float64")
+    optimised = random_net(recipe, device="reference", dtype="float64")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "_pack", side_by_side)
+        patch.setattr(plan_module, "_pack", without_sharing)
         patch.setattr(Plan, "_may_overwrite", lambda *args: False)
-        lavish = step(random_net(recipe, device="reference", dtype="float64", fuse=False))
-    same(step(economical), lavish)
-    same(step(economical, keep=[node.name for node in economical.nodes][::2]), lavish)
+        plain = step(random_net(recipe, device="reference", dtype="float64", fuse=False))
+    same(step(optimised), plain)
+    same(step(optimised, keep=[node.name for node in optimised.nodes][::2]), plain)
 
 
 def test_a_training_step_allocates_nothing_of_size(monkeypatch):
-    """After the first step, no operation is handed a new array: the net asks its backend for no memory."""
+    """After the first step, the network allocates no memory from its backend."""
     net = small(device="reference")
     x, labels = images(net)
     net.loss(x, labels)
@@ -115,8 +115,8 @@ def test_a_training_step_allocates_nothing_of_size(monkeypatch):
     net.backward()
 
 
-def test_scratch_space_for_a_batch_serves_smaller_ones(ops):
-    """Smaller batches run in the scratch space of the largest."""
+def test_workspace_of_a_batch_suffices_for_smaller_ones(ops):
+    """Smaller batches run in the workspace of the largest."""
     for x_shape, w_shape, options in [
         ((32, 14, 13, 6), (3, 3, 3, 8), {"stride": (1, 1), "pads": (1, 1, 1, 1), "groups": 2}),
         ((16, 31, 31, 3), (11, 11, 3, 16), {"stride": (4, 4), "pads": (0, 0, 0, 0), "groups": 1}),

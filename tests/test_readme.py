@@ -1,4 +1,4 @@
-"""The README: its code prints the numbers beside it, the files it names exist, and the Korean one follows it."""
+"""The README: its code prints the commented output, the files it names exist, and the Korean version matches."""
 
 import contextlib
 import io
@@ -33,13 +33,13 @@ def reading_order(text: str, heading: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name, text", [("README.md", ENGLISH), ("README.ko.md", KOREAN)], ids=["English", "Korean"])
-def test_the_code_prints_what_it_says(name, text):
-    said = re.findall(r"print\(.*\)\s+# ([^:\n]+)", code(text))
+def test_the_code_prints_its_comments(name, text):
+    expected = re.findall(r"print\(.*\)\s+# ([^:\n]+)", code(text))
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code(text), name, "exec"), {})
-    assert len(said) == 4
-    assert printed.getvalue().splitlines() == [line.strip() for line in said]
+    assert len(expected) == 4
+    assert printed.getvalue().splitlines() == [line.strip() for line in expected]
 
 
 def test_the_reading_order_names_files_that_exist():

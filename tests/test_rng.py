@@ -1,4 +1,4 @@
-"""Philox against the vectors its authors published, and what the numbers drawn from it promise."""
+"""Philox against its authors' test vectors, and the properties of the random numbers drawn from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_philox_takes_arrays_and_broadcasts():
     assert rng.philox4x32(counters[:, :1], counters[:1, 1], 7, 8, 1, 2)[0].shape == (3, 1)
 
 
-def test_counter_and_key_are_laid_out_as_documented():
+def test_layout_of_counter_and_key_is_as_documented():
     ids, seed, purpose, epoch = [3, 4_000_000_000], 2**40 + 7, 3_000_000_000, 9
     u = rng.uniforms(seed, purpose, epoch, np.array(ids, np.uint32), 10)
     wanted = [[naive.uniform(seed, purpose, epoch, sample, unit) for unit in range(10)] for sample in ids]
@@ -43,7 +43,7 @@ def test_uniforms_range_type_and_prefix(units):
     u = rng.uniforms(1, 2, 3, np.arange(50, dtype=np.uint32), units)
     assert u.dtype == np.float32 and u.shape == (50, units)
     assert 0 <= u.min() and u.max() < 1
-    np.testing.assert_array_equal(u * 2**24 % 1, 0)                              # on the grid that float32 holds
+    np.testing.assert_array_equal(u * 2**24 % 1, 0)                              # multiples of 2**-24, exact in float32
     np.testing.assert_array_equal(u, rng.uniforms(1, 2, 3, np.arange(50, dtype=np.uint32), units + 3)[:, :units])
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, whole or not at all, and of this network or refused."""
+"""Weights on disk: safetensors, written atomically; files of other networks are rejected."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_round_trip(tmp_path, dtype):
     other.load(tmp_path / "net.safetensors")
     same(weights(other), weights(net))
     np.testing.assert_array_equal(net.forward(x), other.forward(x))
-    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]        # nothing is left beside it
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]        # no temporary file is left
 
 
 def test_loading_keeps_precision_and_memory_of_the_network(tmp_path):
-    """A float64 network reads float32 weights; arrays stay where they are, so that an optimiser may hold them."""
+    """A float64 network reads float32 weights into the same arrays, which an optimiser may reference."""
     single, double = small(dtype="float32", seed=1), small(dtype="float64", seed=2)
     arrays = {name: param.data for name, param in double.params.items()}
     single.save(tmp_path / "net.safetensors")
@@ -61,7 +61,7 @@ def other_net(**sizes):
     (other_net(last="out"), r"of another network: it has no 'fc2.w'"),
     (small("reference", "float32"), "of another network: "),
 ])
-def test_weights_of_another_network_are_refused(tmp_path, other, message):
+def test_weights_of_another_network_are_rejected(tmp_path, other, message):
     net = other_net()
     before = weights(net)
     other.save(tmp_path / "other.safetensors")
@@ -71,15 +71,15 @@ def test_weights_of_another_network_are_refused(tmp_path, other, message):
     same(weights(net), before)
 
 
-def test_damaged_files_are_refused(tmp_path):
+def test_damaged_files_are_rejected(tmp_path):
     net = small()
     before = weights(net)
     path = tmp_path / "net.safetensors"
     with pytest.raises(CheckpointError, match="net.safetensors: no such checkpoint"):
         net.load(path)
     net.save(path)
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:5], whole[:100], whole[:-1], b"\xff" * 64):
+    complete = path.read_bytes()
+    for damaged in (b"", complete[:5], complete[:100], complete[:-1], b"\xff" * 64):
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match="net.safetensors: (the file is empty|cut short or damaged)"):
             net.load(path)
@@ -89,18 +89,18 @@ def test_damaged_files_are_refused(tmp_path):
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     net, path = small(), tmp_path / "net.safetensors"
     net.save(path)
-    whole = path.read_bytes()
+    complete = path.read_bytes()
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match="net.safetensors: cannot be written: No space left on device"):
         net.save(path)
-    assert path.read_bytes() == whole and os.listdir(tmp_path) == ["net.safetensors"]
+    assert path.read_bytes() == complete and os.listdir(tmp_path) == ["net.safetensors"]
 
 
 def test_a_checkpoint_of_a_run_can_be_loaded(tmp_path):
-    """Beside the weights it holds velocities and the mean image, under names with a slash."""
+    """Besides the weights it holds velocities and the mean image, under names with a slash."""
     from safetensors.numpy import load_file, save_file
     net, other = small(seed=1), small(seed=2)
     net.save(tmp_path / "net.safetensors")

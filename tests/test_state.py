@@ -1,4 +1,4 @@
-"""State: saved, never trained, never differentiated; and networks as plain data."""
+"""State: saved, never trained, never differentiated; and descriptions of networks as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def with_state(device="reference", dtype="float32", seed=0) -> Net:
     return b.net(device=device, dtype=dtype, seed=seed)
 
 
-def test_training_updates_it_and_nothing_else_does():
+def test_only_training_updates_state():
     net = with_state()
     x, labels = images(net)
     mean = net.state["mean1.mean"]
@@ -48,14 +48,14 @@ def test_training_updates_it_and_nothing_else_does():
     assert (mean != before).any()
 
 
-def test_it_is_no_parameter():
+def test_state_is_not_a_parameter():
     net, without = with_state(), small("reference")
     assert net.num_params == sum(param.data.size for param in net.params.values()) and "mean1.mean" not in net.params
     assert list(net.state) == ["mean1.mean"] and without.state == {}
     assert net.memory(8) - net.memory(8, train=False) > 0
 
 
-def test_frozen_layers_keep_theirs():
+def test_frozen_layers_keep_their_state():
     net = with_state()
     x, labels = images(net)
     net.freeze(["conv1", "mean1"])
@@ -66,7 +66,7 @@ def test_frozen_layers_keep_theirs():
     assert net.state["mean1.mean"].any()
 
 
-def test_gradient_checks_neither_count_nor_change_it():
+def test_gradient_checks_neither_check_nor_change_state():
     report = check_layer(RunningMean(3), [(2, 4, 3)]).raise_if_failed()
     assert {row.name for row in report.rows} == {"x", "shift"}
     net = with_state(dtype="float64")
@@ -77,20 +77,20 @@ def test_gradient_checks_neither_count_nor_change_it():
     np.testing.assert_array_equal(net.state["mean1.mean"], before)
 
 
-class Restless(RunningMean):
-    """Updates its state whatever ctx says."""
+class AlwaysUpdates(RunningMean):
+    """Updates its state regardless of ctx.update_state."""
 
     def forward(self, ctx, xs, y, saved):
         super().forward(ctx, xs, y, saved)
         self.state["mean"] += 1e-3
 
 
-def test_a_layer_that_does_not_ask_is_found():
-    report = check_layer(Restless(3), [(2, 4, 3)])
-    assert not report.ok and "changed its state 'mean', which they may only read" in str(report)
+def test_a_layer_that_ignores_update_state_is_found():
+    report = check_layer(AlwaysUpdates(3), [(2, 4, 3)])
+    assert not report.ok and "changed its state 'mean', which is read-only" in str(report)
 
 
-def test_files_hold_it(tmp_path):
+def test_files_contain_state(tmp_path):
     net, other = with_state(), with_state(seed=5)
     x, labels = images(net)
     net.loss(x, labels)
@@ -111,19 +111,19 @@ def test_files_hold_it(tmp_path):
     assert not net.copy(seed=1).state["mean1.mean"].any()
 
 
-# ---- networks as plain data
+# ---- descriptions
 @pytest.mark.parametrize("make", [
     lambda: small("reference"), with_state, lambda: cifar_paper(device="reference"),
     lambda: alexnet("caffe", 3, device="reference", input_size=67, fc=16),
     lambda: alexnet("authors", 3, device="reference", input_size=67, fc=16)], ids=["small", "state", "cifar", "caffe",
                                                                                "authors"])
 def test_a_network_from_its_description(make):
-    """Through JSON: the same nodes, weights drawn by the same seed, multipliers."""
+    """Through JSON: the same nodes, weights drawn with the same seed, multipliers."""
     net = make()
     data = json.loads(json.dumps(net.description()))
     again = Net.from_description(data, device="reference", seed=net.seed, dtype=net.dtype)
     drawn = {name: np.array(array) for name, array in net.arrays().items()}
-    if net.name != "small":                                 # whose weights were scaled after they were drawn
+    if net.name != "small":                                 # its weights are scaled after initialisation
         same({name: np.array(array) for name, array in again.arrays().items()}, drawn)
     assert again.description() == net.description() and again.name == net.name
     multipliers = [[(name, p.lr_mult, p.decay_mult) for name, p in n.params.items()] for n in (net, again)]
@@ -131,14 +131,14 @@ def test_a_network_from_its_description(make):
     assert again.summary(2) == net.summary(2)
 
 
-def test_options_are_what_a_layer_was_made_with():
+def test_options_are_the_constructor_arguments():
     assert Conv2d(3, 8, 5, stride=(2, 1), init=Uniform(0.5)).options() == {
         "in_channels": 3, "out_channels": 8, "kernel": 5, "stride": (2, 1), "init": Uniform(0.5)}
     assert LRN(alpha=1.0).options() == {"alpha": 1.0}
     assert RunningMean(3).kind() == "tests.helpers.running_mean:RunningMean" and Conv2d.kind() == "Conv2d"
 
 
-def test_what_cannot_be_described():
+def test_a_layer_that_cannot_be_described():
     b = Builder((3, 3, 2))
     b.flatten("flat")
     b.linear("fc", 3, init=lambda seed, name, shape, dtype: np.ones(shape, dtype))
@@ -149,10 +149,10 @@ def test_what_cannot_be_described():
 def test_wrong_descriptions():
     data = small("reference").description()
     data["nodes"][1]["kind"] = "Relu"
-    with pytest.raises(ConfigError, match="of the kind 'Relu', which is not known here; did you mean 'ReLU'"):
+    with pytest.raises(ConfigError, match="of the kind 'Relu', which is not defined here; did you mean 'ReLU'"):
         Net.from_description(data)
     data["nodes"][1]["kind"] = "my_layers:Swish"
-    with pytest.raises(ConfigError, match="not known here; import 'my_layers', which defines it, first"):
+    with pytest.raises(ConfigError, match="not defined here; import 'my_layers', which defines it, first"):
         Net.from_description(data)
     data["nodes"][1]["kind"], data["nodes"][0]["options"]["kernels"] = "ReLU", 3
     with pytest.raises(ConfigError, match="layer 'conv1': Conv2d cannot be made from .*kernels"):
@@ -162,7 +162,7 @@ def test_wrong_descriptions():
 
 
 def test_in_a_fresh_process(tmp_path):
-    """What a description and a file hold is all that another process needs."""
+    """A description and a weights file are sufficient in another process."""
     net = small("reference")
     x, _ = images(net)
     net.save(tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""Looking inside a network: outputs, saved arrays, gradients from any layer, other ways back."""
+"""Inspecting a network: outputs, saved arrays, gradients from any layer, backward rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minicnn.gradcheck.cases import fork
 from minicnn.layers import Conv2d, MaxPool2d, ReLU
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.rng import purpose_id
-from tests.helpers.graphs import gradients, images, louder, random_net, recipes, small
+from tests.helpers.graphs import gradients, images, random_net, recipes, scale_weights, small
 
 
 def test_everything_by_default():
@@ -27,7 +27,7 @@ def test_everything_by_default():
 @pytest.mark.parametrize("device", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_unfused_run_equals_the_fused_one(device, dtype):
-    """To the bit: outputs of every layer, and all gradients."""
+    """Bit-identical: outputs of every layer, and all gradients."""
     fused, unfused = small(device, dtype), small(device, dtype, fuse=False)
     x, labels = images(fused)
     for name, array in fused.trace(x, labels=labels, train=True, epoch=3).items():
@@ -39,8 +39,8 @@ def test_the_unfused_run_equals_the_fused_one(device, dtype):
         np.testing.assert_array_equal(gradient, unfused.params[name].grad, name)
 
 
-def test_switches_are_the_places_of_the_maxima(ops):
-    """Of overlapping windows that hang over the edge, on every backend."""
+def test_switches_are_the_positions_of_the_maxima(ops):
+    """For overlapping windows that extend past the edge, on every backend."""
     net = reduced_alexnet(device="reference", dtype="float32")
     net.ops = ops
     for param in net.params.values():
@@ -59,7 +59,7 @@ def test_switches_are_the_places_of_the_maxima(ops):
 
 
 def test_arrays_belong_to_the_caller():
-    """Neither another run nor a backward pass changes them."""
+    """Neither later forward nor backward passes change them."""
     net = small("reference")
     x, labels = images(net)
     seen = net.trace(x, saved="pool1")
@@ -72,7 +72,7 @@ def test_arrays_belong_to_the_caller():
         np.testing.assert_array_equal(seen[name], before[name], name)
 
 
-def test_what_a_trace_is_asked_for():
+def test_requests_of_a_trace():
     net = small("reference")
     x, _ = images(net)
     assert list(net.trace(x, "conv1")) == ["conv1"] and list(net.trace(x, (), "pool1.argmax")) == ["pool1.argmax"]
@@ -87,7 +87,7 @@ def test_what_a_trace_is_asked_for():
 
 
 # ---- backward from any layer
-def slope_of(net, x, start: str, dy, h: float = 1e-6):
+def numeric_gradient(net, x, start: str, dy, h: float = 1e-6):
     """d sum(dy * output of start) / dx by central differences, x of one image."""
     found = np.empty_like(x)
     for i in np.ndindex(*x.shape):
@@ -102,27 +102,27 @@ def slope_of(net, x, start: str, dy, h: float = 1e-6):
 
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("how", ["forward", "loss", "trace"])
-@pytest.mark.parametrize("make", [small, lambda fuse: louder(fork("reference"))], ids=["small", "fork"])
+@pytest.mark.parametrize("make", [small, lambda fuse: scale_weights(fork("reference"))], ids=["small", "fork"])
 def test_from_any_layer(make, how, fuse):
-    """The gradients by the image and by the parameters equal finite differences to 1e-6, wherever the pass begins."""
+    """The gradients of image and parameters equal finite differences to 1e-6, whichever layer the pass starts from."""
     net = make(fuse=fuse)
     rng = np.random.default_rng(1)
     x, labels = rng.standard_normal((1, *net.input_shape)), np.array([1])
     run = {"forward": lambda: net.forward(x, grad=True), "loss": lambda: net.loss(x, labels, train=False, grad=True),
            "trace": lambda: net.trace(x)}[how]
-    outside = () if how == "trace" else ("side", "side_flat")               # computed for a training loss only
+    outside = () if how == "trace" else ("side", "side_flat")               # computed only for the training loss
     for name in [node.name for node in net.nodes if not node.layer.is_loss and node.name not in outside]:
         dy = rng.standard_normal(net.trace(x, name)[name].shape)
         run()
         dx = net.backward(dy, start=name, input_grad=True)
-        expected = slope_of(net, x, name, dy)
+        expected = numeric_gradient(net, x, name, dy)
         np.testing.assert_allclose(dx, expected, rtol=1e-6, atol=1e-6 * max(abs(expected).max(), 1e-3), err_msg=name)
-        assert next(iter(net.params.values())).grad.any()                   # every start lies behind the first layer
+        assert next(iter(net.params.values())).grad.any()                   # every start comes after the first layer
 
 
 @given(recipes(), st.booleans(), st.integers(0, 99))
 def test_from_any_layer_of_any_graph(recipe, fuse, number):
-    """Values with many readers, some of them behind the start: equal to a network that ends there."""
+    """Values with many readers, some of them after the start: equal to a network that ends at the start."""
     net = random_net(recipe, device="reference", dtype="float64", fuse=fuse)
     x, labels = images(net, 2)
     names = [node.name for node in net.nodes if not node.layer.is_loss]
@@ -143,7 +143,7 @@ def test_from_any_layer_of_any_graph(recipe, fuse, number):
 
 
 def test_gradients_of_layers():
-    """wrt: the gradients by the outputs of layers, before and behind a fused ReLU, and by the image."""
+    """wrt: the gradients of layers' outputs, before and after a fused ReLU, and of the image."""
     net = small("reference")
     x, labels = images(net)
     net.loss(x, labels, epoch=1)
@@ -165,9 +165,9 @@ def test_gradients_of_layers():
         net.backward(np.ones_like(seen["pool1"]), start="pool1", wrt="fc4")
 
 
-# ---- other ways back
-def test_a_rule_that_does_what_the_layer_does_changes_nothing():
-    """For every kind of layer at once, fused and not."""
+# ---- backward rules
+def test_rules_equivalent_to_the_layers_change_nothing():
+    """For several kinds of layers at once, fused and not."""
     for fuse in (True, False):
         net = small("reference", fuse=fuse)
         x, labels = images(net)
@@ -188,7 +188,7 @@ def unpool(layer, dy, saved):
 
 
 def transposed(layer, dy, saved):
-    """A convolution's dx as the sum over taps, for one group after the other."""
+    """A convolution's dx as the sum over taps, group by group."""
     w, (shape,) = layer.params["w"].data, saved["in_shapes"]
     (P, Q), window = layer.geometry(shape)
     top, left, bottom, right = window["pads"]
@@ -203,20 +203,20 @@ def transposed(layer, dy, saved):
 
 
 def test_guided_backprop_and_deconvnet():
-    """Springenberg's and Zeiler's ways through a ReLU, against the same by hand for conv - ReLU - conv - ReLU."""
+    """Springenberg's and Zeiler's rules for ReLU, against an explicit computation for conv - ReLU - conv - ReLU."""
     from minicnn.builder import Builder
     b = Builder((6, 6, 2))
     b.conv("conv1", 3, 3)
     b.relu("relu1")
     b.conv("conv2", 2, 3)
     b.relu("relu2")
-    net = louder(b.net(device="reference", dtype="float64"))
+    net = scale_weights(b.net(device="reference", dtype="float64"))
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 2))
     seen = net.trace(x)
     dy = np.random.default_rng(1).standard_normal(seen["relu2"].shape)
-    ways = {"guided": lambda layer, dy, saved: np.maximum(dy, 0) * (saved["y"] > 0),
+    rules = {"guided": lambda layer, dy, saved: np.maximum(dy, 0) * (saved["y"] > 0),
             "deconvnet": lambda layer, dy, saved: np.maximum(dy, 0)}
-    for name, rule in ways.items():
+    for name, rule in rules.items():
         expected = dy
         for conv, relu, shape in (("conv2", "relu2", (2, 4, 4, 3)), ("conv1", "relu1", x.shape)):
             expected = np.maximum(expected, 0) * ((seen[relu] > 0) if name == "guided" else 1)
@@ -242,13 +242,13 @@ def test_wrong_starts_and_rules():
         after_trace().backward(start="conv1")
     with pytest.raises(ShapeError, match=r"shape of the output of 'pool1', \(3, 2, 2, 4\), got \(3, 2\)"):
         after_trace().backward(np.ones((3, 2)), start="pool1")
-    with pytest.raises(ConfigError, match="rules name 'Relu', which is no kind of layer; did you mean 'ReLU'"):
+    with pytest.raises(ConfigError, match="rules name 'Relu', which is not a kind of layer; did you mean 'ReLU'"):
         after_trace().backward(np.ones((3, 5)), rules={"Relu": None})
     with pytest.raises(ShapeError, match="the rule for MaxPool2d must return a gradient of shape"):
         after_trace().backward(np.ones((3, 5)), rules={MaxPool2d: lambda layer, dy, saved: dy}, input_grad=True)
 
 
-def test_dropout_in_a_trace_is_that_of_the_training_step():
+def test_dropout_in_a_trace_equals_that_of_the_training_step():
     net = small("reference")
     x, labels = images(net)
     ids = np.array([5, 9, 2])

@@ -1,8 +1,8 @@
-"""The one table of tolerances. Every comparison of numbers in the tests names a class of this table.
+"""The table of tolerances. Every numerical comparison in the tests uses a class of this table.
 
-A value passes when |got - wanted| <= rtol * |wanted| + atol * sqrt(terms); `terms` is how many products of numbers of
-size about 1 are added up for one value (1 elsewhere). What is wanted is computed in float64 from the same inputs.
-To widen an entry, write the error that was measured beside it.
+A value passes when |got - wanted| <= rtol * |wanted| + atol * sqrt(terms); `terms` is the number of products, of size
+about 1, that are summed for one value (1 otherwise). The expected values are computed in float64 from the same inputs.
+To widen an entry, write the measured error beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOLERANCES = {
 
 
 def assert_close(got: np.ndarray, wanted: np.ndarray, kind: str, terms: int = 1) -> None:
-    """`got` has the shape of `wanted` and lies within the tolerances of its own dtype."""
+    """Assert that `got` has the shape of `wanted` and is within the tolerances of its dtype."""
     assert got.shape == wanted.shape, f"shape {got.shape}, wanted {wanted.shape}"
     if got.dtype.kind != "f" or kind == "exact":
         np.testing.assert_array_equal(got, wanted)

@@ -1,8 +1,8 @@
-"""What `minicnn gradcheck` checks: every kind of layer on shapes that find mistakes, and whole networks.
+"""The cases of `minicnn gradcheck`: every kind of layer on difficult shapes, and complete networks.
 
-Shapes are small enough for every element, and awkward on purpose: odd sizes, height unlike width, windows that overlap
-or hang over the edge, padding on one side only. LRN is checked with alpha = 1 first: at the paper's 1e-4 the term
-between channels is so small that a coarse check does not miss it.
+Shapes are small enough to check every element, and deliberately irregular: odd sizes, height different from width,
+overlapping windows or windows that extend past the edge, padding on one side only. LRN is also checked with alpha = 1:
+at the paper's 1e-4 the cross-channel term is so small that a coarse check would not notice if it were missing.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class LayerCase:
     options: dict = field(default_factory=dict)
 
     def run(self, ops: Ops, **extent) -> Report:
-        """extent: how much is checked, `elementwise` and `coordinates` of check_layer."""
+        """extent: `elementwise` and `coordinates` of check_layer."""
         return check_layer(self.make(), self.in_shapes, ops=ops, **self.options, **extent)
 
 
 @dataclass
 class NetCase:
-    """A network in float64 by device name, the size of its input's values, and how much of it is checked."""
+    """A float64 network for a device name, the standard deviation of its input, and the extent of the check."""
 
     make: Callable[[str], Net]
     input_std: float = 1.0
@@ -68,9 +68,9 @@ class NetCase:
 
 
 def scale_weights(net: Net, x: np.ndarray, generator: np.random.Generator) -> None:
-    """Draw all weights anew so that the signal keeps its size through the layers, and the logits are near 1.
+    """Draw all weights anew so that activations keep their variance and the logits have standard deviation 1.
 
-    With N(0, 0.01) it fades from layer to layer, and the rounding of f hides the smallest gradients.
+    With N(0, 0.01) activations shrink from layer to layer, and rounding errors of f hide the smallest gradients.
     """
     for name, param in net.params.items():
         shape = param.data.shape
@@ -80,7 +80,7 @@ def scale_weights(net: Net, x: np.ndarray, generator: np.random.Generator) -> No
 
 
 def fork(device: str) -> Net:
-    """A small graph with everything a graph can have: forks, a sum, a concatenation, and a second, weighted loss."""
+    """A small graph with branches, a sum, a concatenation, and an auxiliary, weighted loss."""
     b = Builder((7, 6, 3), name="fork")
     stem = b.conv("stem", 4, 3, padding=1)
     left = b.relu("left", input=stem)
@@ -104,8 +104,8 @@ LAYERS: dict[str, list[LayerCase]] = {
     "conv": [
         LayerCase(lambda: Conv2d(3, 4, 3), [(2, 5, 6, 3)]),
         LayerCase(lambda: Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0, 2, 1), groups=2), [(2, 6, 5, 4)]),
-        LayerCase(lambda: Conv2d(2, 3, 5, stride=4, ceil=True), [(2, 10, 12, 2)]),      # hangs over, as in AlexNet
-        LayerCase(lambda: Conv2d(3, 4, 2, stride=3, bias=False), [(2, 7, 7, 3)]),        # pixels between the windows
+        LayerCase(lambda: Conv2d(2, 3, 5, stride=4, ceil=True), [(2, 10, 12, 2)]),      # past the edge, as in AlexNet
+        LayerCase(lambda: Conv2d(3, 4, 2, stride=3, bias=False), [(2, 7, 7, 3)]),        # gaps between the windows
         LayerCase(lambda: Conv2d(4, 4, 3, padding=1, groups=4), [(1, 4, 5, 4)], {"relu": True}),
     ],
     "linear": [
@@ -152,7 +152,7 @@ LAYERS: dict[str, list[LayerCase]] = {
 
 
 def _default_cases() -> dict[str, list[LayerCase]]:
-    """A case for every public layer of minicnn that is made without arguments and has none above."""
+    """A case for every public layer of minicnn without required arguments that is not listed above."""
     covered = {type(case.make()) for cases in LAYERS.values() for case in cases}
     kinds = [cls for cls in Layer.KINDS.values() if cls.__module__.startswith("minicnn.layers.")
              and cls is not Layer and cls.__name__[0] != "_" and cls not in covered]
@@ -162,7 +162,7 @@ def _default_cases() -> dict[str, list[LayerCase]]:
 
 LAYERS |= _default_cases()
 
-# AlexNet's input is 0..255 minus the mean; its LRN does next to nothing on values near 1.
+# AlexNet's input is 0..255 minus the mean; its LRN has almost no effect on values near 1.
 NETS: dict[str, NetCase] = {"fork": NetCase(fork, batch=3, elementwise=500)}
 NETS |= {("alexnet" if variant == "paper" else f"alexnet-{variant}"):
          NetCase(lambda device, variant=variant: reduced_alexnet(variant, device=device, dtype="float64"), 50.0)
@@ -176,7 +176,7 @@ GROUPS = {"layers": list(LAYERS), "models": list(NETS), "all": [*LAYERS, *NETS]}
 
 
 def names(what: str) -> list[str]:
-    """The cases that a word of the command line stands for. Raises ConfigError for an unknown one."""
+    """The cases selected by an argument of the command line. Raises ConfigError for an unknown one."""
     if what in GROUPS:
         return GROUPS[what]
     if what not in LAYERS and what not in NETS:

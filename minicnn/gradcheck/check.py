@@ -2,13 +2,13 @@
 
 For a scalar f(x) = sum(dy * layer(x)) with a random dy, the analytic gradient must equal the central difference
 (f(x + h) - f(x - h)) / 2h in float64, element by element (above 500 elements: a fixed sample of them, and a few random
-directions). dy is never all ones: the slopes of a softmax then cancel, and a backward that returns zeros would pass.
+directions). dy is never all ones: the gradient of a softmax is then zero, and a backward that returns zeros would pass.
 
-Kinks: where a ReLU's sign pattern or a max-pool's winner changes between x - h and x + h, the two sides have different
-slopes and the difference says nothing. Such a step is repeated ten and a hundred times smaller; an element that still
-straddles a kink is skipped and counted, and a tensor with more than 5 % skipped fails. Arrays that a pass must write
-are handed over full of NaN, and gradients that it must add to full of random numbers, so that a backward that adds
-where it should write, or writes where it should add, fails as well.
+Kinks: if a ReLU's sign pattern or the argmax of a max-pool differs between x - h and x + h, the function is not
+differentiable in between and the central difference is meaningless. The step is then repeated ten and a hundred times
+smaller; an element that still straddles a kink is skipped and counted, and a tensor with more than 5 % skipped fails.
+Arrays that a pass must write are passed in filled with NaN, and gradients that it must add to filled with random
+numbers, so that a backward that adds where it should write, or writes where it should add, also fails.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from minicnn.gradcheck.functions import LayerFunction, NetFunction
 from minicnn.layers.base import Layer
 
 # An element passes when |analytic - numeric| <= RTOL * max(|analytic|, |numeric|) + ATOL * rms(gradient)
-# + what float64 rounds off in f. Measured over gradcheck_cases.py: single layers stay below 5e-4 of that (rel. error
-# 2e-8), networks of eight layers below 0.5, where steps must be small because some ReLU's kink is always near.
+# + the float64 rounding error of f. Measured over cases.py: single layers stay below 5e-4 of that (rel. error 2e-8),
+# networks of eight layers below 0.5, where steps must be small because there is always a ReLU's kink nearby.
 RTOL, ATOL = 1e-5, 1e-7
-STEPS = (1e-5, 1e-6, 1e-7)      # h in units of the tensor's rms; the smaller ones near kinks and as second opinions
+STEPS = (1e-5, 1e-6, 1e-7)      # h in units of the tensor's rms; smaller ones near kinks and where the first one fails
 MAX_SKIPPED = 0.05              # of a tensor's elements
-ELEMENTWISE = 500               # up to this size every element is checked
-COORDINATES, DIRECTIONS = 60, 5     # above it: so many elements and random directions
-ENOUGH = 10                     # wrong elements after which a tensor is given up
-NOTHING = "all slopes are zero: nothing was proven"
+ELEMENTWISE = 500               # tensors up to this size are checked element by element
+COORDINATES, DIRECTIONS = 60, 5     # larger ones: number of sampled elements and random directions
+MAX_FAILED = 10                 # wrong elements after which the check of a tensor stops
+VACUOUS = "the gradient is identically zero: the check is vacuous"
 TINY = float(np.finfo(float).tiny)
 
 
 class GradientError(AssertionError):
-    """An analytic gradient differs from the numeric one; the message is the report."""
+    """The analytic gradient differs from the numeric one; the message is the report."""
 
 
 @dataclass
 class TensorCheck:
-    """The outcome for one tensor; `where`, `analytic`, `numeric` and `error` (relative) are its worst element's."""
+    """The result for one tensor; `where`, `analytic`, `numeric` and `error` (relative) are of the worst element."""
 
     name: str
     shape: tuple[int, ...]
@@ -62,12 +62,12 @@ class TensorCheck:
         return not self.reason
 
     @property
-    def proves_nothing(self) -> bool:
-        """All slopes are zero, as they are for units that are dead or dropped: a failure, because none was tested."""
-        return self.reason == NOTHING
+    def is_vacuous(self) -> bool:
+        """The gradient is identically zero, as for dead or dropped units: a failure, because nothing was tested."""
+        return self.reason == VACUOUS
 
     def add(self, where: str, analytic: float, numeric: float, ratio: float) -> None:
-        """Count one compared element."""
+        """Add the result for one element."""
         self.checked += 1
         self.failed += not ratio <= 1
         if not ratio <= self.ratio:
@@ -75,18 +75,18 @@ class TensorCheck:
             self.error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), TINY)
 
     def conclude(self, gradient: np.ndarray) -> None:
-        """Set the reason where the tensor fails."""
+        """Set `reason` if the tensor fails."""
         if self.failed:
             self.reason = f"{self.failed} of {self.checked} differ"
         elif self.skipped > MAX_SKIPPED * (self.checked + self.skipped):
             self.reason = f"{self.skipped} of {self.checked + self.skipped} skipped at kinks (limit {MAX_SKIPPED:.0%})"
         elif not gradient.any():
-            self.reason = NOTHING
+            self.reason = VACUOUS
 
 
 @dataclass
 class Report:
-    """The outcome of one check: a row per tensor, and faults that are not a matter of size. str() gives the table."""
+    """The result of one check: a row per tensor, and violations of the layer interface (faults). str(): a table."""
 
     title: str
     rows: list[TensorCheck] = field(default_factory=list)
@@ -136,14 +136,14 @@ class _Prober:
         self.rtol, self.floor = rtol, atol * float(np.sqrt(np.mean(np.nan_to_num(gradient)**2))) + TINY
 
     def move(self, direction: int | np.ndarray, distance: float) -> None:
-        """Set the tensor to base + distance * direction; an int stands for the unit vector of that element."""
+        """Set the tensor to base + distance * direction; an int denotes the unit vector of that element."""
         if isinstance(direction, int):
             self.array.reshape(-1)[direction] = self.base.reshape(-1)[direction] + distance
         else:
             self.array[...] = self.function.ops.from_host(self.base + distance * direction)
 
     def difference(self, direction: int | np.ndarray, h: float) -> tuple[float, float] | None:
-        """The slope along `direction` and its rounding error; None where a kink lies between x - h and x + h."""
+        """The directional derivative and its rounding error; None if there is a kink between x - h and x + h."""
         sides = []
         for distance in (h, -h):
             self.move(direction, distance)
@@ -159,7 +159,7 @@ class _Prober:
         return float(np.sum(plus - minus)) / (2 * h), float(rounding) / (2 * h)
 
     def compare(self, row: TensorCheck, where: str, direction: int | np.ndarray, analytic: float) -> None:
-        """Add one element or direction to the row, at the step that agrees best."""
+        """Add one element or direction to the row, with the step size that agrees best."""
         best = None
         for step in STEPS:
             found = self.difference(direction, step * self.scale)
@@ -179,7 +179,7 @@ class _Prober:
 
 
 def _probes(gradient: np.ndarray, generator, elementwise: int, coordinates: int):
-    """What to look at in a tensor: (name, element or direction, analytic slope) one by one."""
+    """The elements and directions to check: (name, element or direction, analytic derivative)."""
     everything = gradient.size <= elementwise
     elements = range(gradient.size) if everything else generator.choice(gradient.size, coordinates, replace=False)
     for i in map(int, elements):
@@ -201,9 +201,9 @@ def _check(function, title: str, seed: int, only, rtol: float, atol: float, elem
             raise ConfigError(f"gradient check: no tensor {name!r}; expected one of {', '.join(gradients)}")
         gradient = gradients[name]
         row, prober = TensorCheck(name, gradient.shape), _Prober(function, name, gradient, rtol, atol)
-        for where, direction, slope in _probes(gradient, generator, elementwise, coordinates):
-            if row.failed < ENOUGH:
-                prober.compare(row, where, direction, slope)
+        for where, direction, analytic in _probes(gradient, generator, elementwise, coordinates):
+            if row.failed < MAX_FAILED:
+                prober.compare(row, where, direction, analytic)
         row.conclude(gradient)
         report.rows.append(row)
         if on_row:
@@ -214,10 +214,10 @@ def _check(function, title: str, seed: int, only, rtol: float, atol: float, elem
 def check_layer(layer: Layer, in_shapes=None, *, ops: Ops | None = None, seed: int = 0, train: bool = True,
                 relu: bool = False, xs=None, labels=None, only=None, rtol: float = RTOL, atol: float = ATOL,
                 elementwise: int = ELEMENTWISE, coordinates: int = COORDINATES) -> Report:
-    """Check the gradients of one layer with respect to every input and parameter; the parameters are drawn anew.
+    """Check the gradients of one layer with respect to every input and parameter, at random parameters.
 
-    in_shapes: the shape of each input, batch axis included.   relu: as if the network had fused a ReLU into the layer.
-    xs: input values instead of normal ones.   labels: of a loss layer, random by default.   only: names of tensors.
+    in_shapes: the shape of each input, batch axis included.   relu: with a fused ReLU.
+    xs: input values, by default normal.   labels: for a loss layer, by default random.   only: names of tensors.
     elementwise, coordinates: as in check_net.
     Returns a Report; `check_layer(...).raise_if_failed()` in tests.
     """
@@ -234,10 +234,11 @@ def check_layer(layer: Layer, in_shapes=None, *, ops: Ops | None = None, seed: i
 def check_net(net, x, labels=None, *, seed: int = 0, train: bool = True, only=None, rtol: float = RTOL,
               atol: float = ATOL, elementwise: int = ELEMENTWISE, coordinates: int = COORDINATES,
               on_row: Callable[[TensorCheck], None] | None = None) -> Report:
-    """Check the gradients of a network (dtype float64) with respect to its input and every parameter, as they are.
+    """Check the gradients of a network (dtype float64) with respect to its input and every parameter, at their
+    current values.
 
     x: the images, or a dict of arrays for a network of several inputs.
-    labels: check the training loss; without them a random weighting of the logits.   only: names such as "conv1.w".
+    labels: check the training loss; if None, a random weighted sum of the logits.   only: names such as "conv1.w".
     elementwise: size up to which every element is checked.   coordinates: elements sampled above it.
     on_row: called with each finished row, to show progress.
     """

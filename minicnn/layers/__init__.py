@@ -1,4 +1,4 @@
-"""The layers, one file per kind, forward beside backward. Read lrn.py or conv.py first; base.py holds the contract."""
+"""The layers, one file per kind, with forward and backward. Read lrn.py or conv.py first; base.py: the interface."""
 
 from minicnn.init import Glorot, He, Normal, Uniform
 from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh

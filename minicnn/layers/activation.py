@@ -1,11 +1,11 @@
 """Pointwise non-linearities (paper section 3.1): ReLU, and the tanh that Figure 1 compares it with.
 
-    ReLU   y = max(0, x)     dx = dy where y > 0, else 0       (the slope at exactly 0 is taken as 0)
+    ReLU   y = max(0, x)     dx = dy where y > 0, else 0       (the derivative at 0 is taken as 0)
     LeakyReLU   y = x where x > 0, else slope * x     dx = dy where y > 0, else slope * dy
     ClippedReLU   y = min(max(0, x), ceiling)     dx = dy where 0 < y < ceiling, else 0
     tanh   y = tanh(x)       dx = dy * (1 - y^2)
 
-All derivatives follow from the output alone, so only y is saved and x may be overwritten.
+All derivatives are functions of the output, so only y is saved and x may be overwritten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from minicnn.layers.base import Layer, LayerPlan
 
 
 class ReLU(Layer):
-    """Any shape. In a network it is usually fused into the convolution or fully connected layer before it."""
+    """Any shape. In a network it is usually fused into the preceding convolution or fully connected layer."""
 
     in_place = True
     capturable = True
@@ -36,7 +36,7 @@ class ReLU(Layer):
 
 
 class LeakyReLU(Layer):
-    """Any shape. slope: of the negative part, positive (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
+    """Any shape. slope: of the negative part, > 0 (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
 
     in_place = True
     capturable = True
@@ -66,7 +66,7 @@ class LeakyReLU(Layer):
 
 
 class ClippedReLU(Layer):
-    """Any shape. ceiling: of the output, positive; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
+    """Any shape. ceiling: maximum output, > 0; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
     networks on CIFAR-10", 2010)."""
 
     in_place = True

@@ -1,16 +1,16 @@
-"""What a layer is.
+"""The interface of a layer.
 
-A layer holds its configuration, its parameters and its state, and nothing else. It says in `plan` what it will need;
-the network then hands it every array: `forward` writes y, `backward` writes dxs and adds to the gradients of the
-parameters. What backward needs from forward lies in `saved`: the arrays named in LayerPlan.saves, the buffers the plan
-asked for, and always saved["in_shapes"].
+A layer holds its configuration, its parameters and its state, and nothing else. `plan` declares the memory it needs;
+the network then passes in all arrays: `forward` writes y, `backward` writes dxs and adds to the gradients of the
+parameters. `saved` holds what backward needs from forward: the arrays named in LayerPlan.saves, the buffers that the
+plan requested, and always saved["in_shapes"].
 
-    plan(in_shapes, dtype, ops)          -> LayerPlan: output shape, what is saved, bytes of work space
+    plan(in_shapes, dtype, ops)          -> LayerPlan: output shape, arrays to save, bytes of workspace
     forward(ctx, xs, y, saved)           y = f(xs)
-    backward(ctx, dy, saved, dxs)        dxs[i] = dL/dx_i (None where nobody needs it);  param.grad += dL/dparam
+    backward(ctx, dy, saved, dxs)        dxs[i] = dL/dx_i (None if not needed);  param.grad += dL/dparam
 
-Parameters are trained. State, such as running statistics, is saved with them and never trained or differentiated:
-forward updates it in place, where ctx.update_state says so.
+Parameters are trained. State, such as running statistics, is saved with them but never trained or differentiated:
+forward updates it in place if ctx.update_state is set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minicnn.errors import CheckpointError, ShapeError
-from minicnn.init import Normal, Uniform  # noqa: F401  (they were here in 0.1.0)
+from minicnn.init import Normal, Uniform  # noqa: F401  (importable from here since 0.1.0)
 from minicnn.param import Param
 from minicnn.rng import purpose_id
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class LayerPlan:
-    """What one layer asks of the network for given input shapes.
+    """The requirements of one layer for given input shapes.
 
     out_shape: shape of y, batch axis included.
-    saves: which of "x" (the first input), "xs" (all inputs) and "y" backward reads.
+    saves: which of "x" (the first input), "xs" (all inputs) and "y" are read by backward.
     buffers: arrays that forward fills for backward, as name -> (shape with the batch axis first, dtype).
-    work: bytes of scratch space, alive during one call only.   macs: multiply-adds of forward.
-    algorithm: in words, where the backend has a choice.
+    work: bytes of workspace, valid during one call only.   macs: multiply-adds of forward.
+    algorithm: a description, if the backend has a choice.
     """
 
     out_shape: tuple[int, ...]
@@ -53,14 +53,14 @@ class LayerPlan:
 
 @dataclass
 class Context:
-    """What surrounds one call of a layer.
+    """The context of one call of a layer.
 
-    ops: the backend.   train: dropout drops.   work: scratch space (uint8) or None.
-    seed, epoch, sample_ids (uint32, one per image), purpose (the layer's own number): the counter of random numbers.
-    relu: the network fused the ReLU that follows into this layer.   update_state: forward may update the layer's state.
-    loss_scale: what losses multiply their gradient with (kernels/reference/loss_scale.py), or None.
+    ops: the backend.   train: training mode, for dropout.   work: workspace (uint8) or None.
+    seed, epoch, sample_ids (uint32, one per image), purpose (an id of the layer): key and counter of random numbers.
+    relu: the following ReLU is fused into this layer.   update_state: forward may update the layer's state.
+    loss_scale: the state by which losses scale their gradient (kernels/reference/loss_scale.py), or None.
 
-    sample_ids may be an array of the backend's; epoch a DeviceNumber, while a step is being captured.
+    sample_ids may be a backend array; epoch is a DeviceNumber while a step is being captured.
     """
 
     ops: Ops
@@ -76,35 +76,35 @@ class Context:
 
 
 class Layer:
-    """Base of every layer. One of your own needs plan, forward and backward: see examples/own_net_and_layer.py."""
+    """Base class of all layers. Custom layers define plan, forward and backward: see examples/own_net_and_layer.py."""
 
-    absorbs_relu = False    # forward can end with max(0, .) and backward begin with its mask (ctx.relu)
-    in_place = False        # y may be the same array as x, and dx the same as dy
-    is_view = False         # y is x under another shape: nothing runs
+    absorbs_relu = False    # a following ReLU can be fused into forward and backward (ctx.relu)
+    in_place = False        # y may be the same array as x, and dx the same array as dy
+    is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean
-    capturable = False      # both passes call ctx.ops and nothing else, so that a CUDA graph can hold them
-    channelwise = False     # channel c of y depends on channel c of x alone. A layer with parameters or state has the
-                            # channels as their last axis, and their number as its attribute `channels`
-    KINDS: dict[str, type[Layer]] = {}      # name -> class, of every kind of layer that has been defined
+    capturable = False      # both passes only call ctx.ops, so that a CUDA graph can capture them
+    channelwise = False     # channel c of y depends only on channel c of x. Parameters and state, if any, have the
+                            # channels as their last axis, and their number is the attribute `channels`
+    KINDS: dict[str, type[Layer]] = {}      # name -> class, of every layer class defined so far
 
     params: dict[str, Param]                # local name, such as "w" -> parameter
-    state: dict[str, np.ndarray]            # local name, such as "mean" -> array of the backend's
+    state: dict[str, np.ndarray]            # local name, such as "mean" -> backend array
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         Layer.KINDS[cls.kind()] = cls
 
     def __new__(cls, *args, **options):
-        layer = super().__new__(cls)        # here, so that a layer without super().__init__() has them, too
+        layer = super().__new__(cls)        # here, so that super().__init__() is not required
         layer.params, layer.state, layer._arguments = {}, {}, (args, options)
         return layer
 
     def __init__(self):
         """A layer without configuration."""
 
-    # ---- to be written by each kind
+    # ---- to be defined by subclasses
     def plan(self, in_shapes: list[tuple[int, ...]], dtype: str, ops: Ops) -> LayerPlan:
-        """Output shape and needs for these input shapes; raises ShapeError with expected and got."""
+        """Output shape and memory for these input shapes; raises ShapeError with the expected and the given shape."""
         raise TypeError(f"{type(self).__name__} does not define plan(in_shapes, dtype, ops)")
 
     def forward(self, ctx: Context, xs: list, y, saved: dict) -> None:
@@ -116,31 +116,31 @@ class Layer:
         raise TypeError(f"{type(self).__name__} does not define backward(ctx, dy, saved, dxs)")
 
     def initial_values(self) -> dict[str, tuple]:
-        """Local parameter name -> (init, shape), for layers that have any. init: see minicnn/init.py, or a number."""
+        """Local parameter name -> (init, shape). init: an initialiser (minicnn/init.py) or a number."""
         return {}
 
     def initial_state(self) -> dict[str, tuple]:
-        """Local state name -> (init, shape), for layers that have any."""
+        """Local state name -> (init, shape)."""
         return {}
 
     def kinks(self, y, saved: dict) -> tuple:
-        """Arrays that say on which side of its kinks each element of a forward pass lies, for gradient checks.
+        """Arrays that identify the differentiable piece on which a forward pass was evaluated, for gradient checks.
 
-        Between two inputs for which they are equal, the layer must be differentiable: of a ReLU, (y > 0,).
+        Between two inputs with equal arrays, the layer must be differentiable. For a ReLU: (y > 0,).
         """
         return ()
 
     def describe(self) -> str:
-        """The configuration in a few words, for `summary`."""
+        """A short description of the configuration, for `summary`."""
         return ""
 
-    # ---- the same for all
+    # ---- common to all layers
     def init_params(self, name: str, seed: int = 0, dtype: str = "float32",
                     values: Mapping[str, np.ndarray] | None = None) -> None:
-        """Make parameters and state on the host, named "<name>.w" and so on, from the seed and each one's name alone.
+        """Create parameters and state on the host, named "<name>.w" etc.; each depends only on the seed and its name.
 
-        values: by full name ("state/<name>.mean" for state), what to take instead of drawing. CheckpointError where one
-        has another shape.
+        values: full name ("state/<name>.mean" for state) -> array to use instead of drawing. CheckpointError for a
+        wrong shape.
         """
         def made(local: str, init, shape, prefix: str = "") -> np.ndarray:
             full = f"{name}.{local}"
@@ -158,11 +158,11 @@ class Layer:
 
     @classmethod
     def kind(cls) -> str:
-        """What descriptions call this kind: "Conv2d"; with its module, "my_layers:PReLU", where it is not minicnn's."""
+        """The name of this class in descriptions: "Conv2d"; outside of minicnn with its module, "my_layers:PReLU"."""
         return cls.__qualname__ if cls.__module__.startswith("minicnn.") else f"{cls.__module__}:{cls.__qualname__}"
 
     def options(self) -> dict:
-        """The arguments with which the layer was made, by name."""
+        """The constructor arguments of the layer, by name."""
         args, options = self._arguments
         found = inspect.signature(type(self).__init__).bind(self, *args, **options)
         return {**{name: value for name, value in list(found.arguments.items())[1:] if name != "options"},
@@ -171,7 +171,7 @@ class Layer:
     def copy(self) -> Layer:
         """The same configuration and multipliers, without parameters and state."""
         twin = copy.copy(self)
-        del twin.params, twin.state         # not to be copied: they may be large
+        del twin.params, twin.state         # not copied: they may be large
         twin = copy.deepcopy(twin)
         twin.params, twin.state, twin.multipliers = {}, {}, self.multipliers
         return twin
@@ -190,7 +190,7 @@ class Layer:
 
     def __call__(self, *xs, ops: Ops | None = None, train: bool = False, seed: int = 0, epoch: int = 0,
                  sample_ids=None):
-        """y = layer(x), for notebooks and checks: allocates by itself; on the reference backend by default."""
+        """y = layer(x), for notebooks and tests: allocates its own memory; on the reference backend by default."""
         if ops is None:
             from minicnn.backend.select import get_ops
             ops = get_ops("reference")
@@ -209,7 +209,7 @@ class Layer:
         return y
 
     def saved_for(self, plan: LayerPlan, ops: Ops, xs: list, y) -> dict:
-        """The `saved` of one call outside a network: declared arrays, and freshly allocated buffers."""
+        """The `saved` dict of a call outside a network: declared arrays and newly allocated buffers."""
         saved = {key: value for key, value in {"x": xs[0], "xs": xs, "y": y}.items() if key in plan.saves}
         saved["in_shapes"] = [tuple(x.shape) for x in xs]
         saved.update({key: ops.empty(shape, dtype) for key, (shape, dtype) in plan.buffers.items()})
@@ -220,6 +220,6 @@ class Layer:
 
 
 def need_axes(layer: Layer, shape: tuple[int, ...], axes: str) -> None:
-    """Check the number of axes at the door: `axes` spells them, such as "NHWC"."""
+    """ShapeError unless the array has these axes, such as "NHWC"."""
     if len(shape) != len(axes):
         raise ShapeError(f"{type(layer).__name__} expects an array ({', '.join(axes)}), got shape {tuple(shape)}")

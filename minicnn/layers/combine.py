@@ -2,10 +2,9 @@
 
     Concat   y = [x_1, x_2, ...] along the last axis     dx_i = its slice of dy
     Add      y = x_1 + x_2 + ...                         dx_i = dy
-    Flatten  (N, H, W, C) -> (N, H*W*C)                  the same memory under another shape
+    Flatten  (N, H, W, C) -> (N, H*W*C)                  a view of the same memory
 
-Nothing is saved. The reverse of a fork (adding up the gradients of a value that several layers read) is
-the network's job.
+Nothing is saved. The gradients of a value that several layers read are accumulated by the network.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from minicnn.layers.base import Layer, LayerPlan
 
 
 class Concat(Layer):
-    """Inputs that agree in all axes but the last."""
+    """Inputs with equal shapes except for the last axis."""
 
     capturable = True
 
@@ -37,7 +36,7 @@ class Concat(Layer):
 
 
 class Add(Layer):
-    """Two or more inputs of one shape."""
+    """Two or more inputs of equal shape."""
 
     capturable = True
 
@@ -56,7 +55,7 @@ class Add(Layer):
 
 
 class Flatten(Layer):
-    """Height, width and channels become one axis, in this order (channels-last: a filter of fc6 sees H x W x C)."""
+    """Height, width and channels become one axis, in this order (channels-last: a unit of fc6 reads H x W x C)."""
 
     is_view = True
     capturable = True

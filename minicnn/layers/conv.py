@@ -1,11 +1,11 @@
-"""Convolution (paper section 3.5), in fact cross-correlation, as everywhere in this field.
+"""Convolution (paper section 3.5), implemented as cross-correlation, as usual in deep learning.
 
     y[n,p,q,k] = b[k] + sum over r,s,c of  x[n, p*u+r-top, q*v+s-left, c] * w[r,s,c,k]
 
-with stride (u, v). With groups, output channel k of group g sees the input channels of group g only: this is what
-"the kernels of the second layer are connected only to those kernel maps which reside on the same GPU" says.
-Saved: x; and y where the network fused the ReLU that follows, whose mask then opens the backward pass.
-The derivation of both gradients stands in kernels/reference/conv.py.
+with stride (u, v). With groups, output channel k of group g reads only the input channels of group g: this
+implements "the kernels of the second layer are connected only to those kernel maps which reside on the same GPU".
+Saved: x; also y if the following ReLU is fused, since backward then starts with its mask.
+Both gradients are derived in kernels/reference/conv.py.
 """
 
 from __future__ import annotations

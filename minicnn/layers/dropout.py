@@ -3,8 +3,9 @@
 Paper:      train  y = x * mask               test  y = x * (1 - rate)
 Inverted:   train  y = x * mask / (1 - rate)  test  y = x               (what most later code does)
 
-The expectation over masks is the same on both sides of each line. The mask is a function of (seed, layer, epoch, image,
-unit), so backward draws it again instead of keeping it, and it does not depend on the batch an image came in.
+In each convention, the test output is the expectation of the training output over masks. The mask is a function of
+(seed, layer, epoch, image, unit), so backward draws it again instead of saving it, and it does not depend on the rest
+of the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Dropout(Layer):
         self.rate, self.inverted = rate, inverted
 
     def draw(self, ctx):
-        """The keyword arguments that determine the mask and its scale."""
+        """Keyword arguments that determine the mask and its scale."""
         scale = 1.0 / (1.0 - self.rate) if self.inverted else 1.0
         return {"rate": self.rate, "scale": scale, "seed": ctx.seed, "purpose": ctx.purpose, "epoch": ctx.epoch,
                 "sample_ids": ctx.sample_ids}
@@ -50,7 +51,7 @@ class Dropout(Layer):
 
     @property
     def test_factor(self) -> float:
-        """What the activations are multiplied with at test time."""
+        """The factor of the activations at test time."""
         return 1.0 if self.inverted else 1.0 - self.rate
 
     def describe(self):

@@ -1,7 +1,7 @@
 """Fully connected layer:  y = x w + b,  so  dx = dy w^T,  dw = x^T dy,  db = sum of dy over the batch.
 
-In AlexNet nearly all the parameters (58.6 of 61 million) and few of the multiply-adds are here. Saved: x; and y where
-the network fused the ReLU that follows.
+In AlexNet these layers hold nearly all parameters (58.6 of 61 million) but few of the multiply-adds. Saved: x; also y
+if the following ReLU is fused.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Locally connected layer: a convolution whose kernels are not shared between places ("local" in cuda-convnet).
+"""Locally connected layer: a convolution with separate kernels at each position ("local" in cuda-convnet).
 
     y[n,p,q,k] = b[p,q,k] + sum over r,s,c of  x[n, p*u+r-top, q*v+s-left, c] * w[r,s,c,p,q,k]
 
-Every output pixel (p, q) has kernels of its own; the paper's CIFAR-10 net ends with two such layers (models/cifar.py).
-Once the windows of x are laid out one after the other, this is a 1 x 1 convolution with one group per output pixel, so
-it needs no kernel of its own: dw is that of the grouped convolution, and dx its gradient added back to where the window
-was cut. Saved: the windows; and y where the network fused the ReLU that follows.
+Every output pixel (p, q) has its own kernels; the paper's CIFAR-10 net ends with two such layers (models/cifar.py).
+After extracting the windows of x (im2col), this is a 1 x 1 convolution with one group per output pixel, so it needs no
+kernel of its own: dw is that of the grouped convolution, and dx is its input gradient scattered back to the windows'
+positions (col2im). Saved: the windows; also y if the following ReLU is fused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minicnn.shapes import pads4, pair, window_output
 
 
 class Local2d(Layer):
-    """(N, H, W, in_channels) -> (N, P, Q, out_channels), for images of one size, in_size = (H, W).
+    """(N, H, W, in_channels) -> (N, P, Q, out_channels), for images of a fixed size in_size = (H, W).
 
     Weights are (R, S, C, P, Q, K), biases (P, Q, K).
     """
@@ -39,12 +39,12 @@ class Local2d(Layer):
 
     @property
     def as_conv(self) -> tuple[tuple[int, ...], dict]:
-        """Shape of the weights, and the options, of the 1 x 1 convolution with a group for every output pixel."""
+        """Weight shape and options of the equivalent 1 x 1 convolution with one group per output pixel."""
         (R, S), C, (P, Q, K) = self.kernel, self.in_shape[2], self.out_shape
         return (1, 1, R * S * C, P * Q * K), {"stride": (1, 1), "pads": (0, 0, 0, 0), "groups": P * Q}
 
     def taps(self):
-        """For each place (r, s) in the window: the pixels of y for which it lies inside the image, and of x there."""
+        """For each tap (r, s) of the window: the indices into y for which it is inside the image, and those into x."""
         for r in range(self.kernel[0]):
             rows = _overlap(r - self.pads[0], self.stride[0], self.in_shape[0], self.out_shape[0])
             for s in range(self.kernel[1]):
@@ -90,11 +90,11 @@ class Local2d(Layer):
 
     def describe(self):
         (R, S), (P, Q, K) = self.kernel, self.out_shape
-        return f"{K} @ {R}x{S}x{self.in_shape[2]} for each of {P}x{Q} places"
+        return f"{K} @ {R}x{S}x{self.in_shape[2]} at each of {P}x{Q} positions"
 
 
 def _overlap(first: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
-    """Of the `count` places first, first + stride ...: those in 0..size-1, as a slice of the places and of the axis."""
+    """Of the `count` positions first, first + stride, ...: those in 0..size-1, as slices of positions and of axis."""
     begin = max(0, -(first // stride))                                          # first + begin * stride >= 0
     end = min(count, (size - 1 - first) // stride + 1)
     start = first + begin * stride

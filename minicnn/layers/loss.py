@@ -15,7 +15,8 @@ class SoftmaxCrossEntropy(Layer):
     """(N, classes) and labels (N,) -> one loss per image.
 
     The loss of the network is the sum of weight * mean over its loss nodes.
-    `train_only` marks an auxiliary loss: neither it nor what only it needs runs at test time (GoogLeNet's side heads).
+    `train_only` marks an auxiliary loss: at test time, it and the layers that only it needs do not run (GoogLeNet's
+    auxiliary classifiers).
     """
 
     is_loss = True

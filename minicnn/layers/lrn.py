@@ -1,11 +1,12 @@
-"""Local response normalisation (paper section 3.3): strong activations damp their neighbours.
+"""Local response normalisation (paper section 3.3): each value is divided by a power of k + alpha times the local sum
+of squares.
 
 Across channels:   b_i = a_i / (k + alpha * sum over j of a_j^2) ** beta,   |j - i| <= n // 2, clipped at the ends.
-Within a map:      the same with a window of n x n pixels of one channel ("rnorm" in the authors' code).
+Within a map:      the same with a window of n x n pixels in one channel ("rnorm" in the authors' code).
 
-The printed formula multiplies the sum by alpha as it stands; cuda-convnet, Caffe and PyTorch divide alpha by the size
-of the window first (`divide_alpha`). `groups=2` cuts the channels in two halves that do not see each other, as in
-Figure 2, where each GPU normalises its own maps. Saved: x; the bracket is cheaper to compute again than to keep.
+The formula in the paper multiplies the sum by alpha; cuda-convnet, Caffe and PyTorch divide alpha by the size of the
+window first (`divide_alpha`). `groups=2` normalises two halves of the channels independently, as in Figure 2, where
+each GPU normalises its own maps. Saved: x; recomputing the bracket is cheaper than saving it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from minicnn.layers.base import Layer, LayerPlan, need_axes
 
 
 class LRN(Layer):
-    """(N, H, W, C) -> (N, H, W, C), normalised across n neighbouring channels."""
+    """(N, H, W, C) -> (N, H, W, C), normalised across n adjacent channels."""
 
     capturable = True
 
@@ -23,13 +24,13 @@ class LRN(Layer):
                  divide_alpha: bool = False):
         super().__init__()
         if n < 1 or n % 2 == 0:
-            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a middle")
+            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a centre")
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
         self.groups, self.divide_alpha = groups, divide_alpha
 
     @property
     def constants(self):
-        """The keyword arguments of the kernels; alpha is what multiplies the plain sum of squares."""
+        """The keyword arguments of the kernels; alpha: the factor of the sum of squares."""
         alpha = self.alpha / self.n if self.divide_alpha else self.alpha
         return {"n": self.n, "k": self.k, "alpha": alpha, "beta": self.beta, "groups": self.groups}
 
@@ -63,12 +64,12 @@ class LRNWithin(Layer):
                  divide_alpha: bool = False):
         super().__init__()
         if n < 1 or n % 2 == 0:
-            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a middle")
+            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a centre")
         self.n, self.k, self.alpha, self.beta, self.divide_alpha = n, k, alpha, beta, divide_alpha
 
     @property
     def constants(self):
-        """The keyword arguments of the kernels; alpha is what multiplies the plain sum of squares."""
+        """The keyword arguments of the kernels; alpha: the factor of the sum of squares."""
         alpha = self.alpha / self.n**2 if self.divide_alpha else self.alpha
         return {"n": self.n, "k": self.k, "alpha": alpha, "beta": self.beta}
 

@@ -1,9 +1,10 @@
-"""Pooling (paper section 3.4). AlexNet's windows overlap: 3 x 3, stride 2, so a pixel can win in up to four windows.
+"""Pooling (paper section 3.4). AlexNet's windows overlap: 3 x 3, stride 2, so a pixel can be the maximum of up to four
+windows.
 
-Max:      y[p,q] = the largest x in window (p,q); backward sends dy to the pixel that won (the first one on ties) and
-          adds up where windows overlap. Saved: the winner's index in its window, one byte.
-Average:  y[p,q] = sum of the window / divisor; backward spreads dy / divisor over the window. Saved: nothing.
-Max-pooling pads with minus infinity; the average states whether padding counts in its divisor.
+Max:      y[p,q] = max of window (p,q); backward routes dy to the position of the maximum (the first one on ties) and
+          sums over overlapping windows. Saved: the index of the maximum in its window, one byte (the switch).
+Average:  y[p,q] = sum of the window / divisor; backward distributes dy / divisor over the window. Saved: nothing.
+Max-pooling pads with minus infinity; for average pooling, `count_pad` sets whether padding counts in the divisor.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from minicnn.shapes import pads4, pair, window_output
 
 
 class _Pool(Layer):
-    """What both kinds share: the window."""
+    """Base of both kinds: the geometry of the window."""
 
     capturable = True
     channelwise = True
@@ -26,7 +27,7 @@ class _Pool(Layer):
         (R, S), (top, left, bottom, right) = self.kernel, self.padding
         if max(top, bottom) >= R or max(left, right) >= S:
             raise ConfigError(f"{type(self).__name__}: padding {self.padding} must be smaller than the window "
-                              f"{self.kernel}, or a window could lie outside the image")
+                              f"{self.kernel}, since a window could otherwise be outside the image")
 
     def geometry(self, shape):
         """Output size (P, Q) and the keyword arguments that every pooling kernel takes."""
@@ -50,7 +51,7 @@ class MaxPool2d(_Pool):
     def plan(self, in_shapes, dtype, ops):
         if self.kernel[0] * self.kernel[1] > 255:
             raise ConfigError(f"MaxPool2d: the window {self.kernel} has more than 255 pixels; "
-                              "the winner's index is kept in one byte")
+                              "the index of the maximum is stored in one byte")
         y_shape = self.out_shape(in_shapes)
         return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")})
 

@@ -1,4 +1,4 @@
-"""Networks from papers, each written as its paper's table reads: `build(name)`, or the functions themselves."""
+"""Networks from papers, each written like the table in its paper: `build(name)`, or the functions themselves."""
 
 from minicnn.models.alexnet import alexnet, reduced_alexnet
 from minicnn.models.cifar import cifar_18pct, cifar_paper

@@ -1,7 +1,7 @@
-"""The table of what differs between AlexNets: the paper's, its authors' own code, and the ones most people have met.
+"""The differences between AlexNet implementations: the paper, its authors' own code, and the most common ones.
 
-A knob's default is what the paper prints (the section is beside it). A variant is a row that changes some knobs, each
-with the file that says so. `differences` puts a row into words; the main example prints them before it trains.
+The default of a knob (an option) is the value in the paper, with the section beside it. A variant is a row that changes
+some knobs, with the source file of each change. `differences` describes a variant in words; training prints it.
 
   authors       akrizhevsky, released by the Computer History Museum: layers/layers-145.cfg, layer-params-145.cfg
   caffe         BVLC/caffe: models/bvlc_alexnet/train_val.prototxt
@@ -18,31 +18,31 @@ from minicnn.errors import ConfigError
 
 @dataclass(frozen=True)
 class Knobs:
-    """What can be turned. Tuples run over the layers."""
+    """The options of AlexNet. Tuples have one entry per layer."""
 
     # geometry
     input_size: int = 224                                   # section 3.5 and Figure 2
     conv1_padding: int = 0                                  # not mentioned, so none
-    ceil: bool = True                                       # a last window may hang over the edge, as in the authors'
+    ceil: bool = True                                       # the last window may pass the edge, as in the authors'
                                                             # code: 224 gives the 55 of Figure 2 (floor needs 227)
     kernels: tuple[int, ...] = (96, 256, 384, 384, 256)     # section 3.5
     groups: int = 2                                         # of conv2, conv4, conv5: the GPUs, section 3.2 and Figure 2
-    fc: int = 4096                                          # section 3.5: neurons in each hidden fully connected layer
-    # what follows each convolution, in this order
+    fc: int = 4096                                          # section 3.5: units of each hidden fully connected layer
+    # the layers after each convolution, in this order
     after_conv: tuple[str, ...] = ("relu lrn pool",         # section 3.5: normalisation after layers 1 and 2, pooling
                                    "relu lrn pool",         # after these and layer 5; 3.3: normalised after the ReLU
                                    "relu", "relu", "relu pool")
-    # local response normalisation, section 3.3: n = 5, beta = 0.75, and
+    # local response normalisation, section 3.3: n = 5, beta = 0.75
     lrn_k: float = 2.0
     lrn_alpha: float = 1e-4
     lrn_divide_alpha: bool = False                          # the printed formula does not divide alpha by n
     lrn_groups: int = 2                                     # Figure 2: each GPU normalises its own maps; 1 is the text,
                                                             # "N is the total number of kernels in the layer"
-    # dropout, section 4.2: after the first two fully connected layers; at test time times 0.5
+    # dropout, section 4.2: after the first two fully connected layers; outputs times 0.5 at test time
     dropout: float = 0.5
-    dropout_before: bool = False                            # True: in front of fc6 and fc7 instead of behind them
-    dropout_inverted: bool = False                          # True: times 2 in training, nothing at test time
-    # how weights begin, section 5
+    dropout_before: bool = False                            # True: before fc6 and fc7 instead of after them
+    dropout_inverted: bool = False                          # True: times 2 in training, unchanged at test time
+    # initialisation, section 5
     std: tuple[float, ...] | None = (0.01,) * 8             # None: U(-1/sqrt(fan in), 1/sqrt(fan in)), biases too
     bias: float = 1.0                                       # of the layers below; 0 in the others
     bias_layers: tuple[int, ...] = (2, 4, 5, 6, 7)
@@ -86,14 +86,14 @@ VARIANTS: dict[str, Knobs] = {
         conv1_padding=2, ceil=False,                        # Conv2d(3, 64, kernel_size=11, stride=4, padding=2)
         kernels=(64, 192, 384, 256, 256), groups=1,
         after_conv=("relu pool", "relu pool", "relu", "relu", "relu pool"),     # no normalisation
-        dropout_before=True, dropout_inverted=True,         # Dropout() in front of each Linear but the last
-        std=None,                                           # nothing set: torch.nn.Conv2d and Linear, reset_parameters
+        dropout_before=True, dropout_inverted=True,         # Dropout() before each Linear except the last
+        std=None,                                           # the default: torch.nn.Conv2d and Linear, reset_parameters
     ),
 }
 
 
 def knobs_of(variant: str = "paper", **changes) -> Knobs:
-    """The row of a variant, with single knobs changed. Raises ConfigError for a name that does not exist."""
+    """The knobs of a variant, with some overridden. Raises ConfigError for an unknown name."""
     if variant not in VARIANTS:
         raise ConfigError(f"unknown AlexNet variant {variant!r}: expected one of {', '.join(VARIANTS)}")
     known = [field.name for field in fields(Knobs)]
@@ -104,7 +104,7 @@ def knobs_of(variant: str = "paper", **changes) -> Knobs:
 
 
 def differences(variant: str = "paper", **changes) -> list[str]:
-    """In words, knob by knob, where a variant departs from the paper; empty where it does not."""
+    """The differences of a variant from the paper, one line per knob; empty if there are none."""
     knobs = knobs_of(variant, **changes)
     lines = []
     for field in fields(Knobs):
@@ -114,7 +114,7 @@ def differences(variant: str = "paper", **changes) -> list[str]:
         if not (isinstance(ours, tuple) and isinstance(papers, tuple) and len(ours) == len(papers)):
             lines.append(f"{field.name}: {_words(ours)} (paper: {_words(papers)})")
             continue
-        layers: dict[tuple, list[int]] = {}                 # (ours, paper's) -> the layers that have them
+        layers: dict[tuple, list[int]] = {}                 # (ours, paper's) -> the layers with these values
         for layer, both in enumerate(zip(ours, papers, strict=True), start=1):
             layers.setdefault(both, []).append(layer)
         lines += [f"{field.name}, layer {', '.join(map(str, where))}: {_words(our)} (paper: {_words(paper)})"

@@ -1,14 +1,14 @@
-"""The small networks for CIFAR-10 that the AlexNet paper argues with.
+"""The small CIFAR-10 networks that the AlexNet paper refers to.
 
 `cifar_paper` is the "four-layer CNN" of section 3.3: 13 % test error without response normalisation, 11 % with it. The
-paper's footnote 3 leaves the details to cuda-convnet's files, layers-conv-local-13pct.cfg and -11pct.cfg: two
+paper's footnote 3 refers to cuda-convnet's files for the details, layers-conv-local-13pct.cfg and -11pct.cfg: two
 convolutions and two locally connected layers, trained on 24 x 24 crops of the 32 x 32 images.
-`cifar_18pct` is layers-18pct.cfg of the same program, 18 % in 20 minutes on whole images: three convolutions and a
-fully connected layer, normalised within maps. Either can be built with tanh in place of the ReLU; Figure 1 of the paper
-compares the two on "a four-layer convolutional neural network" that it does not describe.
+`cifar_18pct` is layers-18pct.cfg of the same program, 18 % in 20 minutes on uncropped images: three convolutions and a
+fully connected layer, normalised within maps. Both can use tanh instead of ReLU; Figure 1 of the paper compares the two
+on "a four-layer convolutional neural network" that it does not describe.
 
-As in the files, biases learn at twice the rate and do not decay, and where the weights of a layer decay otherwise than
-the rest, their Param says so. The rest of the recipes is in minicnn/train/recipes.py. Files: dnouri/cuda-convnet.
+As in the files, biases have twice the learning rate and no weight decay; layers with a different weight decay have a
+multiplier on their Param. The training recipes are in minicnn/train/recipes.py. Files: dnouri/cuda-convnet.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def cifar_paper(lrn: bool = True, activation: str = "relu", num_classes: int = 1
     nonlinear("1")
     b.maxpool("pool1", 3, stride=2, ceil=True)
     if lrn:
-        b.lrn("norm1", **norm)                              # here behind the pooling, below in front of it
+        b.lrn("norm1", **norm)                              # here after the pooling, below before it
     b.conv("conv2", 64, 5, padding=2, init=Normal(0.01))
     nonlinear("2")
     if lrn:
@@ -64,7 +64,7 @@ def cifar_18pct(lrn: bool = True, activation: str = "relu", num_classes: int = 1
                 values: Mapping[str, np.ndarray] | None = None) -> Net:
     """Three convolutions and a fully connected layer (N, 32, 32, 3) -> (N, num_classes). Input: 0..255 minus the mean.
 
-    The file applies the non-linearity of layer 1 behind its max-pooling; an increasing function and a maximum commute.
+    The file applies the non-linearity of layer 1 after its max-pooling; the maximum commutes with increasing functions.
     """
     b = Builder((input_size, input_size, 3), name="cifar-18pct")
     nonlinear = _nonlinearity(b, activation)
@@ -78,7 +78,7 @@ def cifar_18pct(lrn: bool = True, activation: str = "relu", num_classes: int = 1
         b.lrn_within("norm1", **norm)
     b.conv("conv2", 32, 5, padding=2, init=Normal(0.01))
     nonlinear("2")
-    b.avgpool("pool2", 3, count_pad=False, **window)        # 16 -> 8; the mean of the pixels inside
+    b.avgpool("pool2", 3, count_pad=False, **window)        # 16 -> 8; padding is not counted
     if lrn:
         b.lrn_within("norm2", **norm)
     b.conv("conv3", 64, 5, padding=2, init=Normal(0.01))
@@ -100,7 +100,7 @@ def _nonlinearity(b: Builder, activation: str):
 
 
 def _with_multipliers(net: Net, decay: dict[str, float]) -> Net:
-    """Set the multipliers: biases as in every file, weights where their layer is named."""
+    """Set the multipliers: of biases as in all files, of weights by layer."""
     for name, param in net.params.items():
         if name.endswith(".b"):
             param.lr_mult, param.decay_mult = 2.0, 0.0

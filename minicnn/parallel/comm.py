@@ -1,13 +1,14 @@
-"""What ranks can do together.
+"""Collective operations.
 
-A rank is one of `size` equals that run the same program on their own part of the work (threads of this process, or
-processes under mpiexec). Everything here rests on one operation that an engine provides:
+A rank is one of `size` threads of this process, or processes under mpiexec, which run the same program on their part of
+the work. All collectives are built on one operation, which the communication backend provides:
 
-    exchange    every rank hands some arrays to every other, and gets theirs, in the order of the ranks
+    exchange    an all-to-all: every rank sends arrays to every other rank and receives theirs, in rank order
 
-and every sum is formed by one rank, in one order. So results do not depend on the engine, on timing or on luck: the
-same number of ranks gives the same bits. An exchange is also where trouble shows: a rank that has failed, does not come
-within `timeout` seconds, or is somewhere else in its program is named in a RankError, on all the others.
+Every sum is computed by one rank, in rank order. So results are deterministic: with the same number of ranks they are
+bit-identical, whatever the backend and the timing. Failures are also detected in exchanges: if a rank has failed, does
+not arrive within `timeout` seconds, or is at another point of the program, all other ranks raise a RankError with its
+number.
 """
 
 from __future__ import annotations
@@ -25,98 +26,99 @@ from minicnn.backend.interconnect import Interconnect
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.ledger import Ledger
 
-TIMEOUT = 60.0          # seconds a rank waits for another
-FIRST_STEP = 600.0      # at least so many before the first step is through: kernels may have to be compiled
-SAVING = 600.0          # and while rank 0 writes a checkpoint: the disk may be a slow one
-LONG = 7 * 86400.0      # for rank 0 while it looks through a data set
-PIECE = 4 << 20         # elements that are summed at once, so that buffers stay small
+TIMEOUT = 60.0                  # seconds that a rank waits for another
+FIRST_STEP_TIMEOUT = 600.0      # at least this before the first step is complete: kernels may have to be compiled
+SAVE_TIMEOUT = 600.0            # at least this while rank 0 writes a checkpoint, perhaps to a slow disk
+SCAN_TIMEOUT = 7 * 86400.0      # at least this while rank 0 scans a data set
+CHUNK = 4 << 20                 # elements that are summed at once, to limit the size of buffers
 
 
 class RankError(MinicnnError):
-    """A rank has failed, hangs, or disagrees with the others; the message names it."""
+    """A rank has failed, hangs, or has values that differ from the others; the message names the rank."""
 
 
 class Comm:
-    """The ranks, as seen by one of them.
+    """The communicator of one rank.
 
-    rank, size: 0 .. size-1, and how many.   timeout: seconds to wait for another rank.   ledger: what has crossed.
-    neighbours: how many of the ranks share this machine.   place: this one's number among them.   interconnect: how the
-    arrays of the ranks' backend pass between them (`work_with`).
+    rank, size: 0 .. size-1, and the number of ranks.   timeout: seconds to wait for another rank.   ledger: statistics.
+    local_size: number of ranks on this machine.   local_rank: the index of this one among them.   interconnect: moves
+    backend arrays between ranks (`use_interconnect`).
     """
 
     def __init__(self, rank: int, size: int, timeout: float = TIMEOUT, ledger: Ledger | None = None):
         if not timeout > 0:
-            raise ConfigError(f"the time to wait for another rank must be positive, not {timeout} s")
+            raise ConfigError(f"the timeout for other ranks must be positive, got {timeout} s")
         self.rank, self.size, self.timeout = rank, size, timeout
         self.ledger = ledger or Ledger(rank, size)
-        self.neighbours, self.place, self.interconnect = size, rank, Interconnect()
-        self.steady = False                                 # True once a step is through
-        self._least_patience = 0.0
-        self._side: Comm | None = None
+        self.local_size, self.local_rank, self.interconnect = size, rank, Interconnect()
+        self.warmed_up = False                              # True after the first step
+        self._min_timeout = 0.0
+        self._background: Comm | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     def __deepcopy__(self, memo) -> Comm:
-        """A rank is what it is: copies of a layer that holds it speak for the same one."""
+        """Copies of a layer keep the same communicator."""
         return self
 
-    def work_with(self, interconnect: Interconnect, in_background: bool = False) -> None:
-        """Arrays are such ones from here on; to be called by the thread that the rank runs in.
+    def use_interconnect(self, interconnect: Interconnect, in_background: bool = False) -> None:
+        """Communicate arrays of this backend from now on; must be called by the thread of the rank.
 
-        in_background: whether it is `start_all_reduce` that moves nearly all of them.
+        in_background: whether `start_all_reduce` does nearly all of the communication.
         """
         self.close()
-        self.interconnect, self._side = interconnect, None
+        self.interconnect, self._background = interconnect, None
         interconnect.settle()
 
     @property
-    def patience(self) -> float:
-        """Seconds to wait for another rank now."""
-        return max(self.timeout if self.steady else max(self.timeout, FIRST_STEP), self._least_patience)
+    def current_timeout(self) -> float:
+        """Seconds to wait for another rank at this point."""
+        return max(self.timeout if self.warmed_up else max(self.timeout, FIRST_STEP_TIMEOUT), self._min_timeout)
 
     @contextlib.contextmanager
-    def patient(self, seconds: float) -> Iterator[None]:
-        """Inside, this rank waits at least so long for the others."""
-        before, self._least_patience = self._least_patience, seconds
+    def min_timeout(self, seconds: float) -> Iterator[None]:
+        """Context manager: wait at least this long for other ranks."""
+        before, self._min_timeout = self._min_timeout, seconds
         try:
             yield
         finally:
-            self._least_patience = before
+            self._min_timeout = before
 
-    # ---- to be provided by an engine
+    # ---- provided by the communication backend
     def _exchange(self, where: str, sends: list[list], receives: list[list], consume: Callable) -> float:
-        """See `exchange`; returns the seconds spent waiting for others."""
+        """See `exchange`; returns the seconds spent waiting for other ranks."""
         raise TypeError(f"{type(self).__name__} does not define _exchange")
 
-    def _second(self) -> Comm:
-        """The same ranks on a second line, whose messages do not mix with those of this one."""
-        raise TypeError(f"{type(self).__name__} does not define _second")
+    def _background_group(self) -> Comm:
+        """A second process group of the same ranks, whose messages are separate from those of this one."""
+        raise TypeError(f"{type(self).__name__} does not define _background_group")
 
-    # ---- what ranks do
+    # ---- collectives
     def exchange(self, point: str, direction: str, sends: list[list], receives: list[list], consume: Callable) -> None:
-        """Hand sends[p] to every rank p; for p = 0, 1, ... call consume(p, pieces) with what p handed over.
+        """Send sends[p] to every rank p; for p = 0, 1, ... call consume(p, pieces) with the arrays received from p.
 
-        sends[p], receives[p]: arrays; receives[p] has the shapes in which p's pieces come. The rank's own pieces come
-        in their turn. On return the arrays sent may be written to again.   point, direction: for ledger and messages.
+        sends[p], receives[p]: lists of arrays; receives[p] gives the shapes of the pieces from rank p. The rank's own
+        pieces are included, in order. After the call the sent arrays may be overwritten.   point, direction: labels for
+        the ledger and for messages.
         """
         began = time.perf_counter()
         waited = self._exchange(f"{point} {direction}", sends, receives, consume)
         seconds = time.perf_counter() - began
         sent, received = (sum(array.nbytes for p, arrays in enumerate(lists) if p != self.rank for array in arrays)
                           for lists in (sends, receives))
-        self.ledger.note(point, direction, sent, received, seconds, waited)
+        self.ledger.record(point, direction, sent, received, seconds, waited)
 
     def all_gather(self, x, y, point: str = "all_gather", direction: str = "forward") -> None:
-        """y (size, ...) = x of every rank, in the order of the ranks."""
+        """y (size, ...) = x of every rank, in rank order."""
         self.exchange(point, direction, [[x]] * self.size, [[y[p]] for p in range(self.size)],
                       lambda p, pieces: _copy([y[p]], pieces))
 
     def reduce_scatter(self, x, y, point: str = "reduce_scatter", direction: str = "backward") -> None:
-        """y = sum over the ranks of x[rank], where x is (size, ...); summed in the order of the ranks."""
+        """y = sum over the ranks of x[rank], where x is (size, ...); summed in rank order."""
         self.exchange(point, direction, [[x[p]] for p in range(self.size)], [[y]] * self.size,
                       lambda p, pieces: _copy([y], pieces) if p == 0 else _add([y], pieces))
 
     def all_reduce(self, arrays: Sequence, point: str = "all_reduce", direction: str = "backward") -> None:
-        """Each array becomes its sum over the ranks: every rank sums a part, its own first, and hands it to all."""
+        """Sum each array over the ranks, in place: every rank reduces one part (own term first) and sends it to all."""
         for group in _groups(arrays):
             parts = [[_part(a, p, self.size) for a in group] for p in range(self.size)]
             own = parts[self.rank]
@@ -128,39 +130,39 @@ class Comm:
                           lambda p, pieces, parts=parts: _copy(parts[p], pieces) if p != self.rank else None)
 
     def start_all_reduce(self, arrays: Sequence, point: str = "all_reduce") -> Future:
-        """`all_reduce` in the background; `finish` waits for it. The arrays must be left alone until then."""
+        """`all_reduce` in a background thread; `finish` waits for it. The arrays must not be used until then."""
         if self._worker is None:
-            self._side = self._second()
-            self._side.interconnect = self.interconnect
+            self._background = self._background_group()
+            self._background.interconnect = self.interconnect
             self._worker = ThreadPoolExecutor(1, f"rank {self.rank}, background", self.interconnect.settle)
-        self._side.steady, ready = self.steady, self.interconnect.record_event()
+        self._background.warmed_up, ready = self.warmed_up, self.interconnect.record_event()
 
         def reduce():
-            self.interconnect.after(ready)                      # on a GPU, the gradients may still be being computed
-            self._side.all_reduce(arrays, point)
+            self.interconnect.after(ready)                      # on a GPU, the gradients may not be computed yet
+            self._background.all_reduce(arrays, point)
             self.interconnect.synchronize()
 
         return self._worker.submit(reduce)
 
     def finish(self, pending: Sequence[Future], point: str = "all_reduce") -> None:
-        """Wait for what `start_all_reduce` has begun; its first error is raised here."""
+        """Wait for pending `start_all_reduce` operations; the first error is raised here."""
         began = time.perf_counter()
         for future in pending:
             future.result()
-        self.ledger.exposed(point, "backward", time.perf_counter() - began)
+        self.ledger.record_exposed(point, "backward", time.perf_counter() - began)
 
     def broadcast(self, x, root: int = 0, point: str = "broadcast", direction: str = "forward") -> None:
-        """x of rank `root` on every rank, in place."""
+        """Copy x of rank `root` to every rank, in place."""
         peers = range(self.size)
         self.exchange(point, direction, [[x] if self.rank == root != p else [] for p in peers],
                       [[x] if p == root != self.rank else [] for p in peers],
                       lambda p, pieces: _copy([x], pieces) if pieces else None)
 
     def barrier(self, point: str = "barrier") -> None:
-        """Wait until every rank has come here."""
-        self.numbers([0.0], point)
+        """Wait for all ranks."""
+        self.all_gather_values([0.0], point)
 
-    def numbers(self, values: Sequence[float], point: str = "numbers") -> np.ndarray:
+    def all_gather_values(self, values: Sequence[float], point: str = "numbers") -> np.ndarray:
         """(size, n) float64: the n values of every rank."""
         x = np.asarray(values, np.float64)
         y = np.empty((self.size, *x.shape))
@@ -168,27 +170,27 @@ class Comm:
         return y
 
     def broadcast_object(self, what=None, arrays: dict[str, np.ndarray] | None = None) -> tuple:
-        """What rank 0 says, on every rank: anything that JSON can hold, and arrays by name.
+        """Rank 0's JSON-serialisable object and arrays by name, on every rank.
 
-        The others wait as long as it takes, since it may have to look at a million images first.
+        The other ranks wait without a practical limit, since rank 0 may have to scan a data set first.
         """
         arrays = arrays or {}
         forms = [[name, str(array.dtype), array.shape] for name, array in arrays.items()]
         text = json.dumps([what, forms]).encode() if self.rank == 0 else b""
-        with self.patient(LONG):
-            length = int(self.numbers([len(text)], "broadcast_object")[0, 0])
-        letters = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
-        self.broadcast(letters, 0, "broadcast_object", "")
-        what, forms = json.loads(letters.tobytes())
-        told = {}
+        with self.min_timeout(SCAN_TIMEOUT):
+            length = int(self.all_gather_values([len(text)], "broadcast_object")[0, 0])
+        data = np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
+        self.broadcast(data, 0, "broadcast_object", "")
+        what, forms = json.loads(data.tobytes())
+        received = {}
         for name, dtype, shape in forms:
-            told[name] = np.ascontiguousarray(arrays[name]) if self.rank == 0 else np.empty(shape, dtype)
-            self.broadcast(told[name], 0, "broadcast_object", "")
-        return what, told
+            received[name] = np.ascontiguousarray(arrays[name]) if self.rank == 0 else np.empty(shape, dtype)
+            self.broadcast(received[name], 0, "broadcast_object", "")
+        return what, received
 
     def check_equal(self, values: dict) -> None:
-        """RankError naming the odd one out where the ranks do not hold the same values (numbers, texts, arrays)."""
-        sums = self.numbers([float(_checksum(value)) for value in values.values()], "agreement")
+        """RankError unless all ranks have the same values (numbers, strings, arrays); names the ranks that differ."""
+        sums = self.all_gather_values([float(_checksum(value)) for value in values.values()], "agreement")
         for (what, value), column in zip(values.items(), sums.T.tolist(), strict=True):
             if len(set(column)) > 1:
                 usual = max(column, key=lambda checksum: (column.count(checksum), -column.index(checksum)))
@@ -199,7 +201,7 @@ class Comm:
                                 "and checkpoint")
 
     def close(self) -> None:
-        """End the background thread."""
+        """Stop the background thread."""
         if self._worker is not None:
             self._worker.shutdown(wait=False, cancel_futures=True)
             self._worker = None
@@ -225,20 +227,20 @@ def _add(targets: Sequence, pieces: Sequence) -> None:
 
 
 def _groups(arrays: Sequence) -> list[list]:
-    """The arrays, flat, in groups of about PIECE elements; a larger array is cut."""
-    groups, room = [[]], PIECE
+    """The flattened arrays in groups of at most about CHUNK elements; larger arrays are split."""
+    groups, room = [[]], CHUNK
     for array in arrays:
         flat = array.reshape(-1)
-        for first in range(0, len(flat), PIECE):
-            part = flat[first:first + PIECE]
+        for first in range(0, len(flat), CHUNK):
+            part = flat[first:first + CHUNK]
             if len(part) > room and groups[-1]:
                 groups.append([])
-                room = PIECE
+                room = CHUNK
             groups[-1].append(part)
             room -= len(part)
     return [group for group in groups if group]
 
 
 def _part(flat, rank: int, size: int):
-    """The part of a flat array that one rank sums."""
+    """The part of a flat array that one rank reduces."""
     return flat[len(flat) * rank // size:len(flat) * (rank + 1) // size]

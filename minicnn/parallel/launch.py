@@ -1,4 +1,4 @@
-"""Where ranks come from: threads of this process, or the processes that mpiexec has started."""
+"""Starting ranks: as threads of this process, or as processes started by mpiexec."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 from minicnn.parallel.threads import run_local
 
 RANKS = 2
-COURTESY = 1.0          # seconds that other ranks leave rank 0 to say what is wrong
-PASSED_ON = 0.3         # seconds for mpiexec to print what was said, which it drops when a rank ends all of them
-# what mpiexec leaves in the environment: MPICH and Intel MPI, Open MPI
+PRINT_DELAY = 1.0       # seconds by which other ranks delay their error message, so that rank 0 prints first
+FLUSH_DELAY = 0.3       # seconds for mpiexec to forward output, which it drops when a rank aborts all processes
+# environment variables set by mpiexec: MPICH and Intel MPI, Open MPI
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
-SIZES_HERE = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
+LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
 
 def started_ranks() -> int | None:
-    """How many processes mpiexec has started, this one included; None where it was not mpiexec that started it."""
+    """Number of processes started by mpiexec, including this one; None if mpiexec did not start this process."""
     return _number(SIZES)
 
 
 def launch(ranks: int | None, prepare: Callable, body: Callable, timeout: float = TIMEOUT):
-    """body(comm, ready) on every rank, where ready = prepare(neighbours) is made once in every process.
+    """Run body(comm, ready) on every rank, where ready = prepare(local_size) is computed once per process.
 
-    ranks: how many threads, 2 if None; processes of mpiexec come in the number that it has started. neighbours: how
-    many ranks are on this machine. Returns what the rank of this process (with threads: rank 0) returned.
+    ranks: number of threads, by default 2; under mpiexec, the number of its processes.   local_size: number of ranks on
+    this machine. Returns the result of this process's rank (with threads: of rank 0).
     """
     started = started_ranks()
     if started is None:
@@ -40,8 +40,8 @@ def launch(ranks: int | None, prepare: Callable, body: Callable, timeout: float 
         ready = prepare(ranks)
         return run_local(ranks, lambda comm: body(comm, ready), timeout)[0]
     if ranks not in (None, started):
-        raise ConfigError(f"mpiexec has started {started} ranks, but {ranks} were asked for; leave one of the two out")
-    return run_mpi(lambda comm: body(comm, prepare(_number(SIZES_HERE) or started)), timeout)
+        raise ConfigError(f"mpiexec has started {started} ranks, but {ranks} were requested; give only one of the two")
+    return run_mpi(lambda comm: body(comm, prepare(_number(LOCAL_SIZES) or started)), timeout)
 
 
 def _number(names: tuple[str, ...]) -> int | None:
@@ -49,35 +49,35 @@ def _number(names: tuple[str, ...]) -> int | None:
 
 
 def run_mpi(body: Callable, timeout: float = TIMEOUT):
-    """body(comm) on every process. The first failure is said, with the rank's name, and ends all of them.
+    """Run body(comm) in every process. The first failure is reported with its rank, and ends all processes.
 
-    GPUs speak to each other by NCCL (nccl.py) where each rank has one of its own and NCCL is installed.
+    GPUs communicate through NCCL (nccl.py) if each rank has its own GPU and NCCL is installed.
     """
-    comm = comm_for_gpus(timeout)
+    comm = mpi_comm(timeout)
     try:
         names = comm.mpi.gather(f"rank {comm.rank} is process {os.getpid()} on {socket.gethostname()}")
-        if comm.rank == 0:                                  # mpiexec names a process that was killed by its number
+        if comm.rank == 0:                                  # mpiexec reports a killed process by its PID
             print(f"{'ranks':13s}{'; '.join(names)}", file=sys.stderr, flush=True)
         result = body(comm)
         comm.close()
-        comm.MPI.Finalize()                                 # whoever has more to do is alone from here on
+        comm.MPI.Finalize()                                 # no communication after this
         return result
     except BaseException as error:
         _stop(comm, error)
         raise
 
 
-def comm_for_gpus(timeout: float = TIMEOUT) -> Comm:
-    """An NcclComm where NCCL is installed in all processes; it goes through host memory where it must."""
+def mpi_comm(timeout: float = TIMEOUT) -> Comm:
+    """An NcclComm if NCCL is installed in all processes (it falls back to host memory), else an MPIComm."""
     from minicnn.parallel.mpi import MPIComm
-    from minicnn.parallel.nccl import NcclComm, nccl_is_there
+    from minicnn.parallel.nccl import NcclComm, nccl_available
 
     comm = MPIComm(timeout=timeout)
-    return NcclComm(comm) if all(comm.mpi.allgather(nccl_is_there())) else comm
+    return NcclComm(comm) if all(comm.mpi.allgather(nccl_available())) else comm
 
 
 def _stop(comm: Comm, error: BaseException) -> None:
-    """Say what happened, and end all processes."""
+    """Report the error and abort all processes."""
     if isinstance(error, KeyboardInterrupt):
         text, code = "stopped", 130
     elif isinstance(error, MinicnnError):
@@ -86,10 +86,10 @@ def _stop(comm: Comm, error: BaseException) -> None:
     else:
         traceback.print_exc()
         text, code = f"error: rank {comm.rank} failed: {type(error).__name__}: {error}", 1
-    if comm.rank > 0:                                       # most mistakes are made by all ranks at once
-        time.sleep(COURTESY)
+    if comm.rank > 0:                                       # most errors occur on all ranks at once
+        time.sleep(PRINT_DELAY)
     print(text, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    time.sleep(PASSED_ON)
+    time.sleep(FLUSH_DELAY)
     comm.mpi.Abort(code)
-    os._exit(code)                                          # Abort may return before this process is ended
+    os._exit(code)                                          # Abort may return before this process ends

@@ -1,11 +1,11 @@
-"""The ledger: what crossed between ranks, where, in which direction, and how long it took.
+"""The ledger: statistics of the communication between ranks, per exchange point and direction.
 
-    bytes      that this rank sent and received, per step
-    moving     milliseconds spent copying and adding what crossed
-    waiting    milliseconds until the other ranks had come to the same point: uneven work, not traffic
-    hidden     of both, what lay behind computation, because a background thread did it during the backward pass
+    bytes      sent and received by this rank, per step
+    moving     milliseconds spent copying and adding the data
+    waiting    milliseconds until the other ranks arrived at the same point: load imbalance, not data transfer
+    hidden     the part of both that overlapped with computation, in a background thread during the backward pass
 
-The first step is not counted: it may compile kernels.
+The first step is not counted, since it may compile kernels.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-PRIVATE = {"agreement", "loss", "numbers", "barrier", "tell", "logits", "broadcast", "weights"}     # housekeeping
+# points that are not listed: consistency checks and results
+INTERNAL = {"agreement", "loss", "numbers", "barrier", "broadcast_object", "logits", "broadcast", "weights"}
 
 
 @dataclass
 class Entry:
-    """One meeting point in one direction, summed over the steps."""
+    """One exchange point in one direction, summed over the steps."""
 
     point: str
     direction: str
@@ -27,11 +28,11 @@ class Entry:
     received: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    blocked: float | None = None       # seconds the computation stood still; None: all of them
+    blocked: float | None = None       # seconds during which computation was blocked; None: all
 
 
 class Ledger:
-    """What one rank has seen cross."""
+    """The communication statistics of one rank."""
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
@@ -40,8 +41,8 @@ class Ledger:
         self._entries: dict[tuple[str, str], Entry] = {}
         self._lock = threading.Lock()
 
-    def note(self, point: str, direction: str, sent: int, received: int, seconds: float, waited: float) -> None:
-        """One exchange; only what a training step needs is kept."""
+    def record(self, point: str, direction: str, sent: int, received: int, seconds: float, waited: float) -> None:
+        """Record one exchange; ignored outside of training steps."""
         if not self.in_step:
             return
         with self._lock:
@@ -52,30 +53,30 @@ class Ledger:
             entry.seconds += seconds
             entry.waited += waited
 
-    def exposed(self, point: str, direction: str, seconds: float) -> None:
-        """The computation stood still so long for exchanges that ran in the background."""
+    def record_exposed(self, point: str, direction: str, seconds: float) -> None:
+        """Add time during which computation was blocked by exchanges in the background (exposed communication)."""
         with self._lock:
             entry = self._entries.setdefault((point, direction), Entry(point, direction))
             entry.blocked = (entry.blocked or 0.0) + seconds
 
-    def step_begins(self) -> None:
-        """What crosses from now on belongs to a step."""
+    def begin_step(self) -> None:
+        """Exchanges from now on belong to a training step."""
         self.in_step = True
 
-    def step_done(self) -> None:
-        """A step is through; the first one is forgotten."""
+    def end_step(self) -> None:
+        """The step is complete; statistics of the first step are discarded."""
         self.in_step = False
         self.steps += 1
         if self.steps == 1:
             self._first, self._entries = self._entries, {}
 
     def rows(self) -> list[dict]:
-        """Per step, in the order in which the points were met: bytes sent and received, and milliseconds."""
+        """Per step, in order of first use: bytes sent and received, and milliseconds."""
         steps = max(self.steps - 1, 1)
         entries = self._entries or getattr(self, "_first", {})
         rows = []
         for entry in entries.values():
-            if entry.point in PRIVATE:
+            if entry.point in INTERNAL:
                 continue
             hidden = 0.0 if entry.blocked is None else max(0.0, entry.seconds - entry.blocked)
             rows.append({"point": entry.point, "direction": entry.direction, "sent": entry.sent // steps,
@@ -85,8 +86,8 @@ class Ledger:
         return rows
 
     def table(self) -> str:
-        """The rows in words and columns."""
-        rows = [("where ranks meet", "", "bytes out", "bytes in", "moving ms", "waiting ms", "hidden ms")]
+        """The rows as a text table."""
+        rows = [("exchange point", "", "bytes out", "bytes in", "moving ms", "waiting ms", "hidden ms")]
         for row in self.rows():
             rows.append((row["point"], row["direction"], f"{row['sent']:,}", f"{row['received']:,}",
                          f"{row['moving_ms']:.2f}", f"{row['waiting_ms']:.2f}", f"{row['hidden_ms']:.2f}"))

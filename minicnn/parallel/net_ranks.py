@@ -1,4 +1,4 @@
-"""The distributed hooks of a network that several ranks train (minicnn/ranks.py says what each is for)."""
+"""The distributed hooks of a network trained on several ranks; minicnn/ranks.py documents the interface."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import zlib
 import numpy as np
 
 from minicnn.errors import ConfigError
-from minicnn.parallel.comm import SAVING
+from minicnn.parallel.comm import SAVE_TIMEOUT
 from minicnn.parallel.sharding import slices, width
 from minicnn.ranks import SingleProcess
 
 
 class NetRanks(SingleProcess):
-    """Of one rank's part of a network.   net: the ParallelNet."""
+    """The hooks of a ParallelNet, `net`."""
 
     is_split = True
 
@@ -25,17 +25,17 @@ class NetRanks(SingleProcess):
         self.has_logits = net.by_rows or self.is_main
 
     def local_batch(self, batch: int) -> int:
-        """How many of the images of a batch this rank is given; ConfigError where the ranks do not divide it."""
+        """Number of images of a batch that this rank processes; ConfigError unless the ranks divide the batch."""
         if not self.net.by_rows:
             return batch
         if batch % self.comm.size:
             near = batch - batch % self.comm.size or self.comm.size
-            raise ConfigError(f"{self.comm.size} ranks do not divide a batch of {batch} images; choose one that is a "
+            raise ConfigError(f"{self.comm.size} ranks do not divide a batch of {batch} images; choose a "
                               f"multiple of {self.comm.size}, such as {near}")
         return batch // self.comm.size
 
     def local_rows(self, batch: int) -> slice:
-        """Which of the images of a batch this rank is given."""
+        """The rows of a batch that this rank processes."""
         count = self.local_batch(batch)
         return slice(self.comm.rank * count, (self.comm.rank + 1) * count) if self.net.by_rows else slice(0, batch)
 
@@ -46,21 +46,21 @@ class NetRanks(SingleProcess):
         return self.comm.broadcast_object(value, arrays)
 
     def wait_until_saved(self) -> None:
-        with self.comm.patient(SAVING):
+        with self.comm.min_timeout(SAVE_TIMEOUT):
             self.comm.barrier("checkpoint")
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        return tuple(self.comm.numbers([float(flag) for flag in flags], "agreement").any(axis=0).tolist())
+        return tuple(self.comm.all_gather_values([float(flag) for flag in flags], "agreement").any(axis=0).tolist())
 
     def sum(self, numbers: dict[str, float]) -> dict[str, float]:
-        sums = self.comm.numbers(list(numbers.values()), "agreement").sum(axis=0)
+        sums = self.comm.all_gather_values(list(numbers.values()), "agreement").sum(axis=0)
         return {name: type(numbers[name])(value) for name, value in zip(numbers, sums.tolist(), strict=True)}
 
     def scatter(self, arrays: dict[str, np.ndarray]) -> dict:
         parts, held = {}, self.net.arrays()
         for name, array in arrays.items():
             if name in held:
-                own, channels = held[name], self.net.split.channels[name]
+                own, channels = held[name], self.net.partition.channels[name]
                 parts[name] = np.empty(own.shape, array.dtype) if channels else array
                 for whole, here in slices(channels[self.comm.rank]) if channels else ():
                     parts[name][..., here] = array[..., whole]
@@ -69,15 +69,15 @@ class NetRanks(SingleProcess):
 
     def gather(self, arrays: dict) -> dict[str, np.ndarray]:
         size, rank, result = self.comm.size, self.comm.rank, {}
-        shared = [self.ops.to_host(arrays[name]) for name in arrays if name in self.net._shared]
+        shared = [self.ops.to_host(arrays[name]) for name in arrays if name in self.net._replicated]
         self.comm.check_equal({"the weights": checksum(shared)})
-        for name, channels in self.net.split.channels.items():
+        for name, channels in self.net.partition.channels.items():
             if channels is None:
                 if rank == 0 and name in arrays:
                     result[name] = self.ops.to_host(arrays[name])
             elif name in arrays:
                 own = np.ascontiguousarray(self.ops.to_host(arrays[name]))
-                full = np.empty(self.net.whole_shapes[name], own.dtype) if rank == 0 else own
+                full = np.empty(self.net.full_shapes[name], own.dtype) if rank == 0 else own
                 parts = [np.empty((*full.shape[:-1], width(here)), own.dtype) if rank == 0 else None
                          for here in channels]
 
@@ -93,7 +93,7 @@ class NetRanks(SingleProcess):
 
 
 def checksum(arrays) -> int:
-    """A checksum of arrays of the host."""
+    """A checksum of host arrays."""
     found = 0
     for array in arrays:
         found = zlib.crc32(np.ascontiguousarray(array), found)

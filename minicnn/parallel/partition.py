@@ -1,14 +1,14 @@
-"""From a network to the part of it that one rank runs.
+"""Partitioning a network: the part of it that one rank runs.
 
-Every layer with parameters has a place:
+Every layer with parameters has a placement:
 
-    "channels"   each rank computes some of its output channels, and so holds some of its weights
-    "rows"       each rank computes it for some of the images, and holds all of its weights
-    "root"       rank 0 computes it alone
+    "channels"   each rank computes some of the output channels, with a shard of the weights (model parallel)
+    "rows"       each rank computes some of the images, with a replica of the weights (data parallel)
+    "root"       only rank 0 computes the layer
 
-Layers without parameters stay where their input is. Where what a layer wants is not what the rank has, the value goes
-through a Transfer, once, however many layers read it. That is all: that AlexNet's columns meet before conv3, fc6, fc7
-and fc8 and nowhere else follows from the groups of conv2, conv4, conv5 and of the normalisation.
+Layers without parameters take the sharding of their input. If the sharding that a layer needs differs from that of its
+input, a Transfer reshards the value, once for all layers that read it. That AlexNet's columns communicate only before
+conv3, fc6, fc7 and fc8 follows from the groups of conv2, conv4, conv5 and of the normalisation.
 """
 
 from __future__ import annotations
@@ -30,30 +30,40 @@ from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.lrn import LRN
 from minicnn.parallel.comm import Comm
-from minicnn.parallel.sharding import Ranges, Share, equal, even, flattened, joined, shifted, take, width
-from minicnn.parallel.transfer import HandOver, SplitDropout, Take, Transfer
+from minicnn.parallel.sharding import (
+    Ranges,
+    Shard,
+    equal_ranges,
+    even_ranges,
+    flattened,
+    merged,
+    select_channels,
+    shifted,
+    width,
+)
+from minicnn.parallel.transfer import SelectChannels, SendToRoot, SplitDropout, Transfer
 from minicnn.plan import LABELS, Node
 from minicnn.weights import STATE
 
 
 @dataclass
 class Value:
-    """An array of the unsplit network: its shape for one image, and who has what of it (None: everyone has all)."""
+    """An array of the unsharded network: its shape for one image, and the shard of each rank (None: replicated)."""
 
-    name: str                           # what the rank's own network calls it
+    name: str                           # its node in this rank's network
     shape: tuple[int, ...]
-    shares: list[Share] | None
+    shards: list[Shard] | None
 
 
 @dataclass
-class Split:
-    """The part of a rank, as nodes.
+class Partition:
+    """The nodes of one rank.
 
-    channels: for each parameter, and for state as "state/<name>", the channels of every rank; None where all have all.
-    values: this rank's part of each, by the same names.
-    ends: the nodes at which this rank's graph ends, and the layers of the unsplit network that they lead to.
-    output: the node that has the network's output here, or hands over what leads to it.   test_ends: all nodes that
-    lead to it, where there may be several.   sample_ids: of all images.
+    channels: for each parameter, and for state as "state/<name>", the channels of every rank; None if replicated.
+    values: this rank's shard of each, by the same names.
+    ends: last nodes of this rank's graph -> the layer of the unsharded network that reads the data they send.
+    output: the node of the network's output, or the one that sends data towards it.   inference_ends: all nodes that
+    send data towards the output.   sample_ids: of all images.
     """
 
     comm: Comm
@@ -62,23 +72,23 @@ class Split:
     values: dict[str, np.ndarray] = field(default_factory=dict)
     ends: dict[str, str] = field(default_factory=dict)
     output: str = ""
-    test_ends: list[str] = field(default_factory=list)
+    inference_ends: list[str] = field(default_factory=list)
     sample_ids: np.ndarray | None = None
 
 
-class Splitter:
-    """Goes through the nodes of `net` once; `place(node)` says where a layer with parameters belongs."""
+class Partitioner:
+    """Builds the Partition of one rank; `place(node)` returns the placement of a layer with parameters."""
 
     def __init__(self, net: Net, comm: Comm, place: Callable[[Node], str]):
         self.net, self.comm, self.place = net, comm, place
         self.rank, self.size = comm.rank, comm.size
-        self.split = Split(comm)
+        self.partition = Partition(comm)
         self.values: dict[str, Value] = {}
         self._moved: dict[tuple, str] = {}
-        self._copies: dict[int, tuple] = {}                 # id of a layer with parameters -> its copy, its channels
+        self._copies: dict[int, tuple] = {}                 # id of a layer with parameters -> its copy and channels
 
-    def run(self, rows: bool) -> Split:
-        """rows: each rank is given some of the images; else all of them."""
+    def run(self, rows: bool) -> Partition:
+        """rows: whether the images are split over the ranks, or replicated."""
         net = self.net
         wanted = [*net.losses, net.output]
         plan = net.compile_plan(1, wanted, (), grad=False)
@@ -88,21 +98,21 @@ class Splitter:
                 self.values[name] = Value(name, self.shapes[name], None)
                 if rows:
                     channels = prod(self.shapes[name][-1:])
-                    self.values[name].shares = [Share("own", ((0, channels),))] * self.size
+                    self.values[name].shards = [Shard("own", ((0, channels),))] * self.size
         for node in net.nodes:
             if node.name in self.shapes:
                 self._place(node)
         output = self.values[net.output]
-        self.split.output = output.name
-        if self._kind(output) == "channels":                # a network that ends in the middle of its columns
-            self.split.output = self._fetch(output, self._at_root(output.shape[-1]), "output", ends=True)
+        self.partition.output = output.name
+        if self._kind(output) == "channels":                # the output itself is split by channels
+            self.partition.output = self._fetch(output, self._at_root(output.shape[-1]), "output", ends=True)
         elif self.rank > 0 and self._kind(output) == "root":
             before = _ancestors(net, net.output)
-            self.split.test_ends = [end for end, reader in self.split.ends.items() if reader in before]
-            self.split.output = next(iter(self.split.test_ends), "")
-        return self.split
+            self.partition.inference_ends = [end for end, reader in self.partition.ends.items() if reader in before]
+            self.partition.output = next(iter(self.partition.inference_ends), "")
+        return self.partition
 
-    # ---- where a node belongs
+    # ---- placement
     def _place(self, node: Node) -> None:
         values = [self.values[name] for name in node.inputs if name != LABELS]
         kinds = {self._kind(value) for value in values}
@@ -118,39 +128,39 @@ class Splitter:
             raise ConfigError(f"layer {node.name!r} of network {self.net.name!r}: {error}") from None
 
     def _kind(self, value: Value) -> str:
-        if value.shares is None:
+        if value.shards is None:
             return "everywhere"
-        if value.shares[0].rows == "own":
+        if value.shards[0].rows == "own":
             return "rows"
-        return "root" if value.shares == self._at_root(value.shape[-1]) else "channels"
+        return "root" if value.shards == self._at_root(value.shape[-1]) else "channels"
 
     def _everywhere(self, node: Node, values: list[Value]) -> None:
-        """Of the images alone, without parameters: every rank does it for itself, and has the same state."""
+        """A function of replicated inputs, without parameters: computed by every rank, with the same state."""
         self._add(node, self._hold(node, node.layer, None), [value.name for value in values], None)
 
     def _rows(self, node: Node, values: list[Value]) -> None:
-        """The layer as it is, for the rank's own images."""
+        """Data parallel: the full layer, for the rank's images."""
         inputs = [self._fetch(value, self._own_rows(value.shape[-1]), node.name) for value in values]
         layer = node.layer
         if layer.is_loss:
             layer = copy.copy(layer)
-            layer.weight = layer.weight / self.size         # the ranks' losses are means over 1/size of the images
+            layer.weight = layer.weight / self.size         # each rank's loss is a mean over 1/size of the images
             inputs.append(LABELS)
         self._add(node, self._hold(node, layer, None), inputs, self._own_rows(prod(self.shapes[node.name][-1:])))
 
     def _root(self, node: Node, values: list[Value]) -> None:
-        """The layer as it is, on rank 0; the others hand over what they have of its input."""
+        """The full layer on rank 0; the other ranks send their shards of its input."""
         train_only = getattr(node.layer, "train_only", False)
         inputs = [self._fetch(value, self._at_root(value.shape[-1]), node.name, ends=True, train_only=train_only)
                   for value in values]
-        shares = self._at_root(prod(self.shapes[node.name][-1:]))
+        shards = self._at_root(prod(self.shapes[node.name][-1:]))
         if self.rank == 0:
-            self._add(node, self._hold(node, node.layer, None), inputs + [LABELS] * node.layer.is_loss, shares)
+            self._add(node, self._hold(node, node.layer, None), inputs + [LABELS] * node.layer.is_loss, shards)
         else:
             self._note(node, None)
-            self.values[node.name] = Value(node.name, self.shapes[node.name], shares)
+            self.values[node.name] = Value(node.name, self.shapes[node.name], shards)
 
-    # ---- channels: a rule for every kind of layer
+    # ---- split by channels: a rule for every kind of layer
     def _channels(self, node: Node, values: list[Value]) -> None:
         kind = type(node.layer)
         if kind in RULES:
@@ -162,144 +172,144 @@ class Splitter:
                               "minicnn/parallel/partition.py, or train with --parallel data")
 
     def _channelwise(self, node: Node, values: list[Value]) -> None:
-        """Any layer in which a channel depends on that channel alone: the channels that are here, with their parameters
-        and their state."""
+        """A layer whose output channel c depends only on input channel c: the local channels, with their parameters and
+        state."""
         (x,), layer = values, node.layer
-        shares = x.shares or _shares(even(x.shape[-1], self.size))
+        shards = x.shards or _shards(even_ranges(x.shape[-1], self.size))
         part = layer
         if layer.params or layer.state:
-            part = self._hold(node, layer, [share.channels for share in shares])
-            part.channels = shares[self.rank].width
-        self._add(node, part, [self._fetch(x, shares, node.name)], shares)
+            part = self._hold(node, layer, [share.channels for share in shards])
+            part.channels = shards[self.rank].width
+        self._add(node, part, [self._fetch(x, shards, node.name)], shards)
 
     def _convolution(self, node: Node, values: list[Value]) -> None:
-        """Own kernels; they see all channels, or with groups those of their groups."""
+        """A shard of the kernels; they read all input channels, or with groups those of their groups."""
         layer, (x,), size = node.layer, values, self.size
         K, C, G = layer.out_channels, layer.in_channels, layer.groups
-        own = equal(K, size, f"its {K} kernels")
+        own = equal_ranges(K, size, f"its {K} kernels")
         if G % size == 0:
-            wanted, groups = even(C, size), G // size
+            wanted, groups = even_ranges(C, size), G // size
         elif size % G == 0:
-            wanted, groups = [even(C, G)[rank * G // size] for rank in range(size)], 1
+            wanted, groups = [even_ranges(C, G)[rank * G // size] for rank in range(size)], 1
         else:
             raise ConfigError(f"its {G} groups and {size} ranks do not divide one another")
         part = self._hold(node, layer, own)
         part.in_channels, part.out_channels, part.groups = width(wanted[self.rank]), K // size, groups
-        self._add(node, part, [self._fetch(x, _shares(wanted), node.name)], _shares(own))
+        self._add(node, part, [self._fetch(x, _shards(wanted), node.name)], _shards(own))
 
     def _linear(self, node: Node, values: list[Value]) -> None:
-        """Own units; they see everything."""
+        """A shard of the units; they read all inputs."""
         layer, (x,) = node.layer, values
-        own = equal(layer.out_features, self.size, f"its {layer.out_features} units")
+        own = equal_ranges(layer.out_features, self.size, f"its {layer.out_features} units")
         part = self._hold(node, layer, own)
         part.out_features = layer.out_features // self.size
-        self._add(node, part, [self._fetch(x, self._all(x.shape[-1]), node.name)], _shares(own))
+        self._add(node, part, [self._fetch(x, self._all(x.shape[-1]), node.name)], _shards(own))
 
     def _local(self, node: Node, values: list[Value]) -> None:
-        """As a convolution without groups; the kernels of all places stand in the last axis, too."""
+        """As a convolution without groups; the output channels are the last axis of the weights here, too."""
         layer, (x,) = node.layer, values
         P, Q, K = layer.out_shape
-        own = equal(K, self.size, f"its {K} maps")
+        own = equal_ranges(K, self.size, f"its {K} maps")
         part = self._hold(node, layer, own)
         part.out_shape = (P, Q, K // self.size)
-        self._add(node, part, [self._fetch(x, self._all(x.shape[-1]), node.name)], _shares(own))
+        self._add(node, part, [self._fetch(x, self._all(x.shape[-1]), node.name)], _shards(own))
 
     def _lrn(self, node: Node, values: list[Value]) -> None:
-        """At home where its groups are the ranks' columns; else with a halo of n // 2 channels from the neighbours."""
+        """Local, without communication, if groups align with shards; else a halo of n // 2 channels per side."""
         layer, (x,), size, rank = node.layer, values, self.size, self.rank
         C, G = x.shape[-1], layer.groups
-        own, part = even(C, size), copy.copy(layer)
+        own, part = even_ranges(C, size), copy.copy(layer)
         if G % size == 0:
             part.groups = G // size
-            return self._add(node, part, [self._fetch(x, _shares(own), node.name)], _shares(own))
-        if size % G == 0 and C % size == 0:                 # a rank's channels lie in one group: its halo does, too
-            group = [even(C, G)[r * G // size][0] for r in range(size)]
+            return self._add(node, part, [self._fetch(x, _shards(own), node.name)], _shards(own))
+        if size % G == 0 and C % size == 0:                 # a rank's channels are in one group, and so is its halo
+            group = [even_ranges(C, G)[r * G // size][0] for r in range(size)]
             seen = [_widened(own[r], layer.n // 2, group[r]) for r in range(size)]
             part.groups = 1
         else:
             seen = [((0, C),)] * size
-        name = self._fetch(x, _shares(seen), node.name)
+        name = self._fetch(x, _shards(seen), node.name)
         if seen == own:
-            return self._add(node, part, [name], _shares(own))
+            return self._add(node, part, [name], _shards(own))
         self._node(node.name, part, [name])
         offset = seen[rank][0][0] if seen[rank] else 0
-        middle = self._node(f"{node.name}_own", Take(shifted(own[rank], -offset)), [node.name])
-        self.values[node.name] = Value(middle, x.shape, _shares(own))
+        middle = self._node(f"{node.name}_own", SelectChannels(shifted(own[rank], -offset)), [node.name])
+        self.values[node.name] = Value(middle, x.shape, _shards(own))
 
     def _dropout(self, node: Node, values: list[Value]) -> None:
-        """The masks that these channels have in the unsplit layer."""
-        (x,), split = values, self.split
-        layer = SplitDropout(node.layer, x.shape, x.shares[self.rank].channels, lambda: split.sample_ids)
-        self._add(node, layer, [x.name], x.shares)
+        """The same masks as for these channels in the unsharded layer."""
+        (x,), partition = values, self.partition
+        layer = SplitDropout(node.layer, x.shape, x.shards[self.rank].channels, lambda: partition.sample_ids)
+        self._add(node, layer, [x.name], x.shards)
 
     def _flatten(self, node: Node, values: list[Value]) -> None:
         (x,) = values
         pixels = prod(x.shape[:-1])
-        shares = [Share(s.rows, flattened(s.channels, x.shape[-1], pixels)) for s in x.shares]
-        self._add(node, node.layer, [x.name], shares)
+        shards = [Shard(s.rows, flattened(s.channels, x.shape[-1], pixels)) for s in x.shards]
+        self._add(node, node.layer, [x.name], shards)
 
     def _sum(self, node: Node, values: list[Value]) -> None:
-        """All inputs as the first split one has them."""
-        shares = next(value.shares for value in values if value.shares is not None)
-        self._add(node, node.layer, [self._fetch(value, shares, node.name) for value in values], shares)
+        """All inputs, resharded like the first sharded one."""
+        shards = next(value.shards for value in values if value.shards is not None)
+        self._add(node, node.layer, [self._fetch(value, shards, node.name) for value in values], shards)
 
     def _concat(self, node: Node, values: list[Value]) -> None:
-        """Each rank joins what it has; its channels are then no longer neighbours, and later layers know."""
+        """Each rank concatenates its shards; the result is a shard of several, non-contiguous ranges."""
         inputs, channels, offset = [], [()] * self.size, 0
         for value in values:
-            shares = value.shares or _shares(even(value.shape[-1], self.size))
-            inputs.append(self._fetch(value, shares, node.name))
-            channels = [(*have, *shifted(share.channels, offset)) for have, share in zip(channels, shares, strict=True)]
+            shards = value.shards or _shards(even_ranges(value.shape[-1], self.size))
+            inputs.append(self._fetch(value, shards, node.name))
+            channels = [(*have, *shifted(share.channels, offset)) for have, share in zip(channels, shards, strict=True)]
             offset += value.shape[-1]
-        self._add(node, node.layer, inputs, _shares([joined(ranges) for ranges in channels]))
+        self._add(node, node.layer, inputs, _shards([merged(ranges) for ranges in channels]))
 
     # ---- building
-    def _fetch(self, value: Value, want: list[Share], reader: str, *, ends: bool = False,
+    def _fetch(self, value: Value, want: list[Shard], reader: str, *, ends: bool = False,
                train_only: bool = False) -> str:
-        """Name of the node that has of `value` what this rank wants; a new Transfer where no other reader had one."""
+        """The node with this rank's shard `want` of `value`; adds a Transfer unless an earlier reader did."""
         own = want[self.rank]
-        if value.shares is None:
+        if value.shards is None:
             if own.width == value.shape[-1] or ends:
                 return value.name
             key = (value.name, own)
             if key not in self._moved:
-                self._moved[key] = self._node(f"{reader}_takes", Take(own.channels), [value.name])
+                self._moved[key] = self._node(f"{reader}_takes", SelectChannels(own.channels), [value.name])
             return self._moved[key]
-        if value.shares == want:
+        if value.shards == want:
             return value.name
         key = (value.name, tuple(want), reader if ends else None)
         if key not in self._moved:
             if ends and self.rank > 0:
-                layer = HandOver(self.comm, reader, value.shares, want, train_only)
+                layer = SendToRoot(self.comm, reader, value.shards, want, train_only)
             else:
-                layer = Transfer(self.comm, reader, value.shares, want)
+                layer = Transfer(self.comm, reader, value.shards, want)
             name = self._moved[key] = self._node(f"gather_before_{reader}", layer, [value.name])
             if ends:
-                self.split.ends[name] = reader
+                self.partition.ends[name] = reader
         return self._moved[key]
 
     def _node(self, name: str, layer: Layer, inputs: list[str]) -> str:
-        taken = {node.name for node in self.split.nodes}
+        taken = {node.name for node in self.partition.nodes}
         while name in taken:
             name += "_"
-        self.split.nodes.append(Node(name, layer, tuple(inputs)))
+        self.partition.nodes.append(Node(name, layer, tuple(inputs)))
         return name
 
-    def _add(self, node: Node, layer: Layer, inputs: list[str], shares: list[Share] | None) -> None:
-        self.split.nodes.append(Node(node.name, layer, tuple(inputs)))
-        self.values[node.name] = Value(node.name, self.shapes[node.name], shares)
+    def _add(self, node: Node, layer: Layer, inputs: list[str], shards: list[Shard] | None) -> None:
+        self.partition.nodes.append(Node(node.name, layer, tuple(inputs)))
+        self.values[node.name] = Value(node.name, self.shapes[node.name], shards)
 
     def _hold(self, node: Node, layer: Layer, own: list[Ranges] | None) -> Layer:
-        """A copy of the layer, which will hold the rank's channels of parameters and state (None: all of them)."""
+        """A copy of the layer for the rank's channels of parameters and state (None: all channels)."""
         if id(node.layer) in self._copies:
             part, others = self._copies[id(node.layer)]
             if own is not None or others is not None:
-                raise ConfigError("it shares its weights with another layer, and such layers cannot be split by "
+                raise ConfigError("it shares its weights with another layer; tied layers cannot be split by "
                                   "channels; train with --parallel data")
             return part
         for name, array in _arrays(node).items():
             host = self.net.ops.to_host(array)
-            self.split.values[name] = host if own is None else take(host, own[self.rank])
+            self.partition.values[name] = host if own is None else select_channels(host, own[self.rank])
         self._note(node, own)
         part = layer.copy()
         if node.layer.params or node.layer.state:
@@ -307,42 +317,42 @@ class Splitter:
         return part
 
     def _note(self, node: Node, own: list[Ranges] | None) -> None:
-        self.split.channels.update(dict.fromkeys(_arrays(node), own))
+        self.partition.channels.update(dict.fromkeys(_arrays(node), own))
 
-    def _all(self, channels: int) -> list[Share]:
-        return [Share("all", ((0, channels),))] * self.size
+    def _all(self, channels: int) -> list[Shard]:
+        return [Shard("all", ((0, channels),))] * self.size
 
-    def _own_rows(self, channels: int) -> list[Share]:
-        return [Share("own", ((0, channels),))] * self.size
+    def _own_rows(self, channels: int) -> list[Shard]:
+        return [Shard("own", ((0, channels),))] * self.size
 
-    def _at_root(self, channels: int) -> list[Share]:
-        return [Share("all", ((0, channels),) if rank == 0 else ()) for rank in range(self.size)]
+    def _at_root(self, channels: int) -> list[Shard]:
+        return [Shard("all", ((0, channels),) if rank == 0 else ()) for rank in range(self.size)]
 
 
 RULES: dict[type, Callable] = {
-    Conv2d: Splitter._convolution, Linear: Splitter._linear, Local2d: Splitter._local, LRN: Splitter._lrn,
-    Dropout: Splitter._dropout, Flatten: Splitter._flatten, Add: Splitter._sum, Concat: Splitter._concat,
+    Conv2d: Partitioner._convolution, Linear: Partitioner._linear, Local2d: Partitioner._local, LRN: Partitioner._lrn,
+    Dropout: Partitioner._dropout, Flatten: Partitioner._flatten, Add: Partitioner._sum, Concat: Partitioner._concat,
 }
 
 
 def _arrays(node: Node) -> dict:
-    """Parameters and state of a node's layer by the names that they have in files."""
+    """Parameters and state of a node's layer, by their names in files."""
     return {f"{node.name}.{local}": param.data for local, param in node.layer.params.items()} | \
            {f"{STATE}{node.name}.{local}": array for local, array in node.layer.state.items()}
 
 
-def _shares(channels: list[Ranges]) -> list[Share]:
-    return [Share("all", ranges) for ranges in channels]
+def _shards(channels: list[Ranges]) -> list[Shard]:
+    return [Shard("all", ranges) for ranges in channels]
 
 
 def _widened(ranges: Ranges, by: int, inside: tuple[int, int]) -> Ranges:
-    """A single range with `by` channels more on either side, as far as they lie `inside`."""
+    """A single range extended by `by` channels on both sides, clipped to `inside`."""
     (first, last), = ranges
     return ((max(inside[0], first - by), min(inside[1], last + by)),)
 
 
 def _ancestors(net: Net, name: str) -> set[str]:
-    """The layer and all that lead to it."""
+    """The layer and all layers that it depends on."""
     found = {name}
     for node in reversed(net.nodes):
         if node.name in found:
@@ -351,9 +361,9 @@ def _ancestors(net: Net, name: str) -> set[str]:
 
 
 def heads(net: Net) -> set[str]:
-    """The layers that end the network: from each loss (or else the output) back to the first one with weights.
+    """The last layers: from the last layer with weights to each loss (or to the output).
 
-    Channelwise layers with parameters, such as a normalisation of the logits, are passed on the way.
+    Channelwise layers with parameters, such as a normalisation of the logits, do not count as layers with weights.
     """
     readers: dict[str, list[str]] = {}
     by_name = {node.name: node for node in net.nodes}

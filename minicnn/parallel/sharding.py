@@ -1,8 +1,8 @@
-"""Who holds what of an array (rows, channels) that is spread over ranks.
+"""Sharding: the distribution of an array (rows, channels) over ranks.
 
-Channels are held as ranges: ((0, 48),) is the first column of AlexNet's conv1. A concatenation of split arrays leaves a
-rank with several ranges, and so does flattening (H, W, C): a range for every pixel. Rows, that is images, are either
-all on every rank ("all") or cut evenly among the ranks ("own").
+Channels are a tuple of ranges: ((0, 48),) is the first column of AlexNet's conv1. Concatenating sharded arrays gives a
+shard of several ranges, and so does flattening (H, W, C): one range per pixel. Rows, that is images, are either
+replicated ("all") or split evenly over the ranks ("own").
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one rank holds: rows "all" or "own", and channels as ranges of the unsplit array."""
+class Shard:
+    """The shard of one rank: rows "all" or "own", and channels as ranges of the unsharded array."""
 
     rows: str
     channels: Ranges
@@ -35,21 +35,21 @@ def width(ranges: Ranges) -> int:
     return sum(last - first for first, last in ranges)
 
 
-def even(total: int, size: int) -> list[Ranges]:
-    """range(total) cut into `size` ranges of nearly equal length, one for each rank."""
-    return [joined([(total * rank // size, total * (rank + 1) // size)]) for rank in range(size)]
+def even_ranges(total: int, size: int) -> list[Ranges]:
+    """range(total) split into `size` ranges of nearly equal length, one per rank."""
+    return [merged([(total * rank // size, total * (rank + 1) // size)]) for rank in range(size)]
 
 
-def equal(total: int, size: int, what: str) -> list[Ranges]:
-    """range(total) cut into `size` equal ranges; ConfigError where that does not work out."""
+def equal_ranges(total: int, size: int, what: str) -> list[Ranges]:
+    """range(total) split into `size` equal ranges; ConfigError if `size` does not divide `total`."""
     if total % size:
-        raise ConfigError(f"{size} ranks do not divide {what}: {total} / {size} is no whole number; choose a number of "
+        raise ConfigError(f"{size} ranks do not divide {what}: {total} / {size} is not an integer; choose a number of "
                           "ranks that does")
-    return even(total, size)
+    return even_ranges(total, size)
 
 
-def joined(ranges) -> Ranges:
-    """The same channels in as few ranges as possible; neighbours are merged and empty ranges dropped."""
+def merged(ranges) -> Ranges:
+    """The same channels in as few ranges as possible: adjacent ranges merged, empty ranges dropped."""
     out: list[tuple[int, int]] = []
     for first, last in ranges:
         if out and out[-1][1] == first:
@@ -60,35 +60,35 @@ def joined(ranges) -> Ranges:
 
 
 def shifted(ranges: Ranges, by: int) -> Ranges:
-    """The ranges, `by` channels further on."""
+    """The ranges, offset by `by` channels."""
     return tuple((first + by, last + by) for first, last in ranges)
 
 
 def flattened(ranges: Ranges, channels: int, pixels: int) -> Ranges:
-    """The same share after (H, W, C) has become one axis: the ranges of every pixel."""
-    return joined(piece for pixel in range(pixels) for piece in shifted(ranges, pixel * channels))
+    """The same shard after flattening (H, W, C) to one axis: the ranges of every pixel."""
+    return merged(piece for pixel in range(pixels) for piece in shifted(ranges, pixel * channels))
 
 
 def slices(ranges: Ranges) -> Iterator[tuple[slice, slice]]:
-    """(place in the unsplit axis, place in the rank's own axis) of every range."""
+    """(slice of the unsharded axis, slice of the rank's axis) for every range."""
     own = 0
     for first, last in ranges:
         yield slice(first, last), slice(own, own + last - first)
         own += last - first
 
 
-def take(array: np.ndarray, ranges: Ranges) -> np.ndarray:
-    """A copy of these channels (last axis) of an unsplit array."""
+def select_channels(array: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """A copy of these channels (last axis) of an unsharded array."""
     part = np.empty((*array.shape[:-1], width(ranges)), array.dtype)
     for whole, own in slices(ranges):
         part[..., own] = array[..., whole]
     return part
 
 
-def common(one: Share, of: int, other: Share, to: int, rows: int, size: int) -> list[tuple[tuple, tuple]]:
-    """What two ranks both hold, as (place in one's array, place in the other's), for arrays of (rows, channels).
+def overlap(one: Shard, of: int, other: Shard, to: int, rows: int, size: int) -> list[tuple[tuple, tuple]]:
+    """The intersection of two ranks' shards, as (indices in one's array, indices in the other's) of (rows, channels).
 
-    of, to: the two ranks' numbers.   rows: of the unsplit array.
+    of, to: the two ranks.   rows: of the unsharded array.
     """
     n = rows // size
     if (one.rows, other.rows) == ("own", "own"):

@@ -1,7 +1,7 @@
-"""Ranks as threads of one process: no launcher and no copies, since a thread can read another's arrays in place.
+"""Ranks as threads of one process: no launcher and no copies, since threads can read each other's arrays.
 
-NumPy and the compiled kernels let go of the interpreter's lock, so the ranks do compute at the same time. With GPUs,
-each rank takes the next one, or shares the only one, and works on a stream of its own.
+NumPy and the compiled kernels release the GIL, so the ranks compute in parallel. With GPUs, each rank uses the next
+GPU, or all share a single one, each on its own stream.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from minicnn.cores import set_gil_switch_interval
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
 
-LINES = ("main", "side")
-GRACE = 30.0            # seconds that rank 0 has to notice that another rank has failed
+GROUPS = ("main", "background")
+EXIT_TIMEOUT = 30.0         # seconds after another rank's failure until rank 0 must have responded
 
 
-class World:
-    """What the threads share: for each line the newest exchange of every rank, and the first failure."""
+class SharedState:
+    """State shared by the threads: per process group the latest exchange of every rank, and the first failure."""
 
     def __init__(self, size: int):
         self.size = size
         self.changed = threading.Condition()
-        self.begun = {line: [0] * size for line in LINES}      # number of the newest exchange that a rank has come to
-        self.done = {line: [0] * size for line in LINES}       # ... and has read all it needed in
-        self.where = {line: ["the start"] * size for line in LINES}
-        self.given: dict[str, list] = {line: [None] * size for line in LINES}
+        self.begun = {group: [0] * size for group in GROUPS}      # latest exchange that each rank has reached
+        self.done = {group: [0] * size for group in GROUPS}       # latest exchange that each rank has completed
+        self.where = {group: ["the start"] * size for group in GROUPS}
+        self.sent: dict[str, list] = {group: [None] * size for group in GROUPS}
         self.failure: tuple[int, BaseException] | None = None
-        self.end = threading.Timer(GRACE, self.give_up)
+        self.end = threading.Timer(EXIT_TIMEOUT, self.terminate)
         self.end.daemon = True
 
     def fail(self, rank: int, error: BaseException) -> None:
-        """Note the first failure and wake all who wait."""
+        """Store the first failure and wake all waiting ranks."""
         with self.changed:
             if self.failure is None:
                 self.failure = (rank, error)
@@ -44,29 +44,29 @@ class World:
                     self.end.start()
             self.changed.notify_all()
 
-    def give_up(self) -> None:
-        """End the process: rank 0, which it would return to, has not looked up for GRACE seconds after a failure."""
+    def terminate(self) -> None:
+        """Exit the process: the main thread, rank 0, has not responded for EXIT_TIMEOUT seconds after a failure."""
         try:
-            self.complain()
+            self.raise_failure()
         except RankError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(2)
 
-    def wait(self, rank: int, peer: int, line: str, counts: list[int], number: int, patience: float) -> None:
-        """Until counts[peer] has reached `number`; call with `changed` held."""
-        end = time.monotonic() + patience
+    def wait(self, rank: int, peer: int, group: str, counts: list[int], number: int, timeout: float) -> None:
+        """Wait until counts[peer] reaches `number`; call with `changed` held."""
+        end = time.monotonic() + timeout
         while counts[peer] < number:
             if self.failure is not None:
-                self.complain()
+                self.raise_failure()
             left = end - time.monotonic()
             if left <= 0:
-                last = self.where[line][peer]
-                raise RankError(f"rank {peer} hangs: rank {rank} has waited {patience:g} s for it at "
-                                f"{self.where[line][rank]!r}, and it was last seen at {last!r}; if it is only slow, "
-                                "allow more with --comm-timeout")
+                last = self.where[group][peer]
+                raise RankError(f"rank {peer} hangs: rank {rank} has waited {timeout:g} s for it at "
+                                f"{self.where[group][rank]!r}, and it was last seen at {last!r}; if it is only slow, "
+                                "increase --comm-timeout")
             self.changed.wait(left)
 
-    def complain(self) -> None:
+    def raise_failure(self) -> None:
         """Raise a RankError that names the rank that failed first."""
         rank, error = self.failure
         if isinstance(error, RankError):
@@ -75,44 +75,44 @@ class World:
         raise RankError(f"rank {rank} failed: {text}") from error
 
 
-class LocalComm(Comm):
-    """One of the threads."""
+class ThreadComm(Comm):
+    """The communicator of one thread."""
 
-    def __init__(self, world: World, rank: int, timeout: float = TIMEOUT, line: str = "main", ledger=None):
-        super().__init__(rank, world.size, timeout, ledger)
-        self.world, self.line = world, line
+    def __init__(self, shared: SharedState, rank: int, timeout: float = TIMEOUT, group: str = "main", ledger=None):
+        super().__init__(rank, shared.size, timeout, ledger)
+        self.shared, self.group = shared, group
 
-    def _second(self):
-        return LocalComm(self.world, self.rank, self.timeout, "side", self.ledger)
+    def _background_group(self):
+        return ThreadComm(self.shared, self.rank, self.timeout, "background", self.ledger)
 
     def _exchange(self, where, sends, receives, consume):
-        world, line, rank, waited = self.world, self.line, self.rank, 0.0
-        self.interconnect.synchronize()                                 # what I give is computed
-        with world.changed:
-            if world.failure is not None:
-                world.complain()
-            number = world.begun[line][rank] = world.begun[line][rank] + 1
-            world.where[line][rank], world.given[line][rank] = where, sends
-            world.changed.notify_all()
+        shared, group, rank, waited = self.shared, self.group, self.rank, 0.0
+        self.interconnect.synchronize()                                 # the arrays sent are computed
+        with shared.changed:
+            if shared.failure is not None:
+                shared.raise_failure()
+            number = shared.begun[group][rank] = shared.begun[group][rank] + 1
+            shared.where[group][rank], shared.sent[group][rank] = where, sends
+            shared.changed.notify_all()
         for peer in range(self.size):
             if peer == rank:
                 consume(peer, sends[peer])
             elif receives[peer]:
                 began = time.perf_counter()
-                with world.changed:
-                    world.wait(rank, peer, line, world.begun[line], number, self.patience)
+                with shared.changed:
+                    shared.wait(rank, peer, group, shared.begun[group], number, self.current_timeout)
                 waited += time.perf_counter() - began
-                pieces = world.given[line][peer][rank]
-                self._check(where, peer, world.where[line][peer], pieces, receives[peer])
+                pieces = shared.sent[group][peer][rank]
+                self._check(where, peer, shared.where[group][peer], pieces, receives[peer])
                 consume(peer, [self.interconnect.fetch(piece) for piece in pieces])
-        self.interconnect.synchronize()                                 # and what I was given is read
+        self.interconnect.synchronize()                                 # the arrays received are read
         began = time.perf_counter()
-        with world.changed:
-            world.done[line][rank] = number
-            world.changed.notify_all()
+        with shared.changed:
+            shared.done[group][rank] = number
+            shared.changed.notify_all()
             for peer in range(self.size):
-                if peer != rank and sends[peer]:                    # it may still be reading what I gave it
-                    world.wait(rank, peer, line, world.done[line], number, self.patience)
+                if peer != rank and sends[peer]:                    # it may still be reading the arrays sent
+                    shared.wait(rank, peer, group, shared.done[group], number, self.current_timeout)
         return waited + time.perf_counter() - began
 
     def _check(self, where, peer, there, pieces, expected) -> None:
@@ -121,52 +121,52 @@ class LocalComm(Comm):
                             f"is at {where!r}; every rank must run the same program on the same data")
         shapes = [tuple(piece.shape) for piece in pieces]
         if shapes != [tuple(target.shape) for target in expected]:
-            raise RankError(f"rank {peer} disagrees with rank {self.rank} at {where!r}: it hands over arrays {shapes}, "
+            raise RankError(f"rank {peer} disagrees with rank {self.rank} at {where!r}: it sends arrays {shapes}, "
                             f"expected {[tuple(target.shape) for target in expected]}")
 
 
 def run_local(size: int, body: Callable, timeout: float = TIMEOUT) -> list:
-    """body(comm) on `size` threads, the calling one being rank 0; what each returned, in order of the ranks.
+    """Run body(comm) on `size` threads, rank 0 in the calling thread; returns the results in rank order.
 
-    The first failure stops all: RankError with the rank's name, from the error itself.
+    The first failure stops all ranks: a RankError that names the rank, chained to the original error.
     """
     if size < 1:
         raise ConfigError(f"the number of ranks must be at least 1, got {size}")
-    world, results = World(size), [None] * size
-    comms = [LocalComm(world, rank, timeout) for rank in range(size)]
+    shared, results = SharedState(size), [None] * size
+    comms = [ThreadComm(shared, rank, timeout) for rank in range(size)]
 
     def work(rank: int) -> None:
         try:
             results[rank] = body(comms[rank])
         except BaseException as error:
             if not isinstance(error, (MinicnnError, KeyboardInterrupt)):
-                traceback.print_exc()                       # a bug: its place must not be lost
-            world.fail(rank, error)
+                traceback.print_exc()                       # a bug: keep its traceback
+            shared.fail(rank, error)
         finally:
             comms[rank].close()
 
-    # daemons, so that a rank that hangs for ever does not keep the process alive
+    # daemon threads, so that a hanging rank does not keep the process alive
     threads = [threading.Thread(target=work, args=(rank,), name=f"rank {rank}", daemon=True) for rank in range(1, size)]
     set_gil_switch_interval()
     for thread in threads:
         thread.start()
     work(0)
-    _end(threads, world, timeout)
-    world.end.cancel()
-    if world.failure is not None:
-        if isinstance(world.failure[1], KeyboardInterrupt):
-            raise world.failure[1]
-        world.complain()
+    _end(threads, shared, timeout)
+    shared.end.cancel()
+    if shared.failure is not None:
+        if isinstance(shared.failure[1], KeyboardInterrupt):
+            raise shared.failure[1]
+        shared.raise_failure()
     return results
 
 
-def _end(threads: list[threading.Thread], world: World, timeout: float) -> None:
-    """Wait for the other ranks, as long as they may still end by themselves."""
+def _end(threads: list[threading.Thread], shared: SharedState, timeout: float) -> None:
+    """Wait for the other ranks to end, up to the timeout."""
     for thread in threads:
         end = time.monotonic() + timeout
-        while thread.is_alive() and world.failure is None and time.monotonic() < end:
+        while thread.is_alive() and shared.failure is None and time.monotonic() < end:
             thread.join(0.1)
         if thread.is_alive():
-            if world.failure is None:
-                world.fail(0, RankError(f"{thread.name} hangs: it has not ended {timeout:g} s after rank 0 had"))
-            thread.join(1.0)                                # those that wait for others give up at once
+            if shared.failure is None:
+                shared.fail(0, RankError(f"{thread.name} hangs: it has not ended {timeout:g} s after rank 0 had"))
+            thread.join(1.0)                                # waiting ranks raise at once

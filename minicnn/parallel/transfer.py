@@ -1,11 +1,12 @@
-"""Where ranks meet: a layer that computes nothing and moves an array from who has it to who wants it.
+"""Resharding between ranks: all-gather forward, reduce-scatter backward, halo exchange.
 
-    forward    every rank gets the rows and channels that it wants from those that have them
-    backward   the reverse: the gradients of one value, from everyone who had a copy of it, are added up at its holder
+    forward    every rank receives the rows and channels of its target shard from the ranks that have them
+    backward   the transpose: the gradients of all copies of a value are summed on the rank that sent it
 
-If each rank has some channels and wants all, this is an all-gather, and its backward a reduce-scatter: what the paper's
-conv3 and fc6 to fc8 need. If it wants its own and two more on each side, it is the halo of an LRN across ranks; if only
-rank 0 wants anything, it is how fc8 gets its input. The sums run in the order of the ranks.
+If each rank has some channels and the target is all of them, this is an all-gather, and its backward a reduce-scatter:
+the paper's conv3 and fc6 to fc8 need it. If the target is the rank's channels and two more on each side, it is the halo
+exchange of an LRN across ranks; if only rank 0 has a target, it is a gather, for the input of fc8. Sums are in rank
+order.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import numpy as np
 from minicnn.errors import ShapeError
 from minicnn.layers.base import Layer, LayerPlan
 from minicnn.parallel.comm import Comm
-from minicnn.parallel.sharding import Ranges, Share, common, slices, width
+from minicnn.parallel.sharding import Ranges, Shard, overlap, slices, width
 
 
 class Transfer(Layer):
-    """From `have` to `want`, both a Share for every rank. `point`: the layer it stands in front of."""
+    """From `have` to `want`, each a list of Shards, one per rank. `point`: the layer that reads the result."""
 
-    def __init__(self, comm: Comm, point: str, have: list[Share], want: list[Share]):
+    def __init__(self, comm: Comm, point: str, have: list[Shard], want: list[Shard]):
         super().__init__()
         self.comm, self.point, self.have, self.want = comm, point, list(have), list(want)
 
@@ -48,9 +49,9 @@ class Transfer(Layer):
         comm, rank = self.comm, self.comm.rank
         X, Y = _matrix(source), _matrix(target)                             # (rows, channels)
         rows = len(X) * (comm.size if have[rank].rows == "own" else 1)
-        sends = [[X[here] for here, _ in common(have[rank], rank, want[p], p, rows, comm.size)]
+        sends = [[X[here] for here, _ in overlap(have[rank], rank, want[p], p, rows, comm.size)]
                  for p in range(comm.size)]
-        receives = [[Y[there] for _, there in common(have[p], p, want[rank], rank, rows, comm.size)]
+        receives = [[Y[there] for _, there in overlap(have[p], p, want[rank], rank, rows, comm.size)]
                     for p in range(comm.size)]
         first = next((p for p in range(comm.size) if receives[p]), None)
         fills = first is not None and sum(part.size for part in receives[first]) == Y.size
@@ -67,30 +68,30 @@ class Transfer(Layer):
         comm.exchange(self.point, direction, sends, receives, consume)
 
     def traffic(self, shape, itemsize: int) -> dict[tuple[int, int], int]:
-        """Bytes from each rank to each other in a forward pass, for one rank's array of this shape; back the same."""
+        """Bytes for each pair of ranks in a forward pass, given the shape of one rank's array; backward: the same."""
         rows = prod(shape[:-1]) * (self.comm.size if self.have[self.comm.rank].rows == "own" else 1)
         crossing = {}
         for of in range(self.comm.size):
             for to in range(self.comm.size):
-                places = common(self.have[of], of, self.want[to], to, rows, self.comm.size)
+                places = overlap(self.have[of], of, self.want[to], to, rows, self.comm.size)
                 if of != to and places:
                     crossing[of, to] = itemsize * sum((r.stop - r.start) * (c.stop - c.start) for (r, c), _ in places)
         return crossing
 
     def describe(self):
         have, want = self.have[self.comm.rank], self.want[self.comm.rank]
-        return f"to {self.point}: {have.width} of {have.rows} -> {want.width} of {want.rows} rows"
+        return f"for {self.point}: {have.width} channels of {have.rows} rows -> {want.width} of {want.rows} rows"
 
 
-class HandOver(Transfer):
-    """The same on a rank that hands its part over and has nothing to do behind it: where its graph ends.
+class SendToRoot(Transfer):
+    """A Transfer on a rank that only sends: the end of its graph.
 
-    It passes for a loss of weight 0, so that the network begins its backward pass here: with what comes back.
+    It is marked is_loss with weight 0, so that the backward pass starts here, with the gradient received from rank 0.
     """
 
     is_loss = True
 
-    def __init__(self, comm: Comm, point: str, have: list[Share], want: list[Share], train_only: bool):
+    def __init__(self, comm: Comm, point: str, have: list[Shard], want: list[Shard], train_only: bool):
         super().__init__(comm, point, have, want)
         self.weight, self.train_only = 0.0, train_only
 
@@ -100,20 +101,20 @@ class HandOver(Transfer):
 
     def forward(self, ctx, xs, y, saved):
         y[...] = 0
-        self._move("forward", xs[0], self._nothing(ctx, xs[0].shape, xs[0].dtype), self.have, self.want, adds=False)
+        self._move("forward", xs[0], self._empty(ctx, xs[0].shape, xs[0].dtype), self.have, self.want, adds=False)
 
     def backward(self, ctx, dy, saved, dxs):
         if dxs[0] is not None:
-            nothing = self._nothing(ctx, dxs[0].shape, dxs[0].dtype)
-            self._move("backward", nothing, dxs[0], self.want, self.have, adds=True)
+            empty = self._empty(ctx, dxs[0].shape, dxs[0].dtype)
+            self._move("backward", empty, dxs[0], self.want, self.have, adds=True)
 
     @staticmethod
-    def _nothing(ctx, shape, dtype):
+    def _empty(ctx, shape, dtype):
         return ctx.ops.empty((*shape[:-1], 0), dtype)
 
 
-class Take(Layer):
-    """Some channels of what the rank already holds."""
+class SelectChannels(Layer):
+    """Some channels of an array that the rank already has."""
 
     def __init__(self, channels: Ranges):
         super().__init__()
@@ -137,9 +138,9 @@ class Take(Layer):
 
 
 class SplitDropout(Layer):
-    """Dropout of some channels of an array, with the random numbers that these have in the unsplit one.
+    """Dropout of some channels of an array, with the same random numbers as in the unsharded array.
 
-    layer: the unsplit Dropout.   shape: of one image in the unsplit array.   sample_ids(): those of the rows.
+    layer: the unsharded Dropout.   shape: of one image in the unsharded array.   sample_ids(): the ids of the rows.
     """
 
     in_place = True
@@ -167,7 +168,7 @@ class SplitDropout(Layer):
             self.layer.backward(ctx, dy, saved, dxs)
 
     def _drop(self, ctx, operation, source, target):
-        """Put the channels in their places in the unsplit array, draw there, and take them out again."""
+        """Scatter the channels into the unsharded array, apply dropout there, and gather them again."""
         shape = (len(source), *self.shape)
         whole = ctx.work[:prod(shape) * source.itemsize].view(source.dtype).reshape(shape)
         whole[...] = 0
@@ -182,5 +183,5 @@ class SplitDropout(Layer):
 
 
 def _matrix(array):
-    """(rows, channels) of the same memory."""
+    """A view as (rows, channels)."""
     return array.reshape(prod(array.shape[:-1]), array.shape[-1])

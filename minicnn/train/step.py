@@ -63,7 +63,7 @@ class CapturedStep:
 
     def _arrays_of(self, x) -> tuple:
         """What must be the same for a captured step to be replayed."""
-        return x.shape, address(x), self.net.moves
+        return x.shape, address(x), self.net.memory_version
 
     def _write_inputs(self, labels: np.ndarray, sample_ids: np.ndarray, epoch: int) -> None:
         """Learning rate, epoch, sample ids and labels to where the captured step reads them."""

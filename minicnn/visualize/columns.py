@@ -1,7 +1,7 @@
-"""columns.png: the network on two ranks, drawn as in Figure 2 of the AlexNet paper, with what crosses between them.
+"""columns.png: the network on two ranks, drawn as in Figure 2 of the AlexNet paper, with the exchanges between them.
 
-Each layer is a box: as high as its maps, as thick as it has channels (both by their square roots, so that all can be
-seen). Grey arrows stay on a rank; coloured ones cross to the other, and carry the bytes that they move.
+Each layer is a box: its height is the square root of the map size, its thickness the square root of the number of
+channels. Grey arrows stay on one rank; coloured arrows go to the other, labelled with the bytes transferred.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from pathlib import Path
 from minicnn.visualize.style import BLUE, INK, LINE, ORANGE, QUIET, WIDTH, new_figure, save_png
 
 HEIGHT = 5.0                                    # inches
-MIDDLE, APART = 22.5, 12.5                      # of the picture in tenths of an inch; columns lie so far from it
+MIDDLE, DISTANCE = 22.5, 12.5                      # tenths of an inch: centre line, and distance of the columns from it
 COLOURS = (BLUE, ORANGE)
 
 
-def draw_columns(layers: list[dict], meetings: dict[str, dict], path: str | os.PathLike, title: str = "",
+def draw_columns(layers: list[dict], exchanges: dict[str, dict], path: str | os.PathLike, title: str = "",
                  subtitle: str = "") -> Path:
     """Draw a chain of layers on two ranks.
 
-    layers: {"name", "shape": of one rank's part of one image, "ranks": who has it, "shared": each all of it}.
-    meetings: layer -> {"bytes": {(0, 1): forward from rank 0 to rank 1, ...}, "ms": (forward, backward) or None}, for
-    the layers in front of which the ranks exchange their outputs.
+    layers: {"name", "shape": of one rank's shard of one image, "ranks": that have it, "shared": replicated}.
+    exchanges: layer -> {"bytes": {(0, 1): forward from rank 0 to rank 1, ...}, "ms": (forward, backward) or None}, for
+    the layers before which the ranks exchange activations.
     """
     figure = new_figure(HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -31,24 +31,24 @@ def draw_columns(layers: list[dict], meetings: dict[str, dict], path: str | os.P
     axes.axis("off")
     axes.text(3, 47.2, title, fontsize=11.5, color=INK, weight="bold", va="center")
     axes.text(3, 44.2, subtitle, fontsize=8.5, color=QUIET, va="center")
-    places = _places(layers, meetings)
+    places = _places(layers, exchanges)
     for rank in (0, 1):
         axes.text(3, _y(rank) + 3 * (1 - 2 * rank), f"rank {rank}", fontsize=9.5, color=COLOURS[rank], weight="bold",
                   va="center")
     for before, layer in zip(layers, layers[1:], strict=False):
-        _arrows(axes, before, layer, places, layer["name"] in meetings)
+        _arrows(axes, before, layer, places, layer["name"] in exchanges)
     for layer in layers:
         for rank in (None,) if layer["shared"] else layer["ranks"]:
             _box(axes, layer, places[layer["name"]], rank)
     for before, layer in zip(layers, layers[1:], strict=False):
-        if layer["name"] in meetings:
+        if layer["name"] in exchanges:
             x = (_right(before, places) + _left(layer, places)) / 2
-            _label(axes, x, meetings[layer["name"]])
+            _label(axes, x, exchanges[layer["name"]])
     return save_png(figure, path)
 
 
 def _y(rank: int | None) -> float:
-    return MIDDLE + (0 if rank is None else APART * (1 - 2 * rank))
+    return MIDDLE + (0 if rank is None else DISTANCE * (1 - 2 * rank))
 
 
 def _size(shape: tuple[int, ...]) -> tuple[float, float, float]:
@@ -59,11 +59,11 @@ def _size(shape: tuple[int, ...]) -> tuple[float, float, float]:
     return 0.36 * shape[2] ** 0.5, height, 0.34 * height
 
 
-def _places(layers: list[dict], meetings: dict) -> dict[str, float]:
-    """The middle of every layer along the picture: evenly, with more room where a label goes."""
+def _places(layers: list[dict], exchanges: dict) -> dict[str, float]:
+    """The horizontal centre of every layer: evenly spaced, with more room for labels."""
     gaps = [2.0]
     for layer in layers[1:]:
-        gaps.append(8.4 if layer["name"] in meetings else 3.6)
+        gaps.append(8.4 if layer["name"] in exchanges else 3.6)
     widths = [_size(layer["shape"])[0] + _size(layer["shape"])[2] for layer in layers]
     stretch = (10 * WIDTH - 7 - sum(widths)) / sum(gaps)
     places, x = {}, 2.5
@@ -106,7 +106,7 @@ def _box(axes, layer: dict, x: float, rank: int | None) -> None:
 
 
 def _arrows(axes, before: dict, layer: dict, places: dict, crosses: bool) -> None:
-    """What a layer reads: from its own rank in grey, from the other in that rank's colour."""
+    """The inputs of a layer: from its own rank in grey, from the other in that rank's colour."""
     for to in layer["ranks"]:
         for of in (None,) if before["shared"] else before["ranks"]:
             if of is None or of == to or crosses:
@@ -119,14 +119,14 @@ def _arrows(axes, before: dict, layer: dict, places: dict, crosses: bool) -> Non
                     "alpha": 1.0 if own else 0.85})
 
 
-def _label(axes, x: float, meeting: dict) -> None:
-    """Bytes and milliseconds, on the crossing."""
-    crossing = meeting["bytes"]
+def _label(axes, x: float, exchange: dict) -> None:
+    """Bytes and milliseconds of an exchange."""
+    crossing = exchange["bytes"]
     counts = sorted(set(crossing.values()))
     ways = "each way" if len(crossing) == 2 else "rank {} to rank {}".format(*next(iter(crossing)))
     lines = [f"{counts[-1]:,}", "bytes", ways]
-    if meeting.get("ms"):
-        lines += ["{:.1f} + {:.1f} ms".format(*meeting["ms"])]
+    if exchange.get("ms"):
+        lines += ["{:.1f} + {:.1f} ms".format(*exchange["ms"])]
     axes.text(x, MIDDLE, "\n".join(lines[:1]), fontsize=7.6, color=INK, weight="bold", ha="center", va="bottom",
               zorder=6)
     axes.text(x, MIDDLE - 0.3, "\n".join(lines[1:]), fontsize=6.6, color=QUIET, ha="center", va="top", zorder=6,

@@ -31,7 +31,7 @@ def test_columns_and_then_alone(example, photos, tmp_path, capsys):
     assert example.main(["--data", str(photos), "--parallel", "columns", "--epochs", "1", "--batch", "4", "--run-name",
                          "run", *runs]) == 0
     text = capsys.readouterr().out
-    assert "columns on 2 ranks" in text and "where ranks meet" in text and "1 of " in text
+    assert "columns on 2 ranks" in text and "exchange point" in text and "1 of " in text
     for point in ("conv3", "fc6", "fc7", "fc8"):
         assert f"\n{point} " in text
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"last.safetensors", "columns.png", "curves.png",

@@ -1,4 +1,4 @@
-"""The checker itself: it finds wrong gradients, knows kinks, counts what it skips, and says where."""
+"""The checker itself: it finds wrong gradients, handles kinks, counts skipped elements, and names the worst one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.helpers.graphs import images, small
 
 
 class Cube(Layer):
-    """y = x^3, written in NumPy; the tests below break it."""
+    """y = x^3 in NumPy; subclasses below introduce errors."""
 
-    slope = 3.0
+    factor = 3.0
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("x",))
@@ -30,10 +30,10 @@ class Cube(Layer):
         y[...] = xs[0]**3
 
     def backward(self, ctx, dy, saved, dxs):
-        dxs[0][...] = self.slope * saved["x"]**2 * dy
+        dxs[0][...] = self.factor * saved["x"]**2 * dy
 
 
-def test_right_layer_of_ones_own():
+def test_correct_custom_layer():
     report = check_layer(Cube(), [(3, 4)]).raise_if_failed()
     (row,) = report.rows
     assert report.ok and (row.name, row.checked, row.skipped) == ("x", 12, 0)
@@ -47,7 +47,7 @@ class OneElementWrong(Cube):
 
 
 def test_one_wrong_element_is_found_and_named():
-    """By one part in ten thousand, of one element."""
+    """A relative error of 1e-4 in a single element."""
     report = check_layer(OneElementWrong(), [(3, 4)])
     (row,) = report.rows
     assert not report.ok and row.where == "[2,1]" and row.failed == 1
@@ -59,7 +59,7 @@ def test_one_wrong_element_is_found_and_named():
 
 
 def test_a_wrong_element_of_a_large_tensor_is_found_by_directions():
-    """Above 500 elements only a sample is looked at one by one; random directions see the rest."""
+    """Above 500 elements only a sample is checked element by element; random directions cover the rest."""
     class Broken(Cube):
         def backward(self, ctx, dy, saved, dxs):
             super().backward(ctx, dy, saved, dxs)
@@ -71,18 +71,18 @@ def test_a_wrong_element_of_a_large_tensor_is_found_by_directions():
     assert not report.ok and row.where.startswith("direction") and row.checked == 65
 
 
-class Lazy(Cube):
+class WritesPartOfY(Cube):
     def forward(self, ctx, xs, y, saved):
         y[1:] = xs[0][1:]**3
 
 
-class Vandal(Cube):
+class ChangesX(Cube):
     def backward(self, ctx, dy, saved, dxs):
         super().backward(ctx, dy, saved, dxs)
         saved["x"][0] += 1
 
 
-class Adding(Cube):
+class AddsToDx(Cube):
     def backward(self, ctx, dy, saved, dxs):
         dxs[0] += 3 * saved["x"]**2 * dy
 
@@ -96,12 +96,12 @@ class Zero(Cube):
 
 
 @pytest.mark.parametrize(("layer", "message"), [
-    (Lazy, "forward left parts of y unwritten, or wrote NaN"),
-    (Vandal, "forward or backward changed x, which they may only read"),
-    (Adding, "backward left parts of dx unwritten, or wrote NaN"),
-    (Zero, "all slopes are zero: nothing was proven"),
+    (WritesPartOfY, "forward did not write all of y, or wrote NaN"),
+    (ChangesX, "forward or backward changed x, which is read-only"),
+    (AddsToDx, "backward did not write all of dx, or wrote NaN"),
+    (Zero, "the gradient is identically zero: the check is vacuous"),
 ])
-def test_broken_rules_are_named(layer, message):
+def test_violations_of_the_interface_are_named(layer, message):
     report = check_layer(layer(), [(3, 4)])
     assert not report.ok and message in str(report)
 
@@ -117,8 +117,8 @@ def test_layer_that_writes_parameter_gradients_is_found():
     assert {row.name: row.ok for row in rows} == {"x": True, "w": False, "b": False}
 
 
-def test_upstream_of_ones_would_miss_it():
-    """Why dy is random: behind a softmax, slopes by ones are all zero, and so is this wrong gradient."""
+def test_an_upstream_gradient_of_ones_would_miss_it():
+    """Why dy is random: for dy = 1 the gradient of a softmax is zero, and so is this wrong gradient."""
     class Softmax(Layer):
         def plan(self, in_shapes, dtype, ops):
             return LayerPlan(tuple(in_shapes[0]), saves=("y",))
@@ -139,7 +139,7 @@ def test_upstream_of_ones_would_miss_it():
 
 
 def test_kinks_are_skipped_and_counted():
-    """Six of 200 values lie within a hundredth of the smallest step of the kink: 3 %, which is allowed."""
+    """Six of 200 values are within a hundredth of the smallest step of the kink: 3 %, which is allowed."""
     x = np.random.default_rng(0).standard_normal((20, 10))
     x[3, :6] = 1e-9
     report = check_layer(ReLU(), xs=[x])
@@ -152,7 +152,7 @@ def test_too_many_kinks_fail():
 
 
 def test_near_kinks_the_step_gets_smaller():
-    """A value 3e-6 from the kink is checked all the same, with a smaller step."""
+    """A value 3e-6 from the kink is still checked, with a smaller step."""
     x = np.random.default_rng(0).standard_normal((4, 5))
     x[1, 2] = 3e-6
     report = check_layer(ReLU(), xs=[x])
@@ -166,7 +166,7 @@ def test_ties_of_a_max_pool_are_kinks():
     assert report.ok and (report.rows[0].checked, report.rows[0].skipped) == (142, 2)
 
 
-def test_same_numbers_every_time():
+def test_reports_are_reproducible():
     first, second = (str(check_layer(Linear(4, 3), [(2, 4)])) for _ in range(2))
     assert first == second != str(check_layer(Linear(4, 3), [(2, 4)], seed=1))
 
@@ -175,7 +175,7 @@ def test_loss_layer_with_given_labels():
     check_layer(SoftmaxCrossEntropy(), [(3, 4)], labels=[0, 3, 3]).raise_if_failed()
 
 
-def test_what_cannot_be_checked_is_said():
+def test_invalid_checks_are_rejected():
     with pytest.raises(ConfigError, match="give in_shapes"):
         check_layer(ReLU())
     with pytest.raises(ConfigError, match="no tensor 'v'; expected one of x, w, b"):
@@ -187,7 +187,7 @@ def test_what_cannot_be_checked_is_said():
 
 # ---- networks
 
-def test_net_is_left_as_it_was():
+def test_net_is_not_changed():
     net = small("reference")
     x, labels = images(net)
     before, ops = {name: param.data.copy() for name, param in net.params.items()}, net.ops

@@ -1,4 +1,4 @@
-"""Networks for tests: a few by hand, and random ones for hypothesis."""
+"""Networks for tests: a small AlexNet, and random graphs for hypothesis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minicnn.graph import Net
 
 
 def small(device="cpu", dtype="float64", fuse=True, seed=0) -> Net:
-    """A little AlexNet: every kind of layer that it has."""
+    """A small AlexNet: every kind of layer that it has."""
     b = Builder((9, 9, 3), name="small")
     b.conv("conv1", 4, 3, stride=2, ceil=True)
     b.relu("relu1")
@@ -24,11 +24,11 @@ def small(device="cpu", dtype="float64", fuse=True, seed=0) -> Net:
     b.dropout("drop3", 0.5)
     b.linear("fc4", 5)
     b.loss("loss")
-    return louder(b.net(device=device, dtype=dtype, fuse=fuse, seed=seed))
+    return scale_weights(b.net(device=device, dtype=dtype, fuse=fuse, seed=seed))
 
 
-def louder(net: Net) -> Net:
-    """With weights of N(0, 0.3): at 0.01 nothing much would come through."""
+def scale_weights(net: Net) -> Net:
+    """Scale weights to N(0, 0.3): with 0.01, activations would almost vanish."""
     for name, param in net.params.items():
         if name.endswith(".w"):
             param.data[...] *= 30
@@ -48,7 +48,7 @@ def gradients(net: Net) -> dict[str, np.ndarray]:
 
 
 def same(one: dict, other: dict) -> None:
-    """Bit for bit."""
+    """Assert that the arrays are bit-identical."""
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
@@ -60,17 +60,17 @@ node = st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.integers(0, 99))
 
 @st.composite
 def recipes(draw):
-    """What `random_net` makes a network of: for each node a kind and the numbers of the two values that it may read."""
+    """The input of `random_net`: for each node a kind, and two indices that select the values it reads."""
     return draw(st.lists(node, min_size=2, max_size=10)), draw(st.booleans())
 
 
 def random_net(recipe, width: int = 2, **options) -> Net:
-    """A graph of layers that keep the shape; every loose end is summed into the loss, or has a loss of its own."""
+    """A graph of layers that keep the shape; every unused output is summed into the loss, or has its own loss."""
     nodes, several_losses = recipe
     b = Builder((4, 5, width), name="random")
     values, read = [b.last], set()
     for i, (kind, first, second) in enumerate(nodes):
-        # values[0] is the image; the newest value is the likeliest to be read, so that chains are common
+        # values[0] is the image; the latest value is the most likely input, so that chains are common
         a, other = values[-1 - first % min(3, len(values))], values[second % len(values)]
         name = f"{kind}{i}"
         if kind == "conv":
@@ -94,4 +94,4 @@ def random_net(recipe, width: int = 2, **options) -> Net:
     b.flatten("flat", input="ends")
     b.linear("out", 3)
     b.loss("loss")
-    return louder(b.net(**options))
+    return scale_weights(b.net(**options))

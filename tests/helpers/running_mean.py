@@ -1,4 +1,4 @@
-"""A small layer with state, for tests: it subtracts a running mean of each channel, and learns a shift."""
+"""A small layer with state, for tests: it subtracts a running mean per channel and adds a trainable shift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hypothesis draws for the layers with windows, and how it is judged."""
+"""Hypothesis strategies for layers with windows, and the assertion on their gradient checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minicnn.shapes import window_output
 
 @st.composite
 def windows(draw, largest: int = 4, pad_below_kernel: bool = False):
-    """(image size, options): a window with any stride, four paddings, floor or ceil, that fits at least twice."""
+    """(image size, options): a window with any stride, four paddings, floor or ceil, with at least two outputs."""
     size = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     kernel = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -28,6 +28,6 @@ def windows(draw, largest: int = 4, pad_below_kernel: bool = False):
 
 
 def must_pass(report: Report) -> None:
-    """Fail if the report does; a draw in which a tensor has no slopes at all, such as a dead ReLU's, does not count."""
-    assume(not any(row.proves_nothing for row in report.rows))
+    """Fail if the report does; examples with an identically zero gradient, such as a dead ReLU's, are discarded."""
+    assume(not any(row.is_vacuous for row in report.rows))
     report.raise_if_failed()

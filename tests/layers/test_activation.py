@@ -1,4 +1,4 @@
-"""Activations: gradients on drawn shapes, and values at the kinks."""
+"""Activations: gradients on random shapes, and values at the kinks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_gradients(ops, kind, shape):
 
 
 def test_relu_at_the_kink(ops, dtype):
-    """relu(0) = 0, and the slope there is taken as 0."""
+    """relu(0) = 0, and the derivative at 0 is taken as 0."""
     x, dx = np.array([[-1.0, -0.0, 0.0, 1e-30, 2.0]], dtype), np.empty((1, 5), dtype)
     y = ReLU()(x, ops=ops)
     np.testing.assert_array_equal(y, np.array([[0, 0, 0, 1e-30, 2]], dtype))
@@ -35,7 +35,7 @@ def test_tanh_saturates(ops):
     np.testing.assert_array_equal(Tanh()(np.array([[-1e3, 0.0, 1e3]]), ops=ops), [[-1, 0, 1]])
 
 
-def test_leaky_relu_keeps_a_part_of_what_is_negative(ops, dtype):
+def test_leaky_relu_scales_negative_values(ops, dtype):
     x, dx = np.array([[-2.0, -0.0, 0.0, 3.0]], dtype), np.empty((1, 4), dtype)
     layer = LeakyReLU(0.25)
     y = layer(x, ops=ops)
@@ -46,8 +46,8 @@ def test_leaky_relu_keeps_a_part_of_what_is_negative(ops, dtype):
         LeakyReLU(0)
 
 
-def test_a_kink_is_known_to_the_gradient_check():
-    """At x = 0 the two sides have different slopes: such elements are skipped, not called wrong."""
+def test_the_gradient_check_skips_the_kink():
+    """At x = 0 the one-sided derivatives differ: such elements are skipped, and do not fail."""
     x = np.random.default_rng(0).standard_normal((4, 40))
     x[1, 3] = 0.0
     (row,) = check_layer(LeakyReLU(0.2), xs=[x]).raise_if_failed().rows
@@ -65,7 +65,7 @@ def test_clipped_relu_at_its_kinks(ops, dtype):
         ClippedReLU(-1)
 
 
-def test_both_kinks_are_known_to_the_gradient_check():
+def test_the_gradient_check_skips_both_kinks():
     x = np.random.default_rng(0).standard_normal((4, 40))
     x[1, 3], x[2, 7] = 0.0, 0.5
     (row,) = check_layer(ClippedReLU(0.5), xs=[x]).raise_if_failed().rows

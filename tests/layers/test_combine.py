@@ -1,4 +1,4 @@
-"""Concat, Add and Flatten: gradients on drawn numbers of inputs, order of the parts, errors."""
+"""Concat, Add and Flatten: gradients for random numbers of inputs, order of the parts, errors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.helpers.strategies import must_pass
 
 
 @settings(max_examples=10)
-@given(widths=st.lists(st.integers(1, 4), min_size=1, max_size=4), lead=st.sampled_from([(2,), (1, 2, 3)]))
-def test_gradients_of_concat(ops, widths, lead):
-    must_pass(check_layer(Concat(), [(*lead, width) for width in widths], ops=ops))
+@given(widths=st.lists(st.integers(1, 4), min_size=1, max_size=4), leading=st.sampled_from([(2,), (1, 2, 3)]))
+def test_gradients_of_concat(ops, widths, leading):
+    must_pass(check_layer(Concat(), [(*leading, width) for width in widths], ops=ops))
 
 
 @settings(max_examples=10)

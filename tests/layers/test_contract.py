@@ -1,5 +1,5 @@
-"""What every kind of layer promises, on every backend and in both precisions. The layers and shapes are those that
-`minicnn gradcheck` checks, plus a batch of one."""
+"""Properties that every kind of layer must have, on every backend and in both precisions. The layers and shapes are
+those of `minicnn gradcheck`, plus a batch of one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from minicnn.rng import purpose_id
 from tests.tolerances import assert_close
 
 CASES = [pytest.param(case, id=f"{kind}-{i}") for kind, cases in LAYERS.items() for i, case in enumerate(cases)]
-BUSY = 40       # a bound on the products that add up to one value in these small layers, for the tolerance
+TERMS = 40      # bound on the number of products per output value in these small layers, for the tolerance
 
 
 class Trial:
-    """A layer on random inputs, run as a network would: given arrays, forward, then backward."""
+    """A layer on random inputs, run as in a network: allocate arrays, forward, then backward."""
 
     def __init__(self, case, ops, dtype, batch=None):
         rng = np.random.default_rng(7)
@@ -25,32 +25,32 @@ class Trial:
         self.relu = case.options.get("relu", False)
         shapes = [(batch or shape[0], *shape[1:]) for shape in case.in_shapes]
         self.xs = [rng.standard_normal((4, *shape[1:]))[:shape[0]].astype(dtype) for shape in shapes]
-        self.fed = [ops.from_host(x) for x in self.xs]
+        self.inputs = [ops.from_host(x) for x in self.xs]
         if self.layer.is_loss:
-            self.fed.append(ops.from_host(np.arange(shapes[0][0], dtype=np.int32) % shapes[0][1]))
+            self.inputs.append(ops.from_host(np.arange(shapes[0][0], dtype=np.int32) % shapes[0][1]))
         self.layer.init_params("layer", 3, dtype)
         for param in self.layer.params.values():
             param.data = ops.from_host(rng.standard_normal(param.data.shape).astype(dtype))
-        self.plan = self.layer.plan([x.shape for x in self.fed], dtype, ops)
+        self.plan = self.layer.plan([x.shape for x in self.inputs], dtype, ops)
         self.ids = np.arange(5, 5 + shapes[0][0], dtype=np.uint32)
         self.ctx = Context(ops, self.train, 1, 2, self.ids, purpose_id("layer"), relu=self.relu)
 
     def forward(self, in_place=False):
         if self.layer.is_view:
-            return self.fed[0].reshape(self.plan.out_shape)
-        y = self.fed[0] if in_place else self.ops.empty(self.plan.out_shape, self.dtype)
-        self.saved = self.layer.saved_for(self.plan, self.ops, self.fed, y) | ({"y": y} if self.relu else {})
+            return self.inputs[0].reshape(self.plan.out_shape)
+        y = self.inputs[0] if in_place else self.ops.empty(self.plan.out_shape, self.dtype)
+        self.saved = self.layer.saved_for(self.plan, self.ops, self.inputs, y) | ({"y": y} if self.relu else {})
         self.ctx.work = self.ops.empty((self.plan.work,), "uint8") if self.plan.work else None
-        self.layer.forward(self.ctx, self.fed, y, self.saved)
+        self.layer.forward(self.ctx, self.inputs, y, self.saved)
         return y
 
     def backward(self, dy, wanted=None, in_place=False):
-        """dxs and the gradients of the parameters; `wanted` says which inputs need one."""
+        """dxs and the gradients of the parameters; `wanted`: which inputs need one."""
         dy = self.ops.from_host(np.array(dy))
         wanted = wanted or [True] * len(self.xs)
         dxs = [(dy if in_place else self.ops.empty(x.shape, self.dtype)) if want else None
                for x, want in zip(self.xs, wanted, strict=True)]
-        no_gradient = [None] * (len(self.fed) - len(dxs))
+        no_gradient = [None] * (len(self.inputs) - len(dxs))
         self.layer.backward(self.ctx, dy, self.saved, [*dxs, *no_gradient])
         return dxs, {name: np.array(param.grad) for name, param in self.layer.params.items()}
 
@@ -68,39 +68,39 @@ def test_shape_and_dtype_are_as_planned(ops, dtype, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_float64_reference(ops, dtype, case):
-    """Forward and backward, in each precision, against the specification."""
+    """Forward and backward, in each precision, against the reference backend."""
     trial, exact = Trial(case, ops, dtype), Trial(case, get_ops("reference"), "float64")
     exact.xs = [x.astype("float64") for x in trial.xs]
-    exact.fed[:len(exact.xs)] = exact.xs
+    exact.inputs[:len(exact.xs)] = exact.xs
     for name, param in exact.layer.params.items():
         param.data = ops.to_host(trial.layer.params[name].data).astype("float64")
-    assert_close(ops.to_host(trial.forward()), exact.forward(), "sum", BUSY)
+    assert_close(ops.to_host(trial.forward()), exact.forward(), "sum", TERMS)
     if not trial.layer.is_view:
         (dxs, grads), (wanted_dxs, wanted_grads) = trial.backward(trial.upstream()), exact.backward(trial.upstream())
         for got, wanted in zip([*dxs, *grads.values()], [*wanted_dxs, *wanted_grads.values()], strict=True):
-            assert_close(ops.to_host(got), wanted, "sum", BUSY)
+            assert_close(ops.to_host(got), wanted, "sum", TERMS)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_inputs_are_only_read(ops, case):
     trial = Trial(case, ops, "float32")
-    before = [np.array(x) for x in trial.fed]
+    before = [np.array(x) for x in trial.inputs]
     trial.forward()
     if not trial.layer.is_view:
         trial.backward(trial.upstream())
-    for x, old in zip(trial.fed, before, strict=True):
+    for x, old in zip(trial.inputs, before, strict=True):
         np.testing.assert_array_equal(ops.to_host(x), old)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_called_by_itself(ops, case):
-    """layer(x) allocates by itself, takes arrays that are not contiguous, and gives what the network's call gives."""
+def test_called_outside_a_network(ops, case):
+    """layer(x) allocates its own memory, accepts non-contiguous arrays, and equals the call in a network."""
     trial = Trial(case, ops, "float32")
     trial.ctx.train = trial.ctx.relu = trial.relu = False
     wanted = np.array(trial.forward())
     strided = [np.repeat(x, 2, axis=-1)[..., ::2] for x in trial.xs]
     assert not any(x.flags.c_contiguous for x in strided)
-    y = trial.layer(*strided, *trial.fed[len(strided):], ops=ops)
+    y = trial.layer(*strided, *trial.inputs[len(strided):], ops=ops)
     np.testing.assert_array_equal(ops.to_host(y), wanted)
 
 
@@ -111,21 +111,21 @@ def test_same_call_gives_the_same_bits(ops, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_image_does_not_see_its_batch(ops, case):
-    """The first image alone gives what it gives in a batch, dropout's mask included."""
+def test_an_image_does_not_depend_on_its_batch(ops, case):
+    """The first image alone has the same output as in a batch, including dropout."""
     alone, together = Trial(case, ops, "float64", batch=1), Trial(case, ops, "float64", batch=3)
-    assert_close(np.array(alone.forward()), np.array(together.forward())[:1], "sum", BUSY)
+    assert_close(np.array(alone.forward()), np.array(together.forward())[:1], "sum", TERMS)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.values[0].make().is_view])
-def test_parameter_gradients_add_up_and_do_not_need_dx(ops, case):
+def test_parameter_gradients_accumulate_and_do_not_need_dx(ops, case):
     trial = Trial(case, ops, "float64")
     trial.forward()
     _, once = trial.backward(trial.upstream())
     trial.forward()
     _, twice = trial.backward(trial.upstream(), wanted=[False] * len(trial.xs))
     for name in once:
-        assert_close(twice[name], 2 * once[name], "sum", BUSY)
+        assert_close(twice[name], 2 * once[name], "sum", TERMS)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.values[0].make().in_place])

@@ -1,4 +1,4 @@
-"""Convolution: gradients on drawn shapes, the paper's sizes, and what goes wrong at the door."""
+"""Convolution: gradients on random shapes, the paper's sizes, and errors for invalid input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_groups_are_separate_convolutions(ops, rng):
 
 
 def test_it_is_a_correlation_with_a_bias(ops):
-    """A kernel whose only weight is at (r, s) = (0, 2) takes the pixel two to the right; nothing is mirrored."""
+    """A kernel whose only weight is at (r, s) = (0, 2) reads the pixel two to the right: the kernel is not flipped."""
     layer = Conv2d(1, 1, 3)
     layer.init_params("conv", 0, "float64")
     layer.params["w"].data[...] = 0
@@ -58,7 +58,7 @@ def test_it_is_a_correlation_with_a_bias(ops):
 
 
 @pytest.mark.parametrize(("size", "options", "wanted"), [
-    (224, {"kernel": 11, "stride": 4, "ceil": True}, 55),       # as in Figure 2: the last window hangs over the edge
+    (224, {"kernel": 11, "stride": 4, "ceil": True}, 55),       # as in Figure 2: the last window extends past the edge
     (227, {"kernel": 11, "stride": 4}, 55),
     (224, {"kernel": 11, "stride": 4}, 54),
     (27, {"kernel": 5, "padding": 2}, 27),
@@ -70,7 +70,7 @@ def test_sizes_of_the_paper(ops, size, options, wanted):
 
 
 def test_macs_of_the_paper(ops):
-    """conv1 of AlexNet: 55 * 55 * 96 * 11 * 11 * 3 multiply-adds for an image."""
+    """conv1 of AlexNet: 55 * 55 * 96 * 11 * 11 * 3 multiply-adds per image."""
     plan = Conv2d(3, 96, 11, stride=4, ceil=True).plan([(2, 224, 224, 3)], "float32", ops)
     assert plan.macs == 2 * 105_415_200
 

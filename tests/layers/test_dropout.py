@@ -1,4 +1,4 @@
-"""Dropout: gradients, the paper's convention and the inverted one, and what its mask depends on."""
+"""Dropout: gradients, the paper's convention and inverted dropout, and the dependencies of its mask."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_gradients(ops, rate, inverted, train, shape):
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_expectation_is_that_of_the_test_mode(ops, rate):
-    """Over 30,000 units: what training keeps on average is what the test mode computes."""
+def test_expectation_equals_test_mode(ops, rate):
+    """Over 30,000 units: the mean output in training equals the output in test mode."""
     x = np.ones((10, 3000))
     for inverted in (False, True):
         layer = Dropout(rate, inverted=inverted)
@@ -33,8 +33,8 @@ def test_expectation_is_that_of_the_test_mode(ops, rate):
         np.testing.assert_array_equal(test, np.full_like(x, 1.0 if inverted else 1 - rate))
 
 
-def test_mask_belongs_to_image_and_epoch(ops):
-    """The same in whatever batch an image comes; another one for another image, epoch or seed."""
+def test_mask_depends_on_image_and_epoch(ops):
+    """Independent of the batch of an image; different for another image, epoch or seed."""
     x, layer = np.ones((4, 200)), Dropout(0.5)
 
     def mask(ids, **counter):

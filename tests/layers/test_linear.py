@@ -1,4 +1,4 @@
-"""Fully connected: gradients on drawn shapes, a small example, errors."""
+"""Fully connected: gradients on random shapes, a small example, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The locally connected layer against its formula, its gradients, and the convolution it is when all places agree."""
+"""The locally connected layer: its formula, its gradients, and equality with a convolution for equal kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = [((3, 4), 2, 2, 3, 1, 1), ((5, 4), 2, 3, (2, 3), 2, (0, 1, 1, 0)), ((3,
 
 
 def naive(x, w, b, stride, pads):
-    """One loop per index."""
+    """The formula, with one loop per index."""
     (R, S, C, P, Q, K), (N, H, W, _) = w.shape, x.shape
     y = np.zeros((N, P, Q, K))
     for n, p, q, k in np.ndindex(y.shape):
@@ -39,7 +39,7 @@ def made(size, channels, maps, kernel, stride, padding, dtype, rng):
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=str)
-def test_forward_is_the_formula(config, ops, dtype, rng):
+def test_forward_equals_the_formula(config, ops, dtype, rng):
     layer, x = made(*config, dtype, rng)
     w, b = (layer.params[name].data for name in "wb")
     y = layer(x, ops=ops)
@@ -55,7 +55,7 @@ def test_gradients(config, relu, ops):
     check_layer(layer, [(2, *size, channels)], ops=ops, relu=relu, **extent(ops)).raise_if_failed()
 
 
-def test_it_is_a_convolution_when_every_place_has_the_same_kernels(rng):
+def test_it_equals_a_convolution_if_all_positions_have_the_same_kernels(rng):
     local, x = made((5, 5), 3, 4, 3, 1, 1, "float64", rng)
     conv = Conv2d(3, 4, 3, padding=1)
     conv.init_params("conv", 0, "float64")
@@ -65,7 +65,7 @@ def test_it_is_a_convolution_when_every_place_has_the_same_kernels(rng):
 
 
 class Shared(Local2d):
-    """Wrong: the gradient of one place is given to all."""
+    """Wrong: the gradient of one position is used for all."""
 
     def backward(self, ctx, dy, saved, dxs):
         super().backward(ctx, dy, saved, dxs)
@@ -73,7 +73,7 @@ class Shared(Local2d):
 
 
 class OffByOne(Local2d):
-    """Wrong: dx is put back one column too far to the left."""
+    """Wrong: dx is shifted by one column to the left."""
 
     def backward(self, ctx, dy, saved, dxs):
         super().backward(ctx, dy, saved, dxs)
@@ -81,10 +81,10 @@ class OffByOne(Local2d):
 
 
 @pytest.mark.parametrize("broken", [Shared, OffByOne])
-def test_broken_ones_are_caught(broken, ops):
+def test_wrong_backward_passes_are_found(broken, ops):
     assert not check_layer(broken((3, 3), 2, 3, 3, padding=1), [(2, 3, 3, 2)], ops=ops, **extent(ops)).ok
 
 
-def test_another_image_size_is_refused():
+def test_another_image_size_is_rejected():
     with pytest.raises(ShapeError, match=r"expects images \(8, 8, 3\), got \(6, 6, 3\)"):
         Local2d((8, 8), 3, 2, 3)(np.zeros((1, 6, 6, 3), np.float32))

@@ -21,8 +21,8 @@ def test_gradients(ops, batch, classes, weight):
     must_pass(check_layer(SoftmaxCrossEntropy(weight), [(batch, classes)], ops=ops))
 
 
-def test_knows_nothing(ops, dtype):
-    """Equal logits: the loss of every image is log K, whatever the logits are."""
+def test_uniform_prediction(ops, dtype):
+    """Equal logits: the loss of every image is log K, for any value of the logits."""
     losses = SoftmaxCrossEntropy()(np.full((3, 10), 7, dtype), np.array([0, 5, 9], np.int32), ops=ops)
     assert_close(losses, np.full(3, np.log(10)), "elementwise")
 

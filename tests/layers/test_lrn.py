@@ -1,4 +1,4 @@
-"""Local response normalisation: gradients on drawn windows (alpha = 1, where all terms count), the formula, groups."""
+"""Local response normalisation: gradients for random windows (alpha = 1: all terms matter), the formula, groups."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_gradients_within(ops, constants, size, batch):
     must_pass(check_layer(LRNWithin(**constants), [(batch, *size, 2)], ops=ops))
 
 
-def test_printed_formula(ops, rng):
-    """Section 3.3, sum by sum: k = 2, n = 5, alpha = 1e-4, beta = 0.75, on values as large as AlexNet's."""
+def test_formula_of_the_paper(ops, rng):
+    """Section 3.3, term by term: k = 2, n = 5, alpha = 1e-4, beta = 0.75, on values as large as AlexNet's."""
     a = 100 * rng.standard_normal((2, 2, 3, 9))
     wanted = np.empty_like(a)
     for i in range(9):
@@ -54,7 +54,7 @@ def test_divided_alpha(ops, rng):
                  "elementwise")
 
 
-def test_within_reads_a_square_of_its_own_map(ops):
+def test_within_reads_a_square_of_the_same_map(ops):
     x = np.zeros((1, 7, 7, 2))
     x[0, 3, 3, 0] = 10
     x[0, :, :, 1] = 1

@@ -1,4 +1,4 @@
-"""Pooling: gradients on drawn windows, overlap and ties, divisors, errors."""
+"""Pooling: gradients for random windows, overlap and ties, divisors, errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_gradients_of_the_average(ops, window, batch, count_pad):
 
 
 def backward(layer, ops, x, dy):
-    """dx for dy."""
+    """dx for a constant dy."""
     plan = layer.plan([x.shape], "float64", ops)
     y, dx, ctx = np.empty(plan.out_shape), np.empty_like(x), Context(ops, train=True)
     saved = layer.saved_for(plan, ops, [x], y)
@@ -40,19 +40,19 @@ def backward(layer, ops, x, dy):
 
 
 def test_overlapping_windows_add_up(ops):
-    """A pixel that wins in four windows receives four gradients."""
+    """A pixel that is the maximum of four windows receives the sum of four gradients."""
     x = np.zeros((1, 5, 5, 1))
     x[0, 2, 2] = 1
     dx = backward(MaxPool2d(3, stride=2), ops, x, 1.0)
     assert dx[0, 2, 2, 0] == 4 and dx.sum() == 4
 
 
-def test_first_of_equal_maxima_wins(ops):
+def test_gradient_goes_to_the_first_of_equal_maxima(ops):
     dx = backward(MaxPool2d(2), ops, np.ones((1, 2, 2, 1)), 1.0)
     np.testing.assert_array_equal(dx[0, :, :, 0], [[1, 0], [0, 0]])
 
 
-def test_padding_never_wins(ops):
+def test_padding_is_never_the_maximum(ops):
     x = np.full((1, 3, 3, 1), -5.0)
     np.testing.assert_array_equal(MaxPool2d(2, stride=1, padding=1)(x, ops=ops), np.full((1, 4, 4, 1), -5.0))
 

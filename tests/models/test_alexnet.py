@@ -1,4 +1,4 @@
-"""AlexNet and its variants: sizes, parameters, multiply-adds, how weights begin, errors, a training step of each."""
+"""AlexNet and its variants: sizes, parameters, multiply-adds, initialisation, errors, a training step of each."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from minicnn.train.sgd import SGD
 
 PARAMETERS = {"paper": 60_965_224, "ungrouped": 62_378_344, "torchvision": 61_100_840}
 MACS = {"conv1": 105.4, "conv2": 223.9, "conv3": 149.5, "conv4": 112.1, "conv5": 74.8, "fc6": 37.7, "fc7": 16.8,
-        "fc8": 4.1}     # millions an image
+        "fc8": 4.1}     # millions per image
 
 
 def slim(variant: str = "paper", **changes):
-    """All of the convolutions at full size, and next to nothing behind them: quick to make."""
+    """Convolutions of full size with tiny fully connected layers: fast to build."""
     return alexnet(variant, num_classes=10, device="reference", **{"fc": 8, **changes})
 
 
 def table(net) -> dict[str, list[str]]:
-    """Layer name -> the other words of its line in the summary."""
+    """Layer name -> the other columns of its line in the summary."""
     return {words[0]: words[1:] for words in map(str.split, net.summary().splitlines()) if words}
 
 
 def images(net, count: int, dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """Noise of about the spread of photographs less their mean, and labels."""
+    """Noise with about the standard deviation of photographs minus their mean, and labels."""
     rng = np.random.default_rng(5)
     return rng.normal(0, 60, (count, *net.input_shape)).astype(dtype), np.arange(count) % net.num_classes
 
@@ -57,8 +57,8 @@ def test_parameters_of_variants(variant):
 def test_multiply_adds(full):
     text = full.summary()
     for layer, macs in MACS.items():
-        assert re.search(rf"^{layer} .* {macs:.1f} M ", text, re.MULTILINE), f"{layer} should have {macs} M"
-    assert "724.4 M multiply-adds an image" in text
+        assert re.search(rf"^{layer} .* {macs:.1f} M ", text, re.MULTILINE), f"{layer} should have {macs} M MACs"
+    assert "724.4 M multiply-adds per image" in text
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -77,7 +77,7 @@ def test_a_training_step_of_the_paper(full):
     SGD(full.params, lr=0.01).step(full.ops)
     for name, param in full.params.items():
         assert np.isfinite(param.data.reshape(-1)[:1000]).all(), name
-        assert (param.data.reshape(-1)[:1000] != before[name]).any(), f"{name} did not move"
+        assert (param.data.reshape(-1)[:1000] != before[name]).any(), f"{name} did not change"
 
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])
@@ -105,13 +105,13 @@ def test_a_training_step_of_each_variant_at_full_size(variant):
 
 @pytest.mark.parametrize("variant", ["authors", "caffe", "torchvision"])
 def test_gradients_of_reduced_variants(variant):
-    """A sample of conv1, behind which all the rest lies. The paper's net is checked tensor by tensor elsewhere."""
+    """A sample of conv1, whose gradient depends on all later layers. The paper's net is checked fully elsewhere."""
     net = reduced_alexnet(variant, num_classes=5, device="reference", dtype="float64")
     x, labels = images(net, 1, "float64")
     check_net(net, x, labels, coordinates=3, only=("conv1.w",)).raise_if_failed()
 
 
-def test_how_the_paper_begins():
+def test_initialisation_of_the_paper():
     net = slim()
     for name, param in net.params.items():
         layer, kind = name.split(".")
@@ -122,7 +122,7 @@ def test_how_the_paper_begins():
         assert (param.lr_mult, param.decay_mult) == (1, 1), name
 
 
-def test_how_variants_begin():
+def test_initialisation_of_variants():
     authors, caffe, torchvision = (slim(name).params for name in ("authors", "caffe", "torchvision"))
     assert abs(authors["conv3.w"].data.std() / 0.03 - 1) < 0.02 and abs(authors["conv2.w"].data.std() / 0.01 - 1) < 0.02
     assert (caffe["conv5.b"].data == np.float32(0.1)).all() and not caffe["conv3.b"].data.any()
@@ -157,7 +157,7 @@ def test_differences_in_words():
     assert differences("ungrouped") == ["groups: 1 (paper: 2)", "lrn_groups: 1 (paper: 2)"]
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
+def test_unknown_names_are_rejected_with_the_known_ones():
     with pytest.raises(ConfigError, match="unknown AlexNet variant 'vgg': expected one of paper, authors, caffe, "
                                           "ungrouped, torchvision"):
         alexnet("vgg")
@@ -167,6 +167,6 @@ def test_unknown_names_are_refused_with_the_known_ones():
         slim(after_conv=("relu norm", "relu", "relu", "relu", "relu"))
 
 
-def test_an_image_too_small_is_refused_by_the_layer_that_cannot_take_it():
+def test_an_image_that_is_too_small_is_rejected_with_the_layer():
     with pytest.raises(ShapeError, match="layer 'pool2'"):
         slim(input_size=32, ceil=False)

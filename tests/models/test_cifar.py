@@ -1,4 +1,4 @@
-"""The CIFAR-10 nets: sizes, parameters, rates of the files they come from, and gradients."""
+"""The CIFAR-10 nets: sizes, parameters, multipliers on learning rate and weight decay, and gradients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_18_percent_net():
 
 
 def test_the_papers_net():
-    """Convolutions, then kernels of their own for each of 6 x 6 places; half as many in local3 without LRN."""
+    """Convolutions, then separate kernels at each of 6 x 6 positions; half as many in local3 without LRN."""
     conv = (75 * 64 + 64) + (1600 * 64 + 64)
     for lrn, maps in (True, 64), (False, 32):
         net = cifar_paper(lrn=lrn, device="reference")
@@ -45,7 +45,7 @@ def test_the_papers_net():
         assert any(node.name == "norm1" for node in net.nodes) == lrn
 
 
-def test_rates_are_those_of_the_files():
+def test_multipliers_are_those_of_the_files():
     decays = {name: param.decay_mult for name, param in cifar_18pct(device="reference").params.items()}
     assert decays["conv1.w"] == 1 and decays["fc10.w"] * 0.004 == 1 and decays["fc10.b"] == 0
     for lrn, last in (True, 0.01), (False, 0.004):
@@ -71,15 +71,15 @@ def test_a_training_step(name, activation, lrn, device):
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_gradients(name, activation):
-    """A sample of conv1, behind which all the rest lies."""
+    """A sample of conv1, whose gradient depends on all later layers."""
     net = NETS[name](activation=activation, input_size=8, device="reference", dtype="float64")
-    for key, param in net.params.items():           # conv1 begins at N(0, 0.0001), so close to 0 that little passes it
+    for key, param in net.params.items():           # conv1 is initialised with N(0, 0.0001): too small to check
         if key.endswith(".w"):
             param.data *= 0.05 / param.data.std()
     x, labels = images(net, 1, "float64")
     check_net(net, x / 60, labels, coordinates=3, only=("conv1.w",)).raise_if_failed()
 
 
-def test_an_unknown_activation_is_refused():
+def test_an_unknown_activation_is_rejected():
     with pytest.raises(ConfigError, match="unknown activation 'elu': expected one of relu, tanh"):
         cifar_paper(activation="elu")

@@ -1,7 +1,7 @@
-"""A whole AlexNet trains on the emulated GPU and goes where the reference goes: the .cu files, the launcher, the graph.
+"""A complete AlexNet on the emulated GPU follows the reference in training: the .cu files, the launcher, the graph.
 
-All layers of the paper's network, with fewer kernels in each so that one core can play a GPU: two groups, LRN in two
-halves, overlapping pools, dropout, SGD. The golden run's images and starting weights (tests/models/trajectory.py).
+All layers of the paper's network, with fewer kernels in each so that one core can emulate a GPU: two groups, LRN in two
+halves, overlapping pools, dropout, SGD. Images and initial weights are those of tests/models/trajectory.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def take_steps(ops, dtype: str):
     for step in range(STEPS):
         ids = run.batch(step)[:2]
         if hasattr(ops, "device"):
-            ops.device.watch = step == 0                    # every access of the first step; guard zones in all
+            ops.device.watch = step == 0                    # check every access in the first step; guard zones in all
         losses.append(net.loss(images[ids].astype(dtype), labels[ids], sample_ids=ids, epoch=step))
         net.backward()
         sgd.step(net.ops)
@@ -41,7 +41,7 @@ def take_steps(ops, dtype: str):
 
 @pytest.mark.cuda
 def test_full_kernels_on_a_gpu_follow_the_reference():
-    """For `make gpu-check`: the golden run's network, all of its kernels, on CuPy's device."""
+    """For `make gpu-check`: the network of the reference trajectory, with all kernels, on CuPy's device."""
     images, labels = run.images_and_labels(67)
     moved = []
     for device, dtype in (("cuda:fp32", "float32"), ("reference", "float64")):
@@ -54,7 +54,7 @@ def test_full_kernels_on_a_gpu_follow_the_reference():
 @pytest.mark.parametrize(("device", "against"), [pytest.param("cuda:fp32", "cpu", marks=pytest.mark.cuda),
                                                  pytest.param("cpu", "reference", marks=pytest.mark.slow)])
 def test_two_hundred_steps(device, against):
-    """In float32 on both sides, at a rate that does not magnify rounding beyond the tolerance."""
+    """In float32 on both sides, at a learning rate that does not amplify rounding beyond the tolerance."""
     train = procedural_sets((64, 4, 4), seed=3, size=67)[0]
     x = np.stack([train.read(i) for i in range(64)]).astype(np.float32)
     compare(*(displacements(reduced_alexnet(num_classes=6, device=name), x - x.mean(axis=0), train.labels,
@@ -63,7 +63,7 @@ def test_two_hundred_steps(device, against):
 
 
 def displacements(net, images, labels, batches, lr: float) -> dict:
-    """How far each parameter has moved after steps on these images (indices)."""
+    """The displacement of each parameter after steps on these batches (indices)."""
     start = {name: net.ops.to_host(param.data).copy() for name, param in net.params.items()}
     sgd = SGD(net.params, lr=lr, momentum=run.MOMENTUM, decay=run.DECAY)
     for step, ids in enumerate(batches):
@@ -74,7 +74,7 @@ def displacements(net, images, labels, batches, lr: float) -> dict:
 
 
 def compare(moved: dict, wanted: dict) -> None:
-    """Each layer's weights, with its biases, as far and in the same direction."""
+    """Assert equal displacements, of the weights and biases of each layer together."""
     for layer in dict.fromkeys(map(layer_of, wanted)):
         a, b = (np.concatenate([arrays[name].ravel() for name in wanted if layer_of(name) == layer])
                 for arrays in (moved, wanted))

@@ -1,4 +1,4 @@
-"""The example with a layer and a network of one's own: a correct layer, its broken twin, a net that learns."""
+"""The example with a custom layer and network: a correct layer, a wrong version of it, a network that trains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def example():
     return module
 
 
-def test_the_layer_is_correct_and_its_broken_twin_is_caught(example, ops):
+def test_the_layer_is_correct_and_its_wrong_version_is_found(example, ops):
     check_layer(example.PReLU(3), [(2, 4, 5, 3)], ops=ops).raise_if_failed()
     report = check_layer(example.Forgetful(3), [(2, 4, 5, 3)], ops=ops)
     assert [row.name for row in report.rows if not row.ok] == ["x"]

@@ -1,7 +1,7 @@
-"""Twenty training steps of the reduced AlexNet lead where PyTorch's led (tests/vectors/make_trajectory.py).
+"""Twenty training steps of the reduced AlexNet agree with PyTorch's (tests/vectors/make_trajectory.py).
 
-What is compared is the displacement w_20 - w_0 of every parameter tensor, by its relative distance: compared with w
-itself, the common start would drown the error.
+The displacement w_20 - w_0 of every parameter tensor is compared, by relative distance: relative to w itself, the
+error would be hidden by the common initial weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def take_steps(size: int, device: str, dtype: str, **knobs) -> tuple[np.ndarray,
 
 
 def distance(displacement: np.ndarray, size: int, name: str) -> float:
-    """How far the sampled entries are from PyTorch's, relative to these."""
+    """Distance of the sampled elements from PyTorch's, relative to these."""
     wanted = GOLDEN[f"{size}/{name}/sample"]
     return np.linalg.norm(run.sampled(displacement) - wanted) / np.linalg.norm(wanted)
 
@@ -61,14 +61,14 @@ def test_losses_follow_pytorch(size, device, dtype, tolerance):
 
 @pytest.mark.parametrize("knobs", [{"lrn_groups": 1}, {"lrn_divide_alpha": True}], ids=str)
 def test_a_small_change_of_the_network_is_noticed(knobs):
-    """Both touch the normalisation alone, whose alpha of 1e-4 hides much."""
+    """Both only change the normalisation, whose effect is small for alpha = 1e-4."""
     _, displacements = take_steps(67, "cpu", "float64", **knobs)
     assert all(distance(displacements[name], 67, name) > 1e-6 for name in ("conv1.w", "conv2.w", "fc7.w"))
 
 
 @pytest.mark.parametrize("size", run.SIZES)
-def test_the_golden_run_learns(size):
-    """Otherwise it would prove little: the loss falls, and decay alone would not have moved the weights so far."""
+def test_the_reference_run_learns(size):
+    """Otherwise the comparison would be weak: the loss falls, and weight decay explains little of the displacement."""
     losses = GOLDEN[f"{size}/loss"]
     assert losses[-5:].mean() < 0.75 * losses[:5].mean()
     shape = (3, 3, 192, 384)

@@ -1,4 +1,4 @@
-"""Every rank here computes with one thread, and so do the networks that the ranks are compared with."""
+"""All ranks, and the networks that they are compared with, compute with one thread."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from minicnn.backend.cpu import set_threads
 from minicnn.data.elpv import MissingPackageError
 from minicnn.data.source import open_data
 from minicnn.kernels.cpu import threads
-from tests.parallel import mpi_steps as twenty_steps
+from tests.parallel import mpi_steps
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -19,9 +19,9 @@ def one_thread_per_rank():
 
 @pytest.fixture(scope="package")
 def photographs():
-    """twenty_steps.photographs, where the package of photographs is installed."""
+    """mpi_steps.photographs; skipped if the package of photographs is not installed."""
     try:
         open_data("elpv")
     except MissingPackageError as error:
         pytest.skip(str(error))
-    return twenty_steps.photographs
+    return mpi_steps.photographs

@@ -18,14 +18,14 @@ COUNT, LR = 32, 1e-4
 
 
 def photographs(count: int, every: int = 1):
-    """Crops of so many photographs minus their mean, float64, every so many pixels; and labels."""
+    """Centre crops of the first `count` photographs minus their mean, float64, subsampled by `every`; and labels."""
     found = open_data("elpv").train
     images = np.stack([found.read(i)[16:240:every, 16:240:every] for i in range(count)]).astype(np.float64)
     return images - images.mean(axis=0), found.labels[:count].astype(np.int64)
 
 
 def twenty_steps(comm, scheme: str) -> int | None:
-    """A checksum of all weights after them, on rank 0."""
+    """A checksum of all weights after twenty steps, on rank 0."""
     x, labels = photographs(COUNT)
     net = SCHEMES[scheme](alexnet(), comm)
     train(net, x.astype(np.float32), labels, 20, LR)
@@ -37,6 +37,6 @@ def twenty_steps(comm, scheme: str) -> int | None:
 
 if __name__ == "__main__":
     set_threads(1)
-    checksum = launch(None, lambda neighbours: None, lambda comm, _: twenty_steps(comm, sys.argv[1]), 300.0)
+    checksum = launch(None, lambda local_size: None, lambda comm, _: twenty_steps(comm, sys.argv[1]), 300.0)
     if checksum is not None:
         print(f"checksum {checksum}", flush=True)

@@ -1,8 +1,8 @@
-"""A small training run under mpiexec, for tests that disturb it: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
+"""A small training run under mpiexec, for fault-injection tests: mpiexec -n 2 python small_ranks.py RUN_DIR [JSON].
 
-settings: scheme, device, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps], after how many steps a
-rank kills itself, or falls asleep; other_seed: a rank that begins with other weights. Once a rank trains it prints its
-process, for those who would kill it.
+settings: scheme, device, epochs, images, timeout, save_every, quiet; die, hang: [rank, steps] after which a rank kills
+itself or sleeps; other_seed: a rank with different initial weights. Once a rank trains it prints its PID, so that tests
+can kill it.
 """
 
 import json
@@ -46,9 +46,9 @@ def main() -> int:
     settings = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     set_threads(1)
     try:
-        interrupted = launch(None, lambda neighbours: None, lambda comm, _: train(comm, sys.argv[1], settings),
+        interrupted = launch(None, lambda local_size: None, lambda comm, _: train(comm, sys.argv[1], settings),
                              settings.get("timeout", 300.0))
-    except MinicnnError as error:                           # with threads; under mpiexec it has been said
+    except MinicnnError as error:                           # with threads; under mpiexec it is already printed
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 130 if interrupted else 0

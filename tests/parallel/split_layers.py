@@ -1,8 +1,8 @@
-"""The single network told to sum dx per column: a layer computed as two halves of its output channels.
+"""The single-process network with dx summed per column: a layer computed as two halves of its output channels.
 
-What distinguishes a network in columns from the single one is the order of one sum: dx of conv3, fc6 and fc7 is the sum
-over all output channels, in columns one sum for each column and then their sum. With these layers in halves, the single
-network computes the same bits.
+A network in columns differs from the single-process one only in the order of one sum: dx of conv3, fc6 and fc7 is a sum
+over all output channels, which in columns is computed per column and then added. With these layers split in halves, the
+single-process network gives bit-identical results.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from minicnn.layers.base import Layer
 from minicnn.param import Param
 from minicnn.plan import Node
 
-MEETING = ("conv3", "fc6", "fc7")
+EXCHANGED = ("conv3", "fc6", "fc7")
 
 
-class InParts(Layer):
-    """`layer` (a convolution without groups, or fully connected) as `parts` layers with a part of the output each."""
+class SplitLayer(Layer):
+    """`layer` (a convolution without groups, or fully connected) as `parts` layers, each with a part of the outputs."""
 
     def __init__(self, layer, parts: int):
         super().__init__()
@@ -60,8 +60,8 @@ class InParts(Layer):
 
 
 def in_columns(net: Net, parts: int = 2) -> Net:
-    """The same network, with the layers before which columns meet in parts."""
-    nodes = [Node(node.name, InParts(node.layer, parts) if node.name in MEETING else node.layer, node.inputs)
+    """The same network, with the layers before which columns exchange activations split into parts."""
+    nodes = [Node(node.name, SplitLayer(node.layer, parts) if node.name in EXCHANGED else node.layer, node.inputs)
              for node in net.nodes]
     return Net(nodes, net.inputs, output=net.output, seed=net.seed, dtype=net.dtype, device=net.ops.spec, fuse=net.fuse,
                name=net.name, values={name: net.ops.to_host(array) for name, array in net.arrays().items()})

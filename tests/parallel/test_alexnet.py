@@ -1,4 +1,4 @@
-"""The paper's AlexNet, all of it, on photographs: twenty steps alone and on ranks. Minutes; run with -m slow."""
+"""The paper's full AlexNet on photographs: twenty steps in one process and on ranks. Takes minutes: -m slow."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tests.parallel.test_partition import compare
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_twenty_steps(photographs, scheme, dtype):
-    """The loss falls from 7.0 to 0.7. With 32 images rounding is not magnified beyond the tolerance: the columns' other
-    order of adding up makes 0.5e-3 of conv1's displacement; with 8 images 1e-3, and 4e-3 at five times the rate."""
+    """The loss falls from 7.0 to 0.7. With 32 images rounding errors stay within the tolerance: the different
+    summation order of columns changes conv1's displacement by 0.5e-3; with 8 images by 1e-3, and by 4e-3 at five times
+    the learning rate."""
     x, labels = photographs(COUNT)
     compare(lambda: alexnet(dtype=dtype), scheme, 2, x.astype(dtype), labels, 20, lr=LR)
 
@@ -28,7 +29,7 @@ def test_twenty_steps(photographs, scheme, dtype):
 @needs_mpi
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_twenty_steps_under_mpiexec(photographs, scheme):
-    """Processes end with the bits of threads, which the test before compares with the network on one rank."""
+    """Processes give the same bits as threads, which the previous test compares with a single process."""
     done = subprocess.run([MPIEXEC, "-n", "2", sys.executable, "-m", "tests.parallel.mpi_steps", scheme], cwd=ROOT,
                           capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What ranks can do together, and what is said when one of them fails."""
+"""Collective operations, and the errors when a rank fails."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.parallel.collectives import check_collectives
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_collectives(monkeypatch, size):
-    monkeypatch.setattr(comm_module, "PIECE", 7)            # so that arrays are cut
+    monkeypatch.setattr(comm_module, "CHUNK", 7)            # so that arrays are split
     first, *others = run_local(size, check_collectives)
     for other in others:
         for a, b in zip(first, other, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-def test_what_rank_0_tells_is_waited_for():
-    """It may look at a million images first: no timeout of the others ends that, steady or not."""
+def test_broadcast_object_waits_for_rank_0():
+    """Rank 0 may have to scan a large data set first: the timeout of the other ranks does not apply."""
     def body(comm):
-        comm.timeout, comm.steady = 0.2, True
+        comm.timeout, comm.warmed_up = 0.2, True
         if comm.rank == 0:
             time.sleep(1)
-        return comm.broadcast_object("found")[0], comm.patience
+        return comm.broadcast_object("found")[0], comm.current_timeout
 
     assert run_local(2, body) == [("found", 0.2)] * 2
 
@@ -43,18 +43,18 @@ def test_a_rank_that_fails_is_named_on_all_others():
     def body(comm):
         try:
             if comm.rank == 1:
-                raise MinicnnError("the cat is on the keyboard")
+                raise MinicnnError("disk full")
             comm.barrier()
         except RankError as error:
             seen[comm.rank] = str(error)
             raise
 
-    with pytest.raises(RankError, match="rank 1 failed: the cat is on the keyboard"):
+    with pytest.raises(RankError, match="rank 1 failed: disk full"):
         run_local(3, body)
     assert seen.keys() == {0, 2} and all("rank 1 failed" in text for text in seen.values())
 
 
-def test_a_bug_keeps_its_traceback(capsys):
+def test_a_bug_prints_its_traceback(capsys):
     def body(comm):
         if comm.rank == 1:
             raise ZeroDivisionError("1 / 0")
@@ -66,44 +66,44 @@ def test_a_bug_keeps_its_traceback(capsys):
 
 
 def test_a_rank_that_hangs_is_named():
-    asleep = threading.Event()
+    blocked = threading.Event()
 
     def body(comm):
         comm.barrier()
-        comm.steady = True
+        comm.warmed_up = True
         if comm.rank == 1:
-            asleep.wait(60)
+            blocked.wait(60)
         comm.barrier("conv3")
 
     began = time.monotonic()
     with pytest.raises(RankError, match=r"rank 1 hangs: rank [02] has waited 1.5 s for it at 'conv3"):
         run_local(3, body, timeout=1.5)
     assert time.monotonic() - began < 50
-    asleep.set()
+    blocked.set()
 
 
 def test_rank_0_that_hangs_ends_the_process():
-    """The others cannot return to whoever called: the process says what happened and ends."""
+    """The other ranks cannot return to the caller: the process prints the error and exits."""
     program = """
 import threading
-from minicnn.parallel import threads as local
-local.GRACE = 0.5
+from minicnn.parallel import threads
+threads.EXIT_TIMEOUT = 0.5
 
 def body(comm):
     comm.barrier()
-    comm.steady = True
+    comm.warmed_up = True
     if comm.rank == 0:
         threading.Event().wait()
     comm.barrier("conv3")
 
-local.run_local(2, body, timeout=1)
+threads.run_local(2, body, timeout=1)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "error: rank 0 hangs: rank 1 has waited 1 s for it at 'conv3" in done.stderr
 
 
 def test_a_first_step_may_take_longer():
-    """Until a step is through, kernels may have to be compiled: that is not a hang."""
+    """Until the first step is complete, kernels may have to be compiled: that is not a hang."""
     def body(comm):
         if comm.rank == 1:
             time.sleep(0.3)

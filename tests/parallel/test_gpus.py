@@ -1,6 +1,6 @@
-"""Ranks whose arrays are on GPUs: what a stream has not computed yet must not be read; and the same on real GPUs.
+"""Ranks with arrays on GPUs: data must not be read before the stream has computed it; and tests on real GPUs.
 
-Without a GPU, streams are played: work that a rank has asked for is done when somebody waits for it, and no earlier.
+Without a GPU, streams are simulated: work that a rank has enqueued runs when it is waited for, and not earlier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minicnn.backend.cuda import device as cuda_device
 from minicnn.backend.interconnect import Interconnect
 from minicnn.backend.select import get_ops
 from minicnn.models.alexnet import reduced_alexnet
-from minicnn.parallel.nccl import nccl_is_there
+from minicnn.parallel.nccl import nccl_available
 from minicnn.parallel.threads import run_local
 from tests.helpers.graphs import images
 from tests.parallel.test_mpi import MPIEXEC, ROOT, locally, mpiexec, needs_mpi, same_checkpoints
@@ -24,14 +24,14 @@ from tests.parallel.test_partition import compare
 
 
 class Stream(threading.local):
-    """A thread's: work that was asked for."""
+    """The work enqueued by a thread."""
 
     def __init__(self):
-        self.asked = []
+        self.queue = []
 
 
-class Late(Interconnect):
-    """A GPU that computes as late as it may."""
+class LazyInterconnect(Interconnect):
+    """A simulated GPU that computes as late as possible."""
 
     def __init__(self):
         self.stream, self.threads, self.fetched = Stream(), [], 0
@@ -39,31 +39,31 @@ class Late(Interconnect):
     def settle(self):
         self.threads.append(threading.current_thread().name)
 
-    def ask(self, array, value):
-        self.stream.asked.append(lambda: array.fill(value))
+    def enqueue(self, array, value):
+        self.stream.queue.append(lambda: array.fill(value))
 
     def record_event(self):
-        asked, self.stream.asked = self.stream.asked, []
-        return asked
+        queue, self.stream.queue = self.stream.queue, []
+        return queue
 
     def after(self, event):
-        self.stream.asked += event
+        self.stream.queue += event
 
     def synchronize(self):
-        for work in self.stream.asked:
+        for work in self.stream.queue:
             work()
-        self.stream.asked = []
+        self.stream.queue = []
 
     def fetch(self, array):
         self.fetched += 1
         return array
 
 
-def test_what_is_handed_over_is_computed():
+def test_sent_arrays_are_computed():
     def body(comm):
-        comm.work_with(Late())
+        comm.use_interconnect(LazyInterconnect())
         x, y = np.zeros(5), np.zeros((2, 5))
-        comm.interconnect.ask(x, comm.rank + 1)
+        comm.interconnect.enqueue(x, comm.rank + 1)
         comm.all_gather(x, y)
         return y, comm.interconnect.fetched
 
@@ -72,13 +72,13 @@ def test_what_is_handed_over_is_computed():
 
 
 def test_gradients_are_computed_before_they_are_summed_in_the_background():
-    """The thread in the background waits for what the rank had asked for, and for no more."""
+    """The background thread waits for work enqueued before the all-reduce, and not for later work."""
     def body(comm):
-        comm.work_with(Late())
+        comm.use_interconnect(LazyInterconnect())
         gradient, other = np.zeros(7), np.zeros(7)
-        comm.interconnect.ask(gradient, comm.rank + 1)
+        comm.interconnect.enqueue(gradient, comm.rank + 1)
         pending = comm.start_all_reduce([gradient])
-        comm.interconnect.ask(other, 5)
+        comm.interconnect.enqueue(other, 5)
         comm.finish([pending])
         later = other.copy()
         comm.interconnect.synchronize()
@@ -89,7 +89,7 @@ def test_gradients_are_computed_before_they_are_summed_in_the_background():
         assert len(threads) == 2 and threads[1].startswith(f"rank {rank}, background")
 
 
-def test_the_host_needs_nothing_of_this():
+def test_on_the_host_these_are_no_operations():
     interconnect, x = get_ops("cpu").interconnect(1), np.arange(3.0)
     assert interconnect.gpu is None and interconnect.fetch(x) is x and interconnect.from_host(x) is x
     assert interconnect.is_on_host(x)
@@ -101,7 +101,7 @@ def test_the_host_needs_nothing_of_this():
 
 @pytest.fixture
 def gpus():
-    """How many GPUs there are."""
+    """The number of GPUs."""
     if reason := cuda_device.why_not():
         pytest.skip(reason)
     import cupy
@@ -111,8 +111,8 @@ def gpus():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
-def test_two_ranks_on_the_gpus_there_are(gpus, scheme):
-    """On one GPU both ranks have a stream of their own; with two, each has its own GPU."""
+def test_two_ranks_on_the_available_gpus(gpus, scheme):
+    """On one GPU each rank has its own stream; with two, each has its own GPU."""
     def make():
         return reduced_alexnet(num_classes=6, device="cuda:fp32")
 
@@ -123,8 +123,8 @@ def test_two_ranks_on_the_gpus_there_are(gpus, scheme):
 @pytest.mark.cuda
 @needs_mpi
 @pytest.mark.parametrize("scheme", ["columns", "data"])
-def test_two_processes_on_the_gpus_there_are(gpus, tmp_path, scheme):
-    """By NCCL where each process has a GPU of its own; on one GPU through pinned memory."""
+def test_two_processes_on_the_available_gpus(gpus, tmp_path, scheme):
+    """Through NCCL if each process has its own GPU; on one GPU through pinned memory."""
     settings = {"scheme": scheme, "device": "cuda:fp32"}
     code, text = mpiexec(tmp_path / "mpi", **settings)
     assert code == 0, text
@@ -134,12 +134,12 @@ def test_two_processes_on_the_gpus_there_are(gpus, tmp_path, scheme):
 
 @pytest.mark.cuda
 @needs_mpi
-def test_gpus_speak_by_nccl(gpus):
-    if gpus < 2 or not nccl_is_there():
-        pytest.skip(f"needs two GPUs and NCCL; here {'is' if nccl_is_there() else 'is no'} NCCL, GPUs: {gpus}")
+def test_gpus_communicate_through_nccl(gpus):
+    if gpus < 2 or not nccl_available():
+        pytest.skip(f"needs two GPUs and NCCL; here {'is' if nccl_available() else 'is no'} NCCL, GPUs: {gpus}")
     program = ("from minicnn.backend.ops import get_ops; from minicnn.parallel.launch import run_mpi\n"
                "def body(comm):\n"
-               "    ops = get_ops('cuda'); comm.work_with(ops.interconnect(comm.place))\n"
+               "    ops = get_ops('cuda'); comm.use_interconnect(ops.interconnect(comm.local_rank))\n"
                "    assert comm._nccl is not None\n"
                "    import cupy; x = cupy.full(9, comm.rank + 1.0); comm.all_reduce([x]); assert (x == 3).all()\n"
                "run_mpi(body)")

@@ -1,4 +1,4 @@
-"""Ranks as processes under mpiexec: the same bits as threads, and what is said when one of them dies or hangs."""
+"""Ranks as processes under mpiexec: bit-identical with threads, and errors when one of them dies or hangs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def mpiexec(run_dir, ranks=2, **settings) -> tuple[int, str]:
-    """Exit code, and what was printed."""
+    """Exit code and output."""
     done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.small_ranks", run_dir,
                            json.dumps({"images": 48, **settings})], cwd=ROOT, capture_output=True, text=True,
                           timeout=300)
@@ -53,7 +53,7 @@ def same_checkpoints(one, other):
 
 @needs_mpi
 @pytest.mark.parametrize(("scheme", "ranks"), [("columns", 2), ("data", 2), ("hybrid", 2), ("columns", 4), ("data", 4)])
-def test_processes_compute_the_bits_of_threads(tmp_path, scheme, ranks):
+def test_processes_and_threads_are_bit_identical(tmp_path, scheme, ranks):
     code, text = mpiexec(tmp_path / "mpi", ranks, scheme=scheme)
     assert code == 0, text
     locally(tmp_path / "local", ranks, scheme=scheme)
@@ -61,7 +61,7 @@ def test_processes_compute_the_bits_of_threads(tmp_path, scheme, ranks):
 
 
 @needs_mpi
-@pytest.mark.parametrize(("ranks", "arrays"), [(2, "near"), (3, "near"), (4, "near"), (2, "far"), (3, "far")])
+@pytest.mark.parametrize(("ranks", "arrays"), [(2, "host"), (3, "host"), (4, "host"), (2, "device"), (3, "device")])
 def test_collectives(ranks, arrays):
     done = subprocess.run([MPIEXEC, "-n", str(ranks), sys.executable, "-m", "tests.parallel.collectives", arrays],
                           cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -76,11 +76,11 @@ def test_ranks_with_other_weights_do_not_train(tmp_path):
 
 
 @needs_mpi
-def test_a_killed_rank_ends_all_and_the_run_goes_on(tmp_path):
+def test_a_killed_rank_ends_all_and_the_run_resumes(tmp_path):
     code, text = mpiexec(tmp_path / "killed", die=[1, 8], save_every=3)
     assert code != 0
     named = re.search(r"rank 1 is process (\d+)", text)
-    assert named and f"PID {named[1]}" in text, text        # mpiexec says which process was killed
+    assert named and f"PID {named[1]}" in text, text        # mpiexec reports the PID of the killed process
     assert load_checkpoint(tmp_path / "killed" / "last.safetensors").meta["step"] in (0, 3)     # of 6, after the 6th
     code, text = mpiexec(tmp_path / "killed", save_every=3)
     assert code == 0, text
@@ -102,7 +102,7 @@ def test_a_hanging_rank_is_named_and_ends_all(tmp_path):
 @pytest.mark.slow
 @needs_mpi
 def test_twenty_kills(tmp_path):
-    """Kill -9 at twenty places of one run, on either rank; it ends with the bits of an undisturbed one."""
+    """Kill -9 at twenty steps of one run, on either rank; the result is bit-identical with an uninterrupted run."""
     rng = np.random.default_rng(2)
     for kill in range(20):
         step = kill * 24 // 20 + int(rng.integers(0, 2))
@@ -118,18 +118,18 @@ def test_twenty_kills(tmp_path):
 @pytest.mark.slow
 @needs_mpi
 def test_twenty_kills_from_outside(tmp_path):
-    """Kill -9 of either column at twenty random moments: all end within 10 s, and the run ends with the same bits."""
+    """Kill -9 of either rank at twenty random times: all end within 10 s, and the final result is bit-identical."""
     rng, command = np.random.default_rng(3), json.dumps({"images": 48, "epochs": 40, "save_every": 1})
     kills = 0
     for _ in range(60):
         run = subprocess.Popen([MPIEXEC, "-n", "2", sys.executable, "-u", "-m", "tests.parallel.small_ranks",
                                 tmp_path / "killed", command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT)
-        processes, said = {}, []
+        processes, output = {}, []
         while len(processes) < 2:
-            said.append(run.stdout.readline())
-            assert said[-1], f"it ended before both ranks trained: {said}"
-            for found in re.finditer(r"rank (\d) trains in process (\d+)", said[-1]):        # two may share a line
+            output.append(run.stdout.readline())
+            assert output[-1], f"it ended before both ranks trained: {output}"
+            for found in re.finditer(r"rank (\d) trains in process (\d+)", output[-1]):        # two may share a line
                 processes[int(found[1])] = int(found[2])
         if kills == 20:
             break
@@ -139,7 +139,7 @@ def test_twenty_kills_from_outside(tmp_path):
             kills += 1
             run.communicate(timeout=10)
             assert run.returncode != 0
-        else:                                               # through before its time: begin again
+        else:                                               # it finished before the kill: start again
             run.communicate()
             shutil.rmtree(tmp_path / "killed")
     run.communicate(timeout=120)
@@ -161,24 +161,24 @@ def test_the_example_under_mpiexec(tmp_path, scheme):
                                *more], cwd=ROOT, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stdout + done.stderr
         runs[name] = done.stdout, read_metrics(tmp_path / name / "metrics.jsonl")[-1]
-    assert runs["two"][0].count("where ranks meet") == 1
+    assert runs["two"][0].count("exchange point") == 1
     assert (tmp_path / "two/columns.png").exists() == (scheme == "columns")
     assert runs["two"][1]["train"]["loss"] == pytest.approx(runs["one"][1]["train"]["loss"], rel=1e-3)
 
 
 @needs_mpi
-def test_an_error_of_all_ranks_is_said_once(tmp_path):
+def test_an_error_on_all_ranks_is_printed_once(tmp_path):
     code, text = mpiexec(tmp_path, ranks=3, scheme="columns")
     assert code == 2 and text.count("error: ") == 1 and "3 ranks do not divide" in text, text
 
 
-def test_who_started_the_ranks(monkeypatch):
+def test_number_of_started_ranks(monkeypatch):
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert started_ranks() is None
-    assert launch(3, lambda neighbours: neighbours, lambda comm, ready: (comm.size, ready)) == (3, 3)
-    assert launch(None, lambda neighbours: 0, lambda comm, ready: comm.size) == 2
+    assert launch(3, lambda local_size: local_size, lambda comm, ready: (comm.size, ready)) == (3, 3)
+    assert launch(None, lambda local_size: 0, lambda comm, ready: comm.size) == 2
     monkeypatch.setenv("PMI_SIZE", "2")
     assert started_ranks() == 2
-    with pytest.raises(ConfigError, match="mpiexec has started 2 ranks, but 4 were asked for"):
+    with pytest.raises(ConfigError, match="mpiexec has started 2 ranks, but 4 were requested"):
         launch(4, print, print)

@@ -1,4 +1,4 @@
-"""A network split over ranks is the same network: AlexNet, and random graphs with concat, add, LRN and dropout."""
+"""A partitioned network computes the same as the original: AlexNet, and random graphs of all kinds of layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minicnn.parallel.parallel_net import SCHEMES, columns, shard_channels
 from minicnn.parallel.threads import run_local
 from minicnn.parallel.transfer import Transfer
 from minicnn.visualize.columns import draw_columns
-from tests.helpers.graphs import images, louder, random_net, recipes, small
+from tests.helpers.graphs import images, random_net, recipes, scale_weights, small
 from tests.parallel.split_layers import in_columns
 from tests.parallel.training import displacement, train, train_on_ranks, weights
 
@@ -29,10 +29,10 @@ SMALLEST = {"input_size": 67, "kernels": (8, 8, 8, 8, 8), "fc": 16}
 
 def tiny_alexnet(variant="paper", **changes):
     """All layers of AlexNet with a few channels each."""
-    return louder_alexnet(alexnet(variant, 6, **{**SMALLEST, "dtype": "float64", **changes}))
+    return scale_alexnet_weights(alexnet(variant, 6, **{**SMALLEST, "dtype": "float64", **changes}))
 
 
-def louder_alexnet(net):
+def scale_alexnet_weights(net):
     for name, param in net.params.items():
         if name.endswith(".w"):
             param.data[...] *= 8
@@ -40,7 +40,7 @@ def louder_alexnet(net):
 
 
 def compare(make_net, scheme, size, x, labels, steps, **options):
-    """Train alone and on ranks; the same losses, weights and predictions."""
+    """Train in one process and on ranks; assert equal losses, weights and predictions."""
     alone = make_net()
     start = weights(alone)
     losses = train(alone, x, labels, steps, **options)
@@ -55,14 +55,14 @@ def compare(make_net, scheme, size, x, labels, steps, **options):
 
 @pytest.mark.parametrize(("scheme", "size"), [("columns", 2), ("columns", 4), ("data", 2), ("data", 4), ("hybrid", 2),
                                               ("hybrid", 4), ("columns", 1), ("data", 1)])
-def test_alexnet_on_ranks_is_alexnet(scheme, size):
+def test_alexnet_on_ranks_equals_a_single_process(scheme, size):
     x, labels = images(tiny_alexnet(), 4)
     compare(tiny_alexnet, scheme, size, 10 * x, labels, 4)
 
 
 @pytest.mark.parametrize("variant", ["authors", "caffe", "ungrouped", "torchvision"])
 def test_other_alexnets(variant):
-    """LRN over all channels needs a halo, ungrouped convolutions need everything, and dropout may come first."""
+    """LRN over all channels needs a halo, ungrouped convolutions need all channels, and dropout may come first."""
     x, labels = images(tiny_alexnet(variant), 2)
     compare(lambda: tiny_alexnet(variant), "columns", 2, 10 * x, labels, 2)
 
@@ -78,7 +78,7 @@ def test_float32_on_the_reference(scheme):
 
 def test_locally_connected_layers_and_odd_numbers_of_ranks():
     def make():
-        return louder(cifar_paper(num_classes=4, input_size=12, dtype="float64"))
+        return scale_weights(cifar_paper(num_classes=4, input_size=12, dtype="float64"))
 
     x, labels = images(make(), 2)
     compare(make, "columns", 4, x, labels, 2)
@@ -92,7 +92,7 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
         b.dropout("drop")
         b.linear("fc", 5)
         b.loss()
-        return louder(b.net(dtype="float64"))
+        return scale_weights(b.net(dtype="float64"))
 
     compare(three, "columns", 3, *images(three(), 3), 3)
     compare(three, "data", 3, *images(three(), 3), 3)
@@ -113,8 +113,8 @@ def test_random_graphs(recipe, size, scheme):
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("reference", "float64"), ("cpu", "float64"), ("cpu", "float32")])
-def test_columns_to_the_bit(device, dtype):
-    """Told to sum dx per column where the columns meet, the single network computes the same bits."""
+def test_columns_are_bit_identical(device, dtype):
+    """With dx summed per column where columns exchange activations, a single process computes the same bits."""
     def make():
         return tiny_alexnet(device=device, dtype=dtype)
 
@@ -133,7 +133,7 @@ def test_columns_to_the_bit(device, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("scheme", "size"), [("columns", 2), ("data", 2), ("data", 4), ("hybrid", 2)])
 def test_two_hundred_steps_of_the_reduced_net(scheme, size, dtype, photographs):
-    """On photographs, with dropout on."""
+    """On photographs, with dropout."""
     def make():
         return reduced_alexnet(num_classes=2, dtype=dtype)
 
@@ -141,8 +141,8 @@ def test_two_hundred_steps_of_the_reduced_net(scheme, size, dtype, photographs):
     compare(make, scheme, size, x[:, :67, :67].astype(dtype), labels, 200, lr=0.001)
 
 
-def test_gradients_are_on_their_way_before_the_backward_pass_is_through(monkeypatch):
-    """Buckets go out while earlier layers are still computing; every gradient is in exactly one of them."""
+def test_gradient_communication_overlaps_with_the_backward_pass(monkeypatch):
+    """Buckets are sent before earlier layers are computed; every gradient is in exactly one bucket."""
     monkeypatch.setattr(net_module, "BUCKET", 200)
     x, labels = images(tiny_alexnet(), 4)
 
@@ -162,7 +162,7 @@ def test_gradients_are_on_their_way_before_the_backward_pass_is_through(monkeypa
         assert events.index(buckets[0]) < events.index("conv5") < events.index("conv1")
 
 
-def test_columns_meet_where_the_paper_has_them_and_nowhere_else():
+def test_columns_communicate_exactly_where_the_paper_says():
     def body(comm):
         net = columns(tiny_alexnet(), comm)
         order = [node.name for node in net.nodes]
@@ -178,7 +178,7 @@ def test_columns_meet_where_the_paper_has_them_and_nowhere_else():
 
 
 def test_the_papers_columns():
-    """48, 128, 192, 192 and 128 kernels, 2048 neurons, and the bytes of a batch of 128 that cross before each layer."""
+    """48, 128, 192, 192 and 128 kernels, 2048 neurons, and the bytes exchanged before each layer at batch 128."""
     def body(comm):
         net = columns(net_of_the_paper, comm)
         plan = net.compile_plan(128, [*net.losses, net.output], (), grad=True)
@@ -196,13 +196,13 @@ def test_the_papers_columns():
                                "fc7": {(0, 1): 1_048_576, (1, 0): 1_048_576}, "fc8": {(1, 0): 1_048_576}}
 
 
-def test_the_ledger_counts_what_the_plan_says():
+def test_the_ledger_agrees_with_the_plan():
     x, labels = images(tiny_alexnet(), 4)
 
     def body(comm):
         net = columns(tiny_alexnet(), comm)
         train(net, x, labels, 3)
-        net.forward(x)                                      # no step: not counted
+        net.forward(x)                                      # not a training step: not counted
         sent = {}
         for node in net.transfers:
             plan = net.compile_plan(4, [*net.losses, net.output], (), grad=True)
@@ -217,37 +217,37 @@ def test_the_ledger_counts_what_the_plan_says():
         assert "conv3" in table and "moving ms" in table
 
 
-def test_the_drawing_has_what_the_plan_says(tmp_path):
+def test_the_drawing_agrees_with_the_plan(tmp_path):
     def body(comm):
         net = columns(tiny_alexnet(), comm)
         train(net, x, labels, 2)
         return net.drawing(4) if net.ranks.is_main else None
 
     x, labels = images(tiny_alexnet(), 4)
-    layers, meetings = run_local(2, body)[0]
+    layers, exchanges = run_local(2, body)[0]
     assert [(layer["name"], layer["shape"]) for layer in layers] == [
         ("image", (67, 67, 3)), ("conv1", (15, 15, 4)), ("conv2", (7, 7, 4)), ("conv3", (3, 3, 4)),
         ("conv4", (3, 3, 4)), ("conv5", (3, 3, 4)), ("fc6", (8,)), ("fc7", (8,)), ("fc8", (6,))]
     assert [layer["ranks"] for layer in layers][-2:] == [(0, 1), (0,)]
-    assert meetings["conv3"]["bytes"] == {(0, 1): 4 * 9 * 4 * 8, (1, 0): 4 * 9 * 4 * 8}
-    assert meetings["fc8"]["bytes"] == {(1, 0): 4 * 8 * 8}
-    assert len(meetings) == 4 and all(len(meeting["ms"]) == 2 for meeting in meetings.values())
-    path = draw_columns(layers, meetings, tmp_path / "columns.png", "title", "subtitle")
+    assert exchanges["conv3"]["bytes"] == {(0, 1): 4 * 9 * 4 * 8, (1, 0): 4 * 9 * 4 * 8}
+    assert exchanges["fc8"]["bytes"] == {(1, 0): 4 * 8 * 8}
+    assert len(exchanges) == 4 and all(len(exchange["ms"]) == 2 for exchange in exchanges.values())
+    path = draw_columns(layers, exchanges, tmp_path / "columns.png", "title", "subtitle")
     with Image.open(path) as picture:
         assert picture.size[0] >= 1200
-    del meetings["fc7"]["ms"]
-    draw_columns(layers, meetings, tmp_path / "columns.png")
+    del exchanges["fc7"]["ms"]
+    draw_columns(layers, exchanges, tmp_path / "columns.png")
 
 
 def test_wrong_columns_are_found():
-    """The comparison can fail: without the sum over the columns behind conv3, it does."""
-    class Forgetful(Transfer):
+    """The comparison can fail: it does without the sum over columns in the backward pass of conv3."""
+    class WithoutSum(Transfer):
         def _move(self, direction, source, target, have, want, adds):
             super()._move(direction, source, target, have, want, adds=False)
 
     def body(comm):
         net = columns(tiny_alexnet(), comm)
-        next(node for node in net.transfers if node.layer.point == "conv3").layer.__class__ = Forgetful
+        next(node for node in net.transfers if node.layer.point == "conv3").layer.__class__ = WithoutSum
         train(net, x, labels, 2)
         return weights(net)
 
@@ -258,8 +258,8 @@ def test_wrong_columns_are_found():
     assert displacement(start, run_local(2, body)[0], weights(alone)) > 1e-3
 
 
-def test_lrn_is_local_only_where_columns_are_declared():
-    def meetings(**options):
+def test_lrn_is_local_only_if_its_groups_align_with_ranks():
+    def exchanges(**options):
         def body(comm):
             b = Builder((5, 5, 3))
             b.conv("conv1", 16, 3)
@@ -272,9 +272,9 @@ def test_lrn_is_local_only_where_columns_are_declared():
                     if node.layer.point == "norm1"]
         return run_local(2, body)
 
-    assert meetings(groups=2) == [[], []]
-    assert meetings(groups=4) == [[], []]
-    assert meetings(groups=1) == [[("norm1", 10)], [("norm1", 10)]]         # its own 8 and two of the neighbour's
+    assert exchanges(groups=2) == [[], []]
+    assert exchanges(groups=4) == [[], []]
+    assert exchanges(groups=1) == [[("norm1", 10)], [("norm1", 10)]]         # its 8 channels and a halo of two
 
 
 def test_errors_name_the_layer():
@@ -301,9 +301,9 @@ def test_errors_name_the_layer():
     build(lambda: net(extra=Odd()), 2, "data")()
     with pytest.raises(RankError, match="layer 'fc6' .*: 3 ranks do not divide its 16 units"):
         build(tiny_alexnet, 3, "hybrid")()
-    with pytest.raises(RankError, match="3 ranks do not divide a batch of 4 images; choose one .* such as 3"):
+    with pytest.raises(RankError, match="3 ranks do not divide a batch of 4 images; choose a multiple of 3, such as 3"):
         run_local(3, lambda comm: SCHEMES["data"](net(), comm).ranks.local_rows(4))
-    with pytest.raises(RankError, match="nothing to split"):
+    with pytest.raises(RankError, match="nothing to partition"):
         def nothing():
             b = Builder((5, 5, 2))
             b.flatten()
@@ -322,13 +322,13 @@ def test_errors_name_the_layer():
 
     with pytest.raises(RankError, match=r"follows loss\(...\), without dy and other options"):
         misuse(lambda net, x: net.backward(input_grad=True))()
-    with pytest.raises(RankError, match="its forward predicts"):
+    with pytest.raises(RankError, match="is for inference only"):
         misuse(lambda net, x: net.forward(x, train=True))()
     with pytest.raises(RankError, match="rank 1 failed: rank 1 has no logits"):
         misuse(lambda net, x: net.logits)()
 
 
-def test_ranks_must_be_given_the_same():
+def test_ranks_must_have_equal_inputs():
     x, labels = images(small(), 4)
 
     def wrong_seed(comm):
@@ -348,8 +348,8 @@ def test_ranks_must_be_given_the_same():
         run_local(2, same_images)
 
 
-def test_saved_files_hold_the_unsplit_layout(tmp_path):
-    """Written by two ranks, read by one or four; nothing is changed by a file that does not fit."""
+def test_saved_files_are_unsharded(tmp_path):
+    """Written by two ranks, read by one or four; a file that does not match changes nothing."""
     x, labels = images(small(), 4)
 
     def write(comm):
@@ -374,8 +374,8 @@ def test_saved_files_hold_the_unsplit_layout(tmp_path):
         run_local(2, lambda comm: shard_channels(other, comm).load(tmp_path / "two.safetensors"))
 
 
-def test_lrn_with_groups_that_no_rank_can_hold():
-    """Three groups on two ranks: everything is fetched, and the middle of the result kept."""
+def test_lrn_with_groups_that_do_not_align_with_ranks():
+    """Three groups on two ranks: all channels are gathered, and the rank's channels of the result selected."""
     def make():
         b = Builder((4, 4, 2))
         b.conv("conv1", 12, 3)
@@ -383,6 +383,6 @@ def test_lrn_with_groups_that_no_rank_can_hold():
         b.flatten()
         b.linear("fc", 4)
         b.loss()
-        return louder(b.net(dtype="float64"))
+        return scale_weights(b.net(dtype="float64"))
 
     compare(make, "columns", 2, *images(make(), 2), 2)

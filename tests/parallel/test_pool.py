@@ -1,4 +1,4 @@
-"""Ranks that are threads share one pool of threads: nobody disturbs anybody, and nobody's bits."""
+"""Ranks that are threads share one thread pool, and their results do not depend on each other."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from minicnn.parallel.threads import run_local
 
 @pytest.fixture
 def fresh_pool():
-    """As in a process that has not computed yet; afterwards one thread again."""
+    """Restores a pool of one thread after the test."""
     yield
     threads.set_threads(1)
 
 
 def work(seed: int) -> list[np.ndarray]:
-    """A convolution, its gradients, LRN and a fully connected layer, large enough to be cut into ranges."""
+    """A convolution, its gradients, LRN and a fully connected layer, large enough to be split into ranges."""
     rng, ops = np.random.default_rng(seed), get_ops("cpu")
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 20, 20, 32), (3, 3, 32, 48)))
     options = {"stride": (1, 1), "pads": (1, 1, 1, 1)}
@@ -36,7 +36,7 @@ def work(seed: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_several_ranks_at_once_compute_what_one_does(fresh_pool, count):
+def test_concurrent_ranks_compute_the_same_as_one(fresh_pool, count):
     threads.set_threads(count)
     alone = [work(seed) for seed in range(3)]
     together = run_local(3, lambda comm: [work(comm.rank) for _ in range(3)])
@@ -46,24 +46,24 @@ def test_several_ranks_at_once_compute_what_one_does(fresh_pool, count):
                 np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_first_to_come_makes_the_pool(fresh_pool, monkeypatch):
-    """Several threads need it at the same moment; it is made once."""
-    made, at_once = [], threading.Barrier(4)
+def test_the_pool_is_created_once(fresh_pool, monkeypatch):
+    """Even if several threads need it at the same time."""
+    made, barrier = [], threading.Barrier(4)
     pool_of = threads.ThreadPoolExecutor
     monkeypatch.setattr(threads, "ThreadPoolExecutor", lambda *arguments: made.append(1) or pool_of(*arguments))
     monkeypatch.setattr(threads, "available_cores", lambda: 3)
     threads._after_fork()
 
-    def come():
-        at_once.wait()
+    def call():
+        barrier.wait()
         assert threads.threads() == 3
         done = []
         threads.run([(i,) for i in range(50)], done.append)
         assert sorted(done) == list(range(50))
 
-    comers = [threading.Thread(target=come) for _ in range(4)]
-    for comer in comers:
-        comer.start()
-    for comer in comers:
-        comer.join(30)
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
     assert len(made) == 1

@@ -1,4 +1,4 @@
-"""The cost model of benchmarks/bench_scaling.py: its bytes are the plan's, and its limits are the obvious ones."""
+"""The cost model of benchmarks/bench_scaling.py: its bytes agree with the plan, and its limits are as expected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scaling_model import (  # noqa: E402
 FREE = Machine(1e-3, latency=0.0, bandwidth=1e30, overlap=1.0, sgd=0.0)
 
 
-def test_the_numbers_are_those_of_the_network():
+def test_the_constants_are_those_of_the_network():
     net = alexnet()
     sizes = {name: param.data.size for name, param in net.params.items()}
     assert sum(size for name, size in sizes.items() if name.startswith("conv")) == CONV
@@ -39,15 +39,15 @@ def test_the_numbers_are_those_of_the_network():
     assert sum(macs[f"conv{i}"] for i in range(1, 6)) == pytest.approx(MACS["conv"], rel=1e-3)
     assert macs["fc6"] + macs["fc7"] == pytest.approx(MACS["fc"], rel=2e-3)
     assert macs["fc8"] == pytest.approx(MACS["fc8"], rel=2e-3)
-    # half of what conv3 reads at batch 128 is what the paper's columns exchange (see test_the_papers_columns)
+    # the paper's columns exchange half of the input of conv3 at batch 128 (see test_the_papers_columns)
     assert [FLOAT * 128 * CROSSING[point] // 2 for point in ("conv3", "fc6", "fc7", "fc8")] == [
         11_075_584, 2_359_296, 1_048_576, 1_048_576]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_without_any_cost_of_messages_only_the_work_counts(scheme):
+def test_without_communication_cost_only_computation_counts(scheme):
     assert step(FREE, scheme, 1, 128) == pytest.approx(0.128)
-    expected = 1.0 if scheme != "columns" else 1 / (1 + 7 * MACS["fc8"] / sum(MACS.values()))      # fc8 is not shared
+    expected = 1.0 if scheme != "columns" else 1 / (1 + 7 * MACS["fc8"] / sum(MACS.values()))      # fc8 is not split
     assert efficiency(FREE, scheme, 8, 1024) == pytest.approx(expected)
 
 
@@ -61,8 +61,8 @@ def test_slower_messages_cost_more(scheme):
                                                                           1024)
 
 
-def test_more_than_two_columns_meet_more_often_and_32_are_the_most():
-    """What conv2, conv4 and conv5 read crosses within each half of the ranks."""
+def test_more_than_two_columns_communicate_more_and_32_is_the_maximum():
+    """The inputs of conv2, conv4 and conv5 are exchanged within each half of the ranks."""
     slow = Machine(0.0, 0.0, 1e8, 0.0, 0.0)
     plan = alexnet().compile_plan(1, ["fc8"], (), grad=False)
     maps = {node.node.name: plan.values[node.xs[0]].shape[1:] for node in plan.steps}

@@ -18,7 +18,7 @@ from tests.helpers.running_mean import RunningMean
 
 
 def net(dtype="float64") -> Net:
-    """Running means of the images, of split channels, of joined ones, of fully connected units, and of the output's."""
+    """Running means of the images, of sharded channels, of their concatenation, of hidden units, and of the logits."""
     b = Builder((5, 5, 4), name="stateful")
     b.layer("of_image", RunningMean(4))
     left = b.conv("conv1", 4, 3, padding=1, init=Normal(0.2))
@@ -53,7 +53,7 @@ def batch():
 @pytest.mark.parametrize("size", [1, 2, 4])
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_ranks_hold_the_state_of_a_single_process(scheme, size):
-    """A running mean is linear, so the mean over the ranks is that of all images: equal up to rounding."""
+    """A running mean is linear, so the mean over the ranks equals that over all images, up to rounding."""
     x, labels = batch()
     alone = net()
     train(alone, x, labels)
@@ -74,7 +74,7 @@ def test_ranks_hold_the_state_of_a_single_process(scheme, size):
     if scheme == "data":
         for _, state, _ in results[1:]:
             for name, array in state.items():
-                np.testing.assert_array_equal(array, results[0][1][name])   # to the bit
+                np.testing.assert_array_equal(array, results[0][1][name])   # bit-identical
 
 
 def test_a_checkpoint_is_loaded_by_any_number_of_ranks():
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_loaded_by_any_number_of_ranks():
         np.testing.assert_array_equal(array, arrays[name], err_msg=name)
 
 
-def test_without_the_mean_ranks_would_differ(monkeypatch):
+def test_without_averaging_ranks_differ(monkeypatch):
     """The test above can fail."""
     monkeypatch.setattr("minicnn.parallel.parallel_net.ParallelNet._average_state", lambda self: None)
     x, labels = batch()
@@ -116,7 +116,7 @@ def tied() -> Net:
 
 
 def test_tied_layers():
-    """They stay tied where each rank holds all weights, and are refused where it would hold some."""
+    """They stay tied if each rank has all weights, and are rejected if weights would be split."""
     assert run_local(2, lambda comm: SCHEMES["data"](tied(), comm)["a"] is not None)
     assert all(run_local(2, lambda comm: (lambda n: n["a"] is n["b"])(SCHEMES["data"](tied(), comm))))
     with pytest.raises(MinicnnError, match="shares its weights with another layer"):

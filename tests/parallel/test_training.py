@@ -96,7 +96,7 @@ def test_a_slow_disk_is_not_a_hang(tmp_path, monkeypatch):
     def body(comm):
         comm.timeout = 0.2
         small_trainer(tmp_path, images=48, net=SCHEMES["data"](small_net(), comm)).fit(1)
-        return comm.steady, comm.patience
+        return comm.warmed_up, comm.current_timeout
 
     assert run_local(2, body, timeout=300) == [(True, 0.2)] * 2
 

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: one network trained alone and by several ranks, and how far they are apart."""
+"""Shared by the tests of this folder: training in one process and on ranks, and the distance of the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minicnn.train.sgd import SGD
 
 
 def train(net, x, labels, steps: int, lr: float = 0.01) -> list[float]:
-    """The losses of some steps with dropout on; the images are others in every step."""
+    """The losses of some steps with dropout; the batch is different in every step."""
     sgd, losses, count = SGD(net.params, lr), [], len(x)
     for step in range(steps):
         at = (np.arange(count) + step) % count
@@ -27,7 +27,7 @@ def weights(net) -> dict[str, np.ndarray]:
 
 
 def train_on_ranks(make_net, scheme: str, size: int, x, labels, steps: int, **options) -> list[tuple]:
-    """(losses, unsplit weights, prediction for x) of every rank; the weights on rank 0."""
+    """(losses, unsharded weights, logits for x) of every rank; the weights on rank 0."""
     def body(comm):
         net = SCHEMES[scheme](make_net(), comm)
         losses = train(net, x, labels, steps, **options)
@@ -36,9 +36,9 @@ def train_on_ranks(make_net, scheme: str, size: int, x, labels, steps: int, **op
 
 
 def displacement(start: dict, one: dict, other: dict) -> float:
-    """The largest relative distance of two displacements from `start`, over all tensors; biases with their weights.
+    """The largest relative distance of two displacements from `start`, over all layers.
 
-    A bias that has hardly moved says nothing by itself: its few numbers are judged together with those of its layer.
+    Weights and biases of a layer are taken together: the displacement of a bias alone may be too small to compare.
     """
     worst = 0.0
     for layer in {name.rpartition(".")[0] for name in start}:
