@@ -43,6 +43,10 @@ class InputPipeline:
         if image is None:
             raise ConfigError("the preprocessing subtracts the mean image of the training set, and none was given; "
                               "measure it, or give Preprocess.mean one value a channel")
+        sides = {preprocess.size or image.shape[0], self.crop}
+        if image.shape not in {(side, side, 3) for side in sides}:
+            raise ConfigError(f"the mean image is {' x '.join(map(str, image.shape))}, expected that of images, or of "
+                              f"crops: {' or '.join(f'{side} x {side} x 3' for side in sorted(sides))}")
         return self._in_order(image)
 
     def _in_order(self, channels):

@@ -22,7 +22,7 @@ from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedu
 class SGDRecipe:
     """Settings of the optimiser (minicnn/train/sgd.py), and the number of images in a batch.
 
-    decay: the weight decay.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
+    `decay`: weight decay.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
     layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.
     """
 

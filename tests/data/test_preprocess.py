@@ -114,9 +114,11 @@ def test_an_unknown_setting_is_answered_with_the_nearest():
         Preprocess.from_dict({"interpolate": "bilinear"})
 
 
-def test_a_mean_image_that_is_not_there():
+def test_a_mean_image_that_is_not_there_or_does_not_fit():
     with pytest.raises(ConfigError, match="subtracts the mean image of the training set, and none was given"):
         InputPipeline(small_net(), Preprocess(size=SIZE, crop=CROP))
+    with pytest.raises(ConfigError, match="mean image is 40 x 40 x 3, expected .*: 24 x 24 x 3 or 32 x 32 x 3"):
+        InputPipeline(small_net(), Preprocess(size=SIZE, crop=CROP), np.zeros((40, 40, 3)))
 
 
 # ---- files

@@ -67,10 +67,10 @@ def test_a_checkpoint_of_two_ranks_is_gone_on_with_by_any_number(tmp_path, schem
         seen = []
         agree = trainer.net.ranks.any
 
-        def wish(wanted, *others):                          # rank 1 alone wishes to stop, in the second epoch
-            seen.append(wanted)
-            return agree(wanted or (comm.rank == 1 and trainer.epoch == 1 and trainer.step == 4), *others)
-        trainer.net.ranks.any = wish
+        def request(own, *others):                          # on rank 1 alone, in the second epoch
+            seen.append(own)
+            return agree(own or (comm.rank == 1 and trainer.epoch == 1 and trainer.step == 4), *others)
+        trainer.net.ranks.any = request
 
     fit(tmp_path / "whole", 2, scheme, 2)
     for name, ways in {"again": (scheme, 2), "one": (None, 1), "four": (scheme, 4)}.items():
@@ -101,7 +101,7 @@ def test_a_slow_disk_is_not_a_hang(tmp_path, monkeypatch):
     assert run_local(2, body, timeout=300) == [(True, 0.2)] * 2
 
 
-def test_only_the_lead_looks_through_the_images(tmp_path, monkeypatch):
+def test_only_rank_0_looks_through_the_images(tmp_path, monkeypatch):
     """It tells the others what it found, the unreadable ones included."""
     sets = procedural_sets((96, 40, 4), seed=3, size=32)
     monkeypatch.setattr("minicnn.train.state.scan", lambda dataset, progress: dataset.leave_out({1: "cut short"}))

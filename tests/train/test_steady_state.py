@@ -75,32 +75,36 @@ def of_arrays(snapshot) -> int:
 
 
 def taken(step) -> tuple[int, int, int]:
-    """The most bytes that a step takes; and of several steps what is left, of everything and of array data."""
+    """The bytes that every step takes for a while; and of several steps what is left, of everything and of array data.
+
+    Of several steps the least counts: on a busy machine, tasks of the thread pool pile up to 12 to 90 kB at times.
+    """
     for _ in range(2):
         step()
     gc.collect()
-    arrays, everything, most = of_arrays(tracemalloc.take_snapshot()), tracemalloc.get_traced_memory()[0], 0
+    arrays, everything = of_arrays(tracemalloc.take_snapshot()), tracemalloc.get_traced_memory()[0]
+    peaks = []
     for _ in range(STEPS):
         tracemalloc.reset_peak()
         start = tracemalloc.get_traced_memory()[0]
         step()
-        most = max(most, tracemalloc.get_traced_memory()[1] - start)
+        peaks.append(tracemalloc.get_traced_memory()[1] - start)
     gc.collect()
     left = tracemalloc.get_traced_memory()[0] - everything
-    return most, left, of_arrays(tracemalloc.take_snapshot()) - arrays
+    return min(peaks), left, of_arrays(tracemalloc.take_snapshot()) - arrays
 
 
 def test_no_array_is_made(step, tracing):
     """Python's own small objects come and go. A few kilobytes of them seem to be left (6 were seen): those that were
     made before the tracing began are used up."""
-    most, left, of_arrays_left = taken(step)
-    assert most < 64 << 10 and left < 16 << 10 and of_arrays_left <= 0
+    peak, left, of_arrays_left = taken(step)
+    assert peak < 32 << 10 and left < 16 << 10 and of_arrays_left <= 0
 
 
 def test_an_array_would_be_seen(step, tracing):
     kept = []
-    most, left, of_arrays_left = taken(lambda: (kept.append(np.zeros(100)), np.zeros(9000), step()))
-    assert most > 64 << 10 and left > 0 and of_arrays_left == STEPS * 800
+    peak, left, of_arrays_left = taken(lambda: (kept.append(np.zeros(100)), np.zeros(5000), step()))
+    assert peak > 32 << 10 and left > 0 and of_arrays_left == STEPS * 800
 
 
 def test_no_page_is_asked_for(step):
