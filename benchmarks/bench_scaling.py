@@ -46,7 +46,7 @@ def worker(scheme: str, ranks: int, threads: int, batch: int) -> None:
     if scheme == "alone":
         steps(alexnet(), batch, None)
     else:
-        launch(ranks, lambda neighbours: set_threads(threads),
+        launch(ranks, lambda local_size: set_threads(threads),
                lambda comm, _: steps(NETS[scheme](alexnet(), comm), batch, comm))
 
 

@@ -16,13 +16,13 @@ from minicnn.models.registry import MODELS
 from minicnn.train.recipes import named_recipe
 
 
-def prepare(settings: dict, may_fall_back: bool = False, neighbours: int = 1) -> tuple[Splits, Net]:
+def prepare(settings: dict, may_fall_back: bool = False, local_size: int = 1) -> tuple[Splits, Net]:
     """Open the data and build the network, and note in `settings` what they were.
 
-    may_fall_back: procedural images will do where the default set is not installed.   neighbours: so many ranks share
+    may_fall_back: procedural images will do where the default set is not installed.   local_size: so many ranks share
     this machine and its threads.
     """
-    use_threads(settings, neighbours)
+    use_threads(settings, local_size)
     splits = open_sets(settings, may_fall_back)
     net = build_net(settings, len(splits.classes))
     if settings["size"] is None and own_net.is_own(settings["model"]) and not is_prepared(settings["data"]):
@@ -33,11 +33,11 @@ def prepare(settings: dict, may_fall_back: bool = False, neighbours: int = 1) ->
     return splits, net
 
 
-def use_threads(settings: dict, neighbours: int = 1) -> None:
+def use_threads(settings: dict, local_size: int = 1) -> None:
     """Take the threads that were asked for; noted in the checkpoint, since other threads round otherwise."""
     if settings["threads"] is None:
         settings["threads"] = available_cores()
-    set_threads(settings["threads"] if neighbours == 1 else max(1, settings["threads"] // neighbours))
+    set_threads(settings["threads"] if local_size == 1 else max(1, settings["threads"] // local_size))
 
 
 def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:

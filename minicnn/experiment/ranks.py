@@ -15,9 +15,9 @@ from minicnn.visualize.columns import draw_columns
 
 
 def on_ranks(settings: dict, options: argparse.Namespace, prepare: Callable, body: Callable):
-    """body(comm, *prepare(neighbours)) on every rank; comm is None on a single one. Returns what this rank returned.
+    """body(comm, *prepare(local_size)) on every rank; comm is None on a single one. Returns what this rank returned.
 
-    prepare is called once in each process; neighbours: how many ranks share the machine.
+    prepare is called once in each process; local_size: how many ranks share the machine.
     """
     scheme = settings["parallel"]
     if scheme == "none":

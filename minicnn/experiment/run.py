@@ -73,7 +73,7 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None =
         return fit(settings, splits, net, run_dir, checkpoint=checkpoint, comm=comm, save_every=options.save_every,
                    tensorboard=options.tensorboard)
 
-    return on_ranks(settings, options, lambda neighbours: prepare(settings, may_fall_back, neighbours), on_rank)
+    return on_ranks(settings, options, lambda local_size: prepare(settings, may_fall_back, local_size), on_rank)
 
 
 def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: Path | None = None,
