@@ -46,9 +46,9 @@ class BackwardPass:
                                   name for name, value in plan.where.items() if value in plan.gradient))
         value = plan.gradient[plan.where[self.start]]
         target = self.arrays[value]
-        if tuple(dy.shape) != tuple(target.shape):
+        if shape_of(dy) != tuple(target.shape):
             raise ShapeError(f"dy must have the shape of the output of {self.start!r}, {tuple(target.shape)}, got "
-                             f"{tuple(dy.shape)}")
+                             f"{shape_of(dy)}")
         target[...] = dy
         self._written.add(value)
 
@@ -134,10 +134,15 @@ def _write(layer: Layer, found: list, dxs: list) -> None:
                          f"inputs, got {len(found)}")
     for value, dx in zip(found, dxs, strict=True):
         if dx is not None:
-            if tuple(value.shape) != tuple(dx.shape):
+            if shape_of(value) != tuple(dx.shape):
                 raise ShapeError(f"the rule for {type(layer).__name__} must return a gradient of shape "
-                                 f"{tuple(dx.shape)}, got {tuple(value.shape)}")
+                                 f"{tuple(dx.shape)}, got {shape_of(value)}")
             dx[...] = value
+
+
+def shape_of(array):
+    """The shape of an array; in words, what something else is."""
+    return tuple(array.shape) if hasattr(array, "shape") else f"a {type(array).__name__}, which is no array"
 
 
 def rules_by_kind(rules: Mapping) -> dict[type[Layer], Rule]:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from minicnn.backend.select import get_ops
-from minicnn.checks import check_name
+from minicnn.checks import check_image_shape, check_layer, check_name
 from minicnn.errors import ConfigError, MinicnnError, expected
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
@@ -37,7 +37,7 @@ class Builder:
 
     def __init__(self, input_shape: tuple[int, ...], name: str = "net", input_name: str = "image"):
         self.name = name
-        self.inputs = {input_name: tuple(input_shape)}
+        self.inputs = {input_name: check_image_shape(input_shape)}
         self.nodes: list[Node] = []
         self.last = input_name
         self._shapes: dict[str, tuple[int, ...]] = {input_name: (1, *input_shape), LABELS: (1,)}
@@ -51,12 +51,13 @@ class Builder:
     def layer(self, name: str | None, layer: Layer, input: str | Sequence[str] | None = None) -> str:
         """Add any layer; `input` is the name (or names) of the nodes it reads. Returns its name."""
         sources = [input or self.last] if input is None or isinstance(input, str) else list(input)
-        name = name or self._fresh(type(layer).__name__.lower())
+        name = name or self._fresh(type(check_layer(layer)).__name__.lower())
         check_name(name)
         if name in self._shapes:
             raise ConfigError(f"layer {name!r}: the name is already used; layer names must be unique")
         try:
-            plan = layer.plan([self.shape(source) for source in sources], "float32", get_ops("reference"))
+            plan = check_layer(layer).plan([self.shape(source) for source in sources], "float32",
+                                           get_ops("reference"))
         except MinicnnError as error:
             raise type(error)(f"layer {name!r}: {error}") from None
         self._shapes[name] = tuple(plan.out_shape)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from minicnn.errors import ConfigError, ShapeError, expected
+from minicnn.errors import CheckpointError, ConfigError, ShapeError, expected
+from minicnn.layers.base import Layer
 from minicnn.plan import LABELS, Node
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -19,6 +20,8 @@ def check_names(nodes: Sequence[Node], inputs: Iterable[str]) -> None:
     for name in (*inputs, *(node.name for node in nodes)):
         check_name(name)
     for node in nodes:
+        check_layer(node.layer)
+    for node in nodes:
         if node.name in known:
             raise ConfigError(f"layer {node.name!r}: the name is already used; layer names must be unique")
         for source in node.inputs:
@@ -29,8 +32,62 @@ def check_names(nodes: Sequence[Node], inputs: Iterable[str]) -> None:
 
 def check_name(name: str) -> None:
     """ConfigError for a name that cannot be part of an array's name in files, such as "conv1.w" or "state/bn1.mean"."""
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of a layer or input comes first, such as 'conv1'; got {name!r}")
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot be the name of a layer or input: use letters, digits and _ only")
+
+
+def check_layer(layer) -> Layer:
+    """The layer. ConfigError for what is none, such as its class."""
+    if isinstance(layer, Layer):
+        return layer
+    if isinstance(layer, type):
+        raise ConfigError(f"expected a layer, got the class {layer.__name__}; write {layer.__name__}(...)")
+    raise ConfigError(f"expected a layer, got {layer!r}")
+
+
+def check_image_shape(shape) -> tuple[int, ...]:
+    """The shape of one image, (H, W, C). ConfigError for what is none, or seems to be channels-first."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(isinstance(size, int) for size in shape):
+        raise ConfigError(f"the shape of one image must be given as (H, W, C), got {shape!r}")
+    if len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2] >= 16:
+        raise ConfigError(f"images are channels-last here, (H, W, C): for {shape} write {(*shape[1:], shape[0])}")
+    return tuple(shape)
+
+
+def check_output(output: str | None, nodes: Sequence[Node]) -> str:
+    """The node whose value `forward` returns: `output`, or the last that is no loss."""
+    names = [node.name for node in nodes if not node.layer.is_loss]
+    if not names:
+        raise ConfigError("the network has no layers besides losses")
+    if output is not None and all(node.name != output for node in nodes):
+        raise ConfigError(f"output names {output!r}, which is no layer; {expected(output, names)}")
+    return output or names[-1]
+
+
+def check_values(values, own: Iterable[str]) -> None:
+    """CheckpointError where `values` names arrays that the network does not have."""
+    if unknown := sorted(set(values or ()) - set(own)):
+        raise CheckpointError(f"the given arrays have {unknown[0]!r}, which the network has not; "
+                              f"{expected(unknown[0], own)}")
+
+
+# What PyTorch calls it -> how it is done here.
+ELSEWHERE = {"parameters": "net.params", "named_parameters": "net.params",
+             "state_dict": "net.arrays(), or net.save(path)",
+             "load_state_dict": "net.load_arrays(arrays), or net.load(path)", "eval": "net(x), which predicts",
+             "train": "net.loss(x, labels), which trains; net(x) predicts",
+             "zero_grad": "nothing: backward() starts from zero",
+             "to": "net.copy(device=...)", "cuda": "net.copy(device='cuda')", "modules": "net.nodes",
+             "layers": "net.nodes", "register_forward_hook": "net.trace(x, keep=[...])"}
+
+
+def no_attribute(name: str, nodes: Sequence[Node]) -> str:
+    """What to say of an attribute that a network does not have."""
+    if any(node.name == name for node in nodes):
+        return f"a network has no attribute {name!r}; its layer is net[{name!r}]"
+    return f"a network has no attribute {name!r}" + (f"; use {ELSEWHERE[name]}" if name in ELSEWHERE else "")
 
 
 def unknown_layer(name: str, nodes: Sequence[Node]) -> ConfigError:
@@ -59,7 +116,7 @@ def check_inputs(net, x, labels) -> dict:
         given[name] = net.ops.from_host(array) if isinstance(array, np.ndarray) else array
     if labels is not None:
         labels = np.asarray(labels)
-        net.check_labels(labels, batch)
+        check_labels(labels, batch, net.num_classes)
         given[LABELS] = net.ops.from_host(labels.astype(np.int32))
     return given
 

@@ -11,13 +11,17 @@ are not included.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
-from minicnn.errors import ConfigError, expected
+from minicnn.checks import check_layer
+from minicnn.errors import ConfigError, MinicnnError, expected
 from minicnn.init import INITIALISERS
 from minicnn.layers.base import Layer
 from minicnn.plan import Node
+from minicnn.weights import STATE
 
 FORMAT = 1
 
@@ -43,15 +47,26 @@ def describe(net) -> dict:
             "output": net.output, "nodes": nodes}
 
 
-def nodes_of(description: dict) -> list[Node]:
-    """The nodes of a description, with new layers. ConfigError for a wrong format or an unknown kind of layer."""
-    if description.get("format") != FORMAT:
-        raise ConfigError(f"a network's description is in format {description.get('format')}, this minicnn reads "
-                          f"{FORMAT}")
+def parts_of(description: dict) -> dict:
+    """The arguments of Net, with new layers. ConfigError where it is no description, or names unknown kinds."""
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else type(description).__name__
+        raise ConfigError(f"a network's description is in format {found}, this minicnn reads {FORMAT}")
+    try:
+        inputs = {name: tuple(shape) for name, shape in description["inputs"].items()}
+        return {"nodes": _nodes(description["nodes"]), "inputs": inputs, "output": description["output"],
+                "name": description["name"]}
+    except MinicnnError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"a network's description is damaged: {type(error).__name__}: {error}") from error
+
+
+def _nodes(entries: list[dict]) -> list[Node]:
     layers: dict[str, Layer] = {}
-    for entry in description["nodes"]:
+    for entry in entries:
         layers[entry["name"]] = layers[entry["tied"]] if "tied" in entry else _layer(entry)
-    return [Node(entry["name"], layers[entry["name"]], tuple(entry["inputs"])) for entry in description["nodes"]]
+    return [Node(entry["name"], layers[entry["name"]], tuple(entry["inputs"])) for entry in entries]
 
 
 def _layer(entry: dict) -> Layer:
@@ -62,16 +77,42 @@ def _layer(entry: dict) -> Layer:
         raise ConfigError(f"layer {name!r} is of the kind {kind!r}, which is not defined here; {what}")
     try:
         layer = Layer.KINDS[kind](**{option: _value(value) for option, value in entry["options"].items()})
-    except TypeError as error:
-        raise ConfigError(f"layer {name!r}: {kind} cannot be made from {entry['options']}: {error}") from None
+    except MinicnnError as error:
+        raise type(error)(f"layer {name!r}: {error}") from None
+    except Exception as error:                              # of somebody's own layer: it may be anything
+        raise ConfigError(f"layer {name!r}: {kind} cannot be made from {entry['options']}: {type(error).__name__}: "
+                          f"{error}") from error
     layer.multipliers = {local: tuple(pair) for local, pair in entry.get("multipliers", {}).items()}
+    if unknown := sorted(set(layer.multipliers) - set(layer.initial_values())):
+        raise ConfigError(f"layer {name!r}: multipliers name {unknown[0]!r}, which {kind} does not have")
     return layer
+
+
+def rebuilt(net, nodes: Sequence[Node], *, device: str | None = None, seed: int | None = None, dtype: str | None = None,
+            fuse: bool | None = None):
+    """A network like `net` of these nodes, which keep the weights and state that their layers have.
+
+    With `seed`, all are drawn anew.
+    """
+    values, first = {}, {id(node.layer): node for node in reversed(nodes)}.values()
+    if seed is None:                                        # by the names that they will have
+        values = {f"{node.name}.{local}": net.ops.to_host(param.data)
+                  for node in first for local, param in check_layer(node.layer).params.items()}
+        values |= {f"{STATE}{node.name}.{local}": net.ops.to_host(array)
+                   for node in first for local, array in node.layer.state.items()}
+    again = type(net)(nodes, net.inputs, output=net.output, name=net.name, values=values,
+                      seed=net.seed if seed is None else seed, dtype=dtype or net.dtype, device=device or net.ops.spec,
+                      fuse=net.fuse if fuse is None else fuse)
+    again.freeze(net._frozen.intersection(again.layers_with_arrays))
+    return again
 
 
 def _plain(value):
     """Convert to JSON types. TypeError for anything else."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        raise TypeError(f"{value} cannot be written as JSON")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

@@ -18,7 +18,7 @@ import numpy as np
 from minicnn import description, weights
 from minicnn.backend.select import get_ops
 from minicnn.backprop import BackwardPass
-from minicnn.checks import check_ids, check_inputs, check_labels, check_names, unknown_layer
+from minicnn.checks import check_ids, check_inputs, check_names, check_output, check_values, no_attribute, unknown_layer
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.layers.base import Context, Layer
 from minicnn.param import Named, Param, layer_of
@@ -51,10 +51,11 @@ class Net:
         check_names(nodes, inputs)
         self.nodes, self.inputs = copied(nodes), {key: tuple(shape) for key, shape in inputs.items()}
         self.losses = [node.name for node in self.nodes if node.layer.is_loss]
-        self.output = output or next(node.name for node in reversed(self.nodes) if not node.layer.is_loss)
+        self.output = check_output(output, self.nodes)
         self.params: dict[str, Param] = Named("parameter")
         self.state: dict[str, object] = Named("state")
         self._init_params(values)
+        check_values(values, self.arrays())
         self._frozen: set[str] = set()
         self._plans: dict[tuple, tuple[int, Plan]] = {}
         self._arena = None
@@ -105,6 +106,9 @@ class Net:
         plan = self.plan_for(1, [self.output], (), grad=False)
         return plan.values[plan.where[self.output]].shape[-1]
 
+    def __getattr__(self, name: str):
+        raise AttributeError(no_attribute(name, vars(self).get("nodes", ())))
+
     def __getitem__(self, name: str) -> Layer:
         """The layer of this name; net["conv1"].params["w"] is net.params["conv1.w"]."""
         for node in self.nodes:
@@ -124,8 +128,7 @@ class Net:
     @classmethod
     def from_description(cls, data: dict, **options) -> Net:
         """A network built from a `description`.   options: device, seed, dtype, fuse, values, as for Net."""
-        return cls(description.nodes_of(data), {name: tuple(shape) for name, shape in data["inputs"].items()},
-                   output=data["output"], name=data["name"], **options)
+        return cls(**description.parts_of(data), **options)
 
     def memory(self, batch: int, train: bool = True) -> int:
         """Bytes for one step: activations, gradients and, for training, the weights three times (w, dw, velocity)."""
@@ -136,7 +139,11 @@ class Net:
     def copy(self, *, device: str | None = None, seed: int | None = None, dtype: str | None = None,
              fuse: bool | None = None) -> Net:
         """An independent copy with the same weights and state; with `seed`, newly initialised ones."""
-        return self._rebuild(self.nodes, {} if seed is not None else None, device, seed, dtype, fuse)
+        return description.rebuilt(self, self.nodes, device=device, seed=seed, dtype=dtype, fuse=fuse)
+
+    def __deepcopy__(self, memo) -> Net:
+        """copy(): the arrays of its runs cannot be copied one by one, since they share memory."""
+        return self.copy()
 
     def replace(self, name: str, layer: Layer) -> Net:
         """A copy with another layer under this name; all other layers keep their weights and state.
@@ -144,20 +151,8 @@ class Net:
         The new layer keeps its weights if it has any, as a layer of a network does; else this net's seed is used.
         """
         self[name]
-        return self._rebuild([replace(node, layer=layer) if node.name == name else node for node in self.nodes])
-
-    def _rebuild(self, nodes, values=None, device=None, seed=None, dtype=None, fuse=None) -> Net:
-        first = {id(node.layer): node for node in reversed(nodes)}.values()
-        if values is None:                                  # by their names in the new network
-            values = {f"{node.name}.{local}": self.ops.to_host(param.data)
-                      for node in first for local, param in node.layer.params.items()}
-            values |= {f"{weights.STATE}{node.name}.{local}": self.ops.to_host(array)
-                       for node in first for local, array in node.layer.state.items()}
-        net = Net(nodes, self.inputs, output=self.output, name=self.name, values=values,
-                  seed=self.seed if seed is None else seed, dtype=dtype or self.dtype,
-                  device=device or self.ops.spec, fuse=self.fuse if fuse is None else fuse)
-        net.freeze(self._frozen.intersection(net.layers_with_arrays))
-        return net
+        nodes = [replace(node, layer=layer) if node.name == name else node for node in self.nodes]
+        return description.rebuilt(self, nodes)
 
     # ---- running
     def forward(self, x, train: bool = False, *, grad: bool | None = None, keep: str | Iterable[str] = (),
@@ -173,7 +168,8 @@ class Net:
                       *self.counters(given, train, sample_ids, epoch))
         return self.logits
 
-    __call__ = forward
+    def __call__(self, *args, **options):
+        return self.forward(*args, **options)
 
     def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep: str | Iterable[str] = (),
              sample_ids=None, epoch: int | None = None) -> float:
@@ -239,23 +235,23 @@ class Net:
         if self._run is None:
             raise ConfigError("backward needs a preceding forward pass: call loss(...), forward(x, train=True) or "
                               "trace(x)")
-        (plan, arrays, context), self._run = self._run, None
+        plan, arrays, context = self._run
         context.loss_scale, wrt = loss_scale, names_of(wrt)
         has_loss = any(step.node.layer.is_loss for step in plan.steps)
         if start is None and has_loss != (dy is None) or start is not None and dy is None:
             raise ConfigError(f"backward from {start!r} needs dy, the gradient of its output" if start else
                               "backward takes dy after forward, and no dy after loss" if has_loss else
                               f"backward after forward needs dy, the gradient of the {self.output!r} output")
-        for name in wrt:
-            if name not in plan.where:
-                raise unknown_layer(name, self.nodes)
-        if not accumulate:
-            for param in self.params.values():
-                param.zero_grad()
+        if unknown := [name for name in wrt if name not in plan.where]:
+            raise ConfigError(f"wrt names {unknown[0]!r}, which the last forward pass did not compute")
         backprop = BackwardPass(plan, arrays, context, rules=rules, input_grad=input_grad, wrt=wrt,
                                 start=start or (None if has_loss else self.output))
         if dy is not None:
             backprop.begin(dy)
+        self._run = None                                    # its arrays are about to be overwritten
+        if not accumulate:
+            for param in self.params.values():
+                param.zero_grad()
         backprop.run(self._gradients_done)
         if missing := [name for name in wrt if name not in backprop.grads]:
             raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
@@ -343,10 +339,6 @@ class Net:
         if grad:
             self._run = (plan, arrays, context)
         return arrays
-
-    def check_labels(self, labels: np.ndarray, count: int) -> None:
-        """ShapeError unless these are `count` classes of this network."""
-        check_labels(labels, count, self.num_classes)
 
     def counters(self, given: dict, train: bool, sample_ids, epoch) -> tuple:
         """sample_ids (on the device) and epoch, with defaults where they are None."""

@@ -24,14 +24,16 @@ def trace(net, x, keep: str | Iterable[str] | None = None, saved: str | Iterable
           train: bool = False, sample_ids=None, epoch: int | None = None) -> dict:
     """See Net.trace."""
     saved, nodes = names_of(saved), {node.name: node for node in net.nodes}
+    outputs = [net.output] if labels is None else net.loss_outputs(train)
     if keep is None:
-        keep = [name for name, node in nodes.items() if labels is not None or not node.layer.is_loss]
+        keep = [name for name, node in nodes.items() if not node.layer.is_loss or name in outputs]
     keep = names_of(keep)
     inspected = {name: name.partition(".")[0] for name in saved}
     if unknown := [name for name in (*keep, *inspected.values()) if name not in nodes]:
         raise unknown_layer(unknown[0], net.nodes)
+    if losses := [name for name in (*keep, *inspected.values()) if labels is None and nodes[name].layer.is_loss]:
+        raise ConfigError(f"{losses[0]!r} is a loss, which needs labels: pass labels= to trace")
     given = check_inputs(net, x, labels)
-    outputs = [net.output] if labels is None else net.loss_outputs(train)
     pinned = dict.fromkeys((*keep, *inspected.values()))
     plan = net.compile_plan(len(next(iter(given.values()))), outputs, tuple(pinned), grad=True)
     arrays = net.run_plan(plan, given, train, True, *net.counters(given, False, sample_ids, epoch), update_state=False)

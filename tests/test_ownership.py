@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 
 from minicnn.builder import Builder
-from minicnn.errors import CheckpointError, ConfigError, ShapeError
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.graph import Net
 from minicnn.init import Normal
@@ -111,15 +114,15 @@ def test_copy(device):
     train(net)
     net.params["fc.b"].lr_mult = 2.0
     net.freeze("conv1")
-    copy = net.copy(device=device)
-    same(arrays(copy), arrays(net))
-    assert copy.params["fc.b"].lr_mult == 2.0 and copy.ops.spec == device
+    twin = net.copy(device=device)
+    same(arrays(twin), arrays(net))
+    assert twin.params["fc.b"].lr_mult == 2.0 and twin.ops.spec == device
     x, labels = images(net)
-    copy.loss(x, labels)
-    copy.backward()
-    assert not copy.params["conv1.w"].grad.any() and copy.params["fc.w"].grad.any()
+    twin.loss(x, labels)
+    twin.backward()
+    assert not twin.params["conv1.w"].grad.any() and twin.params["fc.w"].grad.any()
     before = arrays(net)
-    train(copy)
+    train(twin)
     same(arrays(net), before)
 
 
@@ -227,3 +230,126 @@ def test_the_builder_has_every_kind():
     assert [type(node.layer).__name__ for node in b.nodes] == ["Conv2d", "LRNWithin", "AvgPool2d", "Tanh"]
     with pytest.raises(AttributeError, match="no such kind of layer; did you mean 'maxpool'"):
         b.maxpol("pool", 3)
+
+
+class Odd(Plain):
+    """A layer whose attributes cannot all be copied, and whose arguments come by keyword."""
+
+    def __init__(self, **settings):
+        self.factor, self.xp, self.lock, self.table = settings.get("k", 1.0), np, threading.Lock(), {"a": [1]}
+
+
+def test_attributes_that_cannot_be_copied_are_shared():
+    layer = Odd(k=3.0)
+    b = Builder((2, 2, 3))
+    b.layer("odd", layer)
+    net = b.net(device="reference")
+    assert net["odd"].xp is np and net["odd"].lock is layer.lock and net["odd"].table == {"a": [1]}
+    assert net["odd"].table["a"] is not layer.table["a"]
+    x = np.ones((1, 2, 2, 3), np.float32)
+    assert (net(x) == 3).all() and (net.copy()(x) == 3).all()
+
+
+class Positional(Plain):
+    def __init__(self, *factors):
+        super().__init__(factors[0])
+
+
+@pytest.mark.parametrize(("layer", "options"), [(Odd(k=-3.0), {"k": -3.0}), (Odd(), {}), (Plain(2.0), {"factor": 2.0})])
+def test_options_given_by_keyword(layer, options):
+    assert layer.options() == options
+    b = Builder((2, 2, 3))
+    b.layer("plain", layer)
+    net = b.net(device="reference")
+    x = np.ones((1, 2, 2, 3), np.float32)
+    np.testing.assert_array_equal(Net.from_description(net.description(), device="reference")(x), net(x))
+
+
+@pytest.mark.parametrize(("layer", "message"), [
+    (Positional(1.0), "its argument 'factors' cannot be given by name"), (Plain(float("inf")), "inf cannot be written"),
+    (Plain(float("nan")), "nan cannot be written")])
+def test_what_a_description_cannot_hold(layer, message):
+    b = Builder((2, 2, 3))
+    b.layer("plain", layer)
+    with pytest.raises(ConfigError, match=f"layer 'plain' of network 'net' cannot be described: {message}"):
+        b.net(device="reference").description()
+
+
+class OneSlope(Layer):
+    """A parameter and state without an axis."""
+
+    def initial_values(self):
+        return {"a": (0.25, ())}
+
+    def initial_state(self):
+        return {"calls": (0.0, ())}
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("x",))
+
+    def forward(self, ctx, xs, y, saved):
+        y[...] = np.where(xs[0] > 0, xs[0], xs[0] * self.params["a"].data)
+        if ctx.update_state:
+            self.state["calls"] += 1
+
+    def backward(self, ctx, dy, saved, dxs):
+        x, a = saved["x"], self.params["a"]
+        a.grad += (dy * np.minimum(x, 0)).sum()
+        if dxs[0] is not None:
+            dxs[0][...] = np.where(x > 0, dy, dy * a.data)
+
+
+def test_scalars_stay_scalars(tmp_path):
+    b = Builder((3, 3, 2))
+    b.layer("act", OneSlope())
+    b.flatten("flat")
+    b.linear("fc", 2)
+    b.loss("loss")
+    net = b.net(device="cpu")
+    train(net, 3)
+    assert net.params["act.a"].data.shape == () and net.state["act.calls"] == 3
+    net.save(tmp_path / "w.safetensors")
+    other = b.net(device="cpu", seed=4)
+    other.load(tmp_path / "w.safetensors")
+    for again in (net.copy(), net.replace("fc", net["fc"]), b.net(device="cpu", values=arrays(net)), other):
+        same(arrays(again), arrays(net))
+    assert check_layer(OneSlope(), [(3, 4)], only=["a"]).ok
+
+
+def test_deepcopy_is_copy():
+    """Arrays of a run share memory: copied one by one they would no longer, and gradients would be wrong."""
+    net = builder().net(device="reference")
+    train(net, 2)
+    twin, (x, labels) = copy.deepcopy(net), images(net)
+    for one in (net, twin):
+        one.loss(x, labels, epoch=7)
+        one.backward()
+    same({name: p.grad for name, p in net.params.items()}, {name: p.grad for name, p in twin.params.items()})
+
+
+def test_mistakes_are_named():
+    b = builder()
+    net = b.net(device="reference")
+    wrong = {
+        "expected a layer, got the class Tanh; write Tanh": lambda: net.replace("relu1", Tanh),
+        "expected a layer, got None": lambda: net.replace("relu1", None),
+        "expected a layer, got the class ReLU; write ReLU": lambda: b.layer("r", ReLU),
+        "the name of a layer or input comes first, such as 'conv1'; got 3": lambda: b.conv(3, 16, 5),
+        "the network has no layers besides losses": lambda: Builder((3, 3, 2)).net(device="reference"),
+        r"the shape of one image must be given as \(H, W, C\), got 32": lambda: Builder(32),
+        r"channels-last here, \(H, W, C\): for \(3, 32, 32\) write \(32, 32, 3\)": lambda: Builder((3, 32, 32)),
+        "output names 'nope', which is no layer; expected one of": lambda: b.net(output="nope", device="reference"),
+        "the given arrays have 'conv1.x', which the network has not; did you mean 'conv1.": lambda: b.net(
+            values={"conv1.x": np.ones(3)}, device="reference"),
+    }
+    for message, make in wrong.items():
+        with pytest.raises(MinicnnError, match=message):
+            make()
+
+
+@pytest.mark.parametrize(("name", "hint"), [("conv1", r"its layer is net\['conv1'\]"), ("eval", "use net\\(x\\)"),
+                                            ("parameters", "use net.params"), ("state_dict", "use net.arrays"),
+                                            ("nothing", "has no attribute 'nothing'$")])
+def test_what_pytorch_calls_otherwise(name, hint):
+    with pytest.raises(AttributeError, match=hint):
+        getattr(builder().net(device="reference"), name)

@@ -157,6 +157,15 @@ def test_wrong_descriptions():
     data["nodes"][1]["kind"], data["nodes"][0]["options"]["kernels"] = "ReLU", 3
     with pytest.raises(ConfigError, match="layer 'conv1': Conv2d cannot be made from .*kernels"):
         Net.from_description(data)
+    good = small("reference").description()
+    for damage in ({"inputs": None}, {"nodes": [{"name": "a"}]}, {"nodes": 3}, {"inputs": {"image": 3}}):
+        with pytest.raises(ConfigError, match="a network's description is damaged: |is not defined here"):
+            Net.from_description({**good, **damage})
+    with pytest.raises(ConfigError, match="a network's description is damaged: KeyError: 'name'"):
+        Net.from_description({name: value for name, value in good.items() if name != "name"})
+    good["nodes"][0]["multipliers"] = {"q": [1, 0]}
+    with pytest.raises(ConfigError, match="layer 'conv1': multipliers name 'q', which Conv2d does not have"):
+        Net.from_description(good)
     with pytest.raises(ConfigError, match="description is in format 2, this minicnn reads 1"):
         Net.from_description({**data, "format": 2})
 

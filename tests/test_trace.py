@@ -256,3 +256,30 @@ def test_dropout_in_a_trace_equals_that_of_the_training_step():
     net.loss(x, labels, epoch=2, sample_ids=ids, keep="drop3")
     np.testing.assert_array_equal(seen, net.activation("drop3"))
     assert purpose_id("drop3") and (seen == 0).any()
+
+
+def test_training_losses_are_part_of_a_trace_in_training_only():
+    net = scale_weights(fork("reference"))
+    x, labels = images(net, 2)
+    assert "side_loss" not in net.trace(x, labels=labels) and "side_loss" in net.trace(x, labels=labels, train=True)
+    net.trace(x, labels=labels)
+    net.backward()
+    assert not net.params["side.w"].grad.any() and net.params["out.w"].grad.any()
+    with pytest.raises(ConfigError, match="'loss' is a loss, which needs labels"):
+        net.trace(x, "loss")
+
+
+def test_a_mistake_does_not_use_up_the_forward_pass():
+    net = small("reference")
+    x, labels = images(net)
+    net.loss(x, labels, epoch=1)
+    expected = net.backward(input_grad=True)
+    net.loss(x, labels, epoch=1)
+    for wrong in ({"dy": 1.0, "start": "relu2"}, {"dy": np.ones(3), "start": "conv3"}, {"dy": np.ones((3, 5))},
+                  {"wrt": "nothing"}, {"rules": {"Conv": None}}):
+        with pytest.raises((ConfigError, ShapeError)):
+            net.backward(**wrong)
+    np.testing.assert_array_equal(net.backward(input_grad=True), expected)
+    net.trace(x)
+    with pytest.raises(ShapeError, match="rule for ReLU must return .* got a NoneType, which is no array"):
+        net.backward(np.ones((3, 5)), rules={ReLU: lambda layer, dy, saved: None})

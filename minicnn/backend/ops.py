@@ -85,7 +85,7 @@ class Ops:
     @staticmethod
     def from_host(array: np.ndarray) -> np.ndarray:
         """The array on this backend's device, which here is the host."""
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")             # not ascontiguousarray, which gives 0-d arrays an axis
 
     def upload(self, array: np.ndarray):
         """from_host for a batch of images, copied while the device computes. Valid until the next upload."""

@@ -92,7 +92,8 @@ class Layer:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        Layer.KINDS[cls.kind()] = cls
+        if not cls.__name__.startswith("_"):
+            Layer.KINDS[cls.kind()] = cls
 
     def __new__(cls, *args, **options):
         layer = super().__new__(cls)        # here, so that super().__init__() is not required
@@ -147,7 +148,8 @@ class Layer:
             given = None if values is None else values.get(prefix + full)
             if given is None:
                 return init(seed, full, shape, dtype) if callable(init) else np.full(shape, init, dtype)
-            if tuple(given.shape) != tuple(shape):
+            given = np.asarray(given)
+            if given.shape != tuple(shape):
                 raise CheckpointError(f"{full!r} is {tuple(given.shape)} in the given arrays and {tuple(shape)} here")
             return np.array(given, dtype)
 
@@ -162,17 +164,29 @@ class Layer:
         return cls.__qualname__ if cls.__module__.startswith("minicnn.") else f"{cls.__module__}:{cls.__qualname__}"
 
     def options(self) -> dict:
-        """The constructor arguments of the layer, by name."""
+        """The arguments with which the layer was made, by name. TypeError for those that cannot be given by name."""
         args, options = self._arguments
-        found = inspect.signature(type(self).__init__).bind(self, *args, **options)
-        return {**{name: value for name, value in list(found.arguments.items())[1:] if name != "options"},
-                **found.arguments.get("options", {})}
+        signature = inspect.signature(type(self).__init__)
+        found = {}
+        for name, value in list(signature.bind(self, *args, **options).arguments.items())[1:]:
+            kind = signature.parameters[name].kind
+            if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+                raise TypeError(f"its argument {name!r} cannot be given by name")
+            found |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+        return found
 
     def copy(self) -> Layer:
-        """The same configuration and multipliers, without parameters and state."""
-        twin = copy.copy(self)
-        del twin.params, twin.state         # not copied: they may be large
-        twin = copy.deepcopy(twin)
+        """The same configuration and multipliers, without parameters and state.
+
+        Attributes are copied, and all that they hold; what cannot be copied, such as a module or a lock, is shared.
+        """
+        twin, memo = copy.copy(self), {}
+        for name, value in vars(self).items():
+            if name not in ("params", "state"):
+                try:
+                    setattr(twin, name, copy.deepcopy(value, memo))
+                except TypeError:
+                    setattr(twin, name, value)
         twin.params, twin.state, twin.multipliers = {}, {}, self.multipliers
         return twin
 

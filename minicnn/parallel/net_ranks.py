@@ -76,7 +76,7 @@ class NetRanks(SingleProcess):
                 if rank == 0 and name in arrays:
                     result[name] = self.ops.to_host(arrays[name])
             elif name in arrays:
-                own = np.ascontiguousarray(self.ops.to_host(arrays[name]))
+                own = np.asarray(self.ops.to_host(arrays[name]), order="C")
                 full = np.empty(self.net.full_shapes[name], own.dtype) if rank == 0 else own
                 parts = [np.empty((*full.shape[:-1], width(here)), own.dtype) if rank == 0 else None
                          for here in channels]

@@ -174,6 +174,9 @@ class Partitioner:
     def _channelwise(self, node: Node, values: list[Value]) -> None:
         """A layer whose output channel c depends only on input channel c: the local channels, with their parameters and
         state."""
+        if len(values) != 1:
+            raise ConfigError(f"{type(node.layer).__name__} has {len(values)} inputs, and there is no rule for "
+                              "splitting such a layer by channels; train with --parallel data")
         (x,), layer = values, node.layer
         shards = x.shards or _shards(even_ranges(x.shape[-1], self.size))
         part = layer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.backend.ops import DeviceNumber, address
+from minicnn.checks import check_labels
 from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.sgd import SGD
@@ -67,7 +68,7 @@ class CapturedStep:
 
     def _write_inputs(self, labels: np.ndarray, sample_ids: np.ndarray, epoch: int) -> None:
         """Learning rate, epoch, sample ids and labels to where the captured step reads them."""
-        self.net.check_labels(labels, len(sample_ids))
+        check_labels(labels, len(sample_ids), self.net.num_classes)
         parts = (np.array([self.sgd.lr, epoch], np.float64), sample_ids.astype(np.uint32), labels.astype(np.int32))
         inputs = self.net.ops.from_host(np.concatenate([part.view(np.uint8) for part in parts]))
         if self._inputs is None or self._inputs.shape != inputs.shape:

@@ -121,3 +121,10 @@ def test_tied_layers():
     assert all(run_local(2, lambda comm: (lambda n: n["a"] is n["b"])(SCHEMES["data"](tied(), comm))))
     with pytest.raises(MinicnnError, match="shares its weights with another layer"):
         run_local(2, lambda comm: SCHEMES["columns"](tied(), comm))
+
+
+def test_calling_a_network_of_ranks_is_its_forward():
+    x, _ = batch()
+    even = np.asarray(x[:4])
+    for logits in run_local(2, lambda comm: SCHEMES["columns"](net(), comm)(even)):
+        np.testing.assert_allclose(logits, net()(even), rtol=1e-9, atol=1e-12)

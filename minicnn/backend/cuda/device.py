@@ -88,7 +88,7 @@ class CupyDevice:
     def from_host(self, array: np.ndarray):
         """A copy on the GPU."""
         self._must_not_capture("copied to the GPU")
-        return self.cupy.asarray(np.ascontiguousarray(array))
+        return self.cupy.asarray(np.asarray(array, order="C"))
 
     def upload(self, array: np.ndarray):
         """The same while the GPU computes, valid until the next upload: see Uploads."""
