@@ -17,7 +17,7 @@ from minicnn.evaluate.metrics import majority
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.say import say
-from minicnn.experiment.settings import settle
+from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.train.runs.checkpoint import load_checkpoint
@@ -64,9 +64,11 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     epoch = saved.meta["epoch"]
     tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
     (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
-    paths = draw_run(run_dir, net=net, title=f"{title(saved.meta['about'])} on {splits.name}", epochs=epoch,
+    about = about_of(saved.meta)
+    paths = draw_run(run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch,
                      held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,
-                     result=list(tested.results.values())[-1], start=saved.data.get("start"))
+                     result=list(tested.results.values())[-1], start=saved.data.get("start"),
+                     alexnet=about["model"] == "alexnet")
     say("pictures", " ".join(map(str, paths)))
     return tested.report
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from minicnn.data.dataset import Splits
 from minicnn.experiment.evaluation import ONE, TEN
-from minicnn.experiment.settings import OF_RECIPE, named, read_about
+from minicnn.experiment.settings import OF_RECIPE, named
 from minicnn.parallel.launch import started_ranks
 from minicnn.train.runs.metrics import training_minutes
 from minicnn.train.runs.results import add_to_page, machine
-from minicnn.train.runs.run_dir import BEST, METRICS
+from minicnn.train.runs.run_dir import METRICS
 
 
-def add_run(options: argparse.Namespace, run_dir: Path, splits: Splits, report: dict) -> None:
-    """Add a run whose best checkpoint was evaluated to the page options.results."""
-    settings = named(read_about(run_dir / BEST))
+def add_run(options: argparse.Namespace, settings: dict, run_dir: Path, splits: Splits, report: dict) -> None:
+    """Add a run with these settings, whose best checkpoint was evaluated, to the page options.results."""
+    settings = named(settings)
     report = report | {"settings": settings, "trained_on": len(splits.train), "classes": len(splits.classes),
                        "note": options.note, "minutes": training_minutes(run_dir / METRICS),
                        "command": command(options.program, settings), "machine": machine(settings["device"])}

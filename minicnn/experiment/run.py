@@ -31,12 +31,14 @@ from minicnn.visualize.report import draw_progress
 
 @dataclass
 class Trained:
-    """What training has left.   outcome: None on ranks other than 0.   net: the whole network, also after several."""
+    """What training has left.   outcome: None on ranks other than 0.   net: the whole network, also after several.
+    settings: those that the checkpoint holds."""
 
     run_dir: Path
     outcome: Outcome | None
     splits: Splits
     net: Net
+    settings: dict
 
 
 def train_run(options: argparse.Namespace) -> int:
@@ -59,7 +61,7 @@ def train_run(options: argparse.Namespace) -> int:
     set_threads(settings["threads"])
     report = evaluate_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
     if options.results:
-        add_run(options, run_dir, trained.splits, report)
+        add_run(options, trained.settings, run_dir, trained.splits, report)
     return 0
 
 
@@ -92,7 +94,7 @@ def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: 
     heading = f"{title(settings)} on {splits.name}"
     trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=save_every, about=settings,
                       keep_statistics=True, tensorboard=tensorboard,
-                      on_epoch=lambda: draw_progress(run_dir, heading))
+                      on_epoch=lambda: draw_progress(run_dir, heading, whole))
     if checkpoint:
         trainer.resume(checkpoint)
     if net.ranks.is_main:
@@ -103,7 +105,7 @@ def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: 
         say("run", f"{run_dir}{from_there}")
     outcome = trainer.fit(settings["epochs"])
     if not net.ranks.is_main:
-        return Trained(run_dir, None, splits, whole)
+        return Trained(run_dir, None, splits, whole, settings)
     if comm is not None:
         report_ranks(settings, net, run_dir)
-    return Trained(run_dir, outcome, splits, whole)
+    return Trained(run_dir, outcome, splits, whole, settings)

@@ -6,6 +6,7 @@ A checkpoint holds them as "about". In those of version 0.1.0 the network is in 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
         device = settings["device"].partition(":")[0]
         settings["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
     settings["model"], settings["variant"] = _which_net(given, begun_with)
-    return complete(settings)
+    if settings["data"] is None:
+        raise ConfigError(f"{checkpoint}: does not say where its images are: add --data DIR (it was trained on "
+                          f"{read_settings(checkpoint)['identity']['data']['train']})")
+    return check_numbers(complete(settings))
 
 
 def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
@@ -58,6 +62,18 @@ def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
     same = "model" not in given or begun_with.get("model") == given["model"]
     variant = given.get("variant") or (begun_with.get("variant") if same else None)
     return resolve(given.get("model") or begun_with["model"], variant)
+
+
+def check_numbers(settings: dict) -> dict:
+    """The settings; ConfigError for a learning rate, a seed or a size that nothing can be done with."""
+    lr, seed, size = settings["lr"], settings["seed"], settings["size"]
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"--lr: the learning rate must be positive and finite, got {lr:g}")
+    if seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, got {seed}")
+    if size is not None and size < 1:
+        raise ConfigError(f"--size must be at least 1, got {size}")
+    return settings
 
 
 def complete(settings: dict) -> dict:
@@ -80,11 +96,15 @@ def default_recipe(settings: dict) -> str:
 
 def read_about(checkpoint: Path) -> dict:
     """The settings that the run of a checkpoint was begun with."""
-    meta = read_settings(checkpoint)
+    return about_of(read_settings(checkpoint))
+
+
+def about_of(meta: dict) -> dict:
+    """The same of a checkpoint's metadata. data: None where it does not say, as in runs that were made in Python."""
     net = meta["recipe"]["net"]
     knobs = {knob: value for knob, value in net.items() if knob not in ("model", "variant", "num_classes")}
     name = net.get("model") or (meta.get("net") or {}).get("name")
-    return {"model": name, "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
+    return {**DEFAULTS, "data": None, "model": name, "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
 
 
 def named(settings: dict) -> dict:

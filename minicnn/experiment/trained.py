@@ -10,6 +10,7 @@ from pathlib import Path
 from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError, DeviceError, MinicnnError
 from minicnn.experiment import own_net
+from minicnn.experiment.settings import about_of
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
 from minicnn.models import registry
@@ -46,7 +47,7 @@ def _net_of(meta: dict, checkpoint: Path, device: str, values: dict) -> Net:
 def _import_own_layers(meta: dict, checkpoint: Path) -> None:
     """Import the file of one's own, where it defines layers of the network. CheckpointError where it is gone."""
     kinds = {node["kind"] for node in meta["net"]["nodes"] if "kind" in node}
-    model = meta["about"].get("model") or ""
+    model = about_of(meta)["model"] or ""
     if not own_net.is_own(model) or all(":" not in kind for kind in kinds):
         return
     path = own_net.split(model)[0]
@@ -58,7 +59,7 @@ def _import_own_layers(meta: dict, checkpoint: Path) -> None:
 
 def _by_name(meta: dict, checkpoint: Path) -> Callable[..., Net]:
     """What builds the network that the recipe names."""
-    net, model = dict(meta["recipe"]["net"]), meta["about"].get("model") or ""
+    net, model = dict(meta["recipe"]["net"]), about_of(meta)["model"] or ""
     if own_net.is_own(model):
         return partial(own_net.build, model, num_classes=len(meta["classes"]))
     name = net.pop("model", "")

@@ -10,6 +10,7 @@ Velocities are kept by parameter name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from minicnn.errors import ConfigError
@@ -26,8 +27,8 @@ class SGD:
 
     def __init__(self, net, lr: float, momentum: float = 0.9, decay: float = 0.0005,
                  lr_mults: Mapping[str, float] | None = None):
-        if not lr > 0:
-            raise ConfigError(f"the learning rate must be positive, not {lr}")
+        if not 0 < lr < math.inf:
+            raise ConfigError(f"the learning rate must be positive and finite, not {lr}")
         if not 0 <= momentum < 1:
             raise ConfigError(f"momentum must lie in [0, 1), not {momentum}")
         if decay < 0:

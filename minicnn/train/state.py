@@ -35,7 +35,7 @@ class RunState:
     """The state of training `net` by `recipe` on `train`, validated on `val`; its checkpoints are in `run_dir`.
 
     epoch: whole epochs done.   step: steps done in the one after them.   metrics: over those steps.
-    best: {"epoch", "top1", "loss"} of the best validation.   start: the first layer's initial weights.
+    best: {"epoch", "top1", "loss"} of the best validation.   start: initial values of `first_kernels`, or None.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: Path, seed: int, about: dict):
@@ -75,8 +75,8 @@ class RunState:
     # ---- as the run goes on
     def begin(self) -> None:
         """Before the first step of a new run."""
-        first, param = next(iter(self.net.params.items()))
-        self.start = self.net.ranks.gather({first: param.data.copy()}).get(first)
+        if first := first_kernels(self.net):
+            self.start = self.net.ranks.gather({first: self.net.params[first].data.copy()}).get(first)
         self.started = True
 
     def count(self, loss: float, labels) -> None:
@@ -175,6 +175,11 @@ class RunState:
             others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
             raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
                                   "the settings the run was started with, or start a new one")
+
+
+def first_kernels(net) -> str | None:
+    """The weights of the first convolution, (R, S, C, K), which the pictures show; None where there is none."""
+    return next((name for name, param in net.params.items() if name.endswith(".w") and param.data.ndim == 4), None)
 
 
 def described(net) -> dict | None:

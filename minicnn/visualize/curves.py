@@ -12,10 +12,12 @@ from pathlib import Path
 from minicnn.visualize.style import BLUE, INK, LINE, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
 
-def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", majority: float | None = None) -> Path:
+def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", majority: float | None = None,
+                training: str = "training") -> Path:
     """Draw the records of metrics.jsonl (minicnn.train.runs.metrics.read_metrics).
 
-    majority: share of the most frequent class among the validation images, or None.
+    majority: share of the most frequent class among the validation images, or None.   training: the label of the
+    training accuracy.
     """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
@@ -35,7 +37,7 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     loss_axes.set_title("loss (cross-entropy)", loc="left", fontsize=10, color=INK)
 
     percent = {name: [100 * r[name]["top1"] for r in epochs] for name in ("train", "val")}
-    accuracy_axes.plot(x, percent["train"], color=BLUE, label="training, on crops and with dropout", **marks)
+    accuracy_axes.plot(x, percent["train"], color=BLUE, label=training, **marks)
     accuracy_axes.plot(x, percent["val"], color=ORANGE, label="validation", **marks)
     if majority is not None:
         accuracy_axes.axhline(100 * majority, color=QUIET, linewidth=1, linestyle=(0, (4, 3)),

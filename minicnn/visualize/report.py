@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.evaluate.evaluate import Evaluation
+from minicnn.layers.dropout import Dropout
+from minicnn.param import layer_of
 from minicnn.train.loop import METRICS
 from minicnn.train.runs.metrics import read_metrics
+from minicnn.train.state import first_kernels
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
@@ -21,30 +24,49 @@ SHOWN = 8                       # held-out photographs on the sheet, as in Figur
 PAPER_IMAGES = 90 * 1_200_000   # what the kernels of the paper's Figure 3 had seen
 
 
-def draw_progress(folder: str | os.PathLike, title: str) -> Path:
-    """curves.png of the run in `folder`, as far as its metrics go; returns its path."""
+def draw_progress(folder: str | os.PathLike, title: str, net=None) -> Path:
+    """curves.png of the run in `folder`, as far as its metrics go; returns its path.   net: what was trained."""
     records = read_metrics(Path(folder) / METRICS)
-    share = next((record["majority"]["val"] for record in records if record["kind"] == "run"), None)
-    return draw_curves(records, Path(folder) / "curves.png", title, share)
+    run = next((record for record in records if record["kind"] == "run"), {})
+    share = run["majority"]["val"] if run else None
+    return draw_curves(records, Path(folder) / "curves.png", title, share, training_label(run, net))
+
+
+def training_label(run: dict, net) -> str:
+    """How the training accuracy is measured, for the record of a run: on crops, with dropout, or as the validation."""
+    preprocess = run.get("recipe", {}).get("preprocess", {})
+    crop, size = preprocess.get("crop"), preprocess.get("size")
+    how = ["on crops"] if crop and size and crop < size else []
+    if net is not None and any(isinstance(node.layer, Dropout) for node in net.nodes):
+        how.append("with dropout")
+    return "training" + (f", {' and '.join(how)}" if how else "")
 
 
 def draw_run(folder: str | os.PathLike, *, net, title: str, images_seen: int, epochs: int, held_out,
-             result: Evaluation, start: np.ndarray | None = None) -> list[Path]:
+             result: Evaluation, start: np.ndarray | None = None, alexnet: bool = False) -> list[Path]:
     """Draw all pictures of the run in `folder` into it; returns the paths.
 
     title: data and net in a few words.   images_seen, epochs: training behind the weights
     that `net` holds now.   held_out: a Dataset, and `result` what the net makes of its images.
-    start: the first layer's weights before training, where they are known.
+    start: the first convolution's weights before training, where they are known.   alexnet: compare the kernels with
+    those in the paper.
     """
     folder = Path(folder)
-    paths = [draw_progress(folder, title)]
+    paths = [draw_progress(folder, title, net)]
 
-    first = next((node for node in net.nodes if len(node.layer.params.get("w", np.empty(0)).data.shape) == 4), None)
-    if first is not None and first.layer.params["w"].data.shape[2] in (1, 3):
-        paths.append(_draw_first_layer(folder / f"{first.name}.png", net, first, title, images_seen, epochs, held_out,
-                                       start))
+    first = first_kernels(net)
+    if first and net.params[first].data.shape[2] in (1, 3):
+        caption = f"Best epoch, {epochs} of {_epochs_done(folder, epochs)}; {images_seen:,} images shown until then."
+        paths.append(_draw_first_layer(folder / f"{layer_of(first)}.png", net, first, title, caption, images_seen,
+                                       held_out, start, alexnet))
 
     return [*paths, draw_sheet(folder, title, held_out, result)]
+
+
+def _epochs_done(folder: Path, at_least: int) -> int:
+    """Epochs in the metrics of the run."""
+    return max((record["epoch"] for record in read_metrics(folder / METRICS) if record["kind"] == "epoch"),
+               default=at_least)
 
 
 def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluation) -> Path:
@@ -59,21 +81,24 @@ def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluati
         "bar is green.")
 
 
-def _draw_first_layer(path: Path, net, node, title: str, images_seen: int, epochs: int, held_out, start) -> Path:
+def _draw_first_layer(path: Path, net, first: str, title: str, caption: str, images_seen: int, held_out, start,
+                      alexnet: bool) -> Path:
     """The kernels of the layer that sees the image, and in the caption how far they are from where they began."""
-    weights = net.ops.to_host(node.layer.params["w"].data)
+    weights = net.ops.to_host(net.params[first].data)
     R, S, C, K = weights.shape
-    caption = f"After {epochs} epoch{'s' if epochs != 1 else ''}, {images_seen:,} images shown."
+    if start is not None and start.shape != weights.shape:      # 0.1.0 kept the first parameter, whatever it was
+        start = None
     if start is not None:
         moved = np.linalg.norm(weights - start) / np.linalg.norm(start)
         caption += f" The kernels are {100 * moved:.0f} % of their initial length away from their initial values"
         caption += "; what looks like noise above is the initialisation." if moved < 0.5 else "."
     short = images_seen < 0.1 * PAPER_IMAGES
-    caption += (" Figure 3 of the paper, with its edges and colour blobs, "
-                f"{'took' if short else 'was drawn after'} {PAPER_IMAGES / 1e6:.0f} million images.")
+    if alexnet:
+        caption += (" Figure 3 of the paper, with its edges and colour blobs, "
+                    f"{'took' if short else 'was drawn after'} {PAPER_IMAGES / 1e6:.0f} million images.")
     sample = held_out.read(0)
     if (sample == sample[:, :, :1]).all():
         decay = ", and a coloured change is weight decay of the initial values" if short and start is not None else ""
         caption += f" These photographs are grey: what the three colour planes learn from them is the same{decay}."
-    return draw_filters(weights, path, f"{title}: the {K} kernels of {node.name}, {R}x{S}x{C}", caption,
-                        groups=2 if K == 96 else 1, start=start if short else None)
+    return draw_filters(weights, path, f"{title}: the {K} kernels of {layer_of(first)}, {R}x{S}x{C}", caption,
+                        groups=2 if alexnet and K == 96 else 1, start=start if short else None)

@@ -62,5 +62,9 @@ def test_a_run_made_in_python_is_evaluated_by_its_description(tmp_path, capsys):
     assert "was trained on 4 classes (stripes, checks, rings ...)" in capsys.readouterr().err    # in another order
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", "synthetic"]) == 0
     assert "640 test images, ten crops" in capsys.readouterr().out
-    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 2
+    for command in (["train", "--resume"], ["evaluate"]):
+        assert cli.main([*command, str(tmp_path / "run")]) == 2
+        assert "does not say where its images are: add --data DIR (it was trained on synthetic train" in \
+            capsys.readouterr().err
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--data", "synthetic"]) == 2
     assert "unknown model 'small'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,13 @@ BAD = {
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
     "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
                                  "learning rate must be positive"),
+    "an infinite learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "inf"],
+                                  "--lr: the learning rate must be positive and finite, got inf"),
+    "no learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "0"], "positive and finite, got 0"),
+    "no number": (["--data", "{root}/photos", "--batch", "4", "--lr", "nan"], "positive and finite, got nan"),
+    "a negative seed": (["--data", "{root}/photos", "--batch", "4", "--seed", "-1"], "--seed must be 0 or more, got"),
+    "a negative size": (["--data", "{root}/photos", "--batch", "4", "--size", "-5"], "--size must be at least 1, got"),
+    "no size": (["--data", "{root}/photos", "--batch", "4", "--size", "0"], "--size must be at least 1, got 0"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
     "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
@@ -134,6 +142,37 @@ def test_runs_and_their_page(example, tmp_path, capsys, monkeypatch):
     assert str(tmp_path) not in text + (tmp_path / "new/page.json").read_text()
     assert f"{100 * reports[0]['ten crops']['top1']:.1f} % " in said and "ten crops" not in reports[1]
     assert all(report["minutes"] > 0 for report in reports)
+
+
+OLD = Path(__file__).parents[1] / "vectors/v0_1/alexnet_meta.json"
+
+
+def as_version_0_1(path) -> None:
+    """The checkpoint with the metadata that version 0.1.0 wrote: the same keys in it, in its settings and recipe."""
+    saved, old = load_checkpoint(path), json.loads(OLD.read_text())
+    meta = saved.meta
+    crop = meta["recipe"]["preprocess"]["crop"]
+    recipe = {part: meta["recipe"].get(part, {}) for part in old["recipe"]}
+    recipe["augment"] = {**recipe["augment"], "crop": crop}
+    meta = {key: meta[key] for key in old} | {"recipe": recipe, "about": {key: meta["about"][key]
+                                                                         for key in old["about"]}}
+    save_checkpoint(path, saved.params, saved.velocities, saved.data, meta)
+
+
+def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, monkeypatch):
+    """Tested, drawn and added to a page, as every run."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for part, count in (("train", 8), ("val", 4), ("test", 4)):
+        save_tree(tmp_path / "photos" / part, per_class=count)
+    run = tmp_path / "runs/photos-paper-1"
+    assert example.main(["--data", str(tmp_path / "photos"), "--recipe", "short", "--batch", "4", "--epochs", "1",
+                         "--out", str(tmp_path / "runs")]) == 0
+    as_version_0_1(run / "last.safetensors")
+    as_version_0_1(run / "best.safetensors")
+    capsys.readouterr()
+    assert example.main(["--resume", str(run), "--results", str(tmp_path / "page")]) == 0
+    assert "pictures" in capsys.readouterr().out
+    assert "| photos | 2 | 16 | alexnet:paper | short | 1 |" in (tmp_path / "page.md").read_text()
 
 
 def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys):

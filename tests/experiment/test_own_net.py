@@ -57,6 +57,18 @@ def plain():
     return b.net(seed=7)
 
 
+def branches(num_classes, device="auto", seed=0, values=None):
+    b = Builder((24, 24, 3), name="branches")
+    flat = b.flatten("flat")
+    side = b.linear("side", num_classes, init=Normal(0.05), input=flat)
+    b.conv("conv1", 4, 5, stride=4, init=Normal(0.02), input="image")
+    b.flatten("flatten")
+    main = b.linear("fc2", num_classes, init=Normal(0.05))
+    b.add("sum", [side, main])
+    b.loss("loss")
+    return b.net(seed=seed, device=device, values=values)
+
+
 def wide():
     b = Builder((24, 32, 3))
     b.flatten("flatten")
@@ -176,6 +188,16 @@ def test_without_its_file(place, run, tmp_path):
     assert done.returncode == 2 and f"{tmp_path}/theirs.py does not exist" in done.stderr
 
 
+def test_a_linear_branch_before_the_first_convolution(place, tmp_path):
+    """The kernels that are drawn are those whose initial values the checkpoint holds."""
+    assert cli.main(["train", f"{place}/mine.py:branches", "--data", f"{place}/photos", "--epochs", "1", "--batch",
+                     "4", "--device", "reference", "--out", str(tmp_path), "--run-name", "run"]) == 0
+    saved = load_checkpoint(tmp_path / "run/best.safetensors")
+    assert next(iter(saved.params)) == "side.w"
+    assert saved.data["start"].shape == saved.params["conv1.w"].shape == (5, 5, 3, 4)
+    assert (tmp_path / "run/conv1.png").exists()
+
+
 def test_a_seed_of_its_own(place, tmp_path, capsys):
     """A function that takes no seed keeps its own, and refuses another."""
     train = ["train", f"{place}/mine.py:plain", "--data", f"{place}/photos", "--epochs", "1", "--batch", "4",
@@ -212,8 +234,8 @@ BAD = {
     "the file raises": ("raises.py:build", "raises.py, line 3: ModuleNotFoundError: No module named 'nothing_like_it'"),
     "a name of another module": ("taken/queue.py:build", "queue.py: another module is called 'queue'; rename the "
                                  "file"),
-    "the function raises": ("mine.py:broken", "mine.py, line 55: KeyError: 'nothing'"),
-    "layers do not fit": ("mine.py:misfit", "mine.py, line 60: ShapeError: layer 'conv1'"),
+    "the function raises": ("mine.py:broken", "mine.py, line 67: KeyError: 'nothing'"),
+    "layers do not fit": ("mine.py:misfit", "mine.py, line 72: ShapeError: layer 'conv1'"),
     "no net": ("mine.py:number", "mine.py: number returned int, expected a minicnn.Net"),
     "an unknown parameter": ("mine.py:asks", "mine.py: asks has a parameter 'depth' without a default"),
     "no square images": ("mine.py:wide", "mine.py:wide: the net takes images of 24 x 32 x 3; expected N x N x 3"),

@@ -11,6 +11,7 @@ from minicnn.builder import Builder
 from minicnn.data.procedural import procedural_sets
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train.loop import METRICS
+from minicnn.visualize import report
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
@@ -83,6 +84,49 @@ def test_predictions(tmp_path, rng, count, classes):
         order = np.sort(probabilities, axis=1)[:, ::-1] if right else np.sort(probabilities, axis=1)
         image = pixels(draw_predictions(images, labels, order, names, tmp_path / "p.png", "title", "caption"))
         assert has_colour(image, mark) and not has_colour(image, "#c0392b" if right else "#00875a", 0)
+
+
+@pytest.fixture
+def captions(monkeypatch):
+    """The captions that draw_filters was given, with its other arguments."""
+    seen = []
+    monkeypatch.setattr(report, "draw_filters", lambda *arguments, **options: seen.append((arguments[3], options)))
+    return seen
+
+
+def test_the_caption_says_what_is_so(tmp_path, captions):
+    """The best epoch of how many, the paper's figure for AlexNet alone, and initial values only where they fit."""
+    b = Builder((24, 24, 3))
+    b.conv("conv1", 96, 5)
+    b.flatten()
+    b.linear("fc", 4)
+    b.loss()
+    net, test = b.net(device="reference"), procedural_sets((4, 4, 12), size=24)[2]
+    (tmp_path / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records(3)))
+    result = Evaluation(1.4, 0.25, 1.0, np.full((12, 4), 0.25), test.labels)
+    for alexnet in (False, True):
+        draw_run(tmp_path, net=net, title="small", images_seen=80, epochs=2, held_out=test, result=result,
+                 start=np.ones((1728, 4), np.float32), alexnet=alexnet)
+    (other, with_start), (paper, groups) = captions
+    assert other.startswith("Best epoch, 2 of 3; 80 images shown until then.") and "Figure 3" not in other
+    assert with_start == {"groups": 1, "start": None} and "initial" not in other
+    assert "Figure 3 of the paper" in paper and groups["groups"] == 2
+
+
+def test_the_curve_says_how_training_is_measured():
+    def net(*dropout):
+        b = Builder((24, 24, 3))
+        b.flatten()
+        for share in dropout:
+            b.dropout("drop", share)
+        b.linear("fc", 4)
+        return b.net(device="reference")
+
+    cropped, whole = ({"recipe": {"preprocess": {"crop": 24, "size": size}}} for size in (32, 24))
+    assert report.training_label(cropped, net(0.5)) == "training, on crops and with dropout"
+    assert report.training_label(cropped, net()) == "training, on crops"
+    assert report.training_label(whole, net(0.5)) == "training, with dropout"
+    assert report.training_label(whole, net()) == report.training_label({}, None) == "training"
 
 
 def test_all_three(tmp_path):
