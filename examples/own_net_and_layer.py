@@ -97,14 +97,14 @@ def main() -> None:
     print(f"\n3. A network that uses it:\n\n{net.summary(batch=32)}")
 
     print(f"\n4. Trained on {len(x)} images of {', '.join(train.classes)}; tested on {len(test_x)} others:\n")
-    sgd, begin = SGD(net.params, lr=0.01, momentum=0.9, decay=0.0005), time.perf_counter()
+    sgd, begin = SGD(net, lr=0.01, momentum=0.9, decay=0.0005), time.perf_counter()
     for epoch in range(6):
         order = np.random.default_rng(epoch).permutation(len(x))
         losses = []
         for ids in order.reshape(-1, 32):
             losses.append(net.loss(x[ids], labels[ids], sample_ids=ids, epoch=epoch))
             net.backward()
-            sgd.step(net.ops)
+            sgd.step()
         accuracy = (net.forward(test_x).argmax(axis=1) == test_labels).mean()
         print(f"   epoch {epoch + 1}   loss {np.mean(losses):.3f}   test accuracy {accuracy:.1%}")
     print(f"\n   {time.perf_counter() - begin:.1f} s; slopes of act1 went from 0.25 to "

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         for kind, known in ("groups", GROUPS), ("layers", LAYERS), ("models", NETS):
             print(f"{kind}   {', '.join(known)}")
         return 0
-    chosen = list(dict.fromkeys(name for what in options.what or ["layers"] for name in names(what)))
+    chosen = list(dict.fromkeys(name for what in options.what or ["layers"] for name in names(_case(what))))
     ops = select.get_ops(options.device)
     start, reports = time.perf_counter(), []
     print(f"Central differences in float64 on the {ops.name} backend.", flush=True)
@@ -45,6 +45,13 @@ def run(options: argparse.Namespace) -> int:
     verdict = f"{failed} of {len(reports)} checks FAILED" if failed else f"all {len(reports)} checks passed"
     print(f"{verdict} in {time.perf_counter() - start:.1f} s")
     return 1 if failed else 0
+
+
+def _case(what: str) -> str:
+    """The name that a case has, of a model as `minicnn models` writes it: cifar_18pct, alexnet:caffe, alexnet:paper."""
+    case = what.replace("_", "-").replace(":", "-")
+    case = "alexnet" if case == "alexnet-paper" else case
+    return case if what not in LAYERS and case in NETS else what
 
 
 def _brief(report) -> str:

@@ -10,7 +10,7 @@
     minicnn doctor                        versions, threads and devices, for a bug report
 
 Exit code 0: success; 1: a gradient is wrong; 2: the command cannot be carried out, with one line that says why; 130:
-stopped by Ctrl-C.
+stopped by Ctrl-C; 141: the reader of a pipe has gone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 
 from minicnn.cli import doctor, evaluate, gradcheck, models, predict, prepare, summary, train
 from minicnn.errors import expected_one_of
+from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "prepare": prepare, "summary": summary,
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=command.ABOUT, description=command.ABOUT,
                                   epilog=getattr(command, "MORE", None), formatter_class=wide, allow_abbrev=False)
         command.arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, parser=sub)
     return whole
 
 
@@ -53,7 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         print(f"error: unknown command {arguments[0]!r}: {expected_one_of(arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
-    options = parser().parse_args(arguments)
+    whole = parser()
+    if not arguments:
+        return exit_code(whole.print_help) or 0
+    options, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(with_nearest(options.parser, f"unrecognized arguments: {' '.join(unknown)}"))
     return exit_code(lambda: options.run(options))
 
 

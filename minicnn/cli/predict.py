@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from minicnn.data.dataset import ImageError
+from minicnn.errors import ConfigError
 from minicnn.evaluate.predict import predict, read_words
 from minicnn.experiment.options import add_out
 from minicnn.experiment.trained import load_trained
@@ -25,6 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if folder := next((file for file in options.files if os.path.isdir(file)), None):
+        raise ConfigError(f"{folder} is a folder; name its photographs: {os.path.join(folder, '*.jpg')}")
     words, unread = read_words(options.words) if options.words else {}, 0
     net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
     for file, guesses in predict(net, pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):

@@ -6,6 +6,7 @@ import argparse
 
 from minicnn.errors import ConfigError
 from minicnn.experiment import own_net
+from minicnn.experiment.nets import resolve
 from minicnn.models import registry
 
 ABOUT = "Print the layers of a network: shapes, parameters, multiply-adds, bytes."
@@ -22,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.batch < 1:
         raise ConfigError(f"--batch must be at least 1, got {options.batch}")
+    resolve(options.model)
     build = own_net.build if own_net.is_own(options.model) else registry.build
     print(build(options.model, num_classes=options.classes, device=options.device).summary(options.batch))
     return 0

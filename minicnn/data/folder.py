@@ -71,7 +71,7 @@ def _open_parts(root: str, name: str, parts: dict[str, str | None], seed: int, s
 
 
 def _describe(root: str, listing: Listing, how: str) -> str:
-    return f"images of {len(listing)} classes in {root}: {how}"
+    return f"images of {len(listing)} classes ({_some(list(listing))}) in {root}: {how}"
 
 
 def _dataset(root: str, name: str, listing: Listing, size: int, first_id: int = 0) -> Dataset:
@@ -89,6 +89,8 @@ def _list_classes(root: str, part: str) -> Listing:
     listing = {folder: _list_images(root, os.path.join(part, folder), set()) for folder in _folders(where)}
     listing = {folder: paths for folder, paths in listing.items() if paths}
     if len(listing) > 1:
+        for folder, paths in listing.items():
+            _check_class(root, os.path.join(part, folder), paths)
         return listing
     if len(listing) == 1:
         [only] = listing
@@ -98,6 +100,27 @@ def _list_classes(root: str, part: str) -> Listing:
     if loose := _image_files(where):
         raise DataError(f"{where} has {len(loose)} images but no class folders; sort them into one per class: {LAYOUT}")
     raise DataError(f"{where} holds no images; {LAYOUT}")
+
+
+def _check_class(root: str, folder: str, paths: list[str]) -> None:
+    """DataError where a folder is no class but holds a data set: no images of its own, and a train/ or several folders.
+
+    One folder inside is taken for a class with one more level, as in Tiny ImageNet (<class>/images/).
+    """
+    if os.path.dirname(paths[0]) == folder:                     # a folder's own images come first
+        return
+    inner = sorted({os.path.relpath(path, folder).split(os.sep)[0] for path in paths})
+    parts = [name for name in inner if any(name.lower() in names for names in PARTS.values())]
+    if not parts and len(inner) == 1:
+        return
+    inside, named = os.path.join(root, folder), _some(parts or inner)
+    raise DataError(f"{inside} would be a class, but has no images of its own, only folders ({named}): name {inside} "
+                    "if it is the data set; if it is one class, move its images into it")
+
+
+def _some(names: list[str], most: int = 10) -> str:
+    """The first of the names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _list_images(root: str, folder: str, seen: set[str]) -> list[str]:

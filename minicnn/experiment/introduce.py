@@ -10,11 +10,13 @@ from minicnn.experiment.say import say
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import Recipe, differences_in_words
-from minicnn.train.recipes import named_recipe
+from minicnn.train.recipes import DEFAULT, named_recipe, recipes_of
+
+FEW_IMAGES = 20_000                             # fewer are too few for a recipe that was made for ImageNet
 
 
-def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe) -> None:
-    """Say what the data, the network and the recipe are."""
+def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, suggest: bool = False) -> None:
+    """Say what the data, the network and the recipe are.   suggest: a better recipe, where there is one."""
     say("data", splits.description)
     say("licence", splits.licence)
     say("net", f"{in_words(settings)}: {net.num_params:,} parameters, {len(splits.classes)} classes")
@@ -27,6 +29,17 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe) -> None:
         say("differences", "; ".join(differences(settings, recipe)))
     if own or named_recipe(settings["model"], settings["recipe"]).source:
         say("recipe", recipe_in_words(settings))
+    if suggest and (better := recipe_for_few(settings, len(splits.train))):
+        say("hint", f"for a few thousand images: --recipe {better}")
+
+
+def recipe_for_few(settings: dict, images: int) -> str | None:
+    """Our own longest recipe for a few thousand images, where there are so few and the recipe is a published one."""
+    known = recipes_of(settings["model"])
+    ours = [name for name, entry in known.items() if not entry.source and name != DEFAULT]
+    if images >= FEW_IMAGES or not ours or not known[settings["recipe"]].source:
+        return None
+    return max(ours, key=lambda name: known[name].epochs)
 
 
 def differences(settings: dict, recipe: Recipe) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 from minicnn.errors import ConfigError
 from minicnn.experiment import own_net
 from minicnn.graph import Net
@@ -11,6 +15,9 @@ from minicnn.models import registry
 def resolve(name: str, variant: str | None = None) -> tuple[str, str]:
     """(model, variant) as settings hold them, of "alexnet", "alexnet:caffe" or FILE.py:FUNCTION."""
     if not own_net.is_own(name):
+        file, _, function = name.partition(":")
+        if file not in registry.MODELS and os.path.isfile(f"{file}.py"):
+            raise ConfigError(f"unknown model {name!r}: did you mean {file}.py{':' * bool(function)}{function}?")
         return registry.find(name, variant)
     if variant:
         raise ConfigError(f"{name} is a function of your own, which has no variants; leave --variant {variant} out")
@@ -31,9 +38,12 @@ def in_words(settings: dict) -> str:
     return f"{registry.MODELS[model].title}, variant {variant}" if variant else title(settings)
 
 
-def name_of(settings: dict) -> str:
-    """The network as part of a folder's name: the variant where it has one, else the model or the function."""
-    return settings["variant"] or settings["model"].rpartition(":")[2]
+def name_of(settings: dict, net: Net) -> str:
+    """The network as part of a folder's name: its variant, its model; of one's own the name it has, else the file's."""
+    if not own_net.is_own(settings["model"]):
+        return settings["variant"] or settings["model"]
+    name = net.name if net.name != "net" else Path(own_net.split(settings["model"])[0]).stem
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def data_of(settings: dict, classes: int) -> dict:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
+from minicnn.errors import nearest
 from minicnn.parallel.comm import TIMEOUT
 
 
@@ -16,7 +18,14 @@ class Parser(argparse.ArgumentParser):
                          formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=118))
 
     def error(self, message: str):
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {with_nearest(self, message)}; see --help\n")
+
+
+def with_nearest(parser: argparse.ArgumentParser, message: str) -> str:
+    """A message about an unknown option, with the parser's nearest one."""
+    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+    near = nearest(unknown[1], re.findall(r"--[\w-]+", parser.format_help())) if unknown else None
+    return f"{message}; did you mean {near}?" if near else message
 
 
 def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) -> None:

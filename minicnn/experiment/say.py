@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,9 +17,14 @@ def say(label: str, text: str) -> None:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for what a user can act on, 130 for Ctrl-C."""
+    """What `run` returns; 2 and one line for what a user can act on, 130 for Ctrl-C, 141 for a reader that has gone."""
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:                         # such as `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (MinicnnError, OSError) as error:        # such as a disk that is full when the pictures are drawn
         print(f"error: {error}", file=sys.stderr)
         return 2

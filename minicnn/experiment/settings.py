@@ -45,11 +45,23 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     if getattr(options, "precision", None):
         device = settings["device"].partition(":")[0]
         settings["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
+    if checkpoint and getattr(options, "resume", None) is not None:
+        _check_same_model(checkpoint, begun_with["model"], given.get("model"))
     settings["model"], settings["variant"] = _which_net(given, begun_with)
     if settings["data"] is None:
         raise ConfigError(f"{checkpoint}: does not say where its images are: add --data DIR (it was trained on "
                           f"{read_settings(checkpoint)['identity']['data']['train']})")
     return check_numbers(complete(settings))
+
+
+def _check_same_model(checkpoint: Path, was: str | None, asked: str | None) -> None:
+    """ConfigError where a run is to go on with another model than its own."""
+    def known(model: str) -> str | None:
+        return own_net.short(model) if own_net.is_own(model) else resolve(model)[0]
+
+    if was and asked and (was in MODELS or own_net.is_own(was)) and known(was) != known(asked):
+        raise ConfigError(f"{checkpoint}: is a run of {known(was)}, and {known(asked)} was named; leave the model out "
+                          "to go on with the run, or leave --resume out")
 
 
 def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from minicnn import __version__
 from minicnn.backend import select as backend
 from minicnn.cli import main as cli
+from minicnn.gradcheck.cases import NetCase
 from minicnn.models.registry import MODELS
 
 
@@ -131,7 +133,37 @@ def test_errors_are_one_line_and_exit_with_2(capsys, arguments, message):
     assert code == 2 and err.startswith(f"error: {message}") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["train", "--epoch", "3"], ["summary", "--batch", "many"]])
+def test_alone_it_prints_its_help(capsys):
+    code, out, err = run(capsys)
+    assert code == 0 and not err and "commands:" in out and "minicnn train alexnet" in out
+
+
+def test_a_reader_that_has_gone():
+    """As of `minicnn models | head -1`, where head ends before the output does: no message."""
+    program = "import sys, time; from minicnn.cli.main import main; sys.stdin.read(); sys.exit(main(['models']))"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == "" and process.wait() == 141
+
+
+@pytest.mark.parametrize(("name", "case"), [("cifar_18pct", "cifar-18pct"), ("cifar-18pct", "cifar-18pct"),
+                                            ("alexnet:paper", "alexnet"), ("alexnet:caffe", "alexnet-caffe")])
+def test_gradcheck_takes_the_names_of_models(capsys, monkeypatch, name, case):
+    monkeypatch.setattr(NetCase, "run", lambda *arguments: SimpleNamespace(ok=True, faults=[]))
+    code, out, err = run(capsys, "gradcheck", name)
+    assert code == 0 and not err and f"\n{case}: network in float64" in out
+
+
+def test_the_nearest_option(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "alexnet", "--dta", "photos"])
+    err = capsys.readouterr().err
+    assert "unrecognized arguments: --dta photos; did you mean --data?" in err and "usage: minicnn train" in err
+
+
+@pytest.mark.parametrize("arguments", [["train", "--epoch", "3"], ["summary", "--batch", "many"]])
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)

@@ -51,7 +51,17 @@ def test_evaluate_and_resume_by_the_folder_alone(place, capsys):
     assert "cuda-convnet's 18 % net" in capsys.readouterr().out
     assert cli.main(["train", "cifar_paper", "--resume", run]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "its run had" in err or "of another network" in err
+    assert err.count("\n") == 1 and "is a run of cifar_18pct, and cifar_paper was named; leave the model out" in err
+    assert cli.main(["train", "cifar-18pct", "--resume", run]) == 0                     # its other name
+    assert cli.main(["predict", run, str(place / "photos")]) == 2
+    assert "photos is a folder; name its photographs: " in capsys.readouterr().err
+
+
+def test_a_run_without_a_best_checkpoint(place, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.safetensors").write_bytes(b"")
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 2
+    assert "run was stopped in its first epoch, and has no best.safetensors yet" in capsys.readouterr().err
 
 
 def test_a_run_made_in_python_is_evaluated_by_its_description(tmp_path, capsys):

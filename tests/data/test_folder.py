@@ -72,6 +72,20 @@ def test_nested_files_other_extensions_and_other_files(tmp_path):
         assert scan(part, progress=False) == []
 
 
+def test_one_more_level_as_in_tiny_imagenet(tmp_path):
+    for part in ("train", "val"):
+        tree(tmp_path / part, {"n01/images": 2, "n02/images": 2})
+    splits = open_data(tmp_path, size=16)
+    assert splits.classes == ["n01", "n02"] and "images of 2 classes (n01, n02) in" in splits.description
+
+
+def test_the_first_ten_classes_are_named(tmp_path):
+    names = [f"c{number:02d}" for number in range(12)]
+    tree(tmp_path / "train", dict.fromkeys(names, 1))
+    tree(tmp_path / "val", dict.fromkeys(names, 1))
+    assert f"12 classes ({', '.join(names[:10])}, ...) in" in open_data(tmp_path, size=16).description
+
+
 def test_linked_class_folders(tmp_path):
     tree(tmp_path / "all", {"a": 3, "b": 3, "c": 3})
     for part in ("train", "val"):
@@ -110,6 +124,10 @@ def bad_trees():
         ("loose", lambda root: tree(root, {".": 3}), "has 3 images but no class folders"),
         ("one class", lambda root: tree(root, {"a": 3}), "only one class folder with images, a/; a classifier"),
         ("one too high", lambda root: train_only(root / "pets"), "did you mean .*pets"),
+        ("a set among classes", lambda root: (train_only(root / "pets"), tree(root / "plants", {"a": 2, "b": 2})),
+         "pets would be a class, but has no images of its own, only folders \\(train\\): name .*pets if"),
+        ("classes below classes", lambda root: tree(root, {"pets/a": 2, "pets/b": 2, "cars": 2}),
+         "pets would be a class, .* only folders \\(a, b\\): .*; if it is one class, move its images into it"),
         ("only val", lambda root: tree(root / "val", {"a": 2, "b": 2}), "has val/ but no train/"),
         ("loose val", lambda root: train_and_val(root, {".": 2}), "val has 2 images but no class"),
         ("val lacks", lambda root: train_and_val(root, {"a": 1, "c": 1}), "only train/ has b;"),

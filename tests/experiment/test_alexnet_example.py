@@ -12,7 +12,7 @@ from minicnn.data.source import open_data
 from minicnn.experiment.prepare import prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
-from minicnn.train.loop import Trainer
+from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
@@ -35,6 +35,8 @@ def place(tmp_path_factory):
     for path in (root / "broken").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])
     (root / "empty").mkdir()
+    (root / "runs/early").mkdir(parents=True)
+    (root / "runs/early/metrics.jsonl").write_text("")
     about = {"data": str(root / "photos"), "variant": "paper", "epochs": 1, "batch": 8}
     small_trainer(root / "runs" / "small", about=about).fit(1)
     for name, length in (("cut", 2000), ("nothing", 0)):
@@ -92,6 +94,11 @@ BAD = {
     "no size": (["--data", "{root}/photos", "--batch", "4", "--size", "0"], "--size must be at least 1, got 0"),
     "a word for a number": (["--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
     "unknown option": (["--epoch", "3"], "unrecognized arguments: --epoch"),
+    "a misspelt option": (["--dta", "3"], "unrecognized arguments: --dta 3; did you mean --data?"),
+    "a run without its first checkpoint": (["--resume", "early"], "runs/early was stopped before its first checkpoint; "
+                                           "start it again"),
+    "a folder of runs": (["--evaluate", "{root}/runs"], "is a folder of runs; name one of them: cut, nothing, other"),
+    "a page, and no data": (["--data", "{root}/nowhere", "--results", "{root}/nodir/x.md"], "does not exist"),
     "no run to resume": (["--out", "{root}/elsewhere", "--resume"], "no run to resume"),
     "unknown run": (["--resume", "nosuch"], "nosuch: no such run"),
     "run without a checkpoint": (["--evaluate", "{root}/empty"], "best.safetensors: no such checkpoint"),
@@ -173,6 +180,15 @@ def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, m
     assert example.main(["--resume", str(run), "--results", str(tmp_path / "page")]) == 0
     assert "pictures" in capsys.readouterr().out
     assert "| photos | 2 | 16 | alexnet:paper | short | 1 |" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(("more", "hinted"), [([], True), (["--recipe", "paper"], False)])
+def test_a_few_images_and_the_papers_recipe(example, tmp_path, capsys, monkeypatch, more, hinted):
+    """A hint, unless the recipe was asked for."""
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: Outcome(True, 0, None, tmp_path))
+    save_tree(tmp_path / "photos", per_class=24)
+    assert example.main(["--data", str(tmp_path / "photos"), "--batch", "4", "--out", str(tmp_path), *more]) == 130
+    assert ("for a few thousand images: --recipe long" in capsys.readouterr().out) == hinted
 
 
 def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys):

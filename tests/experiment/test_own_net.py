@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.cli import main as cli
 from minicnn.errors import CheckpointError
 from minicnn.experiment import own_net
+from minicnn.experiment.nets import name_of
 from minicnn.experiment.trained import load_trained
 from minicnn.train.loop import Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
@@ -193,9 +196,30 @@ def test_a_linear_branch_before_the_first_convolution(place, tmp_path):
     assert cli.main(["train", f"{place}/mine.py:branches", "--data", f"{place}/photos", "--epochs", "1", "--batch",
                      "4", "--device", "reference", "--out", str(tmp_path), "--run-name", "run"]) == 0
     saved = load_checkpoint(tmp_path / "run/best.safetensors")
-    assert next(iter(saved.params)) == "side.w"
+    assert next(iter(load_trained(tmp_path / "run/best.safetensors", "reference")[0].params)) == "side.w"
     assert saved.data["start"].shape == saved.params["conv1.w"].shape == (5, 5, 3, 4)
     assert (tmp_path / "run/conv1.png").exists()
+
+
+def test_its_name_in_a_run_folder(place):
+    """The net's own; where it has none, the file's."""
+    settings = {"model": f"{place}/mine.py:build", "variant": ""}
+    for net, name in (("a b/c", "a-b-c"), ("mine", "mine"), ("net", "mine")):
+        b = Builder((4, 4, 3), name=net)
+        b.flatten()
+        assert name_of(settings, b.net(device="reference")) == name
+    assert name_of({"model": "alexnet", "variant": "caffe"}, None) == "caffe"
+    assert name_of({"model": "cifar_paper", "variant": ""}, None) == "cifar_paper"
+
+
+def test_without_its_ending(place, capsys):
+    for command in ("train", "summary"):
+        assert cli.main([command, f"{place.name}_elsewhere:build"]) == 2
+        assert "did you mean" not in capsys.readouterr().err
+    with contextlib.chdir(place):
+        for command in ("train", "summary"):
+            assert cli.main([command, "mine:build"]) == 2
+            assert "unknown model 'mine:build': did you mean mine.py:build?" in capsys.readouterr().err
 
 
 def test_a_seed_of_its_own(place, tmp_path, capsys):

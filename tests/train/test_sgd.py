@@ -95,8 +95,8 @@ def test_the_optimiser_of_a_net_knows_its_backend(rng):
         SGD(nets[0].params, lr=0.1).step()
 
 
-@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": 0.1, "momentum": 1.0},
-                                      {"lr": 0.1, "decay": -0.1}])
+@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": float("inf")},
+                                      {"lr": 0.1, "momentum": 1.0}, {"lr": 0.1, "decay": -0.1}])
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ConfigError):
         SGD({}, **settings)

@@ -11,6 +11,7 @@ from minicnn.backend.cpu import thread_report
 from minicnn.cores import available_cores
 from minicnn.errors import ConfigError
 from minicnn.files import write_text
+from minicnn.train.runs.run_dir import check_writable
 
 
 def known_runs(path: Path) -> dict[str, dict]:
@@ -24,8 +25,8 @@ def known_runs(path: Path) -> dict[str, dict]:
 
 
 def check_page(path: Path) -> None:
-    """Raise before training what add_to_page would raise after it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Raise before training what add_to_page would raise after it; nothing is made yet."""
+    check_writable(path.parent)
     known_runs(path)
 
 
@@ -38,6 +39,7 @@ def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object]
     """
     known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=order)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(_file(path, ".json"), "[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
     commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
     write_text(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))

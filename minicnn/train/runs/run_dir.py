@@ -47,12 +47,26 @@ def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
             if candidate.is_file():
                 return candidate
             if candidate.is_dir():
-                return candidate / name
+                return _in_folder(candidate, name)
         raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out}")
     runs = sorted(Path(out).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise CheckpointError(f"no run to resume: {out} holds no */{LAST}; start one, or name its folder")
     return runs[-1].with_name(name)
+
+
+def _in_folder(folder: Path, name: str) -> Path:
+    """The checkpoint in a run folder; CheckpointError where the folder shows why there is none."""
+    if not (folder / name).exists():
+        if (folder / LAST).exists():
+            raise CheckpointError(f"{folder} was stopped in its first epoch, and has no {name} yet; resume it, or name "
+                                  f"{folder / LAST}")
+        if (folder / METRICS).exists():
+            raise CheckpointError(f"{folder} was stopped before its first checkpoint; start it again")
+        if runs := sorted(path.parent.name for path in folder.glob(f"*/{LAST}")):
+            raise CheckpointError(f"{folder} is a folder of runs; name one of them: {', '.join(runs[:10])}"
+                                  + (", ..." if len(runs) > 10 else ""))
+    return folder / name
 
 
 def read_settings(path: Path) -> dict:
