@@ -3,7 +3,8 @@
 A file is written to a temporary file `.NAME.TOKEN.part` in the same folder, synced (fsync) and renamed; then the folder
 is synced as well. After a kill or a power failure at any time, the target is either the old file or the new one. An
 exception leaves no temporary file. A killed process leaves a `.part` file, which the next write to the same target
-removes: a writer holds a lock on its `.part` file (flock), so a file without a lock is a leftover.
+removes: a writer holds a lock on its `.part` file (flock), so a file without a lock is a leftover. A file that is
+replaced keeps its permissions; a symbolic link remains, and the file it points to is replaced.
 
     with atomic(path, "w") as file:     write_text(path, text)     write_bytes(path, data)     write_json(path, data)
     write_safetensors(path, tensors, metadata)                     read_safetensors(path, names)
@@ -18,8 +19,10 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +30,7 @@ from typing import IO
 
 import numpy as np
 
-from minicnn.errors import CheckpointError, MinicnnError
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 
 ENDING = ".part"
 STALE = 3600                   # seconds
@@ -44,13 +47,14 @@ class NewFile:
     """
 
     def __init__(self, path: str | os.PathLike, mode: str = "wb", folder: str | os.PathLike | None = None, **options):
-        self.path, self._open = Path(path), True
+        self.path, self._open = _resolved(path), True
         folder = self.path.parent if folder is None else Path(folder)
         _remove_leftovers(folder, self.path.name)
         if "b" not in mode:
             options.setdefault("encoding", "utf-8")
         descriptor, self._part = _create(folder, self.path.name)
         self.file: IO = os.fdopen(descriptor, mode, **options)
+        _keep_mode(self.path, descriptor)
 
     def commit(self, also: str | os.PathLike | None = None) -> None:
         """Replace `path` by the file, and before that `also`, as a hard link to it.
@@ -60,7 +64,7 @@ class NewFile:
         self.file.flush()
         os.fsync(self.file.fileno())
         if also is not None:
-            _second_name(self._part, Path(also))
+            _second_name(self._part, _resolved(also))
         os.replace(self._part, self.path)
         _sync_folder(self.path.parent)
         self._open = False
@@ -112,6 +116,19 @@ def write_json(path: str | os.PathLike, data) -> None:
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
+def _resolved(path: str | os.PathLike) -> Path:
+    """The file that is written: where `path` is a symbolic link, what it points to."""
+    return Path(os.path.realpath(path))
+
+
+def _keep_mode(path: Path, descriptor: int) -> None:
+    """Give the open file the permissions of the file that it will replace, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode != stat.S_IMODE(os.fstat(descriptor).st_mode):     # file systems without permissions refuse any change
+            os.fchmod(descriptor, mode)
+
+
 def _create(folder: Path, name: str) -> tuple[int, Path]:
     """A new file, locked: its descriptor and path. Its permissions are those of any new file (umask)."""
     while True:
@@ -135,9 +152,9 @@ def _lock(descriptor: int) -> bool | None:
 
 def _remove_leftovers(folder: Path, name: str) -> None:
     """Remove the `.part` files of this target whose writers are dead, including the older form `.NAME.part`."""
-    found = []
+    pattern, found = re.compile(rf"\.{re.escape(name)}(\.[0-9a-f]{{8}})?{re.escape(ENDING)}"), []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:   # the folder may be writable but not listable
-        found = [entry.path for entry in entries if entry.name.startswith(f".{name}.") and entry.name.endswith(ENDING)]
+        found = [entry.path for entry in entries if pattern.fullmatch(entry.name)]
     for path in found:
         with contextlib.suppress(OSError):              # removed meanwhile, or of another user
             descriptor = os.open(path, os.O_RDWR)       # NFS grants locks to writers only
@@ -190,7 +207,7 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]
     """Write arrays and metadata as a safetensors file; arrays are streamed one by one, without a copy of all.
 
     also: a second name for the same file, see NewFile.commit. OSError if it cannot be written (see cannot_write);
-    CheckpointError for a dtype that is not in DTYPES.
+    CheckpointError for a dtype that is not in DTYPES, ConfigError for metadata that are not strings.
     """
     header, order = _header(tensors, metadata)
     with atomic(path, "wb", also=also) as file:
@@ -211,6 +228,10 @@ def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> t
         if array.dtype.name not in DTYPES:
             raise CheckpointError(f"{name!r} is an array of {array.dtype}, which a safetensors file cannot hold; "
                                   f"expected one of {', '.join(types)}")
+    for key, value in metadata.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise ConfigError(f"metadata {key!r}: {value!r} cannot be saved; expected strings, as in a safetensors "
+                              "file; use str() or json.dumps()")
     order = sorted(tensors, key=lambda name: (types.index(tensors[name].dtype.name), name))
     header, end = ({"__metadata__": dict(metadata)} if metadata else {}), 0
     for name in order:
@@ -227,7 +248,7 @@ def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | Non
     """The arrays of a safetensors file by name, and its metadata.
 
     names: predicate that selects arrays by name; default all. CheckpointError if the file is missing, empty, truncated
-    or corrupt.
+    or corrupt, or if an array is of a type that NumPy does not have, such as BF16.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -240,10 +261,18 @@ def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | Non
     try:
         with safe_open(path, framework="numpy") as file:
             wanted = [name for name in file.keys() if names is None or names(name)]
+            for name in wanted:
+                _check_type(path, name, file.get_slice(name).get_dtype())
             return {name: file.get_tensor(name) for name in wanted}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cut short or damaged, {size:,} bytes do not make a safetensors file ({error}); "
                               "use another checkpoint") from error
+
+
+def _check_type(path: Path, name: str, kind: str) -> None:
+    if kind not in DTYPES.values():
+        raise CheckpointError(f"{path}: {name!r} is an array of {kind}, which NumPy does not have; expected one of "
+                              f"{', '.join(DTYPES.values())}; convert it to F32")
 
 
 def cannot_write(path: str | os.PathLike, error: OSError, kind: type[MinicnnError] = CheckpointError,

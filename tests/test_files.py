@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import stat
@@ -15,7 +16,7 @@ import safetensors.numpy
 from safetensors import safe_open
 
 from minicnn import files
-from minicnn.errors import CheckpointError, DataError
+from minicnn.errors import CheckpointError, ConfigError, DataError
 from minicnn.files import (
     NewFile,
     atomic,
@@ -147,6 +148,36 @@ def test_leftovers_of_earlier_versions_are_removed_too(tmp_path):
     (tmp_path / ".other.part").write_text("of another target")
     write_text(tmp_path / "last.safetensors", "whole")
     assert sorted(os.listdir(tmp_path)) == [".other.part", "last.safetensors"]
+
+
+def test_leftovers_of_other_targets_are_left_alone(tmp_path):
+    """`.a.user-notes.part` is nobody's; the others are those of "a.b" and "a.safetensors"."""
+    others = [".a.b.part", ".a.b.01234567.part", ".a.safetensors.part", ".a.user-notes.part", "a.part", ".a..part"]
+    for name in (*others, ".a.part", ".a.0123abcd.part"):
+        (tmp_path / name).touch()
+    write_text(tmp_path / "a", "whole")
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "a"])
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_replaced_file_keeps_its_permissions(tmp_path, mode):
+    write_text(tmp_path / "a", "old")
+    (tmp_path / "a").chmod(mode)
+    write_text(tmp_path / "a", "new")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode and (tmp_path / "a").read_text() == "new"
+
+
+def test_a_symbolic_link_remains_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("last", "best"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    write_text(tmp_path / "disk" / "last", "old")                   # "best" points to a file that is not there yet
+    with atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
+        file.write("new")
+        assert sorted(os.listdir(tmp_path)) == ["best", "disk", "last"]
+    for name in ("last", "best"):
+        assert (tmp_path / name).is_symlink() and (tmp_path / "disk" / name).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "disk")) == ["best", "last"]
 
 
 def test_a_second_name_is_one_file_that_the_next_write_leaves_alone(tmp_path):
@@ -315,6 +346,23 @@ def test_types_that_a_file_cannot_hold_are_rejected_before_it_is_made(tmp_path):
     with pytest.raises(CheckpointError, match="'x' is an array of complex128, which .* expected one of uint64, int64"):
         write_safetensors(tmp_path / "a", {"x": np.zeros(2, complex)}, {})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("metadata", [{"epoch": 3}, {"epoch": None}, {"note": b"x"}, {3: "epoch"}])
+def test_metadata_that_are_not_strings_are_rejected_before_the_file_is_made(tmp_path, metadata):
+    with pytest.raises(ConfigError, match=r"metadata ('epoch'|'note'|3): .* cannot be saved; expected strings"):
+        write_safetensors(tmp_path / "a", {"x": np.zeros(2)}, metadata)
+    assert os.listdir(tmp_path) == []
+
+
+def test_types_that_numpy_does_not_have_are_named(tmp_path):
+    """Such files come from elsewhere; what is not asked for may be of any type."""
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+                         "y": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}).encode()
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError, match="a: 'x' is an array of BF16, which .* expected one of U64, .*to F32"):
+        read_safetensors(tmp_path / "a")
+    assert read_safetensors(tmp_path / "a", lambda name: name == "y")[0] == {"y": 0}
 
 
 def test_writing_does_not_copy_the_arrays(tmp_path):
