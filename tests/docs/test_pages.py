@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.small_run import small_trainer
+
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "README.md", ROOT / "README.ko.md"]
 TOP = "minicnn|kernels|tests|examples|benchmarks|docs"
@@ -20,10 +22,40 @@ def test_files_and_links(page):
     assert named and not missing
 
 
+def blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.S)
+
+
+def run(found: list[str], name: str) -> dict:
+    """The variables after these blocks."""
+    variables = {}
+    exec(compile("".join(found), name, "exec"), variables)
+    return variables
+
+
 @pytest.mark.parametrize("name", ["add_a_layer.md", "add_a_net.md"])
 def test_code_runs(name, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 2
-    variables = {}
-    exec(compile("".join(blocks), name, "exec"), variables)
-    assert variables["net"].num_params > 100 and capsys.readouterr().out
+    found = blocks(name)
+    assert len(found) == 2 and run(found, name)["net"].num_params > 100 and capsys.readouterr().out
+
+
+def test_look_inside(tmp_path, monkeypatch, capsys):
+    """Shapes are as the comments say; a small run takes the place of the trained one."""
+    monkeypatch.chdir(tmp_path)
+    small_trainer(tmp_path / "saved", images=16).fit(1)
+    found = blocks("look_inside.md")
+    before, after = run(found[:4], "look_inside.md"), run(found, "look_inside.md")
+    assert before["switches"].shape == (2, 12, 12, 8) and before["switches"].max() == 3
+    assert list(before["gradients"]) == ["conv1", "image"]
+    guided, deconvnet = before["pictures"].values()
+    assert guided.shape == deconvnet.shape == (2, 28, 28, 3) and (guided != deconvnet).any()
+    assert (tmp_path / "conv1.png").stat().st_size > 1000 and len(found) == 5
+    assert after["net"].name == "small"
+    assert "(2, 10, 10, 8)" in capsys.readouterr().out
+
+
+def test_from_pytorch():
+    """The same network and the same training step."""
+    variables = run(blocks("from_pytorch.md"), "from_pytorch.md")
+    assert variables["net"].num_params == 10 * 8 * 8 * 16 + 10 + 16 * 5 * 5 * 3 + 16
+    assert variables["weights"].shape == (16, 3, 5, 5) and variables["after"] < variables["before"]
