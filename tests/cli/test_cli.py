@@ -122,7 +122,7 @@ def test_doctor(capsys):
     (["summary", "caffe"], "unknown model 'caffe': 'alexnet' has such a variant: write alexnet:caffe"),
     (["models", "alexnt"], "unknown model 'alexnt': did you mean 'alexnet'?"),
     (["trian", "alexnet"], "unknown command 'trian': did you mean 'train'? expected one of train, evaluate"),
-    (["train"], "no model was named: expected one of alexnet, cifar_18pct, cifar_paper, one with a variant (MODEL:VAR"),
+    (["train"], f"no model was named: expected one of {', '.join(MODELS)}, one with a variant (MODEL:VAR"),
     (["train", "alexnet:cafe"], "unknown variant 'cafe' of alexnet: did you mean 'caffe'?"),
     (["train", "alexnet:caffe", "--variant", "paper"], "'alexnet:caffe' is the variant 'caffe', and variant 'paper'"),
     (["evaluate", "nosuch"], "nosuch: no such run; expected a checkpoint"),
