@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ENGLISH, KOREAN = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md"))
 HEADINGS = {"What make demo prints": "make demo의 출력", "Look inside, and change it": "안을 들여다보고 바꾸기",
-            "Read the code in this order": "코드를 읽는 순서",
             "Train it on your photographs": "자기 사진으로 학습하기",
+            "Read the code in this order": "코드를 읽는 순서",
             "Two GPUs, as in the paper, or several processes": "논문처럼 GPU 두 개로, 또는 여러 프로세스로",
             "How it is verified": "검증 방법", "Speed": "속도", "What is not here yet": "아직 없는 것",
             "Development": "개발"}
