@@ -53,13 +53,14 @@ def test_filters_are_laid_out_as_in_figure_3(tmp_path):
     weights[:, :, 1] = np.tile(columns, 6)
     weights[0, 0, 2] = 1.0                              # the largest weight of each kernel sets its scale
     image = pixels(draw_filters(weights, tmp_path / "conv1.png", "title", "a caption", groups=2))
-    places = np.empty((6, 16, 2))
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            colour = np.array([127.5 + 127.5 * row, 127.5 + 127.5 * column, 127.5])
-            y, x = np.nonzero((np.abs(image - colour) <= 1).all(axis=2))
-            assert len(y) > 4000, f"kernel {16 * i + j} is missing"
-            places[i, j] = np.median(y), np.median(x)
+    red, green = (127.5 + 127.5 * scale for scale in (rows, columns))
+    i, j = (np.abs(image[..., channel, None] - scale).argmin(axis=2) for channel, scale in enumerate((red, green)))
+    own = (np.abs(image - np.stack([red[i], green[j], np.full(i.shape, 127.5)], axis=2)) <= 1).all(axis=2)
+    kernels, places = np.where(own, 16 * i + j, -1), np.empty((6, 16, 2))
+    for k in range(96):
+        y, x = np.nonzero(kernels == k)
+        assert len(y) > 4000, f"kernel {k} is missing"
+        places[k // 16, k % 16] = np.median(y), np.median(x)
     assert np.ptp(places[:, :, 0], axis=1).max() < 3 and np.ptp(places[:, :, 1], axis=0).max() < 3
     down, right = np.diff(places[:, 0, 0]), np.diff(places[0, :, 1])
     assert right.min() > 60 and down.min() > 60 and down[2] > 1.4 * down[0]         # the gap between the two groups
