@@ -12,6 +12,11 @@ On every rank the result is a Net and is trained by the same Trainer. Its parame
 network's, and hold the rank's channels; checkpoints hold unsharded arrays. The batch size is that of all ranks
 together, so the learning rate has the same meaning for any number of ranks: loss and gradients are means over that
 batch.
+
+State, such as running statistics: where every rank holds a whole layer and processes its own images (data, and the
+convolutions of hybrid), each rank updates the state from these, and after every step it is averaged over the ranks, so
+that all hold the same. A layer split by channels holds the state of its channels, and a layer on rank 0 has it there,
+as in a single process.
 """
 
 from __future__ import annotations
