@@ -14,8 +14,8 @@ from minicnn.errors import ConfigError
 from minicnn.layers.base import Layer, LayerPlan
 
 
-class ReLU(Layer):
-    """Any shape. In a network it is usually fused into the preceding convolution or fully connected layer."""
+class _Activation(Layer):
+    """What all of them share: any shape, in place, and a derivative that follows from y."""
 
     in_place = True
     capturable = True
@@ -23,6 +23,10 @@ class ReLU(Layer):
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(tuple(in_shapes[0]), saves=("y",))
+
+
+class ReLU(_Activation):
+    """Any shape. In a network it is usually fused into the preceding convolution or fully connected layer."""
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.relu_forward(xs[0], y)
@@ -35,21 +39,14 @@ class ReLU(Layer):
         return (y > 0,)
 
 
-class LeakyReLU(Layer):
+class LeakyReLU(_Activation):
     """Any shape. slope: of the negative part, > 0 (Maas, Hannun and Ng, ICML 2013, who use 0.01)."""
-
-    in_place = True
-    capturable = True
-    channelwise = True
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
         if not slope > 0:
             raise ConfigError(f"LeakyReLU: slope = {slope} must be positive, so that y has the sign of x (0 is ReLU)")
         self.slope = slope
-
-    def plan(self, in_shapes, dtype, ops):
-        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.leaky_relu_forward(xs[0], y, slope=self.slope)
@@ -65,22 +62,15 @@ class LeakyReLU(Layer):
         return f"slope {self.slope:g}"
 
 
-class ClippedReLU(Layer):
+class ClippedReLU(_Activation):
     """Any shape. ceiling: maximum output, > 0; 6 is the ReLU6 of MobileNets (Krizhevsky, "Convolutional deep belief
     networks on CIFAR-10", 2010)."""
-
-    in_place = True
-    capturable = True
-    channelwise = True
 
     def __init__(self, ceiling: float = 6.0):
         super().__init__()
         if not ceiling > 0:
             raise ConfigError(f"ClippedReLU: ceiling = {ceiling} must be positive")
         self.ceiling = ceiling
-
-    def plan(self, in_shapes, dtype, ops):
-        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.clipped_relu_forward(xs[0], y, ceiling=self.ceiling)
@@ -96,15 +86,8 @@ class ClippedReLU(Layer):
         return f"ceiling {self.ceiling:g}"
 
 
-class Tanh(Layer):
+class Tanh(_Activation):
     """Any shape."""
-
-    in_place = True
-    capturable = True
-    channelwise = True
-
-    def plan(self, in_shapes, dtype, ops):
-        return LayerPlan(tuple(in_shapes[0]), saves=("y",))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.tanh_forward(xs[0], y)
