@@ -1,0 +1,48 @@
+"""Launches of combine.cu: concatenation and sums."""
+
+from __future__ import annotations
+
+from minicnn.backend.cuda.kinds.kind import Kind
+
+
+class Combine(Kind):
+    """Concatenation, sums and copies."""
+
+    def concat_forward(self, xs, y):
+        """y (..., C0+C1+...) from arrays (..., C0), (..., C1) ..."""
+        start, total = 0, y.shape[-1]
+        for x in xs:
+            width = x.shape[-1]
+            self._gpu.each("combine", "copy_channels", x.size, x, y, x.size // width, width, width, 0, total, start)
+            start += width
+
+    def concat_backward(self, dy, dxs, *, widths):
+        """dxs[i] = its channels of dy; entries of dxs may be None."""
+        start, total = 0, dy.shape[-1]
+        for dx, width in zip(dxs, widths, strict=True):
+            if dx is not None:
+                self._gpu.each("combine", "copy_channels", dx.size, dy, dx, dx.size // width, width, total, start,
+                               width, 0)
+            start += width
+
+    def _copy(self, x, y) -> None:
+        self._gpu.each("combine", "copy_channels", x.size, x, y, 1, x.size, x.size, 0, x.size, 0)
+
+    def add_forward(self, xs, y):
+        """y = x0 + x1 + ..., all of the same shape."""
+        if len(xs) == 1:
+            self._copy(xs[0], y)
+            return
+        self._gpu.each("combine", "add", y.size, xs[0], xs[1], y, y.size)
+        for x in xs[2:]:
+            self.accumulate(x, y)
+
+    def add_backward(self, dy, dxs):
+        """dxs[i] = dy; entries may be None."""
+        for dx in dxs:
+            if dx is not None:
+                self._copy(dy, dx)
+
+    def accumulate(self, x, y):
+        """y += x."""
+        self._gpu.each("combine", "add", y.size, y, x, y, y.size)

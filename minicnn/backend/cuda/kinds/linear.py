@@ -1,0 +1,38 @@
+"""Launches of linear.cu and linear_hopper.cu."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.backend.cuda.gemm_tiling import linear_products
+from minicnn.backend.cuda.kinds.products import Products
+from minicnn.backend.cuda.launcher import aligned
+
+
+class Linear(Products):
+    """Fully connected layers: forward and both gradients."""
+
+    def linear_forward(self, x, w, y, *, epilogue=(None, False), work=None):
+        """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
+        packs = self._gpu.packs(x.shape[1], x) & self._gpu.packs(w.shape[1], w)
+        self._linear("forward", x, w, y, x.shape, w.shape, packs, work, bias=epilogue[0], relu=int(epilogue[1]))
+
+    def linear_backward_data(self, dy, w, dx, *, work=None):
+        """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
+        self._linear("backward_data", dy, w, dx, dx.shape, w.shape, self._gpu.packs(w.shape[1], dy, w), work)
+
+    def linear_backward_weights(self, x, dy, dw, *, add=True, work=None):
+        """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw =."""
+        packs = self._gpu.packs(dw.shape[0], x) & self._gpu.packs(dw.shape[1], dy)
+        self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
+
+    def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
+        product = linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]
+        partial = self._gpu.arrays_in(work, [product.partial], result.dtype)[0] if product.slices > 1 else None
+        self._multiply("linear", operation, product, a, b, result, partial,
+                       {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
+
+    def linear_work(self, x_shape, w_shape, dtype):
+        """Bytes of work space for any of the three."""
+        return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
+                   for product in linear_products(x_shape, w_shape, self._version(dtype)).values())

@@ -1,0 +1,44 @@
+"""Launches of pool.cu."""
+
+from __future__ import annotations
+
+from minicnn.backend.cuda.kinds.kind import Kind
+from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
+from minicnn.backend.ops import address
+
+
+class Pool(Kind):
+    """Maximum and average pooling."""
+
+    def _windows(self, kernel_name: str, rows: int, columns: int, arrays: tuple, x_shape, y_shape, kernel, stride, pads,
+                 *flags) -> None:
+        """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
+        (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
+        given = [array for array in arrays if array is not None]
+        packs = self._gpu.packs(C, *(array for array in given if array.dtype.kind == "f"))
+        packs &= all(address(array) % 4 == 0 for array in given)                # argmax: four bytes at a time
+        width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
+        window = {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P,
+                  "C": C, "stride_h": stride[0], "stride_w": stride[1]}
+        self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
+                         (*arrays, window, *flags, packs))
+
+    def maxpool_forward(self, x, y, argmax, *, kernel, stride, pads):
+        """y (N, P, Q, C), the largest cell of each window; argmax (uint8, or None): its index r*S + s."""
+        N, P, Q, _ = y.shape
+        self._windows("maxpool_forward", N * P, Q, (x, y, argmax), x.shape, y.shape, kernel, stride, pads)
+
+    def maxpool_backward(self, dy, argmax, dx, *, kernel, stride, pads):
+        """dx (N, H, W, C), overwritten, from dy and argmax (N, P, Q, C)."""
+        N, H, W, _ = dx.shape
+        self._windows("maxpool_backward", N * H, W, (dy, argmax, dx), dx.shape, dy.shape, kernel, stride, pads)
+
+    def avgpool_forward(self, x, y, *, kernel, stride, pads, count_pad):
+        """y (N, P, Q, C), the mean of each window."""
+        N, P, Q, _ = y.shape
+        self._windows("avgpool_forward", N * P, Q, (x, y), x.shape, y.shape, kernel, stride, pads, int(count_pad))
+
+    def avgpool_backward(self, dy, dx, *, kernel, stride, pads, count_pad):
+        """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
+        N, H, W, _ = dx.shape
+        self._windows("avgpool_backward", N * H, W, (dy, dx), dx.shape, dy.shape, kernel, stride, pads, int(count_pad))
