@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from minicnn.errors import ConfigError, ShapeError, expected
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Context, Layer
+from minicnn.layers.combine import Add
 from minicnn.plan import Node, Plan, Step
 from minicnn.rng import purpose_id
 
@@ -63,12 +64,16 @@ class BackwardPass:
     def _step(self, step: Step) -> None:
         arrays, plan = self.arrays, self.plan
         wanted = [value is not None and (self.everything or value in plan.trained) for value in step.dxs]
+        # A pass that starts before the fused Add does not reach its other value.
+        skipped = len(step.xs) - 1 if step.add and step.node.name == self.start else None
+        if skipped is not None:
+            wanted[skipped] = False
         dxs = [arrays[value] if want else None for value, want in zip(step.dxs, wanted, strict=True)]
         sums = [(part, whole) for part, whole in step.sums if self.everything or part in plan.trained]
-        more = self._input_targets(step, dxs)
+        more = self._input_targets(step, dxs, skipped)
         dy = None if step.dy is None else arrays[step.dy]
         if step.node.layer.is_view:
-            self._keep(step, dy, step.node.name)
+            self._keep(dy, step.node.name)
             if step.input_dxs and self.input_grad:
                 dxs[0][...] = dy.reshape(dxs[0].shape)
         else:
@@ -84,10 +89,12 @@ class BackwardPass:
         for part, whole in more:
             self.ops.accumulate(part, whole)
 
-    def _input_targets(self, step: Step, dxs: list) -> list[tuple]:
+    def _input_targets(self, step: Step, dxs: list, skipped: int | None) -> list[tuple]:
         """Allocate gradients of network inputs in dxs; returns the (part, whole) pairs to accumulate."""
         more = []
         for position, name in step.input_dxs.items() if self.input_grad else ():
+            if position == skipped:
+                continue
             dxs[position] = self.ops.empty(self.arrays[step.xs[position]].shape, self.plan.dtype)
             if name in self.input_grads:
                 more.append((dxs[position], self.input_grads[name]))
@@ -95,34 +102,50 @@ class BackwardPass:
         return more
 
     def _layer(self, step: Step, dy, dxs: list) -> None:
-        """The layer's backward, or its rule; a fused ReLU runs separately where its gradient or rule is requested."""
+        """The backward passes of a step's nodes; fused ones run separately where a gradient or rule is requested."""
         layer, saved, context = step.node.layer, step.saved(self.arrays), self.context
-        rule, fused = self.rules.get(type(layer)), step.fused is not None
-        if fused:
-            if step.node.name != self.start:
-                self._keep(step, dy, step.fused.name)
-            apart = rule or ReLU in self.rules or step.node.name in (*self.wrt, self.start)
-            if apart and step.node.name != self.start:
+        names = [step.node.name, *(node.name for node in step.fused)]
+        names = names[:names.index(self.start) + 1] if self.start in names else names       # those that run
+        rule, relu = self.rules.get(type(layer)), step.relu and step.fused[-1].name in names
+        inner = names[:-1] if relu else names               # those before the ReLU
+        if relu:
+            self._keep(dy, names[-1])
+            if rule or not self.rules.keys().isdisjoint((ReLU, Add)) or {*inner}.intersection(self.wrt):
                 self._relu(step, dy, saved)
-            fused = not apart
-        self._keep(step, dy, step.node.name)
+                relu = False
+        if step.add and step.add.name in names:
+            self._keep(dy, step.add.name)
+            if rule or Add in self.rules:
+                dy, dxs = self._add(step, dy, dxs), [*dxs[:-1], None]
+        self._keep(dy, step.node.name)
         if rule and not layer.is_loss:
             found = rule(layer, dy, saved)
-            _write(layer, found if isinstance(found, (list, tuple)) else [found], dxs)
+            _write(layer, found if isinstance(found, (list, tuple)) else [found], dxs[:-1] if step.add else dxs)
             return
-        context.relu, context.purpose = fused, purpose_id(step.node.name)
+        context.relu, context.purpose, context.frozen = relu, purpose_id(step.node.name), step.frozen
         context.work = None if step.work_back is None else self.arrays[step.work_back]
         layer.backward(context, dy, saved, dxs)
 
     def _relu(self, step: Step, dy, saved: dict) -> None:
         """The backward pass of a fused ReLU alone, in place."""
+        layer = step.fused[-1].layer
         if rule := self.rules.get(ReLU):
-            _write(step.fused.layer, [rule(step.fused.layer, dy, {"y": saved["y"], "in_shapes": [tuple(dy.shape)]})],
-                   [dy])
+            _write(layer, [rule(layer, dy, {"y": saved["y"], "in_shapes": [tuple(dy.shape)]})], [dy])
         else:
             self.ops.relu_backward(saved["y"], dy, dy)
 
-    def _keep(self, step: Step, dy, name: str) -> None:
+    def _add(self, step: Step, dy, dxs: list):
+        """The backward pass of a fused Add alone: writes the gradient of its other value, dxs[-1], and returns that of
+        this step's."""
+        own, other = dy.copy(), None if dxs[-1] is None else dy.copy()
+        if rule := self.rules.get(Add):
+            parts = [own, other] if step.add.inputs[0] == step.node.name else [other, own]
+            _write(step.add.layer, rule(step.add.layer, dy, {"in_shapes": [tuple(dy.shape)] * 2}), parts)
+        if other is not None:
+            dxs[-1][...] = other
+        return own
+
+    def _keep(self, dy, name: str) -> None:
         if name in self.wrt:
             self.grads[name] = dy.copy()
 

@@ -330,7 +330,7 @@ class Net:
                 continue
             context.relu, context.purpose = step.relu, purpose_id(step.node.name)
             context.work = None if step.work is None else arrays[step.work]
-            context.update_state = update_state and not step.frozen
+            context.update_state, context.frozen = update_state and not step.frozen, step.frozen
             saved = step.saved(arrays)
             step.node.layer.forward(context, xs, arrays[step.y], saved)
             if on_layer is not None:

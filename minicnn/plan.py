@@ -3,7 +3,8 @@
 For a batch size and a mode (training or inference) the plan
 
     1. keeps the nodes that the requested outputs depend on, in topological order;
-    2. fuses a ReLU into the preceding convolution or fully connected layer if no other node reads the value in between;
+    2. fuses a ReLU into the preceding convolution, fully connected or normalisation layer if no other node reads the
+       value in between; into a normalisation also the addition of a residual connection (Add) before that ReLU;
     3. computes the lifetime of every array, from the step that writes it to the last step that reads it: forward steps
        are numbered in order, and their backward steps follow in reverse order;
     4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory.
@@ -24,6 +25,7 @@ from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Layer
+from minicnn.layers.combine import Add
 
 LABELS = "labels"   # the second input of loss layers: the (N,) integers given to `loss`
 ALIGNMENT = 256     # bytes; at least a SIMD vector and a cache line on any machine
@@ -77,7 +79,7 @@ class Step:
     """One node of the plan and its arrays, as indices into Plan.values (None: not needed)."""
 
     node: Node
-    fused: Node | None               # the ReLU that is fused into this layer
+    fused: tuple[Node, ...]          # the nodes that are fused into this layer: an Add, a ReLU, or both in this order
     time: int
     xs: list[int]
     y: int
@@ -88,6 +90,7 @@ class Step:
     algorithm: str
     trains: bool                     # this layer or an earlier one has trainable parameters
     frozen: bool = False             # its parameters and state are not updated
+    reuses_dy: int | None = None     # the position in xs whose gradient may be the array dy
     work_back: int | None = None
     dy: int | None = None
     dxs: list[int | None] = field(default_factory=list)
@@ -97,7 +100,12 @@ class Step:
     @property
     def relu(self) -> bool:
         """Whether a ReLU is fused into this layer."""
-        return self.fused is not None
+        return bool(self.fused) and isinstance(self.fused[-1].layer, ReLU)
+
+    @property
+    def add(self) -> Node | None:
+        """The Add that is fused into this layer; its other value is the last of xs."""
+        return next((node for node in self.fused if isinstance(node.layer, Add)), None)
 
     def saved(self, arrays: list) -> dict:
         """The `saved` dict of the layer's backward; `arrays`: see Plan.arrays."""
@@ -145,12 +153,12 @@ class Plan:
                 self.where[name] = self._new(name, shape, input_dtype, -1, outside=True)
                 self.values[-1].is_input = self.values[-1].storage.given = True
         absorbs = self._fusible(order) if fuse else {}
-        absorbed_by = {relu.name: name for name, relu in absorbs.items()}
+        absorbed_by = {node.name: name for name, absorbed in absorbs.items() for node in absorbed}
         for time, node in enumerate(order):
             if node.name in absorbed_by:
                 self.where[node.name] = self.where[absorbed_by[node.name]]
             else:
-                self._add_step(node, time, absorbs.get(node.name))
+                self._add_step(node, time, absorbs.get(node.name, ()))
         for name in self.pinned:
             self.values[self.where[name]].storage.outside = True
         if grad:
@@ -179,31 +187,42 @@ class Plan:
             storage.death = max(storage.death, time)
 
     # ---- forward
-    def _fusible(self, order: list[Node]) -> dict[str, Node]:
-        """Node -> the following ReLU that is fused into it."""
-        pairs = {}
+    def _fusible(self, order: list[Node]) -> dict[str, tuple[Node, ...]]:
+        """Node -> the following nodes that are fused into it."""
+        found, before = {}, set(self.where)                 # before: inputs, and nodes that come earlier
         for node in order:
-            readers = self.readers.get(node.name, [])
-            if node.layer.absorbs_relu and node.name not in self.pinned and len(readers) == 1 \
-                    and isinstance(readers[0].layer, ReLU):
-                pairs[node.name] = readers[0]
-        return pairs
+            add = self._only_reader(node, Add) if node.layer.absorbs_add and len(node.inputs) == 1 else None
+            if add and not (len(add.inputs) == 2 and before.issuperset({*add.inputs} - {node.name})):
+                add = None
+            relu = self._only_reader(add or node, ReLU) if node.layer.absorbs_relu else None
+            found[node.name] = tuple(filter(None, (add, relu)))
+            before.add(node.name)
+        return found
 
-    def _add_step(self, node: Node, time: int, fused: Node | None) -> None:
+    def _only_reader(self, node: Node, kind: type[Layer]) -> Node | None:
+        """The node that reads this one's value, if it is of this kind, and if nothing else does."""
+        readers = self.readers.get(node.name, [])
+        alone = len(readers) == 1 and readers[0].inputs.count(node.name) == 1 and node.name not in self.pinned
+        return readers[0] if alone and isinstance(readers[0].layer, kind) else None
+
+    def _add_step(self, node: Node, time: int, fused: tuple[Node, ...]) -> None:
         layer = node.layer
-        xs = [self.where[name] for name in node.inputs]
+        added = [name for other in fused for name in other.inputs if isinstance(other.layer, Add) and name != node.name]
+        xs = [self.where[name] for name in (*node.inputs, *added)]
         in_shapes = [self.values[x].shape for x in xs]
         try:
             plan = layer.plan(in_shapes, self.dtype, self.ops)
         except MinicnnError as error:
             raise type(error)(f"layer {node.name!r}: {error}") from None
-        saves = (*plan.saves, "y") if fused else plan.saves
+        saves = (*plan.saves, "y") if fused and isinstance(fused[-1].layer, ReLU) else plan.saves
         if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
             y = self._share(node.name, plan.out_shape, xs[0])
         else:
             y = self._new(node.name, plan.out_shape, self.dtype, time)
         buffers = {name: self._new(f"{node.name}.{name}", shape, dtype, time)
                    for name, (shape, dtype) in plan.buffers.items()}
+        buffers |= {name: self._new(f"{node.name}.{name}", shape, dtype, time, batched=False)
+                    for name, (shape, dtype) in plan.unbatched.items()}
         work = self._new(f"{node.name} work", (plan.work,), "uint8", time, batched=False) if plan.work else None
         for value in (*xs, y):
             self._use(value, time)
@@ -216,7 +235,7 @@ class Plan:
         trains = has_weights or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
         self.steps.append(Step(node, fused, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains,
-                               frozen))
+                               frozen, plan.reuses_dy))
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
         """Whether `node` may overwrite its input: no later forward or backward step reads that memory."""
@@ -256,7 +275,7 @@ class Plan:
                     if value.dtype == self.dtype:           # labels have no gradient
                         step.input_dxs[position] = value.name
                     continue
-                if layer.is_view or layer.in_place:
+                if layer.is_view or layer.in_place or position == step.reuses_dy:
                     dx = self._share(f"d {value.name}", value.shape, step.dy)
                 else:
                     dx = self._new(f"d {value.name}", value.shape, self.dtype, time)

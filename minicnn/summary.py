@@ -12,6 +12,7 @@ def summarize(net, batch: int) -> str:
     plan: Plan = net.compile_plan(batch, [net.output], (), grad=False)
     train = net.compile_plan(batch, [*net.losses, net.output], (), grad=True)
     steps = {step.node.name: step for step in plan.steps}
+    fused_into = {node.name: step.node.name for step in plan.steps for node in step.fused}
     rows = [("layer", "output", "", "parameters", "MACs", "runs as")]
     for name, shape in net.inputs.items():
         rows.append((name, _by(shape), "", "", "", ""))
@@ -23,11 +24,12 @@ def summarize(net, batch: int) -> str:
         count = sum(param.data.size for param in node.layer.params.values())
         step = steps.get(node.name)
         if step is None:
-            runs = "fused into the layer above"
+            runs = f"fused into {fused_into[node.name]}"
         elif node.layer.is_view:
             runs = "a view"
         else:
-            runs = " ".join(filter(None, (net.ops.name, step.algorithm, "+ ReLU" if step.relu else "")))
+            fused = [f"+ {type(node.layer).__name__}" for node in step.fused]
+            runs = " ".join(filter(None, (net.ops.name, step.algorithm, *fused)))
             runs += ", in place" if step.y != step.xs[0] and _shares(plan, step) else ""
         macs += step.macs if step else 0
         what = f"{type(node.layer).__name__} {node.layer.describe()}".strip()

@@ -13,7 +13,7 @@ from tests.helpers.graphs import images, small
 
 def test_summary():
     text = reduced_alexnet(device="reference").summary(batch=4)
-    for word in ("conv1", "15 x 15 x 96", "34,944", "96 @ 11x11x3", "fused into the layer above", "a view", "batch 4",
+    for word in ("conv1", "15 x 15 x 96", "34,944", "96 @ 11x11x3", "fused into conv1", "a view", "batch 4",
                  "2 groups", "im2col", "parameters", "MiB"):
         assert word in text, word
     net = small("reference")

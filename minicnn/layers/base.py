@@ -39,6 +39,8 @@ class LayerPlan:
     out_shape: shape of y, batch axis included.
     saves: which of "x" (the first input), "xs" (all inputs) and "y" are read by backward.
     buffers: arrays that forward fills for backward, as name -> (shape with the batch axis first, dtype).
+    unbatched: the same for arrays without a batch axis, such as the mean of each channel.
+    reuses_dy: the input whose dx may be the same array as dy; its place among the inputs.
     work: bytes of workspace, valid during one call only.   macs: multiply-adds of forward.
     algorithm: a description, if the backend has a choice.
     """
@@ -46,6 +48,8 @@ class LayerPlan:
     out_shape: tuple[int, ...]
     saves: tuple[str, ...] = ()
     buffers: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    unbatched: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    reuses_dy: int | None = None
     work: int = 0
     macs: int = 0
     algorithm: str = ""
@@ -58,6 +62,7 @@ class Context:
     ops: the backend.   train: training mode, for dropout.   work: workspace (uint8) or None.
     seed, epoch, sample_ids (uint32, one per image), purpose (an id of the layer): key and counter of random numbers.
     relu: the following ReLU is fused into this layer.   update_state: forward may update the layer's state.
+    frozen: the layer's parameters and state stay as they are (Net.freeze).
     loss_scale: the state by which losses scale their gradient (kernels/reference/loss_scale.py), or None.
 
     sample_ids may be a backend array; epoch is a DeviceNumber while a step is being captured.
@@ -72,6 +77,7 @@ class Context:
     work: object = None
     relu: bool = False
     update_state: bool = False
+    frozen: bool = False
     loss_scale: object = None
 
 
@@ -79,6 +85,7 @@ class Layer:
     """Base class of all layers. Custom layers define plan, forward and backward: see examples/own_net_and_layer.py."""
 
     absorbs_relu = False    # a following ReLU can be fused into forward and backward (ctx.relu)
+    absorbs_add = False     # so can an Add before it: its other value is xs[1], and dxs[1] is its gradient
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean
@@ -226,7 +233,8 @@ class Layer:
         """The `saved` dict of a call outside a network: declared arrays and newly allocated buffers."""
         saved = {key: value for key, value in {"x": xs[0], "xs": xs, "y": y}.items() if key in plan.saves}
         saved["in_shapes"] = [tuple(x.shape) for x in xs]
-        saved.update({key: ops.empty(shape, dtype) for key, (shape, dtype) in plan.buffers.items()})
+        arrays = plan.buffers | plan.unbatched
+        saved.update({key: ops.empty(shape, dtype) for key, (shape, dtype) in arrays.items()})
         return saved
 
     def __repr__(self) -> str:
