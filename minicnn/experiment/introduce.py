@@ -29,6 +29,8 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, suggest:
         say("differences", "; ".join(differences(settings, recipe)))
     if own or named_recipe(settings["model"], settings["recipe"]).source:
         say("recipe", recipe_in_words(settings))
+    if settings["schedule"] or settings["warmup"]:
+        say("schedule", recipe.schedule.in_words())
     if suggest and (better := recipe_for_few(settings, len(splits.train))):
         say("hint", f"for a few thousand images: --recipe {better}")
 

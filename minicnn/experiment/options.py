@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minicnn.errors import nearest
 from minicnn.parallel.comm import TIMEOUT
+from minicnn.train.schedule import SCHEDULES
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +43,10 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
     how.add_argument("--lr", metavar="N", type=float, help="initial learning rate (default: the recipe's)")
+    how.add_argument("--schedule", metavar="NAME", help="of the learning rate, over the whole run: "
+                     f"{', '.join(SCHEDULES)} (default: the recipe's)")
+    how.add_argument("--warmup", metavar="EPOCHS", type=float, help="in which the learning rate rises from 0 (default: "
+                     "the recipe's)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     add_device(how)
     tune = parser.add_argument_group("fine-tuning")

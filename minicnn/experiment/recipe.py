@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from minicnn.experiment.nets import data_of
 from minicnn.train.recipe import Recipe, steady_output_lr
-from minicnn.train.recipes import named_recipe
+from minicnn.train.recipes import NamedRecipe, named_recipe
+from minicnn.train.schedule import schedule_for
 
 NO_UPRIGHT = ("elpv",)                              # a solar cell may be mirrored up-down; most photographs may not
 
@@ -21,4 +22,11 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
         preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
         sgd=replace(ours.sgd, lr=lr, batch=settings["batch"], layer_lr=ours.sgd.layer_lr | frozen,
                     output_lr=steady_output_lr(lr, classes) if entry.steady else ours.sgd.output_lr),
-        schedule=entry.schedule(settings["epochs"]))
+        schedule=_schedule(entry, settings))
+
+
+def _schedule(entry: NamedRecipe, settings: dict):
+    """The recipe's, or one of the kind that was asked for; with the warm-up that was asked for."""
+    kind, warmup, epochs = settings["schedule"], settings["warmup"], settings["epochs"]
+    schedule = schedule_for(kind, epochs) if kind else entry.schedule(epochs)
+    return schedule if warmup is None else replace(schedule, warmup=warmup)

@@ -10,16 +10,19 @@ import math
 import os
 from pathlib import Path
 
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
 from minicnn.train.recipes import DEFAULT, named_recipe, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
+from minicnn.train.schedule import SCHEDULES
 
-DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
-            "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": ()}
 OF_RECIPE = ("epochs", "batch", "lr")               # what of a recipe can be asked for
+OF_SCHEDULE = ("schedule", "warmup")                # likewise; None: the recipe's
+DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
+            "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
+            **dict.fromkeys(OF_SCHEDULE)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
 
 
@@ -77,15 +80,27 @@ def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
 
 
 def check_numbers(settings: dict) -> dict:
-    """The settings; ConfigError for a learning rate, a seed or a size that nothing can be done with."""
-    lr, seed, size = settings["lr"], settings["seed"], settings["size"]
+    """The settings; ConfigError for epochs, a learning rate, its schedule, a seed or a size that nothing can be done
+    with."""
+    epochs, lr, seed, size = (settings[name] for name in ("epochs", "lr", "seed", "size"))
+    if epochs < 1:
+        raise ConfigError(f"--epochs must be at least 1, got {epochs}")
     if not 0 < lr < math.inf:
         raise ConfigError(f"--lr: the learning rate must be positive and finite, got {lr:g}")
+    check_schedule(settings["schedule"], settings["warmup"], epochs)
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if size is not None and size < 1:
         raise ConfigError(f"--size must be at least 1, got {size}")
     return settings
+
+
+def check_schedule(kind: str | None, warmup: float | None, epochs: int) -> None:
+    """ConfigError for a schedule that does not exist, or a warm-up that does not fit into the epochs."""
+    if kind is not None and kind not in SCHEDULES:
+        raise ConfigError(f"--schedule: unknown schedule {kind!r}: {expected_one_of(kind, SCHEDULES)}")
+    if warmup is not None and not 0 <= warmup <= epochs:
+        raise ConfigError(f"--warmup must be from 0 to the {epochs} epochs of the run, got {warmup:g}")
 
 
 def complete(settings: dict) -> dict:

@@ -15,8 +15,8 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
-from minicnn.train.schedule import Constant, Cosine, Plateau, StepDecay
+from minicnn.train.schedule import Constant, Cosine, ExponentialDecay, OneCycle, Plateau, Polynomial, StepDecay
 from minicnn.train.sgd import SGD
 
-__all__ = ["Constant", "Cosine", "Evaluation", "InputPipeline", "Plateau", "Preprocess", "Recipe", "SGD", "SGDRecipe",
-           "StepDecay", "Trainer", "evaluate"]
+__all__ = ["Constant", "Cosine", "Evaluation", "ExponentialDecay", "InputPipeline", "OneCycle", "Plateau", "Polynomial",
+           "Preprocess", "Recipe", "SGD", "SGDRecipe", "StepDecay", "Trainer", "evaluate"]

@@ -141,7 +141,7 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "augment.colour": "colour shift",
           "augment.colour_std": "size of the colour shift", "sgd.lr": "learning rate", "sgd.batch": "batch",
           "sgd.decay": "weight decay", "sgd.momentum": "momentum",
-          "sgd.output_lr": "factor on the last layer's learning rate", "schedule.kind": "learning rate schedule"}
+          "sgd.output_lr": "factor on the last layer's learning rate", "schedule": "learning rate schedule"}
 LAYER_LABELS = {"sgd.layer_lr": "factor on the learning rate of", "calibrate": "initial standard deviation of"}
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
 
@@ -153,8 +153,11 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
             return " ".join(f"{number:g}" for number in value)
         return str(WORDS.get(value, value)) if value is None or isinstance(value, bool | str) else f"{value:g}"
 
+    def data(recipe: Recipe) -> dict[str, Any]:
+        return {**recipe.to_dict(), "schedule": recipe.schedule.in_words()}
+
     lines = []
-    for knob, a, b in differences(ours.to_dict(), theirs.to_dict()):
+    for knob, a, b in differences(data(ours), data(theirs)):
         part, _, layer = knob.rpartition(".")
         label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
         if label:

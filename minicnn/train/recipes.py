@@ -37,11 +37,7 @@ class NamedRecipe:
     def schedule(self, epochs: int):
         """The learning rate schedule of a run of so many epochs."""
         ours = self.recipe.schedule
-        if self.stretched and isinstance(ours, Cosine):
-            return replace(ours, epochs=epochs)
-        if self.stretched and isinstance(ours, StepDecay):
-            return replace(ours, epochs=tuple(epochs * epoch / self.epochs for epoch in ours.epochs))
-        return ours
+        return ours.stretched(epochs, self.epochs) if self.stretched else ours
 
 
 def _alexnet(variant: str, augment: Augment, sgd: SGDRecipe, schedule, **parts) -> Recipe:

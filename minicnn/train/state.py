@@ -93,8 +93,8 @@ class RunState:
     def end_epoch(self, val: Evaluation) -> bool:
         """One more epoch is done, with this validation; returns whether it is the best so far."""
         better = self.best is None or (val.top1, -val.loss) > (self.best["top1"], -self.best["loss"])
-        self.schedule.epoch_done(1.0 - val.top1)
         self.epoch, self.step, self.metrics = self.epoch + 1, 0, RunningMetrics()
+        self.schedule.epoch_done(1.0 - val.top1, self.epoch)
         if better:
             self.best = {"epoch": self.epoch, "top1": val.top1, "loss": val.loss}
         return better

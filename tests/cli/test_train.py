@@ -23,7 +23,8 @@ def place(tmp_path_factory):
     """A folder with photographs, and a run of cifar_18pct on them with a page of results."""
     root = tmp_path_factory.mktemp("cli")
     save_tree(root / "photos", per_class=24, size=32)
-    arguments = ["--data", str(root / "photos"), "--recipe", "quick", "--epochs", "1", "--batch", "4", "--threads", "1"]
+    arguments = ["--data", str(root / "photos"), "--recipe", "quick", "--epochs", "1", "--warmup", "0.5", "--batch", "4",
+                 "--threads", "1"]
     assert cli.main(["train", "cifar_18pct", *arguments, "--out", str(root / "runs"), "--results",
                      str(root / "page")]) == 0
     return root
@@ -36,6 +37,7 @@ def test_a_model_by_its_name(place):
     assert run.name == "photos-cifar_18pct-1" and meta["about"]["model"] == "cifar_18pct"
     assert meta["recipe"]["net"] == {"model": "cifar_18pct", "num_classes": 2}
     assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["sgd"]["lr"] == 0.004
+    assert meta["recipe"]["schedule"]["warmup"] == meta["about"]["warmup"] == 0.5
     [report] = json.loads((place / "page.json").read_text())
     assert report["command"].startswith("minicnn train cifar_18pct --data=photos --recipe=quick --epochs=1 --batch=4")
     text = (place / "page.md").read_text()
@@ -48,7 +50,8 @@ def test_evaluate_and_resume_by_the_folder_alone(place, capsys):
     out = capsys.readouterr().out
     assert out.count("\ntest ") == 4 and "2 networks, ten crops" in out
     assert cli.main(["train", "--resume", run]) == 0
-    assert "cuda-convnet's 18 % net" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cuda-convnet's 18 % net" in out and "cosine over 1 epoch, with 0.5 epochs of warm-up from 0\n" in out
     assert cli.main(["train", "cifar_paper", "--resume", run]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "is a run of cifar_18pct, and cifar_paper was named; leave the model out" in err

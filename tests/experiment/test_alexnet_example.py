@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from minicnn.data.source import open_data
+from minicnn.experiment.page import command
 from minicnn.experiment.prepare import prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
+from minicnn.train.schedule import Cosine, OneCycle, StepDecay
 from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree, small_net, small_recipe, small_trainer
 
@@ -83,6 +85,11 @@ BAD = {
     "unknown precision": (["--data", "{root}/photos", "--precision", "fp8"], "unknown precision 'fp8'"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
+    "unknown schedule": (["--data", "{root}/photos", "--schedule", "cosin"], "--schedule: unknown schedule 'cosin': "
+                         "did you mean 'cosine'? expected one of constant, step"),
+    "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
+                                   "--warmup must be from 0 to the 3 epochs of the run, got 4"),
+    "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be from 0 to the 90 epochs of"),
     "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
                                  "learning rate must be positive"),
     "an infinite learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "inf"],
@@ -209,6 +216,19 @@ def test_a_recipe_reaches_the_net_and_the_learning_rates(example, tmp_path, caps
     assert recipe.calibrate["conv1"] == 60 and set(recipe.calibrate) == {name[:-2] for name in net.params}
     assert recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
     assert not recipe.augment.updown and recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
+
+
+def test_a_schedule_that_was_asked_for(example):
+    """In place of the recipe's, over the epochs of the run; it is in the command that starts the run again."""
+    def settled(*options):
+        settings = settle(example.parse(["--data", "synthetic", "--epochs", "6", *options]))
+        return recipe_of(settings, 4, 224).schedule, command(["train"], settings)
+
+    assert settled()[0] == Cosine(epochs=6) and "schedule" not in settled()[1] and "warmup" not in settled()[1]
+    assert settled("--warmup", "1.5")[0] == Cosine(epochs=6, warmup=1.5)
+    schedule, words = settled("--schedule", "step", "--warmup", "1")
+    assert schedule == StepDecay(epochs=(2, 4), warmup=1) and "--schedule=step --warmup=1.0" in words
+    assert settled("--schedule", "onecycle")[0] == OneCycle(epochs=6)
 
 
 def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):

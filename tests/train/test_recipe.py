@@ -12,7 +12,7 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
-from minicnn.train.schedule import StepDecay
+from minicnn.train.schedule import Plateau, StepDecay
 from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net, small_recipe
 
@@ -63,6 +63,10 @@ def test_differences_in_words():
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words
     assert "mirrored up-down yes (paper: no)" in words and differences_in_words(PAPER) == []
+    assert ("learning rate schedule step, times 0.1 at epochs 1 2 (paper: plateau, times 0.1 after 3 epochs without "
+            "improvement, 3 times at most)") in words
+    [warmup] = differences_in_words(dataclasses.replace(PAPER, schedule=Plateau(warmup=1)))
+    assert "at most, with 1 epoch of warm-up from 0 (paper: plateau" in warmup
 
 
 @pytest.mark.parametrize("data, named", [({"net": {}, "sgdd": {}}, "sgdd"), ({"net": {}, "sgd": {"rate": 1}}, "rate"),

@@ -8,7 +8,8 @@ from minicnn.errors import ConfigError
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.registry import build
 from minicnn.train.recipe import PAPER, Recipe
-from minicnn.train.recipes import DEFAULT, RECIPES, named_recipe, recipes_of
+from minicnn.train.recipes import DEFAULT, RECIPES, NamedRecipe, named_recipe, recipes_of
+from minicnn.train.schedule import OneCycle, StepDecay
 
 EVERY = [(model, name) for model, recipes in RECIPES.items() for name in recipes]
 
@@ -41,6 +42,13 @@ def test_schedules_follow_the_epochs_where_they_may():
     assert named_recipe("alexnet", "caffe").schedule(10).epochs == (20, 40, 60, 80)
     assert named_recipe("cifar_18pct", "published").schedule(70).epochs == (60, 65)
     assert named_recipe("alexnet", "paper").schedule(10) is PAPER.schedule
+
+
+def test_a_warm_up_follows_the_epochs_too():
+    ours = NamedRecipe(Recipe({}, schedule=OneCycle(epochs=10, warmup=2)), 10, stretched=True)
+    assert ours.schedule(25) == OneCycle(epochs=25, warmup=5)
+    published = NamedRecipe(Recipe({}, schedule=StepDecay(epochs=(30, 60), warmup=5)), 90)
+    assert published.schedule(9) == StepDecay(epochs=(30, 60), warmup=5)
 
 
 def test_an_unknown_name_is_refused():
