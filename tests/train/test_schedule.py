@@ -108,6 +108,10 @@ def test_plateau_waits_for_the_error_to_fall():
     assert plateau_rates(Plateau(patience=1), falling[::-1]) == [1, 1, 0.1, 0.01, 0.001]
 
 
+def test_plateau_counts_again_after_an_improvement():
+    assert plateau_rates(Plateau(patience=2), [0.9, 0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7]) == 7 * [1] + [0.1]
+
+
 def test_plateau_does_not_look_at_the_epochs_of_the_warm_up():
     """Neither at their number nor at their best error, of 0.1."""
     plateau = Plateau(patience=1, warmup=3, warmup_start=1.0)
