@@ -23,8 +23,8 @@ def place(tmp_path_factory):
     """A folder with photographs, and a run of cifar_18pct on them with a page of results."""
     root = tmp_path_factory.mktemp("cli")
     save_tree(root / "photos", per_class=24, size=32)
-    arguments = ["--data", str(root / "photos"), "--recipe", "quick", "--epochs", "1", "--warmup", "0.5", "--batch", "4",
-                 "--threads", "1"]
+    arguments = ["--data", str(root / "photos"), "--recipe", "quick", "--epochs", "1", "--warmup", "0.5",
+                 "--batch", "4", "--threads", "1"]
     assert cli.main(["train", "cifar_18pct", *arguments, "--out", str(root / "runs"), "--results",
                      str(root / "page")]) == 0
     return root
