@@ -61,14 +61,14 @@ def functions_of(torch, ops, kind: str, shape: tuple, device=Host) -> tuple[dict
         if kind == "max":
             ops.maxpool_forward(x, y, argmax if keep else None, **window)
         else:
-            ops.avgpool_forward(x, y, count_pad=True, **window)
+            ops.avgpool_forward(x, y, counted=window["pads"], **window)
 
     def both():
         forward()
         if kind == "max":
             ops.maxpool_backward(dy, argmax, dx, **window)
         else:
-            ops.avgpool_backward(dy, dx, count_pad=True, **window)
+            ops.avgpool_backward(dy, dx, counted=window["pads"], **window)
 
     functions = {"ours": {"forward": lambda: forward(keep=False), "forward + backward": both}}
     both()

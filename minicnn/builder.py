@@ -108,7 +108,8 @@ class Builder:
         return self.layer(name, Add(), inputs)
 
     def loss(self, name: str = "loss", *, input: str | None = None, **options) -> str:
-        """Softmax and cross-entropy of `input` against the labels; options: weight, train_only."""
+        """Softmax and cross-entropy of `input` against the labels; options: weight, train_only,
+        label_smoothing."""
         return self.layer(name, SoftmaxCrossEntropy(**options), [input or self.last, LABELS])
 
     def net(self, *, seed: int = 0, dtype: str = "float32", device: str = "auto", fuse: bool = True,

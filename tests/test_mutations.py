@@ -17,14 +17,14 @@ from minicnn.backend.select import get_ops
 from minicnn.gradcheck import check_layer, check_net
 from minicnn.gradcheck.cases import fork
 from minicnn.gradcheck.functions import LayerFunction
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh
+from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
 from tests.helpers.harness import needs_numpy
 from tests.mutations import MUTATIONS
@@ -106,7 +106,7 @@ def scaled_step(ops, rng):
     w, v = rng.standard_normal((4, 5)), rng.standard_normal((4, 5))
     for overflow in (0, 1):
         state = np.array([3, 0, overflow, 0], np.int32)
-        ops.softmax_cross_entropy_backward(probs, labels, dx, scale=0.25, loss_scale=state)
+        ops.softmax_cross_entropy_backward(probs, labels, dx, scale=0.25, loss_scale=state, label_smoothing=0.1)
         ops.sgd_step(w, dx, v, lr=0.1, momentum=0.9, decay=0.5, loss_scale=state)
     return [dx, w, v]
 
@@ -167,6 +167,7 @@ CASES = {
     "clipped_relu": Layer(lambda: ClippedReLU(0.7), [(3, 10)]),
     "leaky_relu": Layer(lambda: LeakyReLU(0.3), [(3, 10)]),
     "tanh": Layer(Tanh, [(3, 10)]),
+    "sigmoid": Layer(Sigmoid, [(3, 10)]),
     "maxpool": Layer(lambda: MaxPool2d(3, stride=2), [(2, 7, 7, 2)]),
     "maxpool_ties": Layer(lambda: MaxPool2d(3, stride=2), None, {"xs": ties((2, 7, 7, 2))}),
     "maxpool_negative": Layer(lambda: MaxPool2d(3, stride=2, padding=1), None,
@@ -174,6 +175,9 @@ CASES = {
     "avgpool": Layer(lambda: AvgPool2d(3, stride=2), [(2, 7, 7, 2)]),
     "avgpool_padded": Layer(lambda: AvgPool2d(3, stride=2, padding=1), [(2, 5, 5, 2)]),
     "avgpool_inside": Layer(lambda: AvgPool2d(3, stride=2, padding=1, count_pad=False), [(2, 5, 5, 2)]),
+    "avgpool_overhang": Layer(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad="padding"),
+                              [(2, 4, 4, 2)]),
+    "global_avgpool": Layer(GlobalAvgPool2d, [(2, 3, 4, 5)]),
     "lrn": Layer(lambda: LRN(3, alpha=1.0), [(2, 2, 2, 7)]),
     "lrn_groups": Layer(lambda: LRN(5, alpha=1.0, groups=2), [(2, 2, 2, 8)]),
     "lrn_paper": Layer(lambda: LRN(5, **PAPER), [(2, 2, 2, 8)]),
@@ -185,6 +189,7 @@ CASES = {
     "concat": Layer(Concat, [(2, 2, 2, 3), (2, 2, 2, 3)]),
     "add": Layer(Add, [(2, 2, 2, 3)] * 3),
     "loss": Layer(lambda: SoftmaxCrossEntropy(0.4), [(4, 5)], {"labels": [1, 0, 4, 2]}),
+    "loss_smoothed": Layer(lambda: SoftmaxCrossEntropy(0.4, label_smoothing=0.3), [(4, 5)], {"labels": [1, 0, 4, 2]}),
     "loss_large": Layer(SoftmaxCrossEntropy, None, {"xs": [40 * np.random.default_rng(0).standard_normal((4, 5))]}),
     "fork": Fork(),
     "softmax": Values(softmax),

@@ -1,4 +1,4 @@
-"""relu and tanh: one pass over memory."""
+"""relu, tanh and others: one pass over memory."""
 
 from __future__ import annotations
 
@@ -61,6 +61,21 @@ def _tanh_backward(y, dy, dx):
         dx[i] = dy[i] * (one - y[i] * y[i])
 
 
+@kernel
+def _sigmoid(x, y):
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    for i in range(x.size):
+        e = np.exp(-abs(x[i]))                                                 # at most 1: no overflow
+        y[i] = (e if x[i] < zero else one) / (one + e)
+
+
+@kernel
+def _sigmoid_backward(y, dy, dx):
+    one = dx.dtype.type(1)
+    for i in range(y.size):
+        dx[i] = dy[i] * (y[i] * (one - y[i]))
+
+
 def relu_forward(x, y):
     """y = max(x, 0). y may be x."""
     elementwise(_relu, x, y)
@@ -99,3 +114,13 @@ def tanh_forward(x, y):
 def tanh_backward(y, dy, dx):
     """dx = dy * (1 - y^2). dx may be dy."""
     elementwise(_tanh_backward, y, dy, dx)
+
+
+def sigmoid_forward(x, y):
+    """y = 1 / (1 + exp(-x)). y may be x."""
+    elementwise(_sigmoid, x, y, cost=8)
+
+
+def sigmoid_backward(y, dy, dx):
+    """dx = dy * y * (1 - y). dx may be dy."""
+    elementwise(_sigmoid_backward, y, dy, dx)

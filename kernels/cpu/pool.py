@@ -23,18 +23,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
 from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, select, splat, store
 
 _NO_ARGMAX = np.empty(0, np.uint8)
+_NO_AREA = (0, 0, 0, 0)
 _NO_CELL = np.uint8(255)          # windows have at most 255 cells: 0 to 254
 
 
 @part
 def _cells(p, stride, pad, taps, size):
-    """range(first, last) of the taps of window p that lie in the image."""
+    """range(first, last) of the taps of window p that lie in an area of this size, `pad` behind window 0's start."""
     return max(0, pad - p * stride), min(taps, size + pad - p * stride)
 
 
@@ -45,9 +46,9 @@ def _windows(h, stride, pad, taps, count):
 
 
 @part
-def _share(a, cells, inside, count_pad):
-    """1 / divisor, in a's type, of a window with `inside` of its cells in the image."""
-    return splat(a.dtype.type(1 / (cells if count_pad else max(1, inside))))
+def _share(a, rows, columns):
+    """1 / divisor, in a's type, of a window of which these ranges of taps count."""
+    return splat(a.dtype.type(1 / max(1, (rows[1] - rows[0]) * (columns[1] - columns[0]))))
 
 
 @part
@@ -82,14 +83,14 @@ def _forward(average: bool):
     """The kernel over output lines first..last of the whole batch."""
 
     @kernel
-    def forward(first, last, x, y, argmax, keep, count_pad, H, W, P, Q, C, R, S, u, v, top, left):
+    def forward(first, last, x, y, argmax, keep, area, H, W, P, Q, C, R, S, u, v, top, left):
         line, tail = W * C, C - C % LANES
         for m in range(first, last):
             n, p = m // P, m % P
             r0, r1 = _cells(p, u, top, R, H)
             for q in range(Q):
                 s0, s1 = _cells(q, v, left, S, W)
-                share = _share(x, R * S, (r1 - r0) * (s1 - s0), count_pad)
+                share = _share(x, _cells(p, u, area[0], R, area[2]), _cells(q, v, area[1], S, area[3]))
                 i, o = ((n * H + p * u - top) * W + q * v - left) * C, (m * Q + q) * C
                 if R == 3 and S == 3 and r1 - r0 == 3 and s1 - s0 == 3:         # constants: no loops over the taps
                     for c in range(0, tail, LANES):
@@ -130,7 +131,7 @@ def _backward(average: bool):
     """The kernel over input lines first..last of the whole batch."""
 
     @kernel
-    def backward(first, last, dy, argmax, dx, count_pad, H, W, P, Q, C, R, S, u, v, top, left):
+    def backward(first, last, dy, argmax, dx, area, H, W, P, Q, C, R, S, u, v, top, left):
         tail = C - C % LANES
         for m in range(first, last):
             n, h = m // H, m % H
@@ -150,12 +151,10 @@ def _backward(average: bool):
                                  splat(np.uint8(cell - v) if two_columns else _NO_CELL),
                                  splat(np.uint8(cell - u * S) if two_rows else _NO_CELL),
                                  splat(np.uint8(cell - u * S - v) if two_rows and two_columns else _NO_CELL))
-                        (r0, r1), (r2, r3) = _cells(p, u, top, R, H), _cells(p + 1, u, top, R, H)
-                        (s0, s1), (s2, s3) = _cells(q, v, left, S, W), _cells(q + 1, v, left, S, W)
-                        shares = (_share(dy, R * S, (r1 - r0) * (s1 - s0), count_pad),
-                                  _share(dy, R * S, (r1 - r0) * (s3 - s2), count_pad),
-                                  _share(dy, R * S, (r3 - r2) * (s1 - s0), count_pad),
-                                  _share(dy, R * S, (r3 - r2) * (s3 - s2), count_pad))
+                        row, next_row = _cells(p, u, area[0], R, area[2]), _cells(p + 1, u, area[0], R, area[2])
+                        column, next_column = _cells(q, v, area[1], S, area[3]), _cells(q + 1, v, area[1], S, area[3])
+                        shares = (_share(dy, row, column), _share(dy, row, next_column), _share(dy, next_row, column),
+                                  _share(dy, next_row, next_column))
                         for c in range(0, tail, LANES):
                             _gather(average, dy, argmax, i + c, right, below, LANES, dx, o + c, add, cells, shares)
                         if tail < C:
@@ -179,23 +178,70 @@ def _over_lines(function, lines, image, output, *arguments, kernel, stride, pads
 def maxpool_forward(x, y, argmax, *, kernel, stride, pads):
     """y (N, P, Q, C), argmax (uint8, like y; or None): r*S + s of the first largest cell of each window of x."""
     keep = argmax is not None
-    _over_lines(_maxpool, y, x, y, flat(x), flat(y), flat(argmax) if keep else _NO_ARGMAX, keep, False,
+    _over_lines(_maxpool, y, x, y, flat(x), flat(y), flat(argmax) if keep else _NO_ARGMAX, keep, _NO_AREA,
                 kernel=kernel, stride=stride, pads=pads)
 
 
 def maxpool_backward(dy, argmax, dx, *, kernel, stride, pads):
     """dx (N, H, W, C), overwritten, from dy and argmax (N, P, Q, C)."""
-    _over_lines(_maxpool_backward, dx, dx, dy, flat(dy), flat(argmax), flat(dx), False,
+    _over_lines(_maxpool_backward, dx, dx, dy, flat(dy), flat(argmax), flat(dx), _NO_AREA,
                 kernel=kernel, stride=stride, pads=pads)
 
 
-def avgpool_forward(x, y, *, kernel, stride, pads, count_pad):
-    """y (N, P, Q, C): the sum of each window of x over R*S (count_pad), or over its number of cells in the image."""
-    _over_lines(_avgpool, y, x, y, flat(x), flat(y), _NO_ARGMAX, False, count_pad,
+def _area(image, pads, counted):
+    """The cells that count in the divisor: (rows, columns) from window 0's start to theirs, (rows, columns) of them."""
+    (_, H, W, _), (top, left, bottom, right) = image.shape, counted
+    return pads[0] - top, pads[1] - left, top + H + bottom, left + W + right
+
+
+def avgpool_forward(x, y, *, kernel, stride, pads, counted):
+    """y (N, P, Q, C): the sum of each window of x over the number of its cells in the image or the border `counted`."""
+    _over_lines(_avgpool, y, x, y, flat(x), flat(y), _NO_ARGMAX, False, _area(x, pads, counted),
                 kernel=kernel, stride=stride, pads=pads)
 
 
-def avgpool_backward(dy, dx, *, kernel, stride, pads, count_pad):
+def avgpool_backward(dy, dx, *, kernel, stride, pads, counted):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
-    _over_lines(_avgpool_backward, dx, dx, dy, flat(dy), _NO_ARGMAX, flat(dx), count_pad,
+    _over_lines(_avgpool_backward, dx, dx, dy, flat(dy), _NO_ARGMAX, flat(dx), _area(dx, pads, counted),
                 kernel=kernel, stride=stride, pads=pads)
+
+
+@kernel_in_order
+def _global_avgpool(first, last, x, y):
+    """y (N, C) from x (N, pixels, C), images first..last: two pixels at a time, so that memory is read in its order."""
+    _, pixels, C = x.shape
+    for n in range(first, last):
+        for c in range(C):
+            y[n, c] = x[n, 0, c] if pixels % 2 else 0
+        for i in range(pixels % 2, pixels, 2):
+            for c in range(C):
+                y[n, c] += x[n, i, c] + x[n, i + 1, c]
+        for c in range(C):
+            y[n, c] /= y.dtype.type(pixels)
+
+
+@kernel
+def _global_avgpool_backward(first, last, dy, dx):
+    """dx (N, pixels, C) from dy (N, C), images first..last."""
+    _, pixels, C = dx.shape
+    share = dx.dtype.type(1 / pixels)
+    for n in range(first, last):
+        for i in range(pixels):
+            for c in range(C):
+                dx[n, i, c] = dy[n, c] * share
+
+
+def _pixels(images):
+    """(N, H, W, C) as (N, H*W, C)."""
+    N, H, W, C = images.shape
+    return images.reshape(N, H * W, C)
+
+
+def global_avgpool_forward(x, y):
+    """y (N, C), the mean over the pixels of x (N, H, W, C)."""
+    parallel_for(len(x), x[0].size, _global_avgpool, _pixels(x), y)
+
+
+def global_avgpool_backward(dy, dx):
+    """dx (N, H, W, C), overwritten, from dy (N, C): dy / (H*W) at every pixel."""
+    parallel_for(len(dx), dx[0].size, _global_avgpool_backward, dy, _pixels(dx))

@@ -1,6 +1,7 @@
-// ReLU and tanh, forward and backward.
+// ReLU, tanh and sigmoid, forward and backward.
 //
 //     relu   y = max(x, 0)     dx = dy * (y > 0)            tanh   y = tanh(x)     dx = dy * (1 - y^2)
+//     sigmoid   y = 1 / (1 + exp(-x))     dx = dy * y * (1 - y)
 //
 // Layout: any shape, seen as n contiguous elements. Grid: one-dimensional, blocks of 256; a thread takes 16 bytes, then the
 // next ones at the distance of the grid's size. Each array crosses memory once, so memory bandwidth is the limit. y may be
@@ -37,4 +38,15 @@ extern "C" __global__ void tanh_forward(const T* x, T* y, unsigned n) {
 
 extern "C" __global__ void tanh_backward(const T* y, const T* dy, T* dx, unsigned n) {
   map(n, dy, y, dx, [](T g, T a) { return g * (1 - a * a); });
+}
+
+extern "C" __global__ void sigmoid_forward(const T* x, T* y, unsigned n) {
+  map(n, x, y, [](T a) {
+    T e = exp(a < 0 ? a : -a);                                 // at most 1: no overflow. NaN stays NaN
+    return (a < 0 ? e : T(1)) / (1 + e);
+  });
+}
+
+extern "C" __global__ void sigmoid_backward(const T* y, const T* dy, T* dx, unsigned n) {
+  map(n, dy, y, dx, [](T g, T a) { return g * (a * (1 - a)); });
 }

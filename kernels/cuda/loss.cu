@@ -18,7 +18,8 @@ __device__ inline T warp_sum(T value) {
 }
 
 // max() ignores NaN, but exp does not: NaN reaches the sum, hence every probability and the loss.
-template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y, T* losses, unsigned N, unsigned K) {
+// The smoothed loss is derived in kernels/reference/loss.py.
+template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y, T* losses, unsigned N, unsigned K, T smoothing) {
   unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= N) return;                                            // the whole warp returns, and no other waits for it
   x += row * K, y += row * K;
@@ -27,25 +28,32 @@ template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y
   largest = warp_max(largest);
   for (unsigned k = lane; k < K; k += 32) sum += exp(x[k] - largest);
   sum = warp_sum(sum);
-  if (LOSS && lane == 0) losses[row] = log(sum) - (x[labels[row]] - largest);
+  if (LOSS) {
+    T own = x[labels[row]] - largest, loss = log(sum) - own, total = 0;
+    if (smoothing > 0) {
+      for (unsigned k = lane; k < K; k += 32) total += x[k] - largest;
+      loss += smoothing * (own - warp_sum(total) / T(K));
+    }
+    if (lane == 0) losses[row] = loss;
+  }
   __syncwarp();                                                    // x is read before y, which may be x, is written
   for (unsigned k = lane; k < K; k += 32) y[k] = exp(x[k] - largest) / sum;
 }
 
 extern "C" __global__ void softmax_forward(const T* x, T* y, unsigned N, unsigned K) {
-  softmax<false>(x, nullptr, y, nullptr, N, K);
+  softmax<false>(x, nullptr, y, nullptr, N, K, 0);
 }
 
 extern "C" __global__ void softmax_cross_entropy_forward(const T* x, const int* labels, T* probs, T* losses, unsigned N,
-                                                         unsigned K) {
-  softmax<true>(x, labels, probs, losses, N, K);
+                                                         unsigned K, T smoothing) {
+  softmax<true>(x, labels, probs, losses, N, K, smoothing);
 }
 
-// dx = scale * (p - onehot), times the loss scale where there is one. Grid: one-dimensional, blocks of 256, a thread for
-// each element.
+// dx = scale * (p - everywhere - own * onehot), times the loss scale where there is one: the target has `everywhere` for each
+// class and `own` more for the label. Grid: one-dimensional, blocks of 256, a thread for each element.
 extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, T* dx, unsigned N, unsigned K,
-                                                          T scale, const int* loss_scale) {
+                                                          T scale, const int* loss_scale, T everywhere, T own) {
   scale *= loss_scale_of(loss_scale);
   for (unsigned i = thread_number(); i < N * K; i += thread_count())
-    dx[i] = scale * (probs[i] - T(i % K == (unsigned)labels[i / K]));
+    dx[i] = scale * (probs[i] - everywhere - (i % K == (unsigned)labels[i / K] ? own : T(0)));
 }

@@ -1,7 +1,8 @@
 // Max and average pooling of each window of each channel: x (N, H, W, C) -> y (N, P, Q, C).
 //
 //     max    y = the largest cell; argmax = its index r*S + s in the window, the first one where several are equal
-//     mean   y = sum of the cells / divisor, which counts all R*S cells or only those inside the image
+//     mean   y = sum of the cells / divisor, which counts the cells inside the image or a border around it
+//     global y (N, C) = mean over all pixels
 //
 // Layout: channels-last, so neighbouring threads take neighbouring channels of one window, 16 bytes each where C allows.
 // Grid forward (N*P, Q*C / 256), a row of blocks for each row of y; backward (N*H, W*C / 256), one for each row of dx.
@@ -90,13 +91,22 @@ extern "C" __global__ void maxpool_backward(const T* dy, const byte* argmax, T* 
   else maxpool_gather<1>(dy, argmax, dx, g);
 }
 
-// What a window's sum is divided by.
-__device__ inline T divisor(int h0, int w0, const Window& g, int count_pad) {
-  if (count_pad) return T(g.R * g.S);
-  return T((last_inside(h0, g.R, g.H) - first_inside(h0)) * (last_inside(w0, g.S, g.W) - first_inside(w0)));
+// The cells around the image that count in the divisor.
+struct Border {
+  int top, left, bottom, right;
+};
+
+// How many rows or columns of a window that starts at `start` count: those from -before to size + after - 1.
+__device__ inline int counted(int start, int window, int size, int before, int after) {
+  return last_inside(start, window, size + after) - first_inside(start + before);
 }
 
-template <int V> __device__ void avgpool(const T* x, T* y, Window g, int count_pad) {
+// What a window's sum is divided by.
+__device__ inline T divisor(int h0, int w0, const Window& g, const Border& b) {
+  return T(counted(h0, g.R, g.H, b.top, b.bottom) * counted(w0, g.S, g.W, b.left, b.right));
+}
+
+template <int V> __device__ void avgpool(const T* x, T* y, Window g, Border b) {
   const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
@@ -106,30 +116,69 @@ template <int V> __device__ void avgpool(const T* x, T* y, Window g, int count_p
       Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
       for (int j = 0; j < V; j++) sum.v[j] += cell.v[j];
     }
-  for (int j = 0; j < V; j++) sum.v[j] /= divisor(h0, w0, g, count_pad);
+  for (int j = 0; j < V; j++) sum.v[j] /= divisor(h0, w0, g, b);
   store(y + at.offset, sum);
 }
 
-extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, int count_pad, int packs) {
-  if (packs) avgpool<VECTOR>(x, y, g, count_pad);
-  else avgpool<1>(x, y, g, count_pad);
+extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, Border b, int packs) {
+  if (packs) avgpool<VECTOR>(x, y, g, b);
+  else avgpool<1>(x, y, g, b);
 }
 
-template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, int count_pad) {
+template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, Border b) {
   const Target at(V, g.H, g.W, g.C);
   if (at.beyond) return;
   int h = at.row, w = at.column;
   Pack<V> sum{};
   for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
     for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
-      T share = 1 / divisor(p * g.stride_h - g.top, q * g.stride_w - g.left, g, count_pad);
+      T share = 1 / divisor(p * g.stride_h - g.top, q * g.stride_w - g.left, g, b);
       Pack<V> gradient = load<V>(dy + ((at.image * g.P + p) * g.Q + q) * g.C + at.channel);
       for (int j = 0; j < V; j++) sum.v[j] += gradient.v[j] * share;
     }
   store(dx + at.offset, sum);
 }
 
-extern "C" __global__ void avgpool_backward(const T* dy, T* dx, Window g, int count_pad, int packs) {
-  if (packs) avgpool_gather<VECTOR>(dy, dx, g, count_pad);
-  else avgpool_gather<1>(dy, dx, g, count_pad);
+extern "C" __global__ void avgpool_backward(const T* dy, T* dx, Window g, Border b, int packs) {
+  if (packs) avgpool_gather<VECTOR>(dy, dx, g, b);
+  else avgpool_gather<1>(dy, dx, g, b);
+}
+
+// ---- global average. Grid (N, C / (32 V)), blocks of 32 x 8: a row of threads takes every eighth pixel, neighbouring
+// threads take neighbouring channels. Then the first row adds up the sums of the others, always in the same order.
+template <int V> __device__ void global_avgpool(const T* x, T* y, unsigned pixels, unsigned C) {
+  __shared__ Pack<V> sums[8][32];
+  unsigned channel = (blockIdx.y * 32 + threadIdx.x) * V;
+  Pack<V> sum{};
+  if (channel < C)
+    for (unsigned i = threadIdx.y; i < pixels; i += 8) {
+      Pack<V> pixel = load<V>(x + (blockIdx.x * pixels + i) * C + channel);
+      for (int j = 0; j < V; j++) sum.v[j] += pixel.v[j];
+    }
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y || channel >= C) return;
+  for (int t = 1; t < 8; t++)
+    for (int j = 0; j < V; j++) sum.v[j] += sums[t][threadIdx.x].v[j];
+  for (int j = 0; j < V; j++) sum.v[j] /= T(pixels);
+  store(y + blockIdx.x * C + channel, sum);
+}
+
+extern "C" __global__ void global_avgpool_forward(const T* x, T* y, unsigned pixels, unsigned C, int packs) {
+  if (packs) global_avgpool<VECTOR>(x, y, pixels, C);
+  else global_avgpool<1>(x, y, pixels, C);
+}
+
+// Grid: one-dimensional, blocks of 256. dx has n elements, `image` of them in each image.
+template <int V> __device__ void global_avgpool_spread(const T* dy, T* dx, unsigned n, Divisor image, Divisor C, T share) {
+  for (unsigned i = thread_number() * V; i < n; i += thread_count() * V) {
+    Pack<V> gradient = load<V>(dy + i / image * C + i % C);
+    for (int j = 0; j < V; j++) gradient.v[j] *= share;
+    store(dx + i, gradient);
+  }
+}
+
+extern "C" __global__ void global_avgpool_backward(const T* dy, T* dx, unsigned n, Divisor image, Divisor C, T share, int packs) {
+  if (packs) global_avgpool_spread<VECTOR>(dy, dx, n, image, C, share);
+  else global_avgpool_spread<1>(dy, dx, n, image, C, share);
 }

@@ -1,6 +1,6 @@
-"""Elementwise nonlinearities: relu(x) = max(x, 0) (AlexNet paper, section 3.1) and tanh(x).
+"""Elementwise nonlinearities: relu(x) = max(x, 0) (AlexNet paper, section 3.1), tanh(x) and others.
 
-Both derivatives follow from the output, so y is saved and x is not. y may be the same array as x, and dx as dy.
+All derivatives follow from the output, so y is saved and x is not. y may be the same array as x, and dx as dy.
 """
 
 from __future__ import annotations
@@ -50,3 +50,15 @@ def tanh_forward(x, y):
 def tanh_backward(y, dy, dx):
     """dx = dy * (1 - y^2)."""
     np.multiply(dy, 1 - y * y, out=dx)
+
+
+def sigmoid_forward(x, y):
+    """y = 1 / (1 + exp(-x)). Computed from exp(-|x|), which cannot overflow: for x < 0 as exp(x) / (1 + exp(x))."""
+    e = np.exp(-np.abs(x))
+    np.divide(np.where(x < 0, e, 1), 1 + e, out=y)
+
+
+# y = 1 / (1 + exp(-x)), so dy/dx = exp(-x) / (1 + exp(-x))^2 = y * (1 - y), with 1 - y = exp(-x) / (1 + exp(-x)).
+def sigmoid_backward(y, dy, dx):
+    """dx = dy * y * (1 - y)."""
+    np.multiply(dy, y * (1 - y), out=dx)

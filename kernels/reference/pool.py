@@ -1,4 +1,5 @@
 """Pooling: the largest, or the mean, of each window of each channel. x (N, H, W, C) -> y (N, P, Q, C).
+Global pooling: the mean of each channel. x (N, H, W, C) -> y (N, C).
 
 Windows may overlap (AlexNet paper, section 3.4: 3 x 3 cells every 2 pixels) and may reach into the padding, which
 counts as -inf for the maximum. Max pooling saves the index r*S + s of the largest cell of each window; average pooling
@@ -38,29 +39,43 @@ def maxpool_backward(dy, argmax, dx, *, kernel, stride, pads):
     dx[...] = unpad(padded, pads)                                              # (N, H, W, C)
 
 
-def _divisor(image_size, out_size, kernel, stride, pads, count_pad, dtype):
-    """What the sum of a window is divided by: R*S, or the number of its cells inside the image. (P, Q, 1)."""
-    if count_pad:
-        return np.full((*out_size, 1), kernel[0] * kernel[1], dtype)
-    inside = pad(np.ones((1, *image_size, 1), dtype), pads)
-    return sum(inside[0, rows, columns] for rows, columns in taps(kernel, stride, out_size))
+def _divisor(image_size, out_size, kernel, stride, pads, counted, dtype):
+    """What the sum of a window is divided by: its cells inside the image or the border `counted` of it. (P, Q, 1)."""
+    counts = pad(np.ones((1, *image_size, 1), dtype), counted, 1.0)
+    counts = pad(counts, tuple(outer - inner for outer, inner in zip(pads, counted, strict=True)))
+    return sum(counts[0, rows, columns] for rows, columns in taps(kernel, stride, out_size))
 
 
-def avgpool_forward(x, y, *, kernel, stride, pads, count_pad):
-    """y[n,p,q,c] = sum of the window / d[p,q], padding adding 0; d = R*S if count_pad, else the cells in the image."""
+def avgpool_forward(x, y, *, kernel, stride, pads, counted):
+    """y[n,p,q,c] = sum of the window / d[p,q], padding adding 0.
+
+    d: how many cells of the window lie in the image or in the border `counted` (top, left, bottom, right) around it,
+    which is at most `pads`.
+    """
     padded = pad(x, pads)                                                      # (N, top+H+bottom, left+W+right, C)
     y[...] = 0
     for rows, columns in taps(kernel, stride, y.shape[1:3]):
         y += padded[:, rows, columns]                                          # (N, P, Q, C)
-    y /= _divisor(x.shape[1:3], y.shape[1:3], kernel, stride, pads, count_pad, x.dtype)
+    y /= _divisor(x.shape[1:3], y.shape[1:3], kernel, stride, pads, counted, x.dtype)
 
 
 # y[o] = sum over i in window o of x[i] / d[o], so dy[o]/dx[i] = 1/d[o], and dx[i] = sum of dy[o]/d[o] over the windows
 # o that contain i.
-def avgpool_backward(dy, dx, *, kernel, stride, pads, count_pad):
+def avgpool_backward(dy, dx, *, kernel, stride, pads, counted):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
-    share = dy / _divisor(dx.shape[1:3], dy.shape[1:3], kernel, stride, pads, count_pad, dy.dtype)
+    share = dy / _divisor(dx.shape[1:3], dy.shape[1:3], kernel, stride, pads, counted, dy.dtype)
     padded = pad(np.zeros_like(dx), pads)                                      # (N, top+H+bottom, left+W+right, C)
     for rows, columns in taps(kernel, stride, dy.shape[1:3]):
         padded[:, rows, columns] += share
     dx[...] = unpad(padded, pads)                                              # (N, H, W, C)
+
+
+def global_avgpool_forward(x, y):
+    """y[n,c] = mean over h, w of x[n,h,w,c]."""
+    np.mean(x, axis=(1, 2), out=y)
+
+
+# y[n,c] = sum over h, w of x[n,h,w,c] / (H*W), so dy[n,c]/dx[n,h,w,c] = 1 / (H*W) for every pixel.
+def global_avgpool_backward(dy, dx):
+    """dx (N, H, W, C), overwritten, from dy (N, C): dy / (H*W) at every pixel."""
+    dx[...] = dy[:, None, None] / (dx.shape[1] * dx.shape[2])

@@ -28,7 +28,7 @@ from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.cifar import cifar_18pct, cifar_paper
@@ -112,6 +112,8 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: Linear(7, 5), [(3, 7)]),
         LayerCase(lambda: Linear(6, 6, bias=False), [(1, 6)]),
         LayerCase(lambda: Linear(9, 8), [(4, 9)], {"relu": True}),
+        LayerCase(lambda: Linear(3, 4), [(2, 3, 5, 3)], {"relu": True}),                 # a 1 x 1 convolution
+        LayerCase(lambda: Linear(4, 3), [(2, 5, 4)]),
     ],
     "maxpool": [
         LayerCase(lambda: MaxPool2d(3, stride=2), [(2, 7, 9, 3)]),                       # overlapping, as in AlexNet
@@ -123,7 +125,9 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: AvgPool2d(3, stride=2), [(2, 7, 6, 3)]),
         LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True), [(2, 6, 7, 2)]),
         LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad=False), [(2, 6, 7, 2)]),
+        LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad="padding"), [(2, 6, 7, 2)]),
     ],
+    "global_avgpool": [LayerCase(GlobalAvgPool2d, [(2, 3, 5, 7)]), LayerCase(GlobalAvgPool2d, [(3, 1, 1, 4)])],
     "lrn": [
         LayerCase(lambda: LRN(5, alpha=1.0), [(2, 3, 2, 11)]),
         LayerCase(lambda: LRN(3, k=1.0, alpha=1.0, beta=0.5, groups=2), [(2, 3, 2, 10)]),
@@ -146,7 +150,11 @@ LAYERS: dict[str, list[LayerCase]] = {
     "add": [LayerCase(Add, [(2, 3, 4, 2)] * 3)],
     "flatten": [LayerCase(Flatten, [(2, 3, 4, 2)])],
     "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
-    "loss": [LayerCase(SoftmaxCrossEntropy, [(4, 5)]), LayerCase(lambda: SoftmaxCrossEntropy(0.3), [(1, 7)])],
+    "loss": [
+        LayerCase(SoftmaxCrossEntropy, [(4, 5)]),
+        LayerCase(lambda: SoftmaxCrossEntropy(0.3), [(1, 7)]),
+        LayerCase(lambda: SoftmaxCrossEntropy(label_smoothing=0.2), [(4, 5)]),
+    ],
 }
 
 

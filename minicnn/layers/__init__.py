@@ -1,7 +1,7 @@
 """The layers, one file per kind, with forward and backward. Read lrn.py or conv.py first; base.py: the interface."""
 
 from minicnn.init import Glorot, He, Normal, Uniform
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh
+from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.base import Context, Layer, LayerPlan
 from minicnn.layers.combine import Add, Concat, Flatten
 from minicnn.layers.conv import Conv2d
@@ -10,10 +10,10 @@ from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
 __all__ = [
-    "Add", "AvgPool2d", "ClippedReLU", "Concat", "Context", "Conv2d", "Dropout", "Flatten", "Glorot", "He", "LRN",
-    "LRNWithin", "Layer", "LayerPlan", "LeakyReLU", "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU",
-    "SoftmaxCrossEntropy", "Tanh", "Uniform",
+    "Add", "AvgPool2d", "ClippedReLU", "Concat", "Context", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "Glorot",
+    "He", "LRN", "LRNWithin", "Layer", "LayerPlan", "LeakyReLU", "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU",
+    "Sigmoid", "SoftmaxCrossEntropy", "Tanh", "Uniform",
 ]

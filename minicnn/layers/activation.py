@@ -4,6 +4,7 @@
     LeakyReLU   y = x where x > 0, else slope * x     dx = dy where y > 0, else slope * dy
     ClippedReLU   y = min(max(0, x), ceiling)     dx = dy where 0 < y < ceiling, else 0
     tanh   y = tanh(x)       dx = dy * (1 - y^2)
+    sigmoid   y = 1 / (1 + exp(-x))     dx = dy * y * (1 - y)
 
 All derivatives are functions of the output, so only y is saved and x may be overwritten.
 """
@@ -95,3 +96,14 @@ class Tanh(_Activation):
     def backward(self, ctx, dy, saved, dxs):
         if dxs[0] is not None:
             ctx.ops.tanh_backward(saved["y"], dy, dxs[0])
+
+
+class Sigmoid(_Activation):
+    """Any shape. The logistic function; it does not overflow for large |x|."""
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.sigmoid_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.sigmoid_backward(saved["y"], dy, dxs[0])

@@ -2,17 +2,24 @@
 
 In AlexNet these layers hold nearly all parameters (58.6 of 61 million) but few of the multiply-adds. Saved: x; also y
 if the following ReLU is fused.
+
+It is applied to the last axis. On images (N, H, W, C) the formula holds at every pixel, with the sums of dw and db also
+over the pixels: that is a 1 x 1 convolution, and is computed as one, with the same weights.
 """
 
 from __future__ import annotations
 
+from math import prod
+
 from minicnn.errors import ShapeError
 from minicnn.init import Normal
-from minicnn.layers.base import Layer, LayerPlan, need_axes
+from minicnn.layers.base import Layer, LayerPlan
+
+WINDOW = {"stride": (1, 1), "pads": (0, 0, 0, 0)}       # of the 1 x 1 convolution
 
 
 class Linear(Layer):
-    """(N, in_features) -> (N, out_features)."""
+    """(N, in_features) -> (N, out_features), or (N, ..., in_features) -> (N, ..., out_features)."""
 
     absorbs_relu = True
     capturable = True
@@ -27,26 +34,50 @@ class Linear(Layer):
         return values | ({"b": (self.bias_init, (self.out_features,))} if self.bias else {})
 
     def plan(self, in_shapes, dtype, ops):
-        (shape,) = in_shapes
-        need_axes(self, shape, "NC")
-        if shape[1] != self.in_features:
-            raise ShapeError(f"Linear expects {self.in_features} input features, got {shape[1]} (shape {tuple(shape)})")
-        w_shape = (self.in_features, self.out_features)
-        return LayerPlan((shape[0], self.out_features), saves=("x",), work=ops.linear_work(shape, w_shape, dtype),
-                         macs=shape[0] * self.in_features * self.out_features)
+        shape, w_shape = self._checked(*in_shapes), (self.in_features, self.out_features)
+        plan = LayerPlan((*shape[:-1], self.out_features), saves=("x",), macs=prod(shape) * self.out_features)
+        if len(shape) == 2:
+            plan.work = ops.linear_work(shape, w_shape, dtype)
+        else:
+            pixels = (shape[0], prod(shape[1:-2]), *shape[-2:])
+            plan.work = ops.conv_work(pixels, (1, 1, *w_shape), dtype, **WINDOW)
+            plan.algorithm = ops.conv_algorithm(pixels, (1, 1, *w_shape), dtype, **WINDOW)
+        return plan
+
+    def _checked(self, shape) -> tuple[int, ...]:
+        """The shape. ShapeError unless it is (N, ..., in_features)."""
+        if len(shape) < 2:
+            raise ShapeError(f"Linear expects an array (N, ..., {self.in_features}), got shape {tuple(shape)}")
+        if shape[-1] != self.in_features:
+            hint = "; flatten it first, with Flatten" if prod(shape[1:]) == self.in_features else ""
+            raise ShapeError(f"Linear expects {self.in_features} input features, got {shape[-1]} (shape "
+                             f"{tuple(shape)}){hint}")
+        return tuple(shape)
 
     def forward(self, ctx, xs, y, saved):
-        b = self.params["b"].data if self.bias else None
-        ctx.ops.linear_forward(xs[0], self.params["w"].data, y, epilogue=(b, ctx.relu), work=ctx.work)
+        x, w, epilogue = xs[0], self.params["w"].data, (self.params["b"].data if self.bias else None, ctx.relu)
+        if x.ndim == 2:
+            ctx.ops.linear_forward(x, w, y, epilogue=epilogue, work=ctx.work)
+        else:
+            ctx.ops.conv_forward(_maps(x), w[None, None], _maps(y), epilogue=epilogue, work=ctx.work, **WINDOW)
 
     def backward(self, ctx, dy, saved, dxs):
-        w = self.params["w"]
         db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
         ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
-        dw, add = w.grad_to_fill()
-        ctx.ops.linear_backward_weights(saved["x"], dy, dw, add=add, work=ctx.work)
-        if dxs[0] is not None:
-            ctx.ops.linear_backward_data(dy, w.data, dxs[0], work=ctx.work)
+        (dw, add), w, x, dx = self.params["w"].grad_to_fill(), self.params["w"].data, saved["x"], dxs[0]
+        if x.ndim == 2:
+            ctx.ops.linear_backward_weights(x, dy, dw, add=add, work=ctx.work)
+            if dx is not None:
+                ctx.ops.linear_backward_data(dy, w, dx, work=ctx.work)
+            return
+        ctx.ops.conv_backward_weights(_maps(x), _maps(dy), dw[None, None], add=add, work=ctx.work, **WINDOW)
+        if dx is not None:
+            ctx.ops.conv_backward_data(_maps(dy), w[None, None], _maps(dx), work=ctx.work, **WINDOW)
 
     def describe(self):
         return f"{self.in_features} -> {self.out_features}"
+
+
+def _maps(array):
+    """(N, ..., C) as (N, H, W, C), for the convolution: (N, L, C) as (N, 1, L, C)."""
+    return array.reshape(len(array), -1, *array.shape[-2:])

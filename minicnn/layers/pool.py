@@ -4,6 +4,7 @@ windows.
 Max:      y[p,q] = max of window (p,q); backward routes dy to the position of the maximum (the first one on ties) and
           sums over overlapping windows. Saved: the index of the maximum in its window, one byte (the switch).
 Average:  y[p,q] = sum of the window / divisor; backward distributes dy / divisor over the window. Saved: nothing.
+Global:   y = the mean over all pixels of a channel; backward distributes dy / (H*W). Saved: nothing.
 Max-pooling pads with minus infinity; for average pooling, `count_pad` sets whether padding counts in the divisor.
 """
 
@@ -69,20 +70,59 @@ class MaxPool2d(_Pool):
 
 
 class AvgPool2d(_Pool):
-    """(N, H, W, C) -> (N, P, Q, C), the mean of each window; `count_pad`: padding counts in the divisor."""
+    """(N, H, W, C) -> (N, P, Q, C): the sum of each window over a divisor.
 
-    def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False, count_pad: bool = True):
+    count_pad: which cells of a window count in the divisor. `padding` is the padding that was asked for; with `ceil`,
+    the last windows may also hang over its edge. The last window is that of the values 1..16 as a 4 x 4 image, window
+    3, stride 2, padding 1, ceil: one pixel, 16, three cells of padding, five beyond it.
+
+        count_pad    counted                               last window    the same in
+        True         all R * S cells                       16 / 9         PyTorch and ONNX, where nothing hangs over
+        "padding"    those in the image or in `padding`    16 / 4         PyTorch and ONNX by count_include_pad; Caffe
+        False        those in the image                    16 / 1         the same without count_include_pad
+
+    True and "padding" differ only where a window hangs over the edge.
+    """
+
+    def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False, count_pad: bool | str = True):
         super().__init__(kernel, stride=stride, padding=padding, ceil=ceil)
+        if count_pad not in (True, False, "padding"):
+            raise ConfigError(f"AvgPool2d: count_pad must be True, False or 'padding', got {count_pad!r}")
         self.count_pad = count_pad
 
     def plan(self, in_shapes, dtype, ops):
         return LayerPlan(self.out_shape(in_shapes))
 
+    def window(self, shape):
+        """The keyword arguments of the kernels; counted: the border of the image that counts in the divisor."""
+        _, window = self.geometry(shape)
+        pads = window["pads"]
+        if self.count_pad == "padding":
+            return {**window, "counted": tuple(map(min, self.padding, pads))}
+        return {**window, "counted": pads if self.count_pad else (0, 0, 0, 0)}
+
     def forward(self, ctx, xs, y, saved):
-        _, window = self.geometry(xs[0].shape)
-        ctx.ops.avgpool_forward(xs[0], y, count_pad=self.count_pad, **window)
+        ctx.ops.avgpool_forward(xs[0], y, **self.window(xs[0].shape))
 
     def backward(self, ctx, dy, saved, dxs):
         if dxs[0] is not None:
-            _, window = self.geometry(dxs[0].shape)
-            ctx.ops.avgpool_backward(dy, dxs[0], count_pad=self.count_pad, **window)
+            ctx.ops.avgpool_backward(dy, dxs[0], **self.window(dxs[0].shape))
+
+
+class GlobalAvgPool2d(Layer):
+    """(N, H, W, C) -> (N, C), the mean of each channel: for images of any size, and no Flatten is needed after it."""
+
+    capturable = True
+    channelwise = True
+
+    def plan(self, in_shapes, dtype, ops):
+        (shape,) = in_shapes
+        need_axes(self, shape, "NHWC")
+        return LayerPlan((shape[0], shape[3]))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.global_avgpool_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.global_avgpool_backward(dy, dxs[0])

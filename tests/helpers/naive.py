@@ -48,11 +48,22 @@ def maxpool(x, size, kernel, stride, pads):
     return y, argmax
 
 
-def avgpool(x, size, kernel, stride, pads, count_pad):
-    y = np.empty((x.shape[0], *size, x.shape[3]))
+def avgpool(x, size, kernel, stride, pads, counted):
+    y, (top, left, bottom, right) = np.empty((x.shape[0], *size, x.shape[3])), counted
     for n, p, q, c in np.ndindex(y.shape):
         cells = [x[n, h, i, c] for _, h, i in _window(x.shape, p, q, kernel, stride, pads)]
-        y[n, p, q, c] = sum(cells) / (kernel[0] * kernel[1] if count_pad else len(cells))
+        count = 0
+        for r, s in np.ndindex(*kernel):
+            h, i = p * stride[0] + r - pads[0], q * stride[1] + s - pads[1]
+            count += -top <= h < x.shape[1] + bottom and -left <= i < x.shape[2] + right
+        y[n, p, q, c] = sum(cells) / count
+    return y
+
+
+def global_avgpool(x):
+    y = np.zeros((x.shape[0], x.shape[3]))
+    for n, h, w, c in np.ndindex(x.shape):
+        y[n, c] += x[n, h, w, c] / (x.shape[1] * x.shape[2])
     return y
 
 
@@ -98,10 +109,13 @@ def dropout(x, rate, scale, seed, purpose, epoch, sample_ids):
     return y.reshape(x.shape)
 
 
-def cross_entropy(x, labels):
+def cross_entropy(x, labels, smoothing=0.0):
     """Probabilities and losses."""
-    probs = np.array([[math.exp(v) / sum(math.exp(u) for u in row) for v in row] for row in x])
-    return probs, np.array([-math.log(probs[n, label]) for n, label in enumerate(labels)])
+    probs, losses = np.array([[math.exp(v) / sum(math.exp(u) for u in row) for v in row] for row in x]), []
+    for row, label in zip(probs, labels, strict=True):
+        target = [(1 - smoothing) * (k == label) + smoothing / len(row) for k in range(len(row))]
+        losses.append(-sum(t * math.log(p) for t, p in zip(target, row, strict=True)))
+    return probs, np.array(losses)
 
 
 def sgd(w, dw, v, lr, momentum, decay):

@@ -12,7 +12,8 @@ from tests.tolerances import assert_close
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 1001), (1, 70001)]
 FUNCTIONS = {"relu": lambda v: v if v > 0 else 0.0, "leaky_relu": lambda v: v if v > 0 else 0.3 * v,
-             "clipped_relu": lambda v: min(max(v, 0.0), 0.75), "tanh": math.tanh}
+             "clipped_relu": lambda v: min(max(v, 0.0), 0.75), "tanh": math.tanh,
+             "sigmoid": lambda v: 1 / (1 + math.exp(-v))}
 OPTIONS = {"leaky_relu": {"slope": 0.3}, "clipped_relu": {"ceiling": 0.75}}      # exact in both types
 
 

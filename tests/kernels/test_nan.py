@@ -17,9 +17,11 @@ FORWARDS = {
     "leaky_relu_forward": ([], [SHAPE], {"slope": 0.3}),
     "clipped_relu_forward": ([], [SHAPE], {"ceiling": 6.0}),
     "tanh_forward": ([], [SHAPE], {}),
+    "sigmoid_forward": ([], [SHAPE], {}),
     "scale_forward": ([], [SHAPE], {"factor": 0.5}),
     "maxpool_forward": ([], [(2, 2, 2, 17), None], WINDOW),
-    "avgpool_forward": ([], [(2, 2, 2, 17)], {**WINDOW, "count_pad": False}),
+    "avgpool_forward": ([], [(2, 2, 2, 17)], {**WINDOW, "counted": (0, 0, 0, 0)}),
+    "global_avgpool_forward": ([], [(2, 17)], {}),
     "lrn_forward": ([], [SHAPE], {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}),
     "lrn_within_forward": ([], [SHAPE], {"n": 3, "k": 2.0, "alpha": 1e-4, "beta": 0.5}),
     "conv_forward": ([np.ones((3, 2, 17, 5))], [(2, 3, 4, 5)], CONV),
@@ -52,6 +54,6 @@ def test_logits(ops, dtype, rng, column):
 
 def test_gradients(ops, dtype):
     y, dy = np.ones((1, 37), dtype), np.full((1, 37), np.nan, dtype)
-    for name in ("relu_backward", "tanh_backward"):
+    for name in ("relu_backward", "tanh_backward", "sigmoid_backward"):
         assert np.isnan(call(ops, name, y, dy, garbage(y.shape, dtype), writes=(2,))).all()
     assert np.isnan(call(ops, "epilogue_backward", dy, np.zeros(37, dtype), writes=(1,), y=y)).all()

@@ -37,6 +37,11 @@ def geometry(shape, window, stride, padding, ceil):
     return (shape[0], *size, shape[3]), {"kernel": window, "stride": stride, "pads": pads}
 
 
+def borders(pads):
+    """What may count in the divisor: all of the padding, none, and a part that differs from side to side."""
+    return [pads, (0, 0, 0, 0), tuple(max(0, pad - part) for pad, part in zip(pads, (0, 1, 1, 2), strict=True))]
+
+
 def distinct(rng, shape):
     """No two values nearer than 0.1, nearly all negative, so that padding with 0 would win if it counted."""
     return (rng.permutation(int(np.prod(shape))).reshape(shape) - 0.9 * np.prod(shape)) * 0.1
@@ -50,11 +55,11 @@ def check(ops, x, dy, options):
     np.testing.assert_array_equal(alone, y)
     compare(ops, "maxpool_backward", dy, argmax, garbage(x.shape, x.dtype), writes=(2,), kind="elementwise", **options)
     terms = options["kernel"][0] * options["kernel"][1]
-    for count_pad in (True, False):
+    for counted in borders(options["pads"]):
         compare(ops, "avgpool_forward", x, garbage(dy.shape, x.dtype), writes=(1,), kind="sum", terms=terms, **options,
-                count_pad=count_pad)
+                counted=counted)
         compare(ops, "avgpool_backward", dy, garbage(x.shape, x.dtype), writes=(1,), kind="sum", terms=terms, **options,
-                count_pad=count_pad)
+                counted=counted)
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
@@ -83,11 +88,11 @@ def test_max_backward_equals_differences(reference, rng, case):
     assert_close(dx, numeric_gradient(forward, x, dy), "numeric")
 
 
-@pytest.mark.parametrize("count_pad", [True, False])
+@pytest.mark.parametrize("border", [0, 1, 2], ids=["all", "none", "part"])
 @pytest.mark.parametrize("case", SMALL)
-def test_average_equals_loops_and_differences(reference, rng, case, count_pad):
+def test_average_equals_loops_and_differences(reference, rng, case, border):
     x, (out_shape, options) = rng.standard_normal(SMALL[case][0]), geometry(*SMALL[case])
-    dy, options = rng.standard_normal(out_shape), {**options, "count_pad": count_pad}
+    dy, options = rng.standard_normal(out_shape), {**options, "counted": borders(options["pads"])[border]}
 
     def forward():
         return call(reference, "avgpool_forward", x, garbage(out_shape, "float64"), writes=(1,), **options)
@@ -128,3 +133,22 @@ def test_any_shape_equals_reference(ops, dtype, data):
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x = rng.integers(-3, 3, shape).astype(dtype)
     check(ops, x, rng.standard_normal(out_shape).astype(dtype), options)
+
+
+def test_global_average_equals_loops_and_differences(reference, rng):
+    x, dy = rng.standard_normal((2, 3, 4, 5)), rng.standard_normal((2, 5))
+
+    def forward():
+        return call(reference, "global_avgpool_forward", x, garbage(dy.shape, "float64"), writes=(1,))
+
+    assert_close(forward(), naive.global_avgpool(x), "sum")
+    dx = call(reference, "global_avgpool_backward", dy, garbage(x.shape, "float64"), writes=(1,))
+    assert_close(dx, numeric_gradient(forward, x, dy), "numeric")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 7, 7, 19), (2, 1, 9, 140), (5, 8, 8, 64)], ids=str)
+def test_global_average_equals_reference(ops, dtype, rng, shape):
+    x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((shape[0], shape[3])).astype(dtype)
+    compare(ops, "global_avgpool_forward", x, garbage(dy.shape, dtype), writes=(1,), kind="sum",
+            terms=shape[1] * shape[2])
+    compare(ops, "global_avgpool_backward", dy, garbage(shape, dtype), writes=(1,), kind="elementwise")

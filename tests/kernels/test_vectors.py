@@ -82,8 +82,8 @@ def test_kernels_stay_inside_their_arrays(dtype, rng, C, shift):
     ops.maxpool_forward(x, pooled, argmax, **window)
     ops.maxpool_backward(dy, argmax, dx, **window)
     results += [pooled.copy(), argmax.copy(), dx.copy()]
-    ops.avgpool_forward(x, pooled, count_pad=True, **window)
-    ops.avgpool_backward(dy, dx, count_pad=True, **window)
+    ops.avgpool_forward(x, pooled, counted=window["pads"], **window)
+    ops.avgpool_backward(dy, dx, counted=window["pads"], **window)
     assert all(np.isfinite(result).all() for result in results)
     for memory, array in outputs:
         assert (memory == 99).sum() == memory.size - array.size + (array == 99).sum()

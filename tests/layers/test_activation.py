@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Tanh
+from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.base import Context
 from tests.helpers.strategies import must_pass
+from tests.tolerances import assert_close
 
 
-@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, lambda: ClippedReLU(1.0), Tanh])
+@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, lambda: ClippedReLU(1.0), Tanh, Sigmoid])
 @settings(max_examples=15)
 @given(shape=st.one_of(st.tuples(st.integers(1, 4), st.integers(6, 40)),
                        st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(2, 5), st.integers(3, 5))))
@@ -33,6 +34,15 @@ def test_relu_at_the_kink(ops, dtype):
 
 def test_tanh_saturates(ops):
     np.testing.assert_array_equal(Tanh()(np.array([[-1e3, 0.0, 1e3]]), ops=ops), [[-1, 0, 1]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_sigmoid_does_not_overflow(ops, dtype):
+    """1 / (1 + exp(-x)) would, with a warning. Far below 0 it is exp(x), far above 1 - exp(-x)."""
+    x = np.array([[-1e4, -80.0, -50.0, 0.0, 50.0, 1e4]], dtype)
+    y = Sigmoid()(x, ops=ops)
+    np.testing.assert_array_equal(y[0, [0, 3, 4, 5]], [0, 0.5, 1, 1])
+    assert_close(y[0, 1:3] / np.exp(x[0, 1:3]), np.ones(2, dtype), "elementwise")
 
 
 def test_leaky_relu_scales_negative_values(ops, dtype):

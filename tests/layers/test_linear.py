@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicnn.builder import Builder
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
+from minicnn.layers.base import Context
 from minicnn.layers.linear import Linear
 from tests.cuda_emulator.device import extent
 from tests.helpers.strategies import must_pass
+from tests.tolerances import assert_close
 
 
 @settings(max_examples=20)
@@ -29,8 +32,43 @@ def test_example(ops):
     np.testing.assert_array_equal(layer(np.array([[1.0, 10.0]]), ops=ops), [[41.5, 52, 62.5]])
 
 
+@settings(max_examples=10)
+@given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=4), relu=st.booleans())
+def test_gradients_on_maps(ops, shape, relu):
+    must_pass(check_layer(Linear(3, 5), [(*shape, 3)], ops=ops, relu=relu, **extent(ops)))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 37), (3, 6, 37), (2, 2, 3, 2, 37)], ids=str)
+def test_on_maps_every_pixel_is_a_row(ops, dtype, rng, shape):
+    """Output and all gradients are those of the same pixels as rows of a matrix."""
+    x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((*shape[:-1], 20)).astype(dtype)
+    found = []
+    for axes in (shape, (-1, shape[-1])):
+        layer, x, dy = Linear(37, 20), x.reshape(axes), dy.reshape(*axes[:-1], 20).copy()
+        layer.init_params("fc", 0, dtype)
+        plan = layer.plan([x.shape], dtype, ops)
+        y, dx = np.empty(dy.shape, dtype), np.empty_like(x)
+        work = np.empty(plan.work, np.uint8) if plan.work else None
+        saved = layer.saved_for(plan, ops, [x], y)
+        layer.forward(Context(ops, work=work), [x], y, saved)
+        layer.backward(Context(ops, work=work), dy, saved, [dx])
+        assert plan.out_shape == dy.shape and plan.macs == x.size * 20
+        found.append([y.reshape(-1, 20), dx.reshape(-1, 37), layer.params["w"].grad, layer.params["b"].grad])
+    for on_maps, on_rows in zip(*found, strict=True):
+        assert_close(on_maps, on_rows.astype(float), "sum", 40)
+
+
 def test_errors_say_what_was_expected(ops):
     with pytest.raises(ShapeError, match=r"Linear expects 4 input features, got 5 \(shape \(2, 5\)\)"):
         Linear(4, 3)(np.zeros((2, 5), "float32"), ops=ops)
-    with pytest.raises(ShapeError, match=r"Linear expects an array \(N, C\), got shape \(2, 3, 3, 4\)"):
-        Linear(4, 3)(np.zeros((2, 3, 3, 4), "float32"), ops=ops)
+    with pytest.raises(ShapeError, match=r"36 input features, got 4 \(shape \(2, 3, 3, 4\)\); flatten it first"):
+        Linear(36, 3)(np.zeros((2, 3, 3, 4), "float32"), ops=ops)
+    with pytest.raises(ShapeError, match=r"Linear expects an array \(N, ..., 4\), got shape \(4,\)"):
+        Linear(4, 3)(np.zeros(4, "float32"), ops=ops)
+
+
+def test_a_forgotten_flatten_is_reported_at_the_loss():
+    b = Builder((3, 3, 4))
+    b.linear("fc", 5)
+    with pytest.raises(ShapeError, match=r"got \(1, 3, 3, 5\) and \(1,\); flatten the maps"):
+        b.loss()

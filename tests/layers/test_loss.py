@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicnn.errors import ShapeError
+from minicnn.builder import Builder
+from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
+from minicnn.init import He
 from minicnn.layers.base import Context
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from tests.helpers.strategies import must_pass
@@ -16,9 +18,10 @@ from tests.tolerances import assert_close
 
 
 @settings(max_examples=15)
-@given(batch=st.integers(1, 6), classes=st.integers(2, 9), weight=st.sampled_from([1.0, 0.3]))
-def test_gradients(ops, batch, classes, weight):
-    must_pass(check_layer(SoftmaxCrossEntropy(weight), [(batch, classes)], ops=ops))
+@given(batch=st.integers(1, 6), classes=st.integers(2, 9), weight=st.sampled_from([1.0, 0.3]),
+       smoothing=st.sampled_from([0.0, 0.1]))
+def test_gradients(ops, batch, classes, weight, smoothing):
+    must_pass(check_layer(SoftmaxCrossEntropy(weight, label_smoothing=smoothing), [(batch, classes)], ops=ops))
 
 
 def test_uniform_prediction(ops, dtype):
@@ -48,3 +51,42 @@ def test_errors_say_what_was_expected(ops):
     with pytest.raises(ShapeError, match=r"SoftmaxCrossEntropy expects logits \(N, classes\) and labels \(N,\), got "
                                          r"\(3, 4\) and \(2,\)"):
         SoftmaxCrossEntropy()(np.zeros((3, 4), "float32"), np.zeros(2, np.int32), ops=ops)
+    with pytest.raises(ShapeError, match=r"got \(2, 3, 3, 4\) and \(2,\); flatten the maps, or average them"):
+        SoftmaxCrossEntropy()(np.zeros((2, 3, 3, 4), "float32"), np.zeros(2, np.int32), ops=ops)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_label_smoothing_is_at_least_0_and_less_than_1(smoothing):
+    with pytest.raises(ConfigError, match=f"label_smoothing = {smoothing} must be at least 0 and less than 1"):
+        SoftmaxCrossEntropy(label_smoothing=smoothing)
+
+
+def smoothed_net(smoothing):
+    b = Builder((2, 2, 3))
+    b.flatten()
+    b.linear("fc", 5, init=He())
+    b.loss(label_smoothing=smoothing)
+    return b.net(device="cpu", dtype="float64")
+
+
+def test_label_smoothing_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    net, labels = smoothed_net(0.2), np.array([0, 4, 2])
+    x = np.random.default_rng(0).standard_normal((3, 2, 2, 3))
+    logits = torch.from_numpy(np.array(net(x))).requires_grad_()
+    wanted = torch.nn.CrossEntropyLoss(label_smoothing=0.2)(logits, torch.from_numpy(labels))
+    assert net.loss(x, labels) == pytest.approx(wanted.item(), rel=1e-12)
+    wanted.backward()
+    net.backward()
+    assert_close(net.params["fc.b"].grad, logits.grad.numpy().sum(axis=0), "sum")
+
+
+def test_label_smoothing_is_for_training_only():
+    """Losses of images that are not trained on are those of a net without it, and so are their gradients."""
+    plain, smoothed = smoothed_net(0.0), smoothed_net(0.2)
+    x, labels = np.random.default_rng(0).standard_normal((3, 2, 2, 3)), np.array([0, 4, 2])
+    for net in (plain, smoothed):
+        net.value = net.loss(x, labels, train=False, grad=True)
+        net.backward()
+    assert plain.value == smoothed.value < smoothed.loss(x, labels)
+    np.testing.assert_array_equal(plain.params["fc.w"].grad, smoothed.params["fc.w"].grad)

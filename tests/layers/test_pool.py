@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
-from minicnn.layers.pool import AvgPool2d, MaxPool2d
+from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import extent
 from tests.helpers.strategies import must_pass, windows
+from tests.tolerances import assert_close
 
 
 @settings(max_examples=20)
@@ -23,7 +25,8 @@ def test_gradients_of_the_maximum(ops, window, batch, channels):
 
 
 @settings(max_examples=20)
-@given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2), count_pad=st.booleans())
+@given(window=windows(pad_below_kernel=True), batch=st.integers(1, 2),
+       count_pad=st.sampled_from([True, False, "padding"]))
 def test_gradients_of_the_average(ops, window, batch, count_pad):
     (H, W), options = window
     must_pass(check_layer(AvgPool2d(count_pad=count_pad, **options), [(batch, H, W, 2)], ops=ops, **extent(ops)))
@@ -63,6 +66,55 @@ def test_divisor(ops, count_pad, corner):
     assert y[0, 0, 0, 0] == corner and y[0, 1, 1, 0] == 1
 
 
+# A 4 x 4 image of 1..16, window 3, stride 2, padding 1, ceil: what each divisor gives. Computed with PyTorch 2.13
+# ("padding", False) and minicnn 0.1 (True).
+DIVISORS = {
+    True: [[14 / 9, 30 / 9, 12 / 9], [57 / 9, 99 / 9, 36 / 9], [27 / 9, 45 / 9, 16 / 9]],
+    "padding": [[14 / 9, 30 / 9, 12 / 6], [57 / 9, 99 / 9, 36 / 6], [27 / 6, 45 / 6, 16 / 4]],
+    False: [[14 / 4, 30 / 6, 12 / 2], [57 / 6, 99 / 9, 36 / 3], [27 / 2, 45 / 3, 16 / 1]],
+}
+
+
+@pytest.mark.parametrize("count_pad", DIVISORS)
+def test_three_divisors(ops, dtype, count_pad):
+    x = np.arange(1, 17, dtype=dtype).reshape(1, 4, 4, 1)
+    y = AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad=count_pad)(x, ops=ops)
+    assert_close(y[0, :, :, 0], np.array(DIVISORS[count_pad]), "elementwise")
+
+
+@settings(max_examples=40)
+@given(window=windows(), count_pad=st.sampled_from(["padding", False]))
+def test_the_average_is_pytorchs(ops, window, count_pad):
+    torch = pytest.importorskip("torch")
+    (H, W), options = window
+    (top, left, _, _), kernel = options["padding"], options["kernel"]
+    padding = min(top, kernel[0] // 2), min(left, kernel[1] // 2)           # PyTorch's are symmetric, half a window
+    options["padding"] = padding
+    x = np.random.default_rng(H).standard_normal((2, H, W, 3))
+    try:
+        y = AvgPool2d(**options, count_pad=count_pad)(x, ops=ops)
+    except ShapeError:
+        assume(False)
+    wanted = torch.nn.functional.avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), kernel, options["stride"], padding,
+                                            options["ceil"], count_include_pad=count_pad == "padding")
+    assert_close(y, wanted.permute(0, 2, 3, 1).numpy(), "elementwise", 9)
+
+
+def test_global_average(ops):
+    y = GlobalAvgPool2d()(np.arange(12.0).reshape(1, 2, 3, 2), ops=ops)
+    np.testing.assert_array_equal(y, [[5, 6]])
+    with pytest.raises(ShapeError, match=r"GlobalAvgPool2d expects an array \(N, H, W, C\), got shape \(2, 9\)"):
+        GlobalAvgPool2d()(np.zeros((2, 9)), ops=ops)
+
+
+def test_global_average_needs_no_flatten():
+    b = Builder((6, 5, 3))
+    b.conv("conv1", 4, 3)
+    b.global_avgpool()
+    b.linear("fc", 7)
+    assert b.shape("globalavgpool2d1") == (1, 4) and b.shape() == (1, 7)
+
+
 @pytest.mark.parametrize("ceil", [True, False])
 def test_sizes_of_the_paper(ops, ceil):
     """55, 27, 13, 6: floor and ceil agree on AlexNet's pools."""
@@ -81,6 +133,8 @@ def test_errors_say_what_was_expected(ops):
         MaxPool2d(2, padding=2)
     with pytest.raises(ConfigError, match=r"window \(16, 16\) has more than 255 pixels"):
         MaxPool2d(16)(np.zeros((1, 20, 20, 1), "float32"), ops=ops)
+    with pytest.raises(ConfigError, match="AvgPool2d: count_pad must be True, False or 'padding', got 'all'"):
+        AvgPool2d(2, count_pad="all")
     with pytest.raises(ShapeError, match=r"AvgPool2d expects an array \(N, H, W, C\), got shape \(2, 9\)"):
         AvgPool2d(2)(np.zeros((2, 9), "float32"), ops=ops)
     with pytest.raises(ShapeError, match="a window of 3 does not fit into 2"):

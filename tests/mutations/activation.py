@@ -1,4 +1,4 @@
-"""Mistakes in ReLU, LeakyReLU, ClippedReLU and tanh."""
+"""Mistakes in ReLU, LeakyReLU, ClippedReLU, tanh and sigmoid."""
 
 from __future__ import annotations
 
@@ -46,4 +46,18 @@ MUTATIONS = [
         "tanh_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 + y**2, out=dx))}),
     Mutation("tanh: a logistic function", "tanh", {
         "tanh_forward": instead(lambda x, y: np.copyto(y, 1 / (1 + np.exp(-x))))}),
+    Mutation("sigmoid: y forgotten backward", "sigmoid", {
+        "sigmoid_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - y, out=dx))}),
+    Mutation("sigmoid: 1 - y forgotten backward", "sigmoid", {
+        "sigmoid_backward": instead(lambda y, dy, dx: np.multiply(dy, y, out=dx))}),
+    Mutation("sigmoid: tanh's derivative", "sigmoid", {
+        "sigmoid_backward": instead(lambda y, dy, dx: np.multiply(dy, 1 - y**2, out=dx))}),
+    Mutation("sigmoid: dy forgotten", "sigmoid", {
+        "sigmoid_backward": instead(lambda y, dy, dx: np.copyto(dx, y * (1 - y)))}),
+    Mutation("sigmoid: of -x in forward", "sigmoid", {
+        "sigmoid_forward": afterwards(lambda x, y: np.subtract(1, y, out=y))}),
+    Mutation("sigmoid: of -x for x < 0", "sigmoid", {
+        "sigmoid_forward": afterwards(lambda x, y: np.maximum(y, 1 - y, out=y))}),
+    Mutation("sigmoid: of 1.702 x", "sigmoid", {
+        "sigmoid_forward": instead(lambda x, y: np.copyto(y, 1 / (1 + np.exp(-1.702 * x))))}),
 ]

@@ -32,7 +32,7 @@ def last_maximum(op, ops):
 
 
 def average_overwritten(op, ops):
-    def call(dy, dx, *, kernel, stride, pads, count_pad):
+    def call(dy, dx, *, kernel, stride, pads, counted):
         dx[...] = 0
         for p, q in np.ndindex(dy.shape[1:3]):
             top, left = p * stride[0], q * stride[1]
@@ -42,6 +42,12 @@ def average_overwritten(op, ops):
 
 def no_divisor(dy, dx, *, kernel, **window):
     dx *= kernel[0] * kernel[1]
+
+
+def counting(change):
+    """Another border in the divisor: change(pads, counted)."""
+    return lambda op, ops: lambda *arrays, pads, counted, **options: op(*arrays, pads=pads, **options,
+                                                                        counted=change(pads, counted))
 
 
 def one_row_less(kernel):
@@ -63,16 +69,36 @@ MUTATIONS = [
     Mutation("maxpool: padding counts as zero", "maxpool_negative", {
         "maxpool_forward": afterwards(lambda x, y, argmax, **window: np.maximum(y[:, 0], 0, out=y[:, 0]))}),
     Mutation("avgpool: divisor counts the padding in forward only", "avgpool_inside", {
-        "avgpool_forward": option("count_pad", lambda count: not count)}),
+        "avgpool_forward": counting(lambda pads, counted: pads)}),
     Mutation("avgpool: divisor always counts the padding", "avgpool_inside", {
-        "avgpool_forward": option("count_pad", lambda count: True),
-        "avgpool_backward": option("count_pad", lambda count: True)}, True),
+        "avgpool_forward": counting(lambda pads, counted: pads),
+        "avgpool_backward": counting(lambda pads, counted: pads)}, True),
     Mutation("avgpool: divisor never counts the padding", "avgpool_padded", {
-        "avgpool_forward": option("count_pad", lambda count: False),
-        "avgpool_backward": option("count_pad", lambda count: False)}, True),
+        "avgpool_forward": counting(lambda pads, counted: (0, 0, 0, 0)),
+        "avgpool_backward": counting(lambda pads, counted: (0, 0, 0, 0))}, True),
+    Mutation("avgpool: divisor counts what hangs over the edge", "avgpool_overhang", {
+        "avgpool_forward": counting(lambda pads, counted: pads),
+        "avgpool_backward": counting(lambda pads, counted: pads)}, True),
+    Mutation("avgpool: divisor counts what hangs over the edge, in backward only", "avgpool_overhang", {
+        "avgpool_backward": counting(lambda pads, counted: pads)}),
+    Mutation("avgpool: divisor counts the padding of the first side only", "avgpool_overhang", {
+        "avgpool_forward": counting(lambda pads, counted: (*counted[:2], 0, 0)),
+        "avgpool_backward": counting(lambda pads, counted: (*counted[:2], 0, 0))}, True),
     Mutation("avgpool: divisor forgotten in backward", "avgpool", {"avgpool_backward": afterwards(no_divisor)}),
     Mutation("avgpool: overlapping windows overwrite", "avgpool", {"avgpool_backward": average_overwritten}),
     Mutation("avgpool: dx added", "avgpool", {"avgpool_backward": added}),
     Mutation("avgpool: window one row short in forward", "avgpool", {
         "avgpool_forward": option("kernel", one_row_less)}),
+    Mutation("global avgpool: sum in forward", "global_avgpool", {
+        "global_avgpool_forward": afterwards(lambda x, y: np.multiply(y, x[0, :, :, 0].size, out=y))}),
+    Mutation("global avgpool: last row forgotten", "global_avgpool", {
+        "global_avgpool_forward": arguments(lambda x, y: (without_last(1)(x), y))}),
+    Mutation("global avgpool: images mixed up", "global_avgpool", {
+        "global_avgpool_backward": arguments(lambda dy, dx: (dy[::-1].copy(), dx))}),
+    Mutation("global avgpool: not divided in backward", "global_avgpool", {
+        "global_avgpool_backward": afterwards(lambda dy, dx: np.multiply(dx, dx[0, :, :, 0].size, out=dx))}),
+    Mutation("global avgpool: divided by the width alone", "global_avgpool", {
+        "global_avgpool_forward": afterwards(lambda x, y: np.multiply(y, x.shape[1], out=y)),
+        "global_avgpool_backward": afterwards(lambda dy, dx: np.multiply(dx, dx.shape[1], out=dx))}, True),
+    Mutation("global avgpool: dx added", "global_avgpool", {"global_avgpool_backward": added}),
 ]

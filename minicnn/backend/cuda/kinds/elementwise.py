@@ -17,6 +17,8 @@ ELEMENTWISE = {
     "clipped_relu_backward": ("activation", lambda y, dy, dx, *, ceiling: (y, dy, dx, y.size, ceiling)),
     "tanh_forward": ("activation", lambda x, y: (x, y, x.size)),
     "tanh_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
+    "sigmoid_forward": ("activation", lambda x, y: (x, y, x.size)),
+    "sigmoid_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
     "scale_forward": ("dropout", lambda x, y, *, factor: (x, y, x.size, factor)),
     "find_overflow": ("loss_scale", lambda dw, state: (dw, state, dw.size)),
 }

@@ -14,17 +14,17 @@ class Loss(Kind):
         N, K = x.shape
         self._gpu.launch("loss", "softmax_forward", ceil_div(N, 4), (x, y, N, K), block=128)
 
-    def softmax_cross_entropy_forward(self, x, labels, probs, losses):
+    def softmax_cross_entropy_forward(self, x, labels, probs, losses, *, label_smoothing=0.0):
         """probs (N, K) and losses (N,) from x (N, K) and labels int32 (N,)."""
         N, K = x.shape
-        self._gpu.launch("loss", "softmax_cross_entropy_forward", ceil_div(N, 4), (x, labels, probs, losses, N, K),
-                         block=128)
+        self._gpu.launch("loss", "softmax_cross_entropy_forward", ceil_div(N, 4),
+                         (x, labels, probs, losses, N, K, label_smoothing), block=128)
 
-    def softmax_cross_entropy_backward(self, probs, labels, dx, *, scale, loss_scale=None):
-        """dx = scale * (probs - onehot), times the power of two of loss_scale."""
+    def softmax_cross_entropy_backward(self, probs, labels, dx, *, scale, loss_scale=None, label_smoothing=0.0):
+        """dx = scale * (probs - target), times the power of two of loss_scale."""
         N, K = probs.shape
         self._gpu.launch("loss", "softmax_cross_entropy_backward", ceil_div(N * K, THREADS),
-                         (probs, labels, dx, N, K, scale, loss_scale))
+                         (probs, labels, dx, N, K, scale, loss_scale, label_smoothing / K, 1 - label_smoothing))
 
     # ---- running_metrics
     def count_losses(self, losses, counts, *, weight):

@@ -8,10 +8,10 @@ from minicnn.backend.ops import address
 
 
 class Pool(Kind):
-    """Maximum and average pooling."""
+    """Maximum, average and global average pooling."""
 
     def _windows(self, kernel_name: str, rows: int, columns: int, arrays: tuple, x_shape, y_shape, kernel, stride, pads,
-                 *flags) -> None:
+                 *more) -> None:
         """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
         (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
         given = [array for array in arrays if array is not None]
@@ -21,7 +21,7 @@ class Pool(Kind):
         window = {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P,
                   "C": C, "stride_h": stride[0], "stride_w": stride[1]}
         self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
-                         (*arrays, window, *flags, packs))
+                         (*arrays, window, *more, packs))
 
     def maxpool_forward(self, x, y, argmax, *, kernel, stride, pads):
         """y (N, P, Q, C), the largest cell of each window; argmax (uint8, or None): its index r*S + s."""
@@ -33,12 +33,32 @@ class Pool(Kind):
         N, H, W, _ = dx.shape
         self._windows("maxpool_backward", N * H, W, (dy, argmax, dx), dx.shape, dy.shape, kernel, stride, pads)
 
-    def avgpool_forward(self, x, y, *, kernel, stride, pads, count_pad):
-        """y (N, P, Q, C), the mean of each window."""
+    def avgpool_forward(self, x, y, *, kernel, stride, pads, counted):
+        """y (N, P, Q, C), the mean of each window, of its cells in the image or the border `counted`."""
         N, P, Q, _ = y.shape
-        self._windows("avgpool_forward", N * P, Q, (x, y), x.shape, y.shape, kernel, stride, pads, int(count_pad))
+        self._windows("avgpool_forward", N * P, Q, (x, y), x.shape, y.shape, kernel, stride, pads, _border(counted))
 
-    def avgpool_backward(self, dy, dx, *, kernel, stride, pads, count_pad):
+    def avgpool_backward(self, dy, dx, *, kernel, stride, pads, counted):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
         N, H, W, _ = dx.shape
-        self._windows("avgpool_backward", N * H, W, (dy, dx), dx.shape, dy.shape, kernel, stride, pads, int(count_pad))
+        self._windows("avgpool_backward", N * H, W, (dy, dx), dx.shape, dy.shape, kernel, stride, pads,
+                      _border(counted))
+
+    def global_avgpool_forward(self, x, y):
+        """y (N, C), the mean over the pixels of x (N, H, W, C)."""
+        N, H, W, C = x.shape
+        packs = self._gpu.packs(C, x, y)
+        width = VECTOR_BYTES // x.dtype.itemsize if packs else 1
+        self._gpu.launch("pool", "global_avgpool_forward", (N, ceil_div(C, 32 * width)), (x, y, H * W, C, packs),
+                         block=(32, 8))
+
+    def global_avgpool_backward(self, dy, dx):
+        """dx (N, H, W, C), overwritten, from dy (N, C): dy / (H*W) at every pixel."""
+        _, H, W, C = dx.shape
+        self._gpu.each("pool", "global_avgpool_backward", dx.size, dy, dx, dx.size, H * W * C, C, 1 / (H * W),
+                       self._gpu.packs(C, dy, dx))
+
+
+def _border(counted) -> dict[str, int]:
+    """The struct Border of pool.cu."""
+    return dict(zip(("top", "left", "bottom", "right"), counted, strict=True))
