@@ -88,11 +88,11 @@ def _layer(entry: dict) -> Layer:
     return layer
 
 
-def rebuilt(net, nodes: Sequence[Node], *, device: str | None = None, seed: int | None = None, dtype: str | None = None,
-            fuse: bool | None = None):
+def rebuilt(net, nodes: Sequence[Node], *, inputs: dict[str, tuple[int, ...]] | None = None, device: str | None = None,
+            seed: int | None = None, dtype: str | None = None, fuse: bool | None = None):
     """A network like `net` of these nodes, which keep the weights and state that their layers have.
 
-    With `seed`, all are drawn anew.
+    With `seed`, all are drawn anew.   inputs: where they are not those of `net`.
     """
     values, first = {}, {id(node.layer): node for node in reversed(nodes)}.values()
     if seed is None:                                        # by the names that they will have
@@ -100,7 +100,7 @@ def rebuilt(net, nodes: Sequence[Node], *, device: str | None = None, seed: int 
                   for node in first for local, param in check_layer(node.layer).params.items()}
         values |= {f"{STATE}{node.name}.{local}": net.ops.to_host(array)
                    for node in first for local, array in node.layer.state.items()}
-    again = type(net)(nodes, net.inputs, output=net.output, name=net.name, values=values,
+    again = type(net)(nodes, inputs or net.inputs, output=net.output, name=net.name, values=values,
                       seed=net.seed if seed is None else seed, dtype=dtype or net.dtype, device=device or net.ops.spec,
                       fuse=net.fuse if fuse is None else fuse)
     again.freeze(net._frozen.intersection(again.layers_with_arrays))

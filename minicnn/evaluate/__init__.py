@@ -4,4 +4,5 @@
     metrics.py     loss and accuracy, summed over batches
     evaluate.py    all images of a data set: Evaluation;  `averaged`: of an ensemble
     predict.py     single photographs: the most probable classes
+    dense.py       a net applied at all positions of a larger image, as a net of convolutions
 """
