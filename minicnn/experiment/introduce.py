@@ -10,13 +10,11 @@ from minicnn.experiment.say import say
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import Recipe, differences_in_words
-from minicnn.train.recipes import DEFAULT, named_recipe, recipes_of
-
-FEW_IMAGES = 20_000                             # fewer are too few for a recipe that was made for ImageNet
+from minicnn.train.recipes import named_recipe
 
 
-def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, suggest: bool = False) -> None:
-    """Say what the data, the network and the recipe are.   suggest: a better recipe, where there is one."""
+def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, chosen: bool = False) -> None:
+    """Say what the data, the network and the recipe are.   chosen: the recipe is one that nobody asked for."""
     say("data", splits.description)
     say("licence", splits.licence)
     say("net", f"{in_words(settings)}: {net.num_params:,} parameters, {len(splits.classes)} classes")
@@ -27,21 +25,22 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, suggest:
     own = own_net.is_own(settings["model"])
     if not own:
         say("differences", "; ".join(differences(settings, recipe)))
-    if own or named_recipe(settings["model"], settings["recipe"]).source:
+    entry = named_recipe(settings["model"], settings["recipe"])
+    if chosen and entry.images:
+        say("recipe", fitted_in_words(settings, recipe, len(splits.train)))
+    elif own or entry.source:
         say("recipe", recipe_in_words(settings))
     if settings["schedule"] or settings["warmup"]:
         say("schedule", recipe.schedule.in_words())
-    if suggest and (better := recipe_for_few(settings, len(splits.train))):
-        say("hint", f"for a few thousand images: --recipe {better}")
 
 
-def recipe_for_few(settings: dict, images: int) -> str | None:
-    """Our own longest recipe for a few thousand images, where there are so few and the recipe is a published one."""
-    known = recipes_of(settings["model"])
-    ours = [name for name, entry in known.items() if not entry.source and name != DEFAULT]
-    if images >= FEW_IMAGES or not ours or not known[settings["recipe"]].source:
-        return None
-    return max(ours, key=lambda name: known[name].epochs)
+def fitted_in_words(settings: dict, recipe: Recipe, images: int) -> str:
+    """Why this recipe, what is in it, and how to get the published one."""
+    published = MODELS[settings["model"]].variants[settings["variant"]].recipe
+    return (f"{settings['recipe']}, fitted to {images:,} training images: {settings['epochs']} epochs, batch "
+            f"{settings['batch']}, learning rate {settings['lr']:g}, {recipe.schedule.in_words()}"
+            + (", initial weights fitted to the images" if recipe.calibrate else "")
+            + f" (the published one: --recipe {published})")
 
 
 def differences(settings: dict, recipe: Recipe) -> list[str]:

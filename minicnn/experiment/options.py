@@ -38,8 +38,8 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
     what.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: "
                       "256, or what suits the net)")
     how = parser.add_argument_group("how")
-    how.add_argument("--recipe", metavar="NAME", help=f"{recipes}. Default: the published one of the variant for a "
-                     "folder, our own for elpv and synthetic")
+    how.add_argument("--recipe", metavar="NAME", help=f"{recipes}. Default: our own, fitted to the number of "
+                     "images; from 300,000 on, the published one of the variant")
     how.add_argument("--epochs", metavar="N", type=int, help="how often every image is seen (default: the recipe's)")
     how.add_argument("--batch", metavar="N", type=int, help="images per step (default: the recipe's, 32 or 128)")
     how.add_argument("--lr", metavar="N", type=float, help="initial learning rate (default: the recipe's)")

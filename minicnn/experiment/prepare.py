@@ -11,14 +11,16 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.data.source import SIZE, open_data
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import build_net
+from minicnn.experiment.settings import check_numbers, complete
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
-from minicnn.train.recipes import named_recipe
+from minicnn.train.recipes import named_recipe, recipes_of
 
 
 def prepare(settings: dict, may_fall_back: bool = False, local_size: int = 1) -> tuple[Splits, Net]:
     """Open the data and build the network, and note in `settings` what they were.
 
+    A recipe that depends on the number of images is chosen here.
     may_fall_back: procedural images will do where the default set is not installed.   local_size: so many ranks share
     this machine and its threads.
     """
@@ -28,6 +30,7 @@ def prepare(settings: dict, may_fall_back: bool = False, local_size: int = 1) ->
     if settings["size"] is None and own_net.is_own(settings["model"]) and not is_prepared(settings["data"]):
         settings["size"] = image_size(net.input_shape[0])
         splits = open_sets(settings)
+    settings.update(check_numbers(complete(settings, len(splits.train))))
     settings["device"] = net.ops.spec           # where it is resumed, "auto" may mean another
     settings["seed"] = net.seed                 # a network of one's own may have one of its own
     return splits, net
@@ -43,7 +46,9 @@ def use_threads(settings: dict, local_size: int = 1) -> None:
 def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:
     """The data of these settings, resized as the recipe says, or as `preprocess` does; no image is decoded yet."""
     size = preprocess.size if preprocess else _size(settings)
-    preprocess = preprocess or named_recipe(settings["model"], settings["recipe"]).recipe.preprocess
+    if preprocess is None:                      # without a recipe, one of the model's: they decode in one way
+        recipe = settings.get("recipe") or next(iter(recipes_of(settings["model"])))
+        preprocess = named_recipe(settings["model"], recipe).recipe.preprocess
     how = {"size": size, "resize": preprocess.resize, "interpolation": preprocess.interpolation}
     try:
         return open_data(settings["data"], **how)

@@ -73,13 +73,13 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None =
         run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name,
                                                                    f"{splits.name}-{name_of(settings, net)}")
         return fit(settings, splits, net, run_dir, checkpoint=checkpoint, comm=comm, save_every=options.save_every,
-                   tensorboard=options.tensorboard, suggest=options.recipe is None and checkpoint is None)
+                   tensorboard=options.tensorboard, chosen=options.recipe is None and checkpoint is None)
 
     return on_ranks(settings, options, lambda local_size: prepare(settings, may_fall_back, local_size), on_rank)
 
 
 def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: Path | None = None,
-        comm: Comm | None = None, save_every: int = 0, tensorboard: bool = False, suggest: bool = False) -> Trained:
+        comm: Comm | None = None, save_every: int = 0, tensorboard: bool = False, chosen: bool = False) -> Trained:
     """The training itself, on one rank or as one of several (comm); from `checkpoint` on, where there is one."""
     if unknown := sorted(set(settings["freeze"]) - set(net.layers_with_weights)):
         raise ConfigError(f"--freeze names {unknown[0]!r}: {expected_one_of(unknown[0], net.layers_with_weights)}")
@@ -98,7 +98,7 @@ def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: 
     if checkpoint:
         trainer.resume(checkpoint)
     if net.ranks.is_main:
-        introduce(settings, splits, net, recipe, suggest)
+        introduce(settings, splits, net, recipe, chosen)
         for line in taken:
             say("weights", line)
         from_there = f", from epoch {trainer.epoch + 1}, step {trainer.step + 1} on" if checkpoint else ""

@@ -14,7 +14,7 @@ from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
-from minicnn.train.recipes import DEFAULT, named_recipe, recipes_of
+from minicnn.train.recipes import DEFAULT, named_recipe, recipe_for, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
 from minicnn.train.schedule import SCHEDULES
 
@@ -82,12 +82,14 @@ def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
 def check_numbers(settings: dict) -> dict:
     """The settings; ConfigError for epochs, a learning rate, its schedule, a seed or a size that nothing can be done
     with."""
-    epochs, lr, seed, size = (settings[name] for name in ("epochs", "lr", "seed", "size"))
-    if epochs < 1:
+    epochs, batch, lr, seed, size = (settings.get(name) for name in ("epochs", "batch", "lr", "seed", "size"))
+    if epochs is not None and epochs < 1:
         raise ConfigError(f"--epochs must be at least 1, got {epochs}")
-    if not 0 < lr < math.inf:
+    if batch is not None and batch < 1:
+        raise ConfigError(f"--batch must be at least 1, got {batch}")
+    if lr is not None and not 0 < lr < math.inf:
         raise ConfigError(f"--lr: the learning rate must be positive and finite, got {lr:g}")
-    check_schedule(settings["schedule"], settings["warmup"], epochs)
+    check_schedule(settings["schedule"], settings["warmup"], math.inf if epochs is None else epochs)
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if size is not None and size < 1:
@@ -103,22 +105,27 @@ def check_schedule(kind: str | None, warmup: float | None, epochs: int) -> None:
         raise ConfigError(f"--warmup must be from 0 to the {epochs} epochs of the run, got {warmup:g}")
 
 
-def complete(settings: dict) -> dict:
-    """The settings with those that the recipe gives: its name, epochs, batch and learning rate."""
-    settings = {**settings}
-    name = settings.setdefault("recipe", default_recipe(settings))
+def complete(settings: dict, images: int | None = None) -> dict:
+    """The settings with those that the recipe gives: its name, epochs, batch and learning rate.
+
+    images: in the training set; while it is not known, a recipe that depends on it is left open.
+    """
+    name = settings.get("recipe") or default_recipe(settings, images)
+    if name is None:
+        return settings
     entry = named_recipe(settings["model"], name)
-    return {"epochs": entry.epochs, "batch": entry.recipe.sgd.batch, "lr": entry.recipe.sgd.lr, **settings}
+    epochs = entry.epochs if images is None or settings.get("recipe") else entry.epochs_for(images)
+    return {"epochs": epochs, "batch": entry.recipe.sgd.batch, "lr": entry.recipe.sgd.lr, **settings, "recipe": name}
 
 
-def default_recipe(settings: dict) -> str:
-    """Our own recipe for a few thousand images, where there are so few; else the published one of the variant."""
+def default_recipe(settings: dict, images: int | None = None) -> str | None:
+    """The recipe where none was asked for: one that fits the size of the set; None where that is not known yet."""
     model, variant = settings["model"], settings["variant"]
     if model not in MODELS:
         return DEFAULT
     if settings["data"] in PACKAGED:
         return next(name for name, entry in recipes_of(model).items() if not entry.source)
-    return MODELS[model].variants[variant].recipe
+    return None if images is None else recipe_for(model, MODELS[model].variants[variant].recipe, images)
 
 
 def read_about(checkpoint: Path) -> dict:

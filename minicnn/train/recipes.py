@@ -23,6 +23,8 @@ class NamedRecipe:
     about: what it is, in a few words.   stretched: the schedule follows the number of epochs that is asked for.
     steady: the output layer's learning rate is lowered for few classes (recipe.steady_output_lr).   turned: images
     without an upright are turned by 90 degrees, too.
+    images: for our own, the size of the training set that `epochs` is meant for; other sets get other epochs, so that
+    they take about as many steps: `epochs_for`.
     """
 
     recipe: Recipe
@@ -33,6 +35,13 @@ class NamedRecipe:
     stretched: bool = False
     steady: bool = False
     turned: bool = False
+    images: int = 0
+
+    def epochs_for(self, images: int) -> int:
+        """Epochs on a training set of this size: in proportion to `images`, from 2/3 of `epochs` to 200."""
+        if not self.images:
+            return self.epochs
+        return round(min(max(self.epochs * self.images / max(images, 1), 2 / 3 * self.epochs), 200))
 
     def schedule(self, epochs: int):
         """The learning rate schedule of a run of so many epochs."""
@@ -45,6 +54,8 @@ def _alexnet(variant: str, augment: Augment, sgd: SGDRecipe, schedule, **parts) 
     return Recipe(net, augment=augment, sgd=sgd, schedule=schedule, **parts)
 
 
+MANY_IMAGES = 300_000       # at least as many images as this are a set of ImageNet's size
+
 STRETCHED = "learning rate, schedule and augmentation as published, the schedule stretched over --epochs"
 
 
@@ -54,7 +65,7 @@ def _cifar(published: NamedRecipe) -> dict[str, NamedRecipe]:
     ours = replace(theirs, augment=replace(theirs.augment, flip=True), sgd=replace(theirs.sgd, lr=4 * theirs.sgd.lr),
                    schedule=Cosine(epochs=60))
     return {"quick": NamedRecipe(ours, 60, about="four times the learning rate, falling to 0 as half a cosine, and "
-                                 "mirror images", stretched=True),
+                                 "mirror images", stretched=True, images=50_000),
             "published": published}
 
 
@@ -69,7 +80,8 @@ ALEXNET: dict[str, NamedRecipe] = {
                  SGDRecipe(lr=0.004, batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}), Cosine(epochs=26),
                  calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
                             "fc8": 0.05}),
-        26, about="26 epochs on a few thousand images, initialised to fit them", stretched=True, turned=True),
+        26, about="26 epochs on a few thousand images, initialised to fit them", stretched=True, turned=True,
+        images=2_300),
 
     "paper": NamedRecipe(PAPER, 90, "section 5 of the paper"),
 
@@ -122,6 +134,13 @@ FOR_EVERY_NET = {DEFAULT: NamedRecipe(
 def recipes_of(model: str) -> dict[str, NamedRecipe]:
     """The recipes by which this network can be trained, by name; for one's own network, the default one."""
     return RECIPES.get(model, {}) | FOR_EVERY_NET
+
+
+def recipe_for(model: str, published: str, images: int) -> str:
+    """The name of the recipe for a training set of this size: `published`, where there are as many as it is for; else
+    the longest of our own."""
+    ours = {name: entry.epochs for name, entry in RECIPES.get(model, {}).items() if entry.images}
+    return max(ours, key=ours.get) if ours and images < MANY_IMAGES else published
 
 
 def named_recipe(model: str, name: str) -> NamedRecipe:

@@ -23,6 +23,8 @@ from minicnn.train.watch.diagnostics import Diagnostics
 from minicnn.train.watch.progress import WORTH_SHOWING, Progress, duration
 from minicnn.train.watch.stall import StallMeter
 
+FORECAST_AFTER = 8                  # steps, after which a log says how long the run will take; a bar says it always
+
 
 class Report:
     """Reports of the run with this state.
@@ -92,7 +94,7 @@ class Report:
     def monitor(self, epochs: int) -> EpochMonitor:
         """Of the steps of this epoch that are still to be done."""
         self._diagnosed = self._state.metrics.state()
-        return EpochMonitor(self._state, epochs, self.progress)
+        return EpochMonitor(self._state, epochs, self.progress, self.line)
 
     def since_diagnosis(self) -> RunningMetrics:
         """Metrics of the steps since the last diagnosis."""
@@ -113,9 +115,10 @@ class Report:
 
 
 class EpochMonitor:
-    """Progress and time of the steps of one epoch of `epochs`; a context manager."""
+    """Progress and time of the steps of one epoch of `epochs`; a context manager. line: prints a label and a text."""
 
-    def __init__(self, state: RunState, epochs: int, show: bool):
+    def __init__(self, state: RunState, epochs: int, show: bool, line: Callable[[str, str], None]):
+        self._state, self._epochs, self._line = state, epochs, line
         steps, self._loader, self._began = len(state.loader), state.loader, time.perf_counter()
         self._progress = Progress(f"epoch {state.epoch + 1}/{epochs}", steps, state.step,
                                   (epochs - state.epoch - 1) * steps, state.loader.batch, show)
@@ -139,6 +142,15 @@ class EpochMonitor:
     def step(self, loss: float) -> None:
         """One step is done. loss: the last known."""
         self._progress.step(loss, self._stalls)
+        if self._progress.done == FORECAST_AFTER and self._state.epoch == 0 and not self._progress.has_bar:
+            self._forecast()
+
+    def _forecast(self) -> None:
+        """How long the run will take. A validation image costs a third of a training image: there is no backward."""
+        speed, images = self._progress.rate(), len(self._state.loader) * self._state.loader.batch
+        if speed:
+            seconds = self._epochs * (images + len(self._state.val.labels) / 3) / speed
+            self._line("time", f"about {duration(seconds)} for {self._epochs} epochs, at {speed:.0f} images/s")
 
     def lap(self) -> dict:
         """Time since the last lap; see StallMeter."""

@@ -8,7 +8,7 @@ from minicnn.errors import ConfigError
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.registry import build
 from minicnn.train.recipe import PAPER, Recipe
-from minicnn.train.recipes import DEFAULT, RECIPES, NamedRecipe, named_recipe, recipes_of
+from minicnn.train.recipes import DEFAULT, RECIPES, NamedRecipe, named_recipe, recipe_for, recipes_of
 from minicnn.train.schedule import OneCycle, StepDecay
 
 EVERY = [(model, name) for model, recipes in RECIPES.items() for name in recipes]
@@ -54,3 +54,16 @@ def test_a_warm_up_follows_the_epochs_too():
 def test_an_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="unknown recipe 'caffee': did you mean 'caffe'. expected one of short, long"):
         named_recipe("alexnet", "caffee")
+
+
+@pytest.mark.parametrize("images, epochs", [(200, 200), (2000, 30), (2300, 26), (20_000, 17), (250_000, 17)])
+def test_our_own_recipe_is_fitted_to_the_number_of_images(images, epochs):
+    """About as many steps whatever the size of the set is, within limits."""
+    assert recipe_for("alexnet", "paper", images) == "long"
+    assert named_recipe("alexnet", "long").epochs_for(images) == epochs
+
+
+def test_a_set_of_imagenets_size_gets_the_published_recipe():
+    assert recipe_for("alexnet", "caffe", 1_281_167) == "caffe"
+    assert recipe_for("cifar_18pct", "published", 50_000) == "quick"
+    assert named_recipe("alexnet", "paper").epochs_for(2000) == 90                  # published ones are not fitted

@@ -6,6 +6,9 @@
     update ratio    |v| / |w|: how much one step changes an array; about 1e-3 is usual, 1e-4 to 1e-2 is fine
     chance          training goes well, and validation is no better than always predicting one class
 
+Advice never contradicts itself: the first warning that asks for a higher or a lower learning rate settles the
+direction, and later ones that would ask for the opposite name another remedy.
+
 Checked are means over the images since the last check, samples of the weights and velocities, and some validation
 images. Nothing is changed and nothing is stored.
 """
@@ -13,6 +16,7 @@ images. Nothing is changed and nothing is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +30,20 @@ SAMPLE = 1 << 16                            # elements of an array that are look
 FEW = 64                                    # images that it takes to call a unit dead
 
 
+FITTED = "fitted to the images (a recipe with `calibrate`, such as alexnet's long)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A problem. advice: what to try; it asks for a learning rate in this direction, "lower" or "higher", if in any.
+    otherwise: what to try where the opposite was advised."""
+
+    text: str
+    direction: str = ""
+    advice: str = ""
+    otherwise: str = ""
+
+
 class Diagnostics:
     """labels: of the training images."""
 
@@ -35,6 +53,7 @@ class Diagnostics:
         self.entropy, self.majority = float(-(share * np.log(share)).sum()), float(share.max())
         self._given: set[str] = set()
         self._before = ""
+        self._direction = ""                    # "lower" or "higher": which learning rate was advised
 
     def check(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
         """Warnings, one line each.
@@ -43,27 +62,39 @@ class Diagnostics:
         factor: of the schedule; small updates are expected where it is small.   images: batches of them, as the net
         takes them.
         """
-        found = {"loss": self._loss(train), "chance": self._chance(train, val) if val else "",
-                 **self._updates(net, velocities, factor), **dead_units(net, images)}
-        fresh = {what: text for what, text in found.items() if text and what not in self._given}
+        found = {**dead_units(net, images), **self._loss(train), **self._updates(net, velocities, factor)}
+        if val:
+            found["chance"] = Finding(self._chance(train, val))
+        fresh = {what: finding for what, finding in found.items() if finding.text and what not in self._given}
         self._given.update(fresh)
-        return [f"warning: {text}" for text in fresh.values()]
+        return [f"warning: {self._with_advice(finding)}" for finding in fresh.values()]
 
-    def _loss(self, train: dict) -> str:
+    def _with_advice(self, finding: Finding) -> str:
+        agrees = not finding.direction or self._direction in ("", finding.direction)
+        if agrees:
+            self._direction = finding.direction or self._direction
+        return finding.text + (finding.advice if agrees else finding.otherwise)
+
+    def _loss(self, train: dict) -> dict[str, Finding]:
         if not self.entropy:                                                   # a single class: nothing to learn
-            return ""
+            return {}
         loss, share = train["loss"], train["loss"] / self.entropy
         stuck = STUCK <= share <= WORSE and train["top1"] <= self.majority + 0.01
         state = "worse" if share > WORSE else "stuck" if stuck else ""
         again, self._before = state == self._before, state                     # once, it may be the initialisation
         if state == "stuck" and again:
-            return (f"the loss stays at {loss:.3f}; {self.entropy:.3f} is what knowing only how frequent each class is "
-                    "gives. Nothing is learned: try a learning rate three times as high, larger initial weights, and "
-                    "look at some training images with their labels")
+            return {"stuck": Finding(
+                f"the loss stays at {loss:.3f}; {self.entropy:.3f} is what knowing only how frequent each class is "
+                "gives. Nothing is learned: ",
+                "higher", "try a learning rate three times as high, larger initial weights, and look at some training "
+                "images with their labels",
+                f"try initial weights {FITTED}, and look at some training images with their labels")}
         if state == "worse" and again:
-            return (f"the loss is {loss:.3f} once more, where {self.entropy:.3f} could be had without looking "
-                    "at the images: try a third of the learning rate")
-        return ""
+            return {"worse": Finding(
+                f"the loss is {loss:.3f} once more, where {self.entropy:.3f} could be had without looking "
+                "at the images: ",
+                "lower", "try a third of the learning rate", f"try initial weights {FITTED}")}
+        return {}
 
     def _chance(self, train: dict, val) -> str:
         learned = train["top1"] >= self.majority + 0.6 * (1 - self.majority)
@@ -75,7 +106,7 @@ class Diagnostics:
         return ""
 
     @staticmethod
-    def _updates(net, velocities: dict, factor: float) -> dict[str, str]:
+    def _updates(net, velocities: dict, factor: float) -> dict[str, Finding]:
         found = {}
         for name, v in velocities.items():
             if not name.endswith(".w"):
@@ -84,16 +115,20 @@ class Diagnostics:
             size = float(np.linalg.norm(w))
             ratio = float(np.linalg.norm(v)) / size if size else 0.0
             if ratio > HIGH:
-                found[f"high {name}"] = (f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: try "
-                                         "a lower learning rate, or a factor on that of this layer")
+                found[f"high {name}"] = Finding(
+                    f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: ",
+                    "lower", "try a lower learning rate, or a factor on that of this layer",
+                    "try a factor below 1 on the learning rate of this layer")
             elif ratio < LOW and factor > 0.1:
-                found[f"low {name}"] = (f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: it "
-                                        "hardly learns; try a higher learning rate, or larger initial weights in the "
-                                        "layers after it")
+                found[f"low {name}"] = Finding(
+                    f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: it hardly learns; ",
+                    "higher", "try a higher learning rate, or larger initial weights in the layers after it",
+                    "try a factor above 1 on the learning rate of this layer, or larger initial weights in the layers "
+                    "after it")
         return found
 
 
-def dead_units(net, images: Iterable) -> dict[str, str]:
+def dead_units(net, images: Iterable) -> dict[str, Finding]:
     """Layers in which more than DEAD of the channels are 0 for some FEW images or more, as warnings by name."""
     names = [node.name for node in net.nodes if isinstance(node.layer, ReLU)]
     alive, count = {}, 0
@@ -109,8 +144,10 @@ def dead_units(net, images: Iterable) -> dict[str, str]:
     found = {}
     for name, lives in alive.items() if count >= FEW else ():
         if (~lives).mean() > DEAD:
-            found[f"dead {name}"] = (f"{name}: {(~lives).sum():,} of {len(lives):,} units are 0 for each of {count} "
-                                     "images, and learn no more: try a lower learning rate, or initial biases of 0.1")
+            found[f"dead {name}"] = Finding(
+                f"{name}: {(~lives).sum():,} of {len(lives):,} units are 0 for each of {count} images, and learn no "
+                "more: ",
+                "lower", f"try a lower learning rate, or initial weights {FITTED}", f"try initial weights {FITTED}")
     return found
 
 

@@ -61,6 +61,10 @@ class Progress:
             self._printed = now
             print(f"{self.title}  step {self.done}/{self.steps}, {text}", flush=True)
 
+    @property
+    def has_bar(self) -> bool:
+        return self._bar is not None
+
     def rate(self) -> float | None:
         """Images per second over these steps, without the first; None before there are two."""
         if self.done <= self._from or self._began is None:

@@ -103,8 +103,8 @@ def test_dead_units(rng):
     x = [rng.standard_normal((32, 24, 24, 3)).astype("f4") for _ in range(3)]
     assert dead_units(net, x) == {}
     net.params["fc2.b"].data[:20], net.params["fc2.b"].data[20:] = -1e6, 1e3
-    (line,) = dead_units(net, x).values()
-    assert "20 of 32 units are 0 for each of 64 images" in line
+    (finding,) = dead_units(net, x).values()
+    assert "20 of 32 units are 0 for each of 64 images" in finding.text
     assert dead_units(net, x[:1]) == {}                         # too few images to say so
 
 
@@ -116,3 +116,30 @@ def test_a_run_prints_it(tmp_path):
     watched = [line for line in lines if line.startswith("warning: ")]
     assert any("hardly learns" in line for line in watched) and len(watched) == len(set(watched))
     assert "warning" not in (tmp_path / "run/metrics.jsonl").read_text()
+
+
+def directions(lines) -> set[str]:
+    """The learning rates that these lines ask for."""
+    words = {"lower": ("a lower learning rate", "a third of the learning rate"),
+             "higher": ("a higher learning rate", "a learning rate three times as high")}
+    return {way for way, texts in words.items() if any(text in line for text in texts for line in lines)}
+
+
+def test_advice_does_not_contradict_itself(rng):
+    """After dead units, which ask for a lower learning rate, a loss that stays asks for no higher one; nor vice versa."""
+    dying = small_net()
+    dying.params["fc2.b"].data[:20], dying.params["fc2.b"].data[20:] = -1e6, 1e3
+    images = [rng.standard_normal((64, 24, 24, 3)).astype("f4")]
+    low = {"fc2.w": 1e-8 * dying.params["fc2.w"].data}
+
+    def lines(*checks) -> list[str]:
+        diagnostics = Diagnostics(LABELS)
+        return [line for options in checks for line in check(diagnostics, **options)]
+
+    stuck = {"loss": np.log(4), "top1": 0.25, "val": 0.25}
+    found = lines({"net": dying, "images": images, **stuck}, stuck, stuck)
+    assert len(found) == 2 and directions(found) == {"lower"} and "fitted to the images" in found[1]
+    found = lines(stuck, stuck, {"net": dying, "images": images, **stuck})
+    assert len(found) == 2 and directions(found) == {"higher"} and "fitted to the images" in found[1]
+    found = lines({"net": dying, "velocities": low}, {"loss": 2.5, "top1": 0.3}, {"loss": 2.5, "top1": 0.3})
+    assert len(found) == 2 and directions(found) == {"higher"}
