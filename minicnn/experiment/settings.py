@@ -82,14 +82,12 @@ def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
 def check_numbers(settings: dict) -> dict:
     """The settings; ConfigError for epochs, a learning rate, its schedule, a seed or a size that nothing can be done
     with."""
-    epochs, batch, lr, seed, size = (settings.get(name) for name in ("epochs", "batch", "lr", "seed", "size"))
+    epochs, lr, seed, size = (settings.get(name) for name in ("epochs", "lr", "seed", "size"))
     if epochs is not None and epochs < 1:
         raise ConfigError(f"--epochs must be at least 1, got {epochs}")
-    if batch is not None and batch < 1:
-        raise ConfigError(f"--batch must be at least 1, got {batch}")
     if lr is not None and not 0 < lr < math.inf:
         raise ConfigError(f"--lr: the learning rate must be positive and finite, got {lr:g}")
-    check_schedule(settings["schedule"], settings["warmup"], math.inf if epochs is None else epochs)
+    check_schedule(settings["schedule"], settings["warmup"], epochs)
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if size is not None and size < 1:
@@ -97,12 +95,13 @@ def check_numbers(settings: dict) -> dict:
     return settings
 
 
-def check_schedule(kind: str | None, warmup: float | None, epochs: int) -> None:
-    """ConfigError for a schedule that does not exist, or a warm-up that does not fit into the epochs."""
+def check_schedule(kind: str | None, warmup: float | None, epochs: int | None) -> None:
+    """ConfigError for a schedule that does not exist, or a warm-up that does not fit into the epochs, once known."""
     if kind is not None and kind not in SCHEDULES:
         raise ConfigError(f"--schedule: unknown schedule {kind!r}: {expected_one_of(kind, SCHEDULES)}")
-    if warmup is not None and not 0 <= warmup <= epochs:
-        raise ConfigError(f"--warmup must be from 0 to the {epochs} epochs of the run, got {warmup:g}")
+    if warmup is not None and not 0 <= warmup <= (math.inf if epochs is None else epochs):
+        most = "0 or more epochs" if epochs is None else f"from 0 to the {epochs} epochs of the run"
+        raise ConfigError(f"--warmup must be {most}, got {warmup:g}")
 
 
 def complete(settings: dict, images: int | None = None) -> dict:

@@ -89,7 +89,7 @@ BAD = {
                          "did you mean 'cosine'? expected one of constant, step"),
     "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
                                    "--warmup must be from 0 to the 3 epochs of the run, got 4"),
-    "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be from 0 to the 90 epochs"),
+    "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be 0 or more epochs, got -1"),
     "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
                                  "learning rate must be positive"),
     "an infinite learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "inf"],

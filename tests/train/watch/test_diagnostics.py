@@ -126,7 +126,7 @@ def directions(lines) -> set[str]:
 
 
 def test_advice_does_not_contradict_itself(rng):
-    """After dead units, which ask for a lower learning rate, a loss that stays asks for no higher one; nor vice versa."""
+    """Dead units ask for a lower learning rate; a loss that stays then asks for no higher one, nor vice versa."""
     dying = small_net()
     dying.params["fc2.b"].data[:20], dying.params["fc2.b"].data[20:] = -1e6, 1e3
     images = [rng.standard_normal((64, 24, 24, 3)).astype("f4")]
