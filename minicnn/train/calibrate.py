@@ -23,21 +23,38 @@ import numpy as np
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.errors import ConfigError
+from minicnn.graph import Net
 
 CALIBRATED_ON = 128     # images, or a few more: whole batches
 LEAST = 1e-3            # lower bound of a channel's std, as a share of its layer's: constant channels are not amplified
 
 
 def calibrate_on(net, stds: Mapping[str, float], loader: Loader, pipeline: InputPipeline) -> str:
-    """`calibrate` on some training images, in the order of the first epoch; says in words what was done."""
-    if net.ranks.is_split:
-        raise ConfigError("a recipe that calibrates the layers' outputs needs the whole network on one rank; start the "
-                          "run there, and continue it on several ranks by --resume")
+    """`calibrate` on some training images, in the order of the first epoch; says in words what was done.
+
+    Of several ranks, rank 0 calibrates the whole network, and all take their parts of it.
+    """
+    count = min(-(-CALIBRATED_ON // loader.batch), len(loader))
+    text = f"outputs of {', '.join(stds)} on {count * loader.batch} images"
+    if not net.ranks.is_split:
+        calibrate(net, _images(loader, count, pipeline), stds)
+        return text
+    arrays = net.ranks.gather(net.arrays())
+    if net.ranks.is_main:
+        whole = Net.from_description(net.description(), device=net.ops.spec, seed=net.seed, dtype=net.dtype,
+                                     values=arrays)
+        of_all_ranks = Loader(loader.dataset, loader.batch, seed=loader.seed, shuffle=loader.shuffle,
+                              drop_last=loader.drop_last)
+        calibrate(whole, _images(of_all_ranks, count, pipeline), stds)
+        arrays = {name: whole.ops.to_host(array) for name, array in whole.arrays().items()}
+    net.load_arrays(net.ranks.broadcast(None, arrays)[1], "the calibrated network")
+    return text
+
+
+def _images(loader: Loader, count: int, pipeline: InputPipeline) -> list:
+    """The first `count` batches of the first epoch, as the network takes them."""
     with contextlib.closing(loader.epoch(0)) as batches:
-        some = itertools.islice(batches, -(-CALIBRATED_ON // loader.batch))
-        images = [pipeline.evaluation(batch).copy() for batch in some]
-    calibrate(net, images, stds)
-    return f"outputs of {', '.join(stds)} on {sum(map(len, images))} images"
+        return [pipeline.evaluation(batch).copy() for batch in itertools.islice(batches, count)]
 
 
 def calibrate(net, images: Sequence, stds: Mapping[str, float]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -189,13 +190,19 @@ def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, m
     assert "| photos | 2 | 16 | alexnet:paper | short | 1 |" in (tmp_path / "page.md").read_text()
 
 
-@pytest.mark.parametrize(("more", "hinted"), [([], True), (["--recipe", "paper"], False)])
-def test_a_few_images_and_the_papers_recipe(example, tmp_path, capsys, monkeypatch, more, hinted):
-    """A hint, unless the recipe was asked for."""
-    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: Outcome(True, 0, None, tmp_path))
+@pytest.mark.parametrize(("more", "epochs", "recipe"), [([], 200, r"long, fitted to \d+ training images: 200 epochs"),
+                                                        (["--epochs", "7"], 7, r"long, fitted to \d+ training images: 7 epochs"),
+                                                        (["--recipe", "paper"], 90, "paper: 90 epochs; error on")])
+def test_a_folder_gets_a_recipe_that_fits_it(example, tmp_path, capsys, monkeypatch, more, epochs, recipe):
+    """Unless one was asked for; what was chosen is printed, and how to get the published one."""
+    asked = []
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: asked.append((epochs, trainer.recipe.calibrate)) or
+                        Outcome(True, 0, None, tmp_path))
     save_tree(tmp_path / "photos", per_class=24)
     assert example.main(["--data", str(tmp_path / "photos"), "--batch", "4", "--out", str(tmp_path), *more]) == 130
-    assert ("for a few thousand images: --recipe long" in capsys.readouterr().out) == hinted
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(recipe, out) and ("--recipe paper" in out) == (recipe[:5] != "paper")
+    assert asked[0][0] == epochs and ("conv1" in asked[0][1]) == (recipe[:5] != "paper")
 
 
 def test_a_page_of_something_else_is_left_alone(example, place, tmp_path, capsys):

@@ -27,7 +27,7 @@ def photos(tmp_path_factory):
 
 def test_columns_and_then_alone(example, photos, tmp_path, capsys):
     """Two ranks train an epoch; the ledger and the picture are there; one rank goes on."""
-    runs = ["--out", str(tmp_path), "--threads", "2"]
+    runs = ["--out", str(tmp_path), "--threads", "2", "--recipe", "paper"]
     assert example.main(["--data", str(photos), "--parallel", "columns", "--epochs", "1", "--batch", "4", "--run-name",
                          "run", *runs]) == 0
     text = capsys.readouterr().out

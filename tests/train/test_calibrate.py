@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from minicnn.errors import ConfigError
-from minicnn.train.calibrate import calibrate
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.parallel.threads import run_local
+from minicnn.train.calibrate import calibrate, calibrate_on
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.graphs import images, small
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
@@ -82,3 +84,22 @@ def test_preparing_first_changes_nothing(tmp_path):
         trainer.fit(1)
     np.testing.assert_array_equal(first.net.params["conv1.w"].data, second.net.params["conv1.w"].data)
     np.testing.assert_array_equal(first.state.start, second.state.start)
+
+
+@pytest.mark.parametrize("scheme", ["columns", "data"])
+def test_several_ranks_begin_with_the_weights_of_one(tmp_path, scheme):
+    """Rank 0 calibrates the whole network, on the same images as a single process."""
+    recipe = dataclasses.replace(small_recipe(), calibrate=WANTED)
+    alone = small_trainer(tmp_path / "alone", recipe=recipe)
+    calibrate_on(alone.net, WANTED, alone.loader, alone.prepare())
+
+    def body(comm):
+        trainer = small_trainer(tmp_path / "ranks", recipe=recipe, net=SCHEMES[scheme](small_net(), comm))
+        pipeline = trainer.prepare()
+        said = calibrate_on(trainer.net, WANTED, trainer.loader, pipeline)
+        return said, trainer.net.ranks.gather(trainer.net.arrays())
+
+    (said, whole), _ = run_local(2, body)
+    assert said == "outputs of conv1, fc2, fc3 on 96 images"
+    for name, array in alone.net.arrays().items():
+        np.testing.assert_array_equal(whole[name], array, err_msg=name)
