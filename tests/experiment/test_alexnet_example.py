@@ -190,9 +190,10 @@ def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, m
     assert "| photos | 2 | 16 | alexnet:paper | short | 1 |" in (tmp_path / "page.md").read_text()
 
 
-@pytest.mark.parametrize(("more", "epochs", "recipe"), [([], 200, r"long, fitted to \d+ training images: 200 epochs"),
-                                                        (["--epochs", "7"], 7, r"long, fitted to \d+ training images: 7 epochs"),
-                                                        (["--recipe", "paper"], 90, "paper: 90 epochs; error on")])
+@pytest.mark.parametrize(("more", "epochs", "recipe"), [
+    ([], 200, r"long, fitted to \d+ training images: 200 epochs"),
+    (["--epochs", "7"], 7, r"long, fitted to \d+ training images: 7 epochs"),
+    (["--recipe", "paper"], 90, "paper: 90 epochs; error on")])
 def test_a_folder_gets_a_recipe_that_fits_it(example, tmp_path, capsys, monkeypatch, more, epochs, recipe):
     """Unless one was asked for; what was chosen is printed, and how to get the published one."""
     asked = []
