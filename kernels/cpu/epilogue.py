@@ -10,28 +10,11 @@ A row is masked and added while it is in the L1 cache. The sums are in memory th
 
 from __future__ import annotations
 
-import threading
-
-import numpy as np
-
 from minicnn.kernels.cpu.compiling import kernel
-from minicnn.kernels.cpu.memory import rows, view
+from minicnn.kernels.cpu.memory import Kept, rows
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 
-
-class _Kept(threading.local):
-    """Memory for sums: the calls of one thread follow each other, several ranks may be several threads."""
-
-    memory = np.empty(0, np.uint8)
-
-    def sums(self, count: int, K: int, dtype) -> np.ndarray:
-        """(count, K), not yet set to anything."""
-        if self.memory.size < count * K * dtype.itemsize:
-            self.memory = np.empty(count * K * dtype.itemsize, np.uint8)
-        return view(self.memory, 0, (count, K), dtype)
-
-
-_kept = _Kept()
+_kept = Kept()
 
 
 @kernel
@@ -69,7 +52,7 @@ def epilogue_backward(dy, db, *, y=None, add=True):
     dY = rows(dy, K)                                                           # (M, K)
     Y = dY if y is None else rows(y, K)
     parts = split(len(dY), min(threads() * RANGES_PER_THREAD, max(1, dy.size // 16384)))
-    sums = _kept.sums(len(parts), K, dy.dtype)
+    (sums,) = _kept.arrays([((len(parts), K), dy.dtype)])
     masked, summed = y is not None, db is not None
     run([(*part, dY, Y, masked, row, summed) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
     if db is not None:

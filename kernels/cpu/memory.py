@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from minicnn.errors import ShapeError
@@ -38,6 +40,21 @@ def arrays_in(work: np.ndarray | None, requests: list[tuple[tuple[int, ...], obj
         arrays.append(view(work, offset, shape, dtype))
         offset += _aligned(arrays[-1].nbytes)
     return arrays
+
+
+class Kept(threading.local):
+    """Scratch memory for an operation without a `work`; it grows as needed and is kept.
+
+    The calls of one thread follow each other, but several ranks may be several threads.
+    """
+
+    memory = np.empty(0, np.uint8)
+
+    def arrays(self, requests: list[tuple[tuple[int, ...], object]]) -> list[np.ndarray]:
+        """The arrays of these (shape, dtype), not yet set to anything."""
+        if self.memory.size < bytes_of(requests):
+            self.memory = np.empty(bytes_of(requests), np.uint8)
+        return arrays_in(self.memory, requests)
 
 
 def _contiguous(a: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model, ty
 from minicnn.kernels.cpu import llvm_code
 from minicnn.kernels.cpu.compiling import FASTMATH
 from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
+from minicnn.kernels.cpu.memory import ALIGN
 
 LANES = 16
 AHEAD = 512              # how far ahead memory is prefetched, in elements: 2 KiB of floats
@@ -64,6 +65,7 @@ def _define(operation, instruction, gives=None):
 
 _MASK = Vector(types.boolean)
 _define(operator.add, ir.IRBuilder.fadd)
+_define(operator.sub, ir.IRBuilder.fsub)
 _define(operator.mul, ir.IRBuilder.fmul)
 _define(operator.truediv, ir.IRBuilder.fdiv)
 _define(operator.or_, ir.IRBuilder.or_)                                         # of masks
@@ -97,6 +99,20 @@ def store(typingctx, array, i, count, v):
         masked_store(builder, arguments[3], address, mask, array.dtype.bitwidth // 8)
         return context.get_dummy_value()
     return types.void(array, types.intp, types.intp, v), code
+
+
+@intrinsic
+def stream(typingctx, array, i, v):
+    """array[i : i+LANES] = v, past the caches: for what is not read again soon, in more memory than a cache holds.
+
+    The address must be a multiple of ALIGN bytes.
+    """
+    def code(context, builder, signature, arguments):
+        address = _address(context, builder, array, *arguments[:2], arguments[2].type)
+        written = builder.store(arguments[2], address, ALIGN)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+    return types.void(array, types.intp, v), code
 
 
 @intrinsic

@@ -35,6 +35,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "pool": ("maxpool_forward", "maxpool_backward", "avgpool_forward", "avgpool_backward",
              "global_avgpool_forward", "global_avgpool_backward"),
     "lrn": ("lrn_forward", "lrn_backward", "lrn_within_forward", "lrn_within_backward"),
+    "batchnorm": ("batchnorm_statistics", "batchnorm_fixed_statistics", "batchnorm_update_statistics", "affine_forward",
+                  "affine_backward_weights", "affine_backward_data"),
     "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
     "combine": ("concat_forward", "concat_backward", "add_forward", "add_backward", "accumulate"),
     "loss": ("softmax_forward", "softmax_cross_entropy_forward", "softmax_cross_entropy_backward"),

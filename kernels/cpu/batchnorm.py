@@ -1,0 +1,321 @@
+"""Batch normalisation: one pass over memory for the statistics, one to normalise; backward one for sums, one for dx.
+
+    x (rows, C)   range 0 | range 1 | ...     a range is cut into blocks of rows that stay in a cache:
+      block 0     |||||||                     the sum of each channel gives its centre,
+      block 1     |||||||                     then, from the cache, sums of (x - centre) and (x - centre)^2
+      ...                                     merged into the range's mean and squares, in float64 (Chan et al., 1979)
+
+So nothing is lost where the mean is large and what is around it is small, whatever the first rows are. The ranges are
+merged in their order: same thread count, same bits.
+
+Passes that follow read FACTORS for each channel. mean = centre + rest, centre being in x's type, so that x - centre
+loses nothing, and the rest is added in float64:
+
+    z  = (x - centre) * scale + shift                     scale = w / s,  shift = b - rest * scale
+    dx = dz * scale + (x - centre) * slope + offset       slope = -scale / s^2 * sum dz (x - mean) / m
+                                                          offset = -scale * sum dz / m - rest * slope
+
+They begin at the end of x: what the pass before read last is still in a cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.memory import ALIGN, Kept, flat
+from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
+from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, select, splat, store, stream
+
+BLOCK = 8192                    # elements that a cache keeps between two uses
+RANGE = 1 << 17                 # elements of a task of a pass that sums nothing
+STREAMED = 1 << 22              # from this many elements on, a result is larger than the caches
+FACTORS = CENTRE, SCALE, SHIFT, SLOPE, OFFSET = range(5)
+
+_kept, _kept_factors = Kept(), Kept()
+
+
+# ---- statistics
+@part
+def _merge(mean, squares, c, rows, other_mean, other_squares, other_rows):
+    """Into the mean and the centred squares of `rows` values, those of other_rows more."""
+    distance, total = other_mean - mean[c], rows + other_rows
+    mean[c] += distance * other_rows / total
+    squares[c] += other_squares + distance * distance * rows * other_rows / total
+
+
+@part
+def _block_moments(x, i, count, rows, C, share, block, c):
+    """block = the centre of each of `count` channels, and the sums of (x - centre) and its square over `rows` rows."""
+    total = splat(x.dtype.type(0))
+    for row in range(rows):
+        fetch(x, i + (rows + row) * C)
+        total = total + load(x, i + row * C, count)
+    centre = total * share
+    first, second = splat(x.dtype.type(0)), splat(x.dtype.type(0))
+    for row in range(rows):
+        value = load(x, i + row * C, count) - centre
+        first = first + value
+        second = second + value * value
+    store(block, c, count, centre)
+    store(block, C + c, count, first)
+    store(block, 2 * C + c, count, second)
+
+
+@kernel
+def _moments(first, last, x, C, mean, squares):
+    """mean and the centred squares (C,) of rows first..last."""
+    block, tail = np.empty(3 * C, x.dtype), C - C % LANES
+    mean[:] = 0
+    squares[:] = 0
+    step = max(8, BLOCK // C)
+    for m in range(first, last, step):
+        rows = min(step, last - m)
+        share = splat(x.dtype.type(1 / rows))
+        for c in range(0, tail, LANES):
+            _block_moments(x, m * C + c, LANES, rows, C, share, block, c)
+        if tail < C:
+            _block_moments(x, m * C + tail, C - tail, rows, C, share, block, tail)
+        for c in range(C):
+            rest, second = np.float64(block[C + c]), np.float64(block[2 * C + c])
+            _merge(mean, squares, c, m - first, block[c] + rest / rows, second - rest * rest / rows, rows)
+
+
+@kernel
+def _merge_ranges(means, squares, rows, mean, var):
+    """mean and var of all ranges, of rows[i] rows each."""
+    mean[:], var[:] = means[0], squares[0]
+    total = rows[0]
+    for i in range(1, len(rows)):
+        for c in range(mean.size):
+            _merge(mean, var, c, total, means[i, c], squares[i, c], rows[i])
+        total += rows[i]
+    for c in range(mean.size):
+        var[c] /= total
+
+
+def _ranges(x) -> list[tuple[int, int]]:
+    """Ranges of rows for sums."""
+    return split(x.size // x.shape[-1], min(threads() * RANGES_PER_THREAD, max(1, x.size // 16384)))
+
+
+def batchnorm_statistics(x, mean, var):
+    """mean and var (float64, (C,)): of each channel of x (..., C); var is divided by their number."""
+    C, ranges = x.shape[-1], _ranges(x)
+    means, squares, rows = _kept.arrays([((len(ranges), C), np.float64)] * 2 + [((len(ranges),), np.float64)])
+    rows[:] = [last - first for first, last in ranges]
+    run([(*each, flat(x), C, *sums) for each, *sums in zip(ranges, means, squares, strict=True)], _moments)
+    _merge_ranges(means, squares, rows, mean, var)
+
+
+def batchnorm_fixed_statistics(running_mean, running_var, mean, var):
+    """mean and var (float64): the running ones."""
+    mean[...], var[...] = running_mean, running_var
+
+
+@kernel
+def _update(mean, var, running_mean, running_var, momentum, unbiased):
+    for c in range(mean.size):
+        running_mean[c] += momentum * (mean[c] - running_mean[c])
+        running_var[c] += momentum * (var[c] * unbiased - running_var[c])
+
+
+def batchnorm_update_statistics(mean, var, running_mean, running_var, *, momentum, count):
+    """running += momentum * (batch - running), the batch's variance as that of count - 1 degrees of freedom."""
+    _update(mean, var, running_mean, running_var, momentum, count / (count - 1))
+
+
+# ---- passes over x
+@kernel
+def _set_factors(w, b, mean, var, eps, sums, count, factors):
+    for c in range(w.size):
+        centre, rest, scale, per = w.dtype.type(0), 0.0, np.float64(w[c]), 1.0
+        if mean.size:
+            centre = w.dtype.type(mean[c])
+            rest, per = mean[c] - centre, 1 / (var[c] + eps)
+            scale *= np.sqrt(per)
+        factors[CENTRE, c], factors[SCALE, c] = centre, scale
+        factors[SHIFT, c] = (b[c] if b.size else 0.0) - rest * scale
+        if sums.size:
+            slope = -scale * per * sums[1, c] / count
+            factors[SLOPE, c], factors[OFFSET, c] = slope, -scale * sums[0, c] / count - rest * slope
+        else:
+            factors[SLOPE, c] = factors[OFFSET, c] = 0
+
+
+_NO_STATISTICS, _NO_SUMS = np.empty(0), np.empty((0, 0))
+
+
+def _factors(w, b, mean, var, eps, sums=None, count=1):
+    """FACTORS of each channel, in one array of w's type."""
+    (factors,) = _kept_factors.arrays([((len(FACTORS), w.size), w.dtype)])
+    _set_factors(w, w[:0] if b is None else b, *((_NO_STATISTICS,) * 2 if mean is None else (mean, var)), float(eps),
+                 _NO_SUMS if sums is None else sums, float(count), factors)
+    return flat(factors)
+
+
+@part
+def _z(x, i, count, f, c, C):
+    return (load(x, i, count) - load(f, c, count)) * load(f, SCALE * C + c, count) + load(f, SHIFT * C + c, count)
+
+
+@part
+def _masked(x, dy, y, floor, i, count, f, c, C):
+    """dy where y, or without y the z of x, is above the floor; else 0."""
+    gradient = load(dy, i, count)
+    if floor is not None:
+        z = _z(x, i, count, f, c, C) if y is None else load(y, i, count)
+        gradient = select(z > splat(floor), gradient, splat(floor))
+    return gradient
+
+
+@part
+def _write(y, i, count, past_caches, value):
+    if past_caches is None:
+        store(y, i, count, value)
+    else:
+        stream(y, i, value)
+
+
+@part
+def _output(x, residual, y, i, count, f, c, C, floor, past_caches):
+    z = _z(x, i, count, f, c, C)
+    if residual is not None:
+        z = z + load(residual, i, count)
+    if floor is not None:
+        z = select(splat(floor) > z, splat(floor), z)       # NaN stays NaN
+    _write(y, i, count, past_caches, z)
+
+
+# `residual`, `y`, `dz`, `floor`, `through` and `past_caches` may be None: Numba compiles a kernel for each combination
+# that occurs. As flags, they would be branches in its loops, between which it counts references to arrays.
+@kernel
+def _forward(first, last, x, residual, y, f, C, floor, past_caches):
+    tail = C - C % LANES
+    for m in range(first, last):
+        for c in range(0, tail, LANES):
+            _output(x, residual, y, m * C + c, LANES, f, c, C, floor, past_caches)
+        if tail < C:
+            _output(x, residual, y, m * C + tail, C - tail, f, tail, C, floor, None)
+
+
+def _floor(x, relu: bool):
+    """The ReLU's 0 in x's type; None without one."""
+    return x.dtype.type(0) if relu else None
+
+
+def _flat(a):
+    return None if a is None else flat(a)
+
+
+def _backwards(x) -> list[tuple[int, int]]:
+    """Ranges of rows, the last first."""
+    return blocks(x.size // x.shape[-1], max(1, RANGE // x.shape[-1]))[::-1]
+
+
+def _past_caches(y):
+    """True where y is to be written past the caches, else None."""
+    large = y.size >= STREAMED and y.shape[-1] % LANES == 0 and y.ctypes.data % ALIGN == 0
+    return True if large else None
+
+
+def affine_forward(x, w, b, y, *, mean=None, var=None, eps=0.0, residual=None, relu=False):
+    """y = w * (x - mean) / sqrt(var + eps) + b + residual, then max(y, 0) if relu. b, residual: None for 0."""
+    arguments = (flat(x), _flat(residual), flat(y), _factors(w, b, mean, var, eps), x.shape[-1], _floor(x, relu),
+                 _past_caches(y))
+    run(_backwards(x), lambda first, last: _forward(first, last, *arguments))
+
+
+@part
+def _add_block(x, dy, y, dz, floor, i, count, rows, C, f, c, block):
+    """block = the sums of dz and of dz * (x - centre) of each of `count` channels over `rows` rows."""
+    centre = load(f, c, count)
+    first, second = splat(x.dtype.type(0)), splat(x.dtype.type(0))
+    for row in range(rows):
+        o = i + row * C
+        fetch(x, o + rows * C)
+        fetch(dy, o + rows * C)
+        gradient = _masked(x, dy, y, floor, o, count, f, c, C)
+        if dz is not None:
+            store(dz, o, count, gradient)
+        first = first + gradient
+        second = second + gradient * (load(x, o, count) - centre)
+    store(block, c, count, first)
+    store(block, C + c, count, second)
+
+
+@kernel
+def _sums(first, last, x, dy, y, dz, floor, f, C, sums):
+    """sums (2, C): of dz and dz * (x - centre) over rows first..last."""
+    block, tail = np.empty(2 * C, x.dtype), C - C % LANES
+    sums[:] = 0
+    step = max(8, BLOCK // C)
+    for m in range(first, last, step):
+        rows = min(step, last - m)
+        for c in range(0, tail, LANES):
+            _add_block(x, dy, y, dz, floor, m * C + c, LANES, rows, C, f, c, block)
+        if tail < C:
+            _add_block(x, dy, y, dz, floor, m * C + tail, C - tail, rows, C, f, tail, block)
+        for c in range(C):
+            sums[0, c] += block[c]
+            sums[1, c] += block[C + c]
+
+
+@kernel
+def _add_sums(parts, mean, var, eps, sums, dw, db, add_w, add_b):
+    """The sums of all ranges, in their order: about the mean, and into dw and db."""
+    for c in range(dw.size):
+        first, second, rest, scale = 0.0, 0.0, 0.0, 1.0
+        for i in range(len(parts)):
+            first += parts[i, 0, c]
+            second += parts[i, 1, c]
+        if mean.size:
+            rest, scale = mean[c] - dw.dtype.type(mean[c]), 1 / np.sqrt(var[c] + eps)
+        second -= rest * first
+        if sums.size:
+            sums[0, c], sums[1, c] = first, second
+        dw[c] = second * scale + (dw[c] if add_w else 0.0)
+        if db.size:
+            db[c] = first + (db[c] if add_b else 0.0)
+
+
+def affine_backward_weights(x, dy, w, b, dw, db, dz, sums, *, mean=None, var=None, eps=0.0, y=None, relu=False,
+                            add=(True, True)):
+    """dw, db (db may be None) += their sums, or = where their element of add is False.
+
+    relu: dz is dy where y > 0, else 0; without y, it is computed again, without a residual.   dz: None, or where to
+    write it; may be dy.   sums: None, or float64 (2, C) for the sums of dz and of dz * (x - mean).
+    """
+    C, ranges = x.shape[-1], _ranges(x)
+    (parts,) = _kept.arrays([((len(ranges), 2, C), np.float64)])
+    arguments = (flat(x), flat(dy), _flat(y), _flat(dz), _floor(x, relu), _factors(w, b, mean, var, eps), C)
+    run([(*each, *arguments, row) for each, row in zip(ranges, parts, strict=True)], _sums)
+    _add_sums(parts, *((_NO_STATISTICS,) * 2 if mean is None else (mean, var)), float(eps),
+              _NO_SUMS if sums is None else sums, dw, dw[:0] if db is None else db, *add)
+
+
+@part
+def _input_gradient(x, dy, dx, i, count, f, c, C, floor, through, past_caches):
+    value = _masked(x, dy, None, floor, i, count, f, c, C) * load(f, SCALE * C + c, count)
+    if through is not None:
+        centred = load(x, i, count) - load(f, c, count)
+        value = value + centred * load(f, SLOPE * C + c, count) + load(f, OFFSET * C + c, count)
+    _write(dx, i, count, past_caches, value)
+
+
+@kernel
+def _data(first, last, x, dy, dx, f, C, floor, through, past_caches):
+    tail = C - C % LANES
+    for m in range(first, last):
+        for c in range(0, tail, LANES):
+            _input_gradient(x, dy, dx, m * C + c, LANES, f, c, C, floor, through, past_caches)
+        if tail < C:
+            _input_gradient(x, dy, dx, m * C + tail, C - tail, f, tail, C, floor, through, None)
+
+
+def affine_backward_data(x, dy, w, b, dx, *, mean=None, var=None, eps=0.0, relu=False, sums=None, count=1):
+    """dx, overwritten; may be dy. relu: as above, without a residual. sums: those of `affine_backward_weights` over
+    `count` values; None if mean and var do not depend on x."""
+    arguments = (flat(x), flat(dy), flat(dx), _factors(w, b, mean, var, eps, sums, count), x.shape[-1], _floor(x, relu),
+                 None if sums is None else True, _past_caches(dx))
+    run(_backwards(x), lambda first, last: _data(first, last, *arguments))
