@@ -25,6 +25,7 @@ from minicnn.checks import check_image_shape, check_layer, check_name
 from minicnn.errors import ConfigError, MinicnnError, expected
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
+from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.linear import Linear
@@ -98,6 +99,14 @@ class Builder:
     def linear(self, name: str, features: int, *, input: str | None = None, **options) -> str:
         """Linear with `features` outputs; options: bias, init, bias_init."""
         return self.layer(name, Linear(self.shape(input)[-1], features, **options), input)
+
+    def batchnorm(self, name: str | None = None, *, input: str | None = None, **options) -> str:
+        """BatchNorm2d; options: eps, momentum, sync, init, bias_init."""
+        return self.layer(name, BatchNorm2d(self.shape(input)[-1], **options), input)
+
+    def affine(self, name: str | None = None, *, input: str | None = None, **options) -> str:
+        """Affine, a scale and shift for each channel; options: bias, init, bias_init."""
+        return self.layer(name, Affine(self.shape(input)[-1], **options), input)
 
     def concat(self, name: str, inputs: Sequence[str]) -> str:
         """Concat along the channels."""

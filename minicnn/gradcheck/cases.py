@@ -21,6 +21,7 @@ from minicnn.gradcheck.check import Report, TensorCheck, check_layer, check_net
 from minicnn.graph import Net
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.base import Layer
+from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat, Flatten
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
@@ -138,6 +139,21 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: LRNWithin(3, alpha=1.0), [(2, 5, 4, 3)]),
         LayerCase(lambda: LRNWithin(5, k=1.0, alpha=1.0, divide_alpha=True), [(2, 4, 3, 2)]),
         LayerCase(lambda: LRNWithin(), [(1, 5, 6, 2)]),
+    ],
+    "batchnorm": [
+        LayerCase(lambda: BatchNorm2d(3), [(2, 3, 4, 3)]),
+        LayerCase(lambda: BatchNorm2d(19, eps=0.3), [(5, 19)]),                          # eps is no small number
+        LayerCase(lambda: BatchNorm2d(2), [(3, 4, 3, 2)], {"relu": True}),
+        LayerCase(lambda: BatchNorm2d(3), [(2, 3, 4, 3)] * 2, {"relu": True}),           # with a residual
+        LayerCase(lambda: BatchNorm2d(17), [(2, 1, 3, 17)] * 2),
+        LayerCase(lambda: BatchNorm2d(3, eps=0.3), [(2, 2, 2, 3)] * 2, {"train": False, "relu": True}),
+        LayerCase(lambda: BatchNorm2d(5), [(1, 5)], {"train": False}),
+        LayerCase(lambda: BatchNorm2d(4), [(2, 1, 1, 4)], {"train": False, "relu": True}),
+    ],
+    "affine": [
+        LayerCase(lambda: Affine(3), [(2, 3, 4, 3)]),
+        LayerCase(lambda: Affine(17, bias=False), [(4, 17)], {"relu": True}),
+        LayerCase(lambda: Affine(5), [(2, 1, 2, 5)], {"relu": True}),
     ],
     "relu": [LayerCase(ReLU, [(3, 4, 5, 2)])],
     "tanh": [LayerCase(Tanh, [(3, 4, 5, 2)])],

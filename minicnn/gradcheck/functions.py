@@ -40,7 +40,8 @@ class LayerFunction:
         layer.init_params("layer", 0, "float64")
         for param in layer.params.values():
             param.data = ops.from_host(generator.standard_normal(param.data.shape))
-        layer.state = {local: ops.from_host(array) for local, array in layer.state.items()}
+        layer.state = {local: ops.from_host(array + generator.random(array.shape))      # a variance stays positive
+                       for local, array in layer.state.items()}
         self.tensors = self.inputs | {name: param.data for name, param in layer.params.items()}
         self.xs, N = xs, xs[0].shape[0]
         if layer.is_loss:
@@ -61,7 +62,7 @@ class LayerFunction:
             return self.xs[0].reshape(self.plan.out_shape), {}
         y = _nan_filled(self.ops, self.plan.out_shape, "float64")
         saved = self.layer.saved_for(self.plan, self.ops, self.xs, y) | ({"y": y} if self.ctx.relu else {})
-        for name, (shape, dtype) in self.plan.buffers.items():
+        for name, (shape, dtype) in (self.plan.buffers | self.plan.unbatched).items():
             saved[name] = _nan_filled(self.ops, shape, dtype)
         self.ctx.work = _nan_filled(self.ops, (self.plan.work,), "uint8") if self.plan.work else None
         self.layer.forward(self.ctx, self.xs, y, saved)

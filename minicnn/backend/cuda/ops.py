@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from minicnn.backend.cuda import device as gpu
 from minicnn.backend.cuda.kinds.augment import Augment
+from minicnn.backend.cuda.kinds.batchnorm import BatchNorm
 from minicnn.backend.cuda.kinds.combine import Combine
 from minicnn.backend.cuda.kinds.conv import Conv
 from minicnn.backend.cuda.kinds.dropout import Dropout
@@ -39,7 +40,7 @@ def make_ops(precision: str = PRECISION) -> Ops:
     return CudaOps(device, ON_HOPPER.get(version, version) if device.architecture == "90" else version, products)
 
 
-class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, Dropout, Combine, Epilogue, Loss, Sgd, Augment, Ops):
+class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine, Epilogue, Loss, Sgd, Augment, Ops):
     """All operations on one device.
 
     version: of the matrix products, a key of TILES (see kernels/README.md).   products: the type that versions 4 and 5
