@@ -12,8 +12,8 @@ Passes that follow read FACTORS for each channel. mean = centre + rest, centre b
 loses nothing, and the rest is added in float64:
 
     z  = (x - centre) * scale + shift                     scale = w / s,  shift = b - rest * scale
-    dx = dz * scale + (x - centre) * slope + offset       slope = -scale / s^2 * sum dz (x - mean) / m
-                                                          offset = -scale * sum dz / m - rest * slope
+    dx = dz * scale + (x - centre) * cross + offset       cross = -scale / s^2 * sum dz (x - mean) / m
+                                                          offset = -scale * sum dz / m - rest * cross
 
 They begin at the end of x: what the pass before read last is still in a cache.
 """
@@ -30,7 +30,7 @@ from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, select, splat,
 BLOCK = 8192                    # elements that a cache keeps between two uses
 RANGE = 1 << 17                 # elements of a task of a pass that sums nothing
 STREAMED = 1 << 22              # from this many elements on, a result is larger than the caches
-FACTORS = CENTRE, SCALE, SHIFT, SLOPE, OFFSET = range(5)
+FACTORS = CENTRE, SCALE, SHIFT, CROSS, OFFSET = range(5)
 
 _kept, _kept_factors = Kept(), Kept()
 
@@ -137,10 +137,10 @@ def _set_factors(w, b, mean, var, eps, sums, count, factors):
         factors[CENTRE, c], factors[SCALE, c] = centre, scale
         factors[SHIFT, c] = (b[c] if b.size else 0.0) - rest * scale
         if sums.size:
-            slope = -scale * per * sums[1, c] / count
-            factors[SLOPE, c], factors[OFFSET, c] = slope, -scale * sums[0, c] / count - rest * slope
+            cross = -scale * per * sums[1, c] / count
+            factors[CROSS, c], factors[OFFSET, c] = cross, -scale * sums[0, c] / count - rest * cross
         else:
-            factors[SLOPE, c] = factors[OFFSET, c] = 0
+            factors[CROSS, c] = factors[OFFSET, c] = 0
 
 
 _NO_STATISTICS, _NO_SUMS = np.empty(0), np.empty((0, 0))
@@ -286,6 +286,8 @@ def affine_backward_weights(x, dy, w, b, dw, db, dz, sums, *, mean=None, var=Non
     relu: dz is dy where y > 0, else 0; without y, it is computed again, without a residual.   dz: None, or where to
     write it; may be dy.   sums: None, or float64 (2, C) for the sums of dz and of dz * (x - mean).
     """
+    if dz is not None and not relu and np.may_share_memory(dz, dy):
+        dz = None
     C, ranges = x.shape[-1], _ranges(x)
     (parts,) = _kept.arrays([((len(ranges), 2, C), np.float64)])
     arguments = (flat(x), flat(dy), _flat(y), _flat(dz), _floor(x, relu), _factors(w, b, mean, var, eps), C)
@@ -299,7 +301,7 @@ def _input_gradient(x, dy, dx, i, count, f, c, C, floor, through, past_caches):
     value = _masked(x, dy, None, floor, i, count, f, c, C) * load(f, SCALE * C + c, count)
     if through is not None:
         centred = load(x, i, count) - load(f, c, count)
-        value = value + centred * load(f, SLOPE * C + c, count) + load(f, OFFSET * C + c, count)
+        value = value + centred * load(f, CROSS * C + c, count) + load(f, OFFSET * C + c, count)
     _write(dx, i, count, past_caches, value)
 
 

@@ -127,10 +127,10 @@ extern "C" __global__ void batchnorm_update(const double* mean, const double* va
   }
 }
 
-// ---- passes over x. The factors of V channels: z = (x - centre) * scale + shift, dx = dz * scale + (x - centre) * slope + offset.
+// ---- passes over x. The factors of V channels: z = (x - centre) * scale + shift, dx = dz * scale + (x - centre) * cross + offset.
 // mean and var, b, and sums may be null: 0 and 1, 0, and 0.
 template <int V> struct Factors {
-  Pack<V> centre, scale, shift, slope, offset;
+  Pack<V> centre, scale, shift, cross, offset;
 };
 
 template <int V> __device__ Factors<V> factors(const T* w, const T* b, const double* mean, const double* var, double eps,
@@ -142,8 +142,8 @@ template <int V> __device__ Factors<V> factors(const T* w, const T* b, const dou
     f.scale.v[j] = T(scale);
     f.shift.v[j] = T((b ? b[c + j] : T(0)) - rest * scale);
     if (!sums) continue;
-    double slope = -scale * inverse * sums[C + c + j] / count;
-    f.slope.v[j] = T(slope), f.offset.v[j] = T(-scale * sums[c + j] / count - rest * slope);
+    double cross = -scale * inverse * sums[C + c + j] / count;
+    f.cross.v[j] = T(cross), f.offset.v[j] = T(-scale * sums[c + j] / count - rest * cross);
   }
   return f;
 }
@@ -249,7 +249,7 @@ template <int V> __device__ void input_gradient(const T* x, const T* dy, T* dx, 
       for (int j = 0; j < V; j++) {
         T value = x4.row[i].v[j], &g = g4.row[i].v[j];
         if (relu) g *= T(z(f, j, value) > 0);
-        g = g * f.scale.v[j] + (value - f.centre.v[j]) * f.slope.v[j] + f.offset.v[j];
+        g = g * f.scale.v[j] + (value - f.centre.v[j]) * f.cross.v[j] + f.offset.v[j];
       }
       if (i < count) store(dx + (row + i * p.step) * C + p.c, g4.row[i]);
     }

@@ -84,6 +84,15 @@ def lrn_within(x, n, k, alpha, beta):
     return y
 
 
+def batchnorm(x, w, b, eps):
+    y, channels = np.empty(x.shape), x.reshape(-1, x.shape[-1]).T
+    for *place, c in np.ndindex(x.shape):
+        mean = sum(channels[c]) / len(channels[c])
+        var = sum((value - mean) ** 2 for value in channels[c]) / len(channels[c])
+        y[(*place, c)] = w[c] * (x[(*place, c)] - mean) / np.sqrt(var + eps) + b[c]
+    return y
+
+
 def philox(counter, key):
     """Philox4x32-10 on plain integers: four words in, four words out."""
     (a, b, c, d), (k0, k1), low = counter, key, 2**32 - 1

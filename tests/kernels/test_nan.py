@@ -24,6 +24,7 @@ FORWARDS = {
     "global_avgpool_forward": ([], [(2, 17)], {}),
     "lrn_forward": ([], [SHAPE], {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}),
     "lrn_within_forward": ([], [SHAPE], {"n": 3, "k": 2.0, "alpha": 1e-4, "beta": 0.5}),
+    "affine_forward": ([np.full(17, 0.5), np.full(17, 0.1)], [SHAPE], {"relu": True}),
     "conv_forward": ([np.ones((3, 2, 17, 5))], [(2, 3, 4, 5)], CONV),
 }
 
@@ -50,6 +51,23 @@ def test_logits(ops, dtype, rng, column):
                          writes=(2, 3))
     np.testing.assert_array_equal(np.isnan(losses), [False, True, False])
     assert np.isnan(probs[1]).any()
+
+
+def test_batch_normalisation(ops, dtype, rng):
+    """In training, a NaN is in all values of its channel and in no other, forward and backward."""
+    x, dy = rng.standard_normal((2, *SHAPE)).astype(dtype)
+    w = np.ones(17, dtype)
+    x[1, 2, 2, 3] = np.nan
+    mean, var = call(ops, "batchnorm_statistics", x, garbage(17, "float64"), garbage(17, "float64"), writes=(1, 2))
+    options = {"mean": mean, "var": var, "eps": 1e-5}
+    y = call(ops, "affine_forward", x, w, w, garbage(SHAPE, dtype), writes=(3,), relu=True, **options)
+    dw, db, sums = call(ops, "affine_backward_weights", x, dy, w, w, w.copy(), w.copy(), None,
+                        garbage((2, 17), "float64"), writes=(4, 5, 7), **options)
+    dx = call(ops, "affine_backward_data", x, dy, w, w, garbage(SHAPE, dtype), writes=(4,), sums=sums, count=40,
+              **options)
+    for found in (y, dx, dw, mean, var):
+        np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(np.arange(17) == 3, found.shape))
+    assert np.isfinite(db).all()
 
 
 def test_gradients(ops, dtype):
