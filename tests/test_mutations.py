@@ -18,6 +18,7 @@ from minicnn.gradcheck import check_layer, check_net
 from minicnn.gradcheck.cases import fork
 from minicnn.gradcheck.functions import LayerFunction
 from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
@@ -142,6 +143,12 @@ def metrics(ops, rng):
     return [counted]
 
 
+def running_statistics(ops, rng):
+    mean, var = rng.random(5), rng.random(5)
+    ops.batchnorm_update_statistics(rng.standard_normal(5), rng.random(5), mean, var, momentum=0.1, count=12)
+    return [mean, var]
+
+
 def augment(ops, rng):
     images, y = rng.integers(0, 256, (3, 7, 7, 3)).astype(np.uint8), np.empty((3, 4, 4, 3))
     ops.augment_forward(images, y, mean=100 * rng.standard_normal((7, 7, 3)), top=np.array([0, 1, 2], np.int32),
@@ -183,6 +190,13 @@ CASES = {
     "lrn_paper": Layer(lambda: LRN(5, **PAPER), [(2, 2, 2, 8)]),
     "lrn_within": Layer(lambda: LRNWithin(3, alpha=1.0), [(2, 4, 4, 2)]),
     "lrn_within_paper": Layer(lambda: LRNWithin(5, **PAPER), [(2, 4, 4, 2)]),
+    "batchnorm": Layer(lambda: BatchNorm2d(3, eps=0.3), [(4, 2, 2, 3)]),
+    "batchnorm_relu": Layer(lambda: BatchNorm2d(3), [(4, 2, 2, 3)], {"relu": True}),
+    "batchnorm_residual": Layer(lambda: BatchNorm2d(3), [(4, 2, 2, 3)] * 2, {"relu": True}),
+    "batchnorm_fixed": Layer(lambda: BatchNorm2d(3, eps=0.3), [(4, 2, 2, 3)], {"train": False}),
+    "batchnorm_running": Values(running_statistics),
+    "affine": Layer(lambda: Affine(3), [(4, 2, 2, 3)]),
+    "affine_relu": Layer(lambda: Affine(3), [(4, 2, 2, 3)], {"relu": True}),
     "dropout": Layer(lambda: Dropout(0.5), [(4, 9)]),
     "dropout_inverted": Layer(lambda: Dropout(0.3, inverted=True), [(4, 9)]),
     "dropout_test": Layer(lambda: Dropout(0.3), [(4, 9)], {"train": False}),

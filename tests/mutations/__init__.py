@@ -3,8 +3,21 @@
 One file per kind of layer; mutate.py defines what a mutation is.
 """
 
-from tests.mutations import activation, augment, combine, conv, dropout, linear, loss, loss_scale, lrn, pool, sgd
+from tests.mutations import (
+    activation,
+    augment,
+    batchnorm,
+    combine,
+    conv,
+    dropout,
+    linear,
+    loss,
+    loss_scale,
+    lrn,
+    pool,
+    sgd,
+)
 
-MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, dropout, combine, loss, loss_scale, sgd,
-                                     augment)
+MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, batchnorm, dropout, combine, loss, loss_scale,
+                                     sgd, augment)
              for mutation in module.MUTATIONS]
