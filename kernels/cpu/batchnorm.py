@@ -1,12 +1,13 @@
 """Batch normalisation: one pass over memory for the statistics, one to normalise; backward one for sums, one for dx.
 
-    x (rows, C)   range 0 | range 1 | ...     a range is cut into blocks of rows that stay in a cache:
-      block 0     |||||||                     the sum of each channel gives its centre,
-      block 1     |||||||                     then, from the cache, sums of (x - centre) and (x - centre)^2
-      ...                                     merged into the range's mean and squares, in float64 (Chan et al., 1979)
+    x (rows, C)   range 0 | range 1 | ...     of each block of rows: the sums of x - centre and (x - centre)^2, merged
+      block 0     |||||||                     into the range's mean and squares, in float64 (Chan et al., 1979).
+      block 1     |||||||                     The centre of a block is the mean of the rows before it; that of the first
+      ...                                     is its own, for which it is read twice, from the cache
 
-So nothing is lost where the mean is large and what is around it is small, whatever the first rows are. The ranges are
-merged in their order: same thread count, same bits.
+So nothing is lost where the mean is large and what is around it is small. A block that is far from the rows before it,
+by D, has squares of rows * D^2; but so has the result, since there are no fewer rows before it: no digits cancel,
+whatever the order of the rows. The ranges are merged in their order: same thread count, same bits.
 
 Passes that follow read FACTORS for each channel. mean = centre + rest, centre being in x's type, so that x - centre
 loses nothing, and the rest is added in float64:
@@ -25,9 +26,9 @@ import numpy as np
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.memory import ALIGN, Kept, flat
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
-from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, select, splat, store, stream
+from minicnn.kernels.cpu.vectors import AHEAD, LANES, WIDE, fetch, like, load, part, select, store, stream
 
-BLOCK = 8192                    # elements that a cache keeps between two uses
+ROWS = 64                       # of a block: of WIDE channels of them, 16 KB
 RANGE = 1 << 17                 # elements of a task of a pass that sums nothing
 STREAMED = 1 << 22              # from this many elements on, a result is larger than the caches
 FACTORS = CENTRE, SCALE, SHIFT, CROSS, OFFSET = range(5)
@@ -45,52 +46,69 @@ def _merge(mean, squares, c, rows, other_mean, other_squares, other_rows):
 
 
 @part
-def _block_moments(x, i, count, rows, C, share, block, c):
-    """block = the centre of each of `count` channels, and the sums of (x - centre) and its square over `rows` rows."""
-    total = splat(x.dtype.type(0))
+def _fetch_ahead(x, i, count, C):
+    """Prefetch the same channels some rows ahead; a row of many channels takes long enough."""
+    o = i + max(4, 1024 // C) * C
+    fetch(x, o)
+    if count is None:
+        for c in range(LANES, WIDE, LANES):
+            fetch(x, o + c)
+
+
+@part
+def _own_centre(x, i, count, rows, C, block, c):
+    total = like(load(x, i, count), x.dtype.type(0))
     for row in range(rows):
-        fetch(x, i + (rows + row) * C)
+        _fetch_ahead(x, i + row * C, count, C)
         total = total + load(x, i + row * C, count)
-    centre = total * share
-    first, second = splat(x.dtype.type(0)), splat(x.dtype.type(0))
+    store(block, c, count, total * like(total, x.dtype.type(1 / rows)))
+
+
+@part
+def _block_moments(x, i, count, rows, C, block, c, is_first):
+    """block[C:] = the sums of x - centre, and of its square, of each of `count` channels over `rows` rows."""
+    if is_first:
+        _own_centre(x, i, count, rows, C, block, c)
+    centre = load(block, c, count)
+    first = like(centre, x.dtype.type(0))
+    second = first
     for row in range(rows):
+        _fetch_ahead(x, i + row * C, count, C)
         value = load(x, i + row * C, count) - centre
         first = first + value
         second = second + value * value
-    store(block, c, count, centre)
     store(block, C + c, count, first)
     store(block, 2 * C + c, count, second)
 
 
 @kernel
-def _moments(first, last, x, C, mean, squares):
-    """mean and the centred squares (C,) of rows first..last."""
-    block, tail = np.empty(3 * C, x.dtype), C - C % LANES
-    mean[:] = 0
-    squares[:] = 0
-    step = max(8, BLOCK // C)
-    for m in range(first, last, step):
-        rows = min(step, last - m)
-        share = splat(x.dtype.type(1 / rows))
-        for c in range(0, tail, LANES):
-            _block_moments(x, m * C + c, LANES, rows, C, share, block, c)
+def _moments(first, last, x, C, moments):
+    """moments (2, C): mean and centred squares of rows first..last."""
+    mean, squares = moments[0], moments[1]
+    block, wide, tail = np.empty(3 * C, x.dtype), C - C % WIDE, C - C % LANES
+    moments[:] = 0
+    for m in range(first, last, ROWS):
+        rows = min(ROWS, last - m)
+        for c in range(0, wide, WIDE):
+            _block_moments(x, m * C + c, None, rows, C, block, c, m == first)
+        for c in range(wide, tail, LANES):
+            _block_moments(x, m * C + c, LANES, rows, C, block, c, m == first)
         if tail < C:
-            _block_moments(x, m * C + tail, C - tail, rows, C, share, block, tail)
+            _block_moments(x, m * C + tail, C - tail, rows, C, block, tail, m == first)
         for c in range(C):
             rest, second = np.float64(block[C + c]), np.float64(block[2 * C + c])
             _merge(mean, squares, c, m - first, block[c] + rest / rows, second - rest * rest / rows, rows)
+            block[c] = mean[c]
 
 
 @kernel
-def _merge_ranges(means, squares, rows, mean, var):
-    """mean and var of all ranges, of rows[i] rows each."""
-    mean[:], var[:] = means[0], squares[0]
-    total = rows[0]
-    for i in range(1, len(rows)):
-        for c in range(mean.size):
-            _merge(mean, var, c, total, means[i, c], squares[i, c], rows[i])
-        total += rows[i]
+def _merge_ranges(parts, rows, mean, var):
+    """mean and var from the moments of all ranges, of rows[i] rows each."""
     for c in range(mean.size):
+        mean[c] = var[c] = total = 0.0
+        for i in range(len(rows)):
+            _merge(mean, var, c, total, parts[i, 0, c], parts[i, 1, c], rows[i])
+            total += rows[i]
         var[c] /= total
 
 
@@ -102,10 +120,9 @@ def _ranges(x) -> list[tuple[int, int]]:
 def batchnorm_statistics(x, mean, var):
     """mean and var (float64, (C,)): of each channel of x (..., C); var is divided by their number."""
     C, ranges = x.shape[-1], _ranges(x)
-    means, squares, rows = _kept.arrays([((len(ranges), C), np.float64)] * 2 + [((len(ranges),), np.float64)])
-    rows[:] = [last - first for first, last in ranges]
-    run([(*each, flat(x), C, *sums) for each, *sums in zip(ranges, means, squares, strict=True)], _moments)
-    _merge_ranges(means, squares, rows, mean, var)
+    (parts,) = _kept.arrays([((len(ranges), 2, C), np.float64)])
+    run([(*each, flat(x), C, part) for each, part in zip(ranges, parts, strict=True)], _moments)
+    _merge_ranges(parts, np.array([last - first for first, last in ranges], np.float64), mean, var)
 
 
 def batchnorm_fixed_statistics(running_mean, running_var, mean, var):
@@ -165,26 +182,22 @@ def _masked(x, dy, y, floor, i, count, f, c, C):
     gradient = load(dy, i, count)
     if floor is not None:
         z = _z(x, i, count, f, c, C) if y is None else load(y, i, count)
-        gradient = select(z > splat(floor), gradient, splat(floor))
+        gradient = select(z > like(z, floor), gradient, like(z, floor))
     return gradient
 
 
 @part
-def _write(y, i, count, past_caches, value):
-    if past_caches is None:
-        store(y, i, count, value)
-    else:
-        stream(y, i, value)
-
-
-@part
 def _output(x, residual, y, i, count, f, c, C, floor, past_caches):
+    fetch(x, i + AHEAD)
     z = _z(x, i, count, f, c, C)
     if residual is not None:
         z = z + load(residual, i, count)
     if floor is not None:
-        z = select(splat(floor) > z, splat(floor), z)       # NaN stays NaN
-    _write(y, i, count, past_caches, z)
+        z = select(like(z, floor) > z, like(z, floor), z)   # NaN stays NaN
+    if past_caches is None:
+        store(y, i, count, z)
+    else:
+        stream(y, i, z)
 
 
 # `residual`, `y`, `dz`, `floor`, `through` and `past_caches` may be None: Numba compiles a kernel for each combination
@@ -230,11 +243,12 @@ def affine_forward(x, w, b, y, *, mean=None, var=None, eps=0.0, residual=None, r
 def _add_block(x, dy, y, dz, floor, i, count, rows, C, f, c, block):
     """block = the sums of dz and of dz * (x - centre) of each of `count` channels over `rows` rows."""
     centre = load(f, c, count)
-    first, second = splat(x.dtype.type(0)), splat(x.dtype.type(0))
+    first = like(centre, x.dtype.type(0))
+    second = first
     for row in range(rows):
         o = i + row * C
-        fetch(x, o + rows * C)
-        fetch(dy, o + rows * C)
+        _fetch_ahead(x, o, count, C)
+        _fetch_ahead(dy, o, count, C)
         gradient = _masked(x, dy, y, floor, o, count, f, c, C)
         if dz is not None:
             store(dz, o, count, gradient)
@@ -247,12 +261,13 @@ def _add_block(x, dy, y, dz, floor, i, count, rows, C, f, c, block):
 @kernel
 def _sums(first, last, x, dy, y, dz, floor, f, C, sums):
     """sums (2, C): of dz and dz * (x - centre) over rows first..last."""
-    block, tail = np.empty(2 * C, x.dtype), C - C % LANES
+    block, wide, tail = np.empty(2 * C, x.dtype), C - C % WIDE, C - C % LANES
     sums[:] = 0
-    step = max(8, BLOCK // C)
-    for m in range(first, last, step):
-        rows = min(step, last - m)
-        for c in range(0, tail, LANES):
+    for m in range(first, last, ROWS):
+        rows = min(ROWS, last - m)
+        for c in range(0, wide, WIDE):
+            _add_block(x, dy, y, dz, floor, m * C + c, None, rows, C, f, c, block)
+        for c in range(wide, tail, LANES):
             _add_block(x, dy, y, dz, floor, m * C + c, LANES, rows, C, f, c, block)
         if tail < C:
             _add_block(x, dy, y, dz, floor, m * C + tail, C - tail, rows, C, f, tail, block)
@@ -297,27 +312,29 @@ def affine_backward_weights(x, dy, w, b, dw, db, dz, sums, *, mean=None, var=Non
 
 
 @part
-def _input_gradient(x, dy, dx, i, count, f, c, C, floor, through, past_caches):
+def _input_gradient(x, dy, dx, i, count, f, c, C, floor, through):
+    fetch(x, i + AHEAD)
+    fetch(dy, i + AHEAD)
     value = _masked(x, dy, None, floor, i, count, f, c, C) * load(f, SCALE * C + c, count)
     if through is not None:
         centred = load(x, i, count) - load(f, c, count)
         value = value + centred * load(f, CROSS * C + c, count) + load(f, OFFSET * C + c, count)
-    _write(dx, i, count, past_caches, value)
+    store(dx, i, count, value)
 
 
 @kernel
-def _data(first, last, x, dy, dx, f, C, floor, through, past_caches):
+def _data(first, last, x, dy, dx, f, C, floor, through):
     tail = C - C % LANES
     for m in range(first, last):
         for c in range(0, tail, LANES):
-            _input_gradient(x, dy, dx, m * C + c, LANES, f, c, C, floor, through, past_caches)
+            _input_gradient(x, dy, dx, m * C + c, LANES, f, c, C, floor, through)
         if tail < C:
-            _input_gradient(x, dy, dx, m * C + tail, C - tail, f, tail, C, floor, through, None)
+            _input_gradient(x, dy, dx, m * C + tail, C - tail, f, tail, C, floor, through)
 
 
 def affine_backward_data(x, dy, w, b, dx, *, mean=None, var=None, eps=0.0, relu=False, sums=None, count=1):
     """dx, overwritten; may be dy. relu: as above, without a residual. sums: those of `affine_backward_weights` over
     `count` values; None if mean and var do not depend on x."""
     arguments = (flat(x), flat(dy), flat(dx), _factors(w, b, mean, var, eps, sums, count), x.shape[-1], _floor(x, relu),
-                 None if sums is None else True, _past_caches(dx))
+                 None if sums is None else True)
     run(_backwards(x), lambda first, last: _data(first, last, *arguments))

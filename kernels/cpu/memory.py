@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from math import prod
 
 import numpy as np
 
@@ -52,8 +53,9 @@ class Kept(threading.local):
 
     def arrays(self, requests: list[tuple[tuple[int, ...], object]]) -> list[np.ndarray]:
         """The arrays of these (shape, dtype), not yet set to anything."""
-        if self.memory.size < bytes_of(requests):
-            self.memory = np.empty(bytes_of(requests), np.uint8)
+        needed = bytes_of(requests)
+        if self.memory.size < needed:
+            self.memory = np.empty(needed, np.uint8)
         return arrays_in(self.memory, requests)
 
 
@@ -65,7 +67,7 @@ def _contiguous(a: np.ndarray) -> np.ndarray:
 
 
 def _bytes(shape: tuple[int, ...], dtype) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return prod(shape) * np.dtype(dtype).itemsize
 
 
 def _aligned(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Vectors of LANES elements as values inside kernels: LRN and pooling are written with them.
+"""Vectors of LANES elements as values inside kernels: LRN, pooling and batch normalisation are written with them.
 
     a[i : i+16]   +--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+--+
                   |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |    v = load(a, i, LANES)
@@ -9,7 +9,8 @@ number of lanes is the same on every machine and for every type: 16 floats are o
 four of NEON, and 16 bytes are one register of any of them.
 
 The last vector of a row is shorter: `count` lanes are loaded (the others are 0) or stored. Where count is the constant
-LANES, that is an ordinary load or store. Arrays have one axis, and no index is checked.
+LANES, that is an ordinary load or store; where it is None, one of WIDE elements, for sums along the other axis: four of
+them at a time fill a core's pipelines, and read memory in long runs. Arrays have one axis, and no index is checked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
 from minicnn.kernels.cpu.memory import ALIGN
 
 LANES = 16
+WIDE = 4 * LANES
 AHEAD = 512              # how far ahead memory is prefetched, in elements: 2 KiB of floats
 
 # A piece of a kernel: it is inlined into each kernel that calls it, with that caller's constants, and cannot be called
@@ -35,27 +37,27 @@ part = njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True
 
 
 class Vector(types.Type):
-    """The type of LANES elements of a type; a comparison gives one of booleans."""
+    """The type of LANES (or WIDE) elements of a type; a comparison gives one of booleans."""
 
-    def __init__(self, dtype):
-        self.dtype = dtype
-        super().__init__(name=f"{LANES} x {dtype}")
+    def __init__(self, dtype, lanes=LANES):
+        self.dtype, self.lanes = dtype, lanes
+        super().__init__(name=f"{lanes} x {dtype}")
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, vector):
         lane = ir.IntType(1) if vector.dtype == types.boolean else manager.lookup(vector.dtype).get_value_type()
-        super().__init__(manager, vector, ir.VectorType(lane, LANES))
+        super().__init__(manager, vector, ir.VectorType(lane, vector.lanes))
 
 
 def _define(operation, instruction, gives=None):
-    """v operation w for two vectors of one type, lane by lane; a vector of that type, or of type `gives`."""
+    """v operation w for two vectors of one type, lane by lane; a vector of that type, or of elements `gives`."""
     @type_callable(operation)
     def typing(context):
         def result(v, w):
             if isinstance(v, Vector) and v == w:
-                return gives or v
+                return Vector(gives, v.lanes) if gives else v
         return result
 
     @lower_builtin(operation, Vector, Vector)
@@ -63,15 +65,14 @@ def _define(operation, instruction, gives=None):
         return instruction(builder, *arguments)
 
 
-_MASK = Vector(types.boolean)
 _define(operator.add, ir.IRBuilder.fadd)
 _define(operator.sub, ir.IRBuilder.fsub)
 _define(operator.mul, ir.IRBuilder.fmul)
 _define(operator.truediv, ir.IRBuilder.fdiv)
 _define(operator.or_, ir.IRBuilder.or_)                                         # of masks
-_define(operator.gt, lambda builder, v, w: builder.fcmp_ordered(">", v, w), _MASK)
-_define(operator.ne, lambda builder, v, w: builder.fcmp_unordered("!=", v, w), _MASK)      # v != v: where v is NaN
-_define(operator.eq, lambda builder, v, w: builder.icmp_signed("==", v, w), _MASK)         # of integers
+_define(operator.gt, lambda builder, v, w: builder.fcmp_ordered(">", v, w), types.boolean)
+_define(operator.ne, lambda builder, v, w: builder.fcmp_unordered("!=", v, w), types.boolean)  # v != v: where v is NaN
+_define(operator.eq, lambda builder, v, w: builder.icmp_signed("==", v, w), types.boolean)     # of integers
 
 
 def _address(context, builder, array_type, array, i, what):
@@ -82,23 +83,30 @@ def _address(context, builder, array_type, array, i, what):
 
 @intrinsic
 def load(typingctx, array, i, count):
-    """array[i : i+count], and 0 in the other lanes."""
+    """array[i : i+count], and 0 in the other lanes; WIDE elements where count is None."""
     def code(context, builder, signature, arguments):
-        vector = context.get_value_type(signature.return_type)
+        vector, bytes_of_one = context.get_value_type(signature.return_type), array.dtype.bitwidth // 8
         address = _address(context, builder, array, *arguments[:2], vector)
-        return masked_load(builder, address, lanes_below(builder, arguments[2], LANES), array.dtype.bitwidth // 8)
+        if count == types.none:
+            return builder.load(address, align=bytes_of_one)
+        return masked_load(builder, address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
+    if count == types.none:
+        return Vector(array.dtype, WIDE)(array, types.intp, count), code
     return Vector(array.dtype)(array, types.intp, types.intp), code
 
 
 @intrinsic
 def store(typingctx, array, i, count, v):
-    """array[i : i+count] = v."""
+    """array[i : i+count] = v; all of v where count is None."""
     def code(context, builder, signature, arguments):
         address = _address(context, builder, array, *arguments[:2], arguments[3].type)
-        mask = lanes_below(builder, arguments[2], LANES)
-        masked_store(builder, arguments[3], address, mask, array.dtype.bitwidth // 8)
+        bytes_of_one = array.dtype.bitwidth // 8
+        if count == types.none:
+            builder.store(arguments[3], address, bytes_of_one)
+        else:
+            masked_store(builder, arguments[3], address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
         return context.get_dummy_value()
-    return types.void(array, types.intp, types.intp, v), code
+    return types.void(array, types.intp, types.none if count == types.none else types.intp, v), code
 
 
 @intrinsic
@@ -121,6 +129,14 @@ def splat(typingctx, number):
     def code(context, builder, signature, arguments):
         return llvm_code.splat(builder, *arguments, LANES)
     return Vector(number)(number), code
+
+
+@intrinsic
+def like(typingctx, v, number):
+    """The scalar in as many lanes as v has."""
+    def code(context, builder, signature, arguments):
+        return llvm_code.splat(builder, arguments[1], v.lanes)
+    return v(v, v.dtype), code
 
 
 @intrinsic

@@ -19,8 +19,8 @@ x_j acts on every z_i: directly, through the mean and through the variance:
                = ([i = j] - 1/m - x^_i x^_j / m) / s
     dx_j = sum over i of w dz_i dx^_i/dx_j  =  (w/s) (dz_j - db/m - x^_j dw/m)
 
-So dx is dz without its mean and without its part along x^: sum dx = 0, and sum dx x^ = (w/s) dw eps / s^2, which would be
-0 if not for eps, since sum x^^2 = m var / s^2. With fixed statistics only the direct term is left: dx = (w/s) dz.
+So dx is dz without its mean and without its part along x^: sum dx = 0, and sum dx x^ = (w/s) dw eps / s^2, which would
+be 0 if not for eps, since sum x^^2 = m var / s^2. With fixed statistics only the direct term is left: dx = (w/s) dz.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     BatchNorm2d   y = w * (x - mean) / sqrt(var + eps) + b         Affine   y = w * x + b
 
-In training, mean and var are those of the m = N*H*W values of a channel in the batch, var divided by m. Running ones, their
-variance divided by m - 1, are updated with each batch and used in evaluation, and where the layer is frozen. A ReLU that
-follows, and before it the Add of a residual connection, are computed in the same passes over memory.
+In training, mean and var are those of the m = N*H*W values of a channel in the batch, var divided by m. Running ones,
+with a variance divided by m - 1, are updated with each batch and used in evaluation, and where the layer is frozen. A
+ReLU that follows, and before it the Add of a residual connection, are computed in the same passes over memory.
 
 Gradients are derived in kernels/reference/batchnorm.py. Saved: x and the statistics; of the ReLU's output only what a
 residual connection makes necessary.
@@ -63,7 +63,8 @@ class Affine(_PerChannel):
 
     def backward(self, ctx, dy, saved, dxs):
         gradients, add = self._gradients()
-        ctx.ops.affine_backward_weights(saved["x"], dy, *self._weights(), *gradients, None, None, relu=ctx.relu, add=add)
+        ctx.ops.affine_backward_weights(saved["x"], dy, *self._weights(), *gradients, None, None, relu=ctx.relu,
+                                        add=add)
         if dxs[0] is not None:
             ctx.ops.affine_backward_data(saved["x"], dy, *self._weights(), dxs[0], relu=ctx.relu)
 
@@ -107,11 +108,11 @@ class BatchNorm2d(_PerChannel):
 
     def forward(self, ctx, xs, y, saved):
         self._statistics(ctx, xs[0], saved["mean"], saved["var"])
-        ctx.ops.affine_forward(xs[0], *self._weights(), y, **self._fixed(saved), residual=xs[1] if len(xs) > 1 else None,
-                               relu=ctx.relu)
+        residual = xs[1] if len(xs) > 1 else None
+        ctx.ops.affine_forward(xs[0], *self._weights(), y, **self._saved(saved), residual=residual, relu=ctx.relu)
 
     def backward(self, ctx, dy, saved, dxs):
-        ops, x, options, relu = ctx.ops, saved["x"], self._fixed(saved), ctx.relu
+        ops, x, options, relu = ctx.ops, saved["x"], self._saved(saved), ctx.relu
         (dx, dz), y = (*dxs, None)[:2], None
         if relu and len(dxs) > 1:
             dz, y = dy if dz is None else dz, saved["y"]
@@ -130,7 +131,8 @@ class BatchNorm2d(_PerChannel):
         """Whether the statistics are those of the batch."""
         return ctx.train and not ctx.frozen
 
-    def _fixed(self, saved) -> dict:
+    def _saved(self, saved) -> dict:
+        """What forward normalised with."""
         return {"mean": saved["mean"], "var": saved["var"], "eps": self.eps}
 
     def _statistics(self, ctx, x, mean, var) -> None:
@@ -149,7 +151,7 @@ class BatchNorm2d(_PerChannel):
 
     # ---- for subclasses that normalise over several ranks
     def _combined_statistics(self, ctx, mean, var, count: int) -> int:
-        """Make mean and var (float64, (C,)), of `count` values each, those of all ranks; returns the number of values."""
+        """Make mean and var (float64, (C,)), of `count` values each, those of all ranks; returns their count."""
         return count
 
     def _combined_sums(self, ctx, sums, count: int) -> int:

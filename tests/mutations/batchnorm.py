@@ -134,7 +134,8 @@ MUTATIONS = [
     Mutation("batchnorm: eps outside the root", "batchnorm", {"affine_forward": epsilon_outside}),
     Mutation("batchnorm: eps forgotten", "batchnorm", {"affine_forward": option("eps", lambda eps: 0.0)}),
     Mutation("batchnorm: eps forgotten in dx", "batchnorm", {"affine_backward_data": option("eps", lambda eps: 0.0)}),
-    Mutation("batchnorm: eps forgotten in dw", "batchnorm", {"affine_backward_weights": option("eps", lambda eps: 0.0)}),
+    Mutation("batchnorm: eps forgotten in dw", "batchnorm", {
+        "affine_backward_weights": option("eps", lambda eps: 0.0)}),
     Mutation("batchnorm: shift forgotten", "batchnorm", {
         "affine_forward": arguments(lambda x, w, b, y: (x, w, None, y))}),
     Mutation("batchnorm: dx divided by m - 1", "batchnorm", {"affine_backward_data": option("count", lambda m: m - 1)}),

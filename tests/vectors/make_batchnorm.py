@@ -2,9 +2,9 @@
 
     python tests/vectors/make_batchnorm.py          (needs torch; the tests do not)
 
-Names are "<case>/<what>": x, dy, residual, w, b; for training and evaluation y, dx, dw, db, and with "fused", as ReLU of the
-sum with the residual, also dresidual; mean, var: the running statistics after the step. Arrays are channels-last; inputs
-are float32 numbers. "offset": values around 10,000 with standard deviation 1.
+Names are "<case>/<what>": x, dy, residual, w, b; for training and evaluation y, dx, dw, db, and with "fused", as the
+ReLU of the sum with the residual, also dresidual; mean, var: the running statistics after the step. Arrays are
+channels-last; inputs fit float32. "offset": values around 10,000 with standard deviation 1.
 """
 
 from __future__ import annotations

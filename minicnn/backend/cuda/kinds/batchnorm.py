@@ -47,16 +47,16 @@ class BatchNorm(Kind):
         self._gpu.launch("batchnorm", "affine_forward", grid, (x, w, b, mean, var, residual, y, eps, int(relu), *sizes),
                          block=block)
 
-    def affine_backward_weights(self, x, dy, w, b, dw, db, dz, sums, *, mean=None, var=None, eps=0.0, y=None, relu=False,
-                                add=(True, True)):
+    def affine_backward_weights(self, x, dy, w, b, dw, db, dz, sums, *, mean=None, var=None, eps=0.0, y=None,
+                                relu=False, add=(True, True)):
         """dw, db += their sums (or =); also dz, dy masked by the ReLU, and its sums, where these are given."""
         if dz is not None and not relu and address(dz) == address(dy):
             dz = None
         grid, block, sizes = self._over_rows(x, dy, y, dz)
         chunks, C = grid[1], x.shape[-1]
         (partial,) = self._gpu.scratch([(chunks, 2, C)], np.float64)
-        self._gpu.launch("batchnorm", "affine_sums", grid, (x, dy, y, dz, partial, w, b, mean, var, eps, int(relu), *sizes),
-                         block=block)
+        self._gpu.launch("batchnorm", "affine_sums", grid,
+                         (x, dy, y, dz, partial, w, b, mean, var, eps, int(relu), *sizes), block=block)
         self._gpu.launch("batchnorm", "affine_add_sums", ceil_div(C, 32),
                          (partial, mean, var, sums, dw, db, eps, chunks, C, *map(int, add)), block=(32, 32))
 
