@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minicnn.kernels.cpu import batchnorm as cpu
+from minicnn.kernels.cpu.memory import arrays_in
 from tests.helpers import naive
 from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
@@ -143,6 +145,19 @@ def test_large_means_do_not_cancel(ops, dtype, rng, outlier):
     for name, (got, wanted) in found.items():
         error = np.abs(got.reshape(wanted.shape) - wanted).max() / np.abs(wanted).max()
         assert error < limit, (name, error)
+
+
+def test_large_results_are_written_past_the_caches(rng, monkeypatch):
+    """The same values, where rows begin at a cache line; elsewhere in the usual way."""
+    x, w, y, beside = arrays_in(None, [(shape, np.float32) for shape in ((9, 32), (32,), (9, 32), (289,))])
+    x[...], w[...] = rng.standard_normal(x.shape), rng.standard_normal(32)
+    cpu.affine_forward(x, w, None, y, relu=True)
+    usual = y.copy()
+    monkeypatch.setattr(cpu, "STREAMED", 1)
+    for out in y, beside[1:].reshape(9, 32):
+        out[...] = np.nan
+        cpu.affine_forward(x, w, None, out, relu=True)
+        np.testing.assert_array_equal(out, usual)
 
 
 def test_identities_of_the_gradient(ops, rng):
