@@ -8,6 +8,7 @@ import sys
 
 from minicnn.data.dataset import ImageError
 from minicnn.errors import ConfigError
+from minicnn.evaluate.fold import folded
 from minicnn.evaluate.predict import predict, read_words
 from minicnn.experiment.options import add_out
 from minicnn.experiment.trained import load_trained
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} is a folder; name its photographs: {os.path.join(folder, '*.jpg')}")
     words, unread = read_words(options.words) if options.words else {}, 0
     net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
-    for file, guesses in predict(net, pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
+    for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
             print(f"error: {guesses}", file=sys.stderr)
             unread += 1

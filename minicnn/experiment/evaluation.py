@@ -13,6 +13,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.scan import scan
 from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
+from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
@@ -47,7 +48,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
               "majority": majority(held_out.labels)}
     results: dict[str, Evaluation] = {}
     for label in (ONE, TEN) if ten_crop else (ONE,):
-        result = results[label] = evaluate(net, held_out, pipeline, batch=batch, ten_crop=label == TEN,
+        result = results[label] = evaluate(folded(net), held_out, pipeline, batch=batch, ten_crop=label == TEN,
                                            title=f"{name}, {label}")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch})")

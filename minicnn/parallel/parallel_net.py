@@ -90,7 +90,7 @@ class ParallelNet(Net):
         if not self.partition.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to partition")
-        only_gradients = by_rows and not any(self.partition.channels.values())     # nothing is exchanged within a pass
+        only_gradients = by_rows and not self.partition.exchanges                  # nothing is exchanged within a pass
         comm.use_interconnect(net.ops.interconnect(comm.local_rank), only_gradients)   # selects the rank's GPU
         super().__init__(self.partition.nodes, net.inputs, output=self.partition.output, seed=net.seed, dtype=net.dtype,
                          device=net.ops.spec, fuse=net.fuse, name=net.name, values=self.partition.values)

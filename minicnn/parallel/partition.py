@@ -41,6 +41,7 @@ from minicnn.parallel.sharding import (
     shifted,
     width,
 )
+from minicnn.parallel.sync_batchnorm import SyncBatchNorm2d, synchronised
 from minicnn.parallel.transfer import SelectChannels, SendToRoot, SplitDropout, Transfer
 from minicnn.plan import LABELS, Node
 from minicnn.weights import STATE
@@ -74,6 +75,11 @@ class Partition:
     output: str = ""
     inference_ends: list[str] = field(default_factory=list)
     sample_ids: np.ndarray | None = None
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether ranks exchange anything within a pass."""
+        return any(self.channels.values()) or any(isinstance(node.layer, SyncBatchNorm2d) for node in self.nodes)
 
 
 class Partitioner:
@@ -116,7 +122,8 @@ class Partitioner:
     def _place(self, node: Node) -> None:
         values = [self.values[name] for name in node.inputs if name != LABELS]
         kinds = {self._kind(value) for value in values}
-        if node.layer.initial_values():
+        follows = node.layer.channelwise and kinds == {"channels"}         # a normalisation of channels that are split
+        if node.layer.initial_values() and not follows:
             kind = self.place(node)
         elif node.layer.is_loss and kinds & {"channels", "root"}:
             kind = "root"
@@ -141,7 +148,7 @@ class Partitioner:
     def _rows(self, node: Node, values: list[Value]) -> None:
         """Data parallel: the full layer, for the rank's images."""
         inputs = [self._fetch(value, self._own_rows(value.shape[-1]), node.name) for value in values]
-        layer = node.layer
+        layer = synchronised(node.layer, self.comm, node.name)
         if layer.is_loss:
             layer = copy.copy(layer)
             layer.weight = layer.weight / self.size         # each rank's loss is a mean over 1/size of the images
