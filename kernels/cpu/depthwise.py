@@ -32,6 +32,7 @@ from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, splat, store
 from minicnn.kernels.cpu.window import correlate_windows, sum_windows
 
 PACKED_BYTES = 24 << 10          # of lines that are packed at a time, if more than one window high: half an L1 cache
+NEAR = 40000
 LEAST_RANGE = 16384              # elements that are worth a thread
 
 
@@ -85,8 +86,8 @@ def _plan(back, size, window, stride, pads, dtype):
              for phases, low in zip(axes, corner, strict=True)]
     most = [max(axis.count for axis in phases) for phases in axes]
     width = (most[1] - 1) * step[1] + reach[1]
-    fit = PACKED_BYTES // (width * LANES * np.dtype(dtype).itemsize)
-    lines = min(most[0], max(1, (fit - reach[0]) // step[0] + 1))
+    fit = max(2 * reach[0] - 1, PACKED_BYTES // (width * LANES * np.dtype(dtype).itemsize))
+    lines = min(most[0], (fit - reach[0]) // step[0] + 1)
     order, phases = [], []
     for down in axes[0]:
         for across in axes[1]:
@@ -96,6 +97,13 @@ def _plan(back, size, window, stride, pads, dtype):
             order += [-1] + [r * window[1] + s for r in down.taps for s in across.taps]
     return _Plan(np.array(order, np.int64), np.array(phases, np.int64), step, apart, tuple(corner), lines,
                  (lines - 1) * step[0] + reach[0], width, -(-most[0] // lines))
+
+
+@part
+def _ahead(lines, step, apart, shape, size, C):
+    """How far ahead source and target are prefetched, in elements: the next unit, or, if it is large, 16 channels."""
+    source, target = lines * step[0] * shape[2] * C, lines * apart[0] * size[1] * C
+    return (source, target) if max(source, target) <= NEAR else (LANES, LANES)
 
 
 @part
@@ -147,7 +155,7 @@ def _correlate_units(first, last, source, shape, target, size, kernels, cells, p
                      height, width, relu):
     """Units first..last of the target (N, *size, C), `units` of `lines` lines to an image; shape: (N, H, W, C)."""
     C, cell = shape[3], LANES * source.itemsize
-    ahead, pixel = lines * step[0] * shape[2] * C, C * source.itemsize
+    ahead, there, pixel = *_ahead(lines, step, apart, shape, size, C), C * source.itemsize
     for unit in range(first, last):
         n, i = unit // units, unit % units * lines
         for c in range(0, C, LANES):
@@ -157,7 +165,7 @@ def _correlate_units(first, last, source, shape, target, size, kernels, cells, p
                 to = ((n * size[0] + line + i * apart[0]) * size[1] + column) * C + c
                 call(function, (cells.ctypes.data + begin * cell, width * cell, step[0] * width * cell, step[1] * cell,
                                 kernels.ctypes.data + (c // LANES * kernels.shape[1] + kernel) * cell,
-                                target.ctypes.data + to * source.itemsize, apart[0] * size[1] * pixel, apart[1] * pixel,
+                                target.ctypes.data + to * source.itemsize, apart[0] * size[1] * pixel, apart[1] * pixel, there * source.itemsize,
                                 min(lines, count - i), outputs, C - c, relu))
 
 
@@ -198,7 +206,7 @@ def backward_data(dy, w, dx, *, stride, pads, work):
 def _sum_units(first, last, x, shape, dy, size, total, cells, step, corner, lines, units, height, width, function):
     """total (R*S, C) = dw of the units first..last of dy (N, *size, C)."""
     C, cell, pixel = shape[3], LANES * x.itemsize, shape[3] * x.itemsize
-    ahead = lines * step[0] * shape[2] * C
+    ahead, there = _ahead(lines, step, (1, 1), shape, size, C)
     for row in range(len(total)):
         for c in range(C):
             total[row, c] = 0
@@ -208,7 +216,7 @@ def _sum_units(first, last, x, shape, dy, size, total, cells, step, corner, line
             _pack(cells, height, width, x, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
             call(function, (cells.ctypes.data, width * cell, step[0] * width * cell, step[1] * cell,
                             dy.ctypes.data + (n * size[0] + i) * size[1] * pixel + c * x.itemsize, size[1] * pixel, pixel,
-                            total.ctypes.data + c * x.itemsize, pixel, min(lines, size[0] - i), size[1], C - c))
+                            total.ctypes.data + c * x.itemsize, pixel, there * x.itemsize, min(lines, size[0] - i), size[1], C - c))
 
 
 @kernel

@@ -21,7 +21,7 @@ from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
+from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store, prefetch
 from minicnn.kernels.cpu.tile import Tile
 from minicnn.kernels.cpu.vectors import LANES
 
@@ -55,6 +55,9 @@ class Window:
     def store_channels(self, value, address):
         masked_store(self.builder, value, self.pointer(address), self.mask, self.tile.size)
 
+    def prefetch(self, address, for_writing):
+        prefetch(self.builder, self.builder.inttoptr(address, ir.IntType(8).as_pointer()), for_writing)
+
     def add_product(self, a, b, total=None):
         product = self.builder.fmul(a, b, flags=("contract",))
         return product if total is None else self.builder.fadd(product, total, flags=("contract",))
@@ -76,11 +79,11 @@ class Window:
 
 
 @intrinsic
-def _correlate(typingctx, down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, lines,
+def _correlate(typingctx, down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
                outputs, channels):
     def code(context, builder, signature, arguments):
         window = Window(builder, signature, arguments[-1])
-        floor, source, line, u, v, kernel, target, target_line, target_apart, lines, outputs, _ = arguments[2:]
+        floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs, _ = arguments[2:]
         low, R, S = window.tile.broadcast(floor), window.R, window.S
         start, *weights = [window.load(kernel, window.tile.integer(i * window.cell)) for i in range(1 + R * S)]
 
@@ -91,23 +94,25 @@ def _correlate(typingctx, down, across, floor, source, line, u, v, kernel, targe
                 for s in range(S):
                     row = window.add_product(tap(r, s), weights[r * S + s], row)
                 total = builder.fadd(total, row)
+            window.prefetch(builder.add(address, ahead), True)
             window.store_channels(builder.select(builder.fcmp_ordered("<", total, low), low, total), address)
 
         window.each(source, u, line, v, target, target_line, target_apart, lines, outputs, output)
         return context.get_dummy_value()
 
-    return types.void(down, across, floor, *[types.int64] * 11), code
+    return types.void(down, across, floor, *[types.int64] * 12), code
 
 
 @intrinsic
-def _sum(typingctx, down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, lines, outputs,
+def _sum(typingctx, down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
          channels):
     def code(context, builder, signature, arguments):
         window = Window(builder, signature, arguments[-1])
-        source, line, u, v, dy, dy_line, dy_apart, total, total_apart, lines, outputs, _ = arguments[3:]
+        source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs, _ = arguments[3:]
         sums = [cgutils.alloca_once_value(builder, window.zero()) for _ in range(window.R * window.S)]
 
         def output(tap, address):
+            window.prefetch(builder.add(address, ahead), False)
             gradient = window.load_channels(address)
             for i, held in enumerate(sums):
                 product = window.add_product(tap(*divmod(i, window.S)), gradient, builder.load(held))
@@ -119,7 +124,7 @@ def _sum(typingctx, down, across, number, source, line, u, v, dy, dy_line, dy_ap
             window.store_channels(builder.fadd(window.load_channels(address), builder.load(held)), address)
         return context.get_dummy_value()
 
-    return types.void(down, across, number, *[types.int64] * 12), code
+    return types.void(down, across, number, *[types.int64] * 13), code
 
 
 @cache
@@ -133,14 +138,14 @@ def correlate_windows(R: int, S: int, dtype: str):
     down, across = (0,) * R, (0,) * S
     zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
 
-    @cfunc(types.void(*[types.int64] * 12), cache=True)
-    def windows(source, line, u, v, kernel, target, target_line, target_apart, lines, outputs, channels, relu):
+    @cfunc(types.void(*[types.int64] * 13), cache=True)
+    def windows(source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs, channels, relu):
         floor = zero if relu else low
         if channels >= LANES:
-            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, lines,
+            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
                        outputs, LANES)                                         # a constant: loads without a mask
         else:
-            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, lines,
+            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
                        outputs, channels)
 
     return windows
@@ -151,13 +156,13 @@ def sum_windows(R: int, S: int, dtype: str):
     """The same for dw: the R*S sums are added to rows of a tensor that are total_apart apart, from `total` on."""
     down, across, number = (0,) * R, (0,) * S, np.dtype(dtype).type(0)
 
-    @cfunc(types.void(*[types.int64] * 12), cache=True)
-    def windows(source, line, u, v, dy, dy_line, dy_apart, total, total_apart, lines, outputs, channels):
+    @cfunc(types.void(*[types.int64] * 13), cache=True)
+    def windows(source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs, channels):
         if channels >= LANES:
-            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, lines, outputs,
+            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
                  LANES)
         else:
-            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, lines, outputs,
+            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
                  channels)
 
     return windows
