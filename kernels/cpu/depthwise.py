@@ -19,6 +19,7 @@ and each tap belongs to one of them: a phase is a correlation of dy with its tap
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, splat, store
 from minicnn.kernels.cpu.window import correlate_windows, sum_windows
 
-PACKED_BYTES = 24 << 10          # of lines that are packed at a time, if more than one window high: half an L1 cache
-NEAR = 40000
+PACKED_BYTES = 24 << 10          # of the lines that are packed at a time: half of an L1 cache
+NEAR = 40000                     # elements: a unit up to this size is prefetched while the one before it is computed
 LEAST_RANGE = 16384              # elements that are worth a thread
 
 
@@ -55,7 +56,7 @@ def _forward_axes(stride, pad, taps, outputs):
 
 
 def _backward_axes(stride, pad, taps, pixels):
-    """Pixel a + i*stride is reached by the tap a + pad - k*stride from output i + k; outputs ascend, so taps descend."""
+    """Pixel a + i*stride is reached by tap a + pad - k*stride from output i + k. Outputs ascend, so taps descend."""
     own = [range((a + pad) % stride, taps, stride)[::-1] for a in range(min(stride, pixels))]
     return [_Axis(a, len(range(a, pixels, stride)), taps, (a + pad - taps[0]) // stride if taps else -(pad // stride))
             for a, taps in enumerate(own)]
@@ -65,14 +66,13 @@ class _Plan(NamedTuple):
     """How the targets are computed from packed lines of the source."""
 
     order: np.ndarray            # what each cell of the packed kernel is: a tap, or -1, the start, before each phase
-    phases: np.ndarray           # (function, cell of the kernel, first packed cell, *(first, count) of lines, of columns)
+    phases: np.ndarray           # function, cell of the kernel, first packed cell; first and count of lines, of columns
     step: tuple[int, int]        # between the sources of two windows
     apart: tuple[int, int]       # between two targets
-    corner: tuple[int, int]      # source of the first packed cell of lines 0, 1, ...
-    lines: int                   # of windows at a time
-    height: int                  # packed cells of these
-    width: int
-    units: int                   # parts of an image
+    corner: tuple[int, int]      # source of the first packed cell of an image
+    lines: int                   # of windows at a time: a unit
+    units: int                   # of an image
+    packed: tuple[int, int]      # height and width of a unit, in cells
 
 
 @lru_cache(maxsize=1024)
@@ -96,12 +96,12 @@ def _plan(back, size, window, stride, pads, dtype):
             phases.append((correlate_windows(R, S, dtype).address, len(order), begin, *down[:2], *across[:2]))
             order += [-1] + [r * window[1] + s for r in down.taps for s in across.taps]
     return _Plan(np.array(order, np.int64), np.array(phases, np.int64), step, apart, tuple(corner), lines,
-                 (lines - 1) * step[0] + reach[0], width, -(-most[0] // lines))
+                 -(-most[0] // lines), ((lines - 1) * step[0] + reach[0], width))
 
 
 @part
 def _ahead(lines, step, apart, shape, size, C):
-    """How far ahead source and target are prefetched, in elements: the next unit, or, if it is large, 16 channels."""
+    """How far ahead source and target are prefetched, in elements: a unit, or, where that is far, 16 channels."""
     source, target = lines * step[0] * shape[2] * C, lines * apart[0] * size[1] * C
     return (source, target) if max(source, target) <= NEAR else (LANES, LANES)
 
@@ -121,9 +121,9 @@ def _copy(cells, to, source, i, C, first, last, count, ahead):
 
 
 @part
-def _pack(cells, height, width, source, shape, n, corner, c, ahead):
+def _pack(cells, packed, source, shape, n, corner, c, ahead):
     """cells (height, width) = 16 channels, from c on, of the pixels of image n from the corner on; 0 outside of it."""
-    (_, H, W, C), (top, left) = shape, corner
+    (height, width), (_, H, W, C), (top, left) = packed, shape, corner
     first, last = max(0, left), max(0, left, min(W, left + width))
     for j in range(height):
         h, to = top + j, j * width - left
@@ -151,35 +151,34 @@ def _pack_kernels(first, last, w, start, order, kernels):
 
 
 @kernel
-def _correlate_units(first, last, source, shape, target, size, kernels, cells, phases, step, apart, corner, lines, units,
-                     height, width, relu):
-    """Units first..last of the target (N, *size, C), `units` of `lines` lines to an image; shape: (N, H, W, C)."""
-    C, cell = shape[3], LANES * source.itemsize
-    ahead, there, pixel = *_ahead(lines, step, apart, shape, size, C), C * source.itemsize
+def _correlate_units(first, last, source, shape, target, size, kernels, cells, phases, step, apart, corner, lines,
+                     units, packed, relu):
+    """Units first..last of the target (N, *size, C) from the source, of this shape (N, H, W, C)."""
+    C, element = shape[3], source.itemsize
+    line, cell = packed[1] * LANES * element, LANES * element
+    ahead, there = _ahead(lines, step, apart, shape, size, C)
     for unit in range(first, last):
         n, i = unit // units, unit % units * lines
         for c in range(0, C, LANES):
-            _pack(cells, height, width, source, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
-            for phase in phases:
-                function, kernel, begin, line, count, column, outputs = phase
-                to = ((n * size[0] + line + i * apart[0]) * size[1] + column) * C + c
-                call(function, (cells.ctypes.data + begin * cell, width * cell, step[0] * width * cell, step[1] * cell,
-                                kernels.ctypes.data + (c // LANES * kernels.shape[1] + kernel) * cell,
-                                target.ctypes.data + to * source.itemsize, apart[0] * size[1] * pixel, apart[1] * pixel, there * source.itemsize,
-                                min(lines, count - i), outputs, C - c, relu))
+            _pack(cells, packed, source, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
+            for function, weights, begin, top, count, left, outputs in phases:
+                to = ((n * size[0] + top + i * apart[0]) * size[1] + left) * C + c
+                call(function, (cells.ctypes.data + begin * cell, line, step[0] * line, step[1] * cell,
+                                kernels.ctypes.data + (c // LANES * kernels.shape[1] + weights) * cell,
+                                target.ctypes.data + to * element, apart[0] * size[1] * C * element,
+                                apart[1] * C * element, there * element, min(lines, count - i), outputs, C - c, relu))
 
 
 def _correlate(back, source, w, start, target, stride, pads, relu, work):
-    (_, height, width, C), plan = target.shape, _plan_of(back, target.shape, w.shape, stride, pads, target.dtype)
+    (N, *size, C), plan = target.shape, _plan_of(back, target.shape, w.shape, stride, pads, target.dtype)
     kernels, cells = arrays_in(work, _correlation_space(plan, C, target.dtype))
     parallel_for(len(kernels), kernels[0].size, _pack_kernels, rows(w, C), start, plan.order, kernels)
+    arguments = (flat(source), source.shape, flat(target), tuple(size), kernels)
 
     def units(lane, first, last):
-        _correlate_units(first, last, flat(source), source.shape, flat(target), (height, width), kernels, cells[lane],
-                         plan.phases, plan.step, plan.apart, plan.corner, plan.lines, plan.units, plan.height,
-                         plan.width, relu)
+        _correlate_units(first, last, *arguments, cells[lane], *plan[1:], relu)      # without the order
 
-    run(_ranges(len(target) * plan.units, target.size), units, list(range(threads())))
+    run(_ranges(N * plan.units, target.size), units, list(range(threads())))
 
 
 def _plan_of(back, target_shape, w_shape, stride, pads, dtype):
@@ -203,9 +202,10 @@ def backward_data(dy, w, dx, *, stride, pads, work):
 
 
 @kernel
-def _sum_units(first, last, x, shape, dy, size, total, cells, step, corner, lines, units, height, width, function):
+def _sum_units(first, last, x, shape, dy, size, total, cells, function, step, corner, lines, units, packed):
     """total (R*S, C) = dw of the units first..last of dy (N, *size, C)."""
-    C, cell, pixel = shape[3], LANES * x.itemsize, shape[3] * x.itemsize
+    C, element = shape[3], x.itemsize
+    line, cell = packed[1] * LANES * element, LANES * element
     ahead, there = _ahead(lines, step, (1, 1), shape, size, C)
     for row in range(len(total)):
         for c in range(C):
@@ -213,45 +213,46 @@ def _sum_units(first, last, x, shape, dy, size, total, cells, step, corner, line
     for unit in range(first, last):
         n, i = unit // units, unit % units * lines
         for c in range(0, C, LANES):
-            _pack(cells, height, width, x, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
-            call(function, (cells.ctypes.data, width * cell, step[0] * width * cell, step[1] * cell,
-                            dy.ctypes.data + (n * size[0] + i) * size[1] * pixel + c * x.itemsize, size[1] * pixel, pixel,
-                            total.ctypes.data + c * x.itemsize, pixel, there * x.itemsize, min(lines, size[0] - i), size[1], C - c))
+            _pack(cells, packed, x, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
+            call(function, (cells.ctypes.data, line, step[0] * line, step[1] * cell,
+                            dy.ctypes.data + ((n * size[0] + i) * size[1] * C + c) * element, size[1] * C * element,
+                            C * element, total.ctypes.data + c * element, C * element, there * element,
+                            min(lines, size[0] - i), size[1], C - c))
 
 
 @kernel
 def _add_totals(first, last, dw, totals, add):
     """dw += or = the sum of the totals (parts, R*S, C), rows first..last."""
     for row in range(first, last):
-        for part in range(len(totals)):
+        for i in range(len(totals)):
             for c in range(dw.shape[1]):
-                dw[row, c] = totals[part, row, c] + (dw[row, c] if add or part > 0 else 0)
+                dw[row, c] = totals[i, row, c] + (dw[row, c] if add or i > 0 else 0)
 
 
 def backward_weights(x, dy, dw, *, stride, pads, add, work):
     """dw (R, S, 1, C) += from x (N, H, W, C) and dy (N, P, Q, C); without `add`, dw =, whatever it held."""
-    (_, P, Q, C), plan = dy.shape, _plan_of(False, dy.shape, dw.shape, stride, pads, dw.dtype)
+    (N, *size, C), plan = dy.shape, _plan_of(False, dy.shape, dw.shape, stride, pads, dw.dtype)
     totals, cells = arrays_in(work, _sums_space(plan, dy.shape, dw.shape, dw.dtype))
+    arguments = (flat(x), x.shape, flat(dy), tuple(size))
     function = sum_windows(*dw.shape[:2], dw.dtype.str).address
 
     def units(lane, first, last, total):
-        _sum_units(first, last, flat(x), x.shape, flat(dy), (P, Q), total, cells[lane], plan.step, plan.corner,
-                   plan.lines, plan.units, plan.height, plan.width, function)
+        _sum_units(first, last, *arguments, total, cells[lane], function, plan.step, *plan[4:])
 
-    ranges = _ranges(len(dy) * plan.units, dy.size)
+    ranges = _ranges(N * plan.units, dy.size)
     run([(*units_of, total) for units_of, total in zip(ranges, totals, strict=True)], units, list(range(threads())))
     parallel_for(totals.shape[1], C * len(totals), _add_totals, rows(dw, C), totals, add)
 
 
 def _correlation_space(plan, C, dtype):
     """The kernel in cells, and each thread's packed lines."""
-    return [((-(-C // LANES), len(plan.order), LANES), dtype), ((threads(), plan.height * plan.width * LANES), dtype)]
+    return [((-(-C // LANES), len(plan.order), LANES), dtype), ((threads(), math.prod(plan.packed) * LANES), dtype)]
 
 
 def _sums_space(plan, y_shape, w_shape, dtype):
-    """A dw for each range of lines, and each thread's packed lines."""
-    (R, S, _, C), parts = w_shape, len(_ranges(y_shape[0] * plan.units, int(np.prod(y_shape))))
-    return [((parts, R * S, C), dtype), ((threads(), plan.height * plan.width * LANES), dtype)]
+    """A dw for each range of units, and each thread's packed lines."""
+    (R, S, _, C), parts = w_shape, len(_ranges(y_shape[0] * plan.units, math.prod(y_shape)))
+    return [((parts, R * S, C), dtype), ((threads(), math.prod(plan.packed) * LANES), dtype)]
 
 
 def spaces(x_shape, y_shape, w_shape, stride, pads, dtype):

@@ -55,7 +55,7 @@ class Window:
     def store_channels(self, value, address):
         masked_store(self.builder, value, self.pointer(address), self.mask, self.tile.size)
 
-    def prefetch(self, address, for_writing):
+    def prefetch(self, address, for_writing: bool):
         prefetch(self.builder, self.builder.inttoptr(address, ir.IntType(8).as_pointer()), for_writing)
 
     def add_product(self, a, b, total=None):
@@ -79,12 +79,12 @@ class Window:
 
 
 @intrinsic
-def _correlate(typingctx, down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
-               outputs, channels):
-    def code(context, builder, signature, arguments):
-        window = Window(builder, signature, arguments[-1])
-        floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs, _ = arguments[2:]
-        low, R, S = window.tile.broadcast(floor), window.R, window.S
+def _correlate(typingctx, down, across, floor, arguments, channels):
+    def code(context, builder, signature, values):
+        window = Window(builder, signature, values[4])
+        source, line, u, v, kernel, target, *rest = cgutils.unpack_tuple(builder, values[3])
+        target_line, target_apart, ahead, lines, outputs = rest
+        low, R, S = window.tile.broadcast(values[2]), window.R, window.S
         start, *weights = [window.load(kernel, window.tile.integer(i * window.cell)) for i in range(1 + R * S)]
 
         def output(tap, address):
@@ -94,25 +94,25 @@ def _correlate(typingctx, down, across, floor, source, line, u, v, kernel, targe
                 for s in range(S):
                     row = window.add_product(tap(r, s), weights[r * S + s], row)
                 total = builder.fadd(total, row)
-            window.prefetch(builder.add(address, ahead), True)
+            window.prefetch(builder.add(address, ahead), for_writing=True)
             window.store_channels(builder.select(builder.fcmp_ordered("<", total, low), low, total), address)
 
         window.each(source, u, line, v, target, target_line, target_apart, lines, outputs, output)
         return context.get_dummy_value()
 
-    return types.void(down, across, floor, *[types.int64] * 12), code
+    return types.void(down, across, floor, arguments, types.int64), code
 
 
 @intrinsic
-def _sum(typingctx, down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
-         channels):
-    def code(context, builder, signature, arguments):
-        window = Window(builder, signature, arguments[-1])
-        source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs, _ = arguments[3:]
+def _sum(typingctx, down, across, number, arguments, channels):
+    def code(context, builder, signature, values):
+        window = Window(builder, signature, values[4])
+        source, line, u, v, dy, dy_line, dy_apart, total, *rest = cgutils.unpack_tuple(builder, values[3])
+        total_apart, ahead, lines, outputs = rest
         sums = [cgutils.alloca_once_value(builder, window.zero()) for _ in range(window.R * window.S)]
 
         def output(tap, address):
-            window.prefetch(builder.add(address, ahead), False)
+            window.prefetch(builder.add(address, ahead), for_writing=False)
             gradient = window.load_channels(address)
             for i, held in enumerate(sums):
                 product = window.add_product(tap(*divmod(i, window.S)), gradient, builder.load(held))
@@ -124,7 +124,7 @@ def _sum(typingctx, down, across, number, source, line, u, v, dy, dy_line, dy_ap
             window.store_channels(builder.fadd(window.load_channels(address), builder.load(held)), address)
         return context.get_dummy_value()
 
-    return types.void(down, across, number, *[types.int64] * 13), code
+    return types.void(down, across, number, arguments, types.int64), code
 
 
 @cache
@@ -132,21 +132,20 @@ def correlate_windows(R: int, S: int, dtype: str):
     """The compiled function for R x S kernels; `.address` is the argument of `tile.call`.
 
     source: the packed cell of the first window's first tap; lines are `line` apart, windows u and v.   kernel: cells,
-    the start of the sums and R*S weights.   target: an element of a tensor, lines and outputs are target_line and
-    target_apart apart.   channels: how many of the 16 exist.   relu: 0 or 1.
+    the start of the sums and R*S weights.   target: an element of a tensor; lines and outputs are target_line and
+    target_apart apart, and the one that is `ahead` is prefetched.   channels: how many of the 16 exist.   relu: 0 or 1.
     """
     down, across = (0,) * R, (0,) * S
     zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
 
     @cfunc(types.void(*[types.int64] * 13), cache=True)
     def windows(source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs, channels, relu):
+        arguments = (source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs)
         floor = zero if relu else low
         if channels >= LANES:
-            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
-                       outputs, LANES)                                         # a constant: loads without a mask
+            _correlate(down, across, floor, arguments, LANES)                  # a constant: no masks
         else:
-            _correlate(down, across, floor, source, line, u, v, kernel, target, target_line, target_apart, ahead, lines,
-                       outputs, channels)
+            _correlate(down, across, floor, arguments, channels)
 
     return windows
 
@@ -158,11 +157,10 @@ def sum_windows(R: int, S: int, dtype: str):
 
     @cfunc(types.void(*[types.int64] * 13), cache=True)
     def windows(source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs, channels):
+        arguments = (source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs)
         if channels >= LANES:
-            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
-                 LANES)
+            _sum(down, across, number, arguments, LANES)
         else:
-            _sum(down, across, number, source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs,
-                 channels)
+            _sum(down, across, number, arguments, channels)
 
     return windows
