@@ -22,8 +22,8 @@ PASSES = {"forward": 1, "forward + dx + dw": 3}               # pass -> how ofte
 def main() -> None:
     options = command_line(__doc__, peers=SETTINGS)
     bench = Benchmark("bench_depthwise", "Depthwise convolutions", options, note=(
-        "3 x 3 kernels of MobileNet-v2, one for each channel, at batch 32. The arrays of the small maps stay in a cache; "
-        "those of the copy that they are compared with do not."))
+        "3 x 3 kernels of MobileNet-v2, one for each channel, at batch 32. The arrays of the small maps stay in "
+        "a cache; those of the copy that they are compared with do not."))
     ops = make_ops()
     for threads in bench.each_threads():
         for size, channels, stride in LAYERS:
