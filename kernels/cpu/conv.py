@@ -16,6 +16,8 @@ Every thread goes over its pixels some lines at a time, packs these lines' dy in
 is small, the pixels are divided among the threads, each with a sum of its own, and these are added in a fixed order; if
 it is large, the panels are divided. Pixels for which a tap falls on the padding are left out of the sum. A layer with
 few input channels sums along a kernel row (conv1: 33 elements), or writes the im2col lines of its pixels first.
+
+Where every channel has a kernel of its own there is no product of matrices: depthwise.py.
 """
 
 from __future__ import annotations
