@@ -87,6 +87,7 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
         b = Builder((6, 6, 2))
         b.conv("conv1", 9, 3)
         b.lrn("norm1", alpha=0.5)
+        b.conv("depthwise", 9, 3, padding=1, groups=9)
         b.conv("conv2", 6, 3, groups=3)
         b.flatten()
         b.dropout("drop")
@@ -96,23 +97,6 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
 
     compare(three, "columns", 3, *images(three(), 3), 3)
     compare(three, "data", 3, *images(three(), 3), 3)
-
-
-@pytest.mark.parametrize("device", ["reference", "cpu"])
-def test_depthwise_convolutions_in_columns(device):
-    """Every rank has its channels; with one channel each, a rank's convolution has a single group."""
-    def make():
-        b = Builder((6, 6, 2))
-        b.conv("conv1", 6, 3, padding=1)
-        b.conv("depthwise", 6, 3, padding=1, stride=2, groups=6)
-        b.conv("pointwise", 3, 1)
-        b.conv("single", 3, 3, groups=3)
-        b.flatten()
-        b.linear("fc", 5)
-        b.loss()
-        return scale_weights(b.net(device=device, dtype="float64"))
-
-    compare(make, "columns", 3, *images(make(), 3), 3)
 
 
 @settings(max_examples=25)
