@@ -165,6 +165,7 @@ PAPER = {"k": 2.0, "alpha": 1e-4, "beta": 0.75}
 CASES = {
     "conv": Layer(lambda: Conv2d(3, 4, 3, stride=2, padding=1), [(2, 5, 6, 3)]),
     "conv_groups": Layer(lambda: Conv2d(4, 4, 2, groups=2), [(2, 3, 4, 4)]),
+    "conv_depthwise": Layer(lambda: Conv2d(5, 5, 3, stride=2, padding=1, groups=5), [(2, 5, 4, 5)]),
     "conv_relu": Layer(lambda: Conv2d(2, 3, 2), [(2, 4, 4, 2)], {"relu": True}),
     "linear": Layer(lambda: Linear(5, 4), [(3, 5)]),
     "linear_square": Layer(lambda: Linear(4, 4), [(4, 4)]),

@@ -16,6 +16,8 @@ Every thread goes over its pixels some lines at a time, packs these lines' dy in
 is small, the pixels are divided among the threads, each with a sum of its own, and these are added in a fixed order; if
 it is large, the panels are divided. Pixels for which a tap falls on the padding are left out of the sum. A layer with
 few input channels sums along a kernel row (conv1: 33 elements), or writes the im2col lines of its pixels first.
+
+Where every channel has a kernel of its own there is no product of matrices: depthwise.py.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from minicnn.kernels.cpu import winograd, winograd_weights
+from minicnn.kernels.cpu import depthwise, winograd, winograd_weights
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import correlate, pack_backward, pack_bias, pack_forward, panel_space, spans
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, rows
@@ -41,6 +43,8 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
     (N, H, W, _), (_, P, Q, K), (R, S, D, _), (u, v), (top, left, _, _) = x.shape, y.shape, w.shape, stride, pads
     (bias, relu), E = epilogue, K // groups
+    if depthwise.suits(D, K, groups):
+        return depthwise.forward(x, w, y, stride=stride, pads=pads, epilogue=epilogue, work=work)
     fast = winograd.outputs_of_a_tile((R, S), stride, pads, D, E, N, P, Q, x.dtype)
     panels, *scratch = arrays_in(work, _correlation_space(fast, N, P, Q, groups, D, E, (R, S), x.dtype))
     parallel_for(R * S * D, K, pack_forward, rows(w, K), panels)
@@ -54,6 +58,8 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
     (_, P, Q, K), (R, S, D, _), (N, H, W, _) = dy.shape, w.shape, dx.shape
     E, flipped = K // groups, [R - 1 - pad for pad in pads]
+    if depthwise.suits(D, K, groups):
+        return depthwise.backward_data(dy, w, dx, stride=stride, pads=pads, work=work)
     fast = winograd.outputs_of_a_tile((R, S), stride, flipped, E, D, N, H, W, dy.dtype)
     for a, (r_first, r_taps, *down) in enumerate(_phases(stride[0], pads[0], R, H, P)):
         for b, (s_first, s_taps, *across) in enumerate(_phases(stride[1], pads[1], S, W, Q)):
@@ -207,6 +213,8 @@ def _add_panels(first, last, dw, totals, groups, add):
 def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
+    if depthwise.suits(D, K, groups):
+        return depthwise.backward_weights(x, dy, dw, stride=stride, pads=pads, add=add, work=work)
     if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, x.dtype):
         space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, x.dtype)
         return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1], add=add)
@@ -233,6 +241,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
     (N, H, W, _), (R, S, D, K), (u, v) = x_shape, w_shape, stride
     (P, Q), (fast, fast_data), E = *_choice(x_shape, w_shape, dtype, stride, pads, groups), K // groups
+    if depthwise.suits(D, K, groups):
+        return max(map(bytes_of, depthwise.spaces(x_shape, (N, P, Q, K), w_shape, stride, pads, dtype)))
     phase = -(-R // u), -(-S // v)                                             # taps of the largest phase
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, (R, S), dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
@@ -243,6 +253,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """The name of the algorithm: that of the forward pass and dw, and that of dx where it differs."""
+    if depthwise.suits(*w_shape[2:], groups):
+        return "depthwise"
     names = ["Winograd" if fast else "direct"
              for fast in _choice(x_shape, w_shape, dtype, stride, pads, groups)[1]]
     return names[0] if names[0] == names[1] else f"{names[0]}, dx {names[1]}"

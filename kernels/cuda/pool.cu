@@ -10,38 +10,9 @@
 // The backward gathers: a thread owns a pixel and sums the gradients of every window that contains it. A scatter would have
 // overlapping windows (AlexNet's: 3 x 3 every 2) add to the same pixel at the same time, which takes atomics, whose order
 // changes the last bit from run to run.
-#include "common.cuh"
-
-struct Window {                            // and its maps; padding is top and left of the first window
-  int W, Q, R, S, top, left;
-  Divisor H, P, C, stride_h, stride_w;
-};
+#include "window.cuh"
 
 __device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
-
-// Which cells of a window that starts at `start` (perhaps in the padding) lie inside 0..size-1: first <= r < last.
-__device__ inline int first_inside(int start) { return max(0, -start); }
-__device__ inline int last_inside(int start, int window, int size) { return min(window, size - start); }
-
-// Which windows contain pixel h: those p in 0..count-1 with p*stride - before <= h < p*stride - before + window.
-__device__ inline int first_window(int h, int before, int window, Divisor stride) {
-  return (unsigned)max(0, h + before - window + (int)stride) / stride;
-}
-__device__ inline int last_window(int h, int before, Divisor stride, int count) {
-  return min(count - 1, (int)((unsigned)(h + before) / stride));
-}
-
-// Which V elements of maps (rows, columns, channels) this thread writes: those from `offset` on.
-struct Target {
-  int image, row, column, channel;
-  unsigned offset;
-  bool beyond;                             // past the end of the row
-  __device__ Target(int V, Divisor rows, int columns, Divisor channels) {
-    unsigned i = (blockIdx.y * blockDim.x + threadIdx.x) * V, length = columns * channels;
-    image = blockIdx.x / rows, row = blockIdx.x % rows, column = i / channels, channel = i % channels;
-    offset = blockIdx.x * length + i, beyond = i >= length;
-  }
-};
 
 // Indices in a window, one byte for each of V channels, loaded and stored at once.
 template <int V> struct alignas(V) Bytes { byte v[V]; };

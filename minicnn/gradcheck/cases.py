@@ -107,7 +107,9 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0, 2, 1), groups=2), [(2, 6, 5, 4)]),
         LayerCase(lambda: Conv2d(2, 3, 5, stride=4, ceil=True), [(2, 10, 12, 2)]),      # past the edge, as in AlexNet
         LayerCase(lambda: Conv2d(3, 4, 2, stride=3, bias=False), [(2, 7, 7, 3)]),        # gaps between the windows
-        LayerCase(lambda: Conv2d(4, 4, 3, padding=1, groups=4), [(1, 4, 5, 4)], {"relu": True}),
+        LayerCase(lambda: Conv2d(4, 4, 3, padding=1, groups=4), [(1, 4, 5, 4)], {"relu": True}),           # depthwise
+        LayerCase(lambda: Conv2d(5, 5, (3, 2), stride=2, padding=(1, 0, 0, 1), groups=5), [(2, 5, 4, 5)]),
+        LayerCase(lambda: Conv2d(3, 6, 3, stride=2, padding=1, groups=3), [(2, 5, 4, 3)]),      # two kernels a channel
     ],
     "linear": [
         LayerCase(lambda: Linear(7, 5), [(3, 7)]),

@@ -4,6 +4,7 @@
 
 with stride (u, v). With groups, output channel k of group g reads only the input channels of group g: this
 implements "the kernels of the second layer are connected only to those kernel maps which reside on the same GPU".
+With as many groups as channels, each of one kernel, it is a depthwise convolution, which has kernels of its own.
 Saved: x; also y if the following ReLU is fused, since backward then starts with its mask.
 Both gradients are derived in kernels/reference/conv.py.
 """

@@ -171,6 +171,11 @@ def conv(ops):
     ops.conv_backward_data(np.ones((2, 3, 3, 5), "f4"), w, x, stride=(2, 2), pads=(1, 1, 1, 1))
 
 
+def depthwise(ops):
+    x, w = np.ones((2, 6, 6, 5), "f4"), np.ones((3, 3, 1, 5), "f4")
+    ops.conv_backward_weights(x, np.ones((2, 3, 3, 5), "f4"), w, stride=(2, 2), pads=(1, 1, 1, 1), groups=5)
+
+
 def relu(ops):
     ops.relu_forward(np.ones(1003, "f4"), np.ones(1003, "f4"))
 
@@ -213,6 +218,13 @@ BROKEN = {
     "pool: a window too many": ("pool", "return min(count - 1, (int)((un", "count - 1", "count", pool),
     "col2im: a window too many": ("conv", "p >= t.P", "p >=", "p >", conv, "v1"),
     "dx: a window too many": ("conv", "p < t.P.by", "p <", "p <=", conv, "v3"),
+    "depthwise: first barrier gone": (
+        "depthwise", "sum[t].v[j];\n    __syncthreads();", "__syncthreads();", "", depthwise),
+    "depthwise: last barrier gone": (
+        "depthwise", "__syncthreads();                                                        // the next tap",
+        "__syncthreads();", "", depthwise),
+    "depthwise: every thread adds": ("depthwise", "if (threadIdx.y == 0 && c < g.C)", "threadIdx.y == 0 && ", "",
+                                     depthwise),
     "map: a pack too many": ("activation", "? n / VECTOR : 0", "n / VECTOR", "(n + VECTOR - 1) / VECTOR", relu),
 }
 

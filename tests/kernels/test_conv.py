@@ -24,6 +24,8 @@ SMALL = {
     "kernel past the map":    ((1, 2, 2, 3), (5, 5), 2, (1, 1), 2, 1, False),
     "two groups":             ((2, 4, 3, 6), (3, 3), 4, (1, 1), 1, 2, False),
     "groups = C":             ((1, 4, 5, 5), (3, 3), 10, (2, 2), 1, 5, False),
+    "depthwise":              ((2, 5, 6, 3), (3, 3), 3, (1, 1), 1, 3, False),
+    "depthwise, uneven pads": ((2, 5, 4, 4), (3, 2), 4, (2, 3), (0, 1, 2, 0), 4, True),
 }
 LARGE = {
     "odd channels":           ((5, 9, 7, 19), (3, 3), 33, (1, 1), 1, 1, False),
@@ -32,7 +34,15 @@ LARGE = {
     "many images, 1x1":       ((33, 3, 3, 34), (1, 1), 65, (1, 1), 0, 1, False),
     "long runs":              ((2, 6, 5, 130), (3, 3), 70, (1, 1), 1, 1, False),
     "17 groups":              ((2, 6, 6, 51), (3, 3), 34, (2, 1), (1, 0, 0, 1), 17, False),
-}
+} | {f"depthwise {name}": case for name, case in {
+    "of MobileNet":           ((3, 14, 14, 48), (3, 3), 48, (1, 1), 1, 48, False),
+    "every 2 pixels":         ((5, 13, 12, 36), (3, 3), 36, (2, 2), 1, 36, False),
+    "past the packed lines":  ((2, 9, 130, 18), (3, 3), 18, (1, 1), 1, 18, False),
+    "5x5, ceil":              ((2, 10, 9, 17), (5, 5), 17, (2, 2), 2, 17, True),
+    "3x1":                    ((2, 6, 5, 33), (3, 1), 33, (1, 2), (1, 0, 0, 0), 33, False),
+    "1x1, every 3 pixels":    ((2, 7, 8, 20), (1, 1), 20, (3, 3), 0, 20, False),
+    "past the map":           ((1, 2, 3, 40), (5, 4), 40, (1, 1), 3, 40, False),
+}.items()}
 
 
 class Case:
@@ -105,16 +115,37 @@ def test_any_shape_equals_reference(ops, dtype, data):
     c.compare(ops, work=c.work(ops))
 
 
+@given(data=st.data())
+def test_any_depthwise_shape_equals_reference(ops, dtype, data):
+    draw = data.draw
+    R, S, u, v = (draw(st.integers(1, top), label=label) for label, top in (("R", 5), ("S", 4), ("u", 3), ("v", 3)))
+    pads = tuple(draw(st.integers(0, size)) for size in (R, S, R, S))
+    N, H, W, C = (draw(st.integers(least, most)) for least, most in ((1, 3), (R, 9), (S, 9), (2, 37)))
+    ceil, rng = draw(st.booleans(), label="ceil"), np.random.default_rng(draw(st.integers(0, 99), label="seed"))
+    c = Case(rng, dtype, (N, H, W, C), (R, S), C, (u, v), pads, C, ceil)
+    c.compare(ops, work=c.work(ops))
+
+
+@pytest.mark.parametrize(("C", "K", "groups", "depthwise"), [
+    (6, 6, 6, True), (6, 12, 6, False), (6, 6, 3, False), (1, 1, 1, False), (6, 6, 1, False)])
+def test_algorithm_is_depthwise_where_every_channel_has_its_own_kernel(ops, C, K, groups, depthwise):
+    name = ops.conv_algorithm((2, 5, 5, C), (3, 3, C // groups, K), "float32", stride=(1, 1), pads=(1,) * 4,
+                              groups=groups)
+    assert (name == "depthwise") == (depthwise and ops.name != "reference")
+
+
 @pytest.mark.parametrize("relu", [False, True])
-def test_relu_without_bias(ops, dtype, rng, relu):
-    c = Case(rng, dtype, *SMALL["two groups"])
+@pytest.mark.parametrize("case", ["two groups", "depthwise"])
+def test_relu_without_bias(ops, dtype, rng, relu, case):
+    c = Case(rng, dtype, *SMALL[case])
     y = compare(ops, "conv_forward", c.x, c.w, garbage(c.dy.shape, dtype), writes=(2,), kind="sum", terms=27,
                 epilogue=(None, relu), **c.options)
     assert (y.min() >= 0) == relu
 
 
-def test_same_bits_twice(ops, dtype, rng):
-    c = Case(rng, dtype, *LARGE["odd channels" if is_emulated(ops) else "conv2 of AlexNet"])
+@pytest.mark.parametrize("case", ["conv2 of AlexNet", "depthwise of MobileNet"])
+def test_same_bits_twice(ops, dtype, rng, case):
+    c = Case(rng, dtype, *LARGE["odd channels" if is_emulated(ops) and "AlexNet" in case else case])
     for function, inputs, output in (("conv_forward", (c.x, c.w), garbage(c.dy.shape, dtype)),
                                      ("conv_backward_data", (c.dy, c.w), garbage(c.x.shape, dtype)),
                                      ("conv_backward_weights", (c.x, c.dy), np.zeros_like(c.w))):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, added, arguments, flipped, option, shifted, swapped, without_last, written
+from tests.mutations.mutate import (
+    Mutation,
+    added,
+    afterwards,
+    arguments,
+    flipped,
+    option,
+    shifted,
+    swapped,
+    without_last,
+    written,
+)
 
 
 def first_group_only(op, ops):
@@ -29,6 +40,14 @@ def stride_forgotten(op, ops):
         dense[:, :dy.shape[1], :dy.shape[2]] = dy
         op(dense, w, dx, stride=(1, 1), pads=pads, groups=groups)
     return call
+
+
+def neighbours_kernel(a, w, result):
+    return a, np.roll(w, 1, axis=3), result
+
+
+def last_channel_forgotten(*args, **options):
+    args[2][..., -1] = 0
 
 
 def bias_after_relu(op, ops):
@@ -76,6 +95,25 @@ MUTATIONS = [
         "conv_backward_weights": arguments(lambda x, dy, dw: (without_last(0)(x), dy, dw))}),
     Mutation("conv: dw averaged over the batch", "conv", {
         "conv_backward_weights": arguments(lambda x, dy, dw: (x, dy / len(dy), dw))}),
+    Mutation("depthwise: kernel flipped in forward", "conv_depthwise", {
+        "conv_forward": arguments(lambda x, w, y: (x, flipped(w), y))}),
+    Mutation("depthwise: another channel's kernel in forward", "conv_depthwise", {
+        "conv_forward": arguments(neighbours_kernel)}),
+    Mutation("depthwise: last channel forgotten in forward", "conv_depthwise", {
+        "conv_forward": afterwards(last_channel_forgotten)}),
+    Mutation("depthwise: kernel flipped in dx", "conv_depthwise", {
+        "conv_backward_data": arguments(lambda dy, w, dx: (dy, flipped(w), dx))}),
+    Mutation("depthwise: another channel's kernel in dx", "conv_depthwise", {
+        "conv_backward_data": arguments(neighbours_kernel)}),
+    Mutation("depthwise: stride forgotten in dx", "conv_depthwise", {"conv_backward_data": stride_forgotten}),
+    Mutation("depthwise: padding off by one in dx", "conv_depthwise", {"conv_backward_data": option("pads", shifted)}),
+    Mutation("depthwise: last channel forgotten in dx", "conv_depthwise", {
+        "conv_backward_data": afterwards(last_channel_forgotten)}),
+    Mutation("depthwise: padding off by one in dw", "conv_depthwise", {
+        "conv_backward_weights": option("pads", shifted)}),
+    Mutation("depthwise: dw written", "conv_depthwise", {"conv_backward_weights": written}),
+    Mutation("depthwise: last channel forgotten in dw", "conv_depthwise", {
+        "conv_backward_weights": afterwards(last_channel_forgotten)}),
     Mutation("epilogue: bias gradient missing", "conv", {"epilogue_backward": arguments(lambda dy, db: (dy, None))}),
     Mutation("epilogue: db written", "conv", {"epilogue_backward": written}),
     Mutation("epilogue: mask forgotten", "conv_relu", {"epilogue_backward": option("y", lambda y: None)}),

@@ -87,6 +87,7 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
         b = Builder((6, 6, 2))
         b.conv("conv1", 9, 3)
         b.lrn("norm1", alpha=0.5)
+        b.conv("depthwise", 9, 3, padding=1, groups=9)
         b.conv("conv2", 6, 3, groups=3)
         b.flatten()
         b.dropout("drop")
