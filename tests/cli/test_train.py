@@ -36,7 +36,7 @@ def test_a_model_by_its_name(place):
     meta = load_checkpoint(run / "best.safetensors", parts=()).meta
     assert run.name == "photos-cifar_18pct-1" and meta["about"]["model"] == "cifar_18pct"
     assert meta["recipe"]["net"] == {"model": "cifar_18pct", "num_classes": 2}
-    assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["sgd"]["lr"] == 0.004
+    assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["optimiser"]["lr"] == 0.004
     assert meta["recipe"]["schedule"]["warmup"] == meta["about"]["warmup"] == 0.5
     [report] = json.loads((place / "page.json").read_text())
     assert report["command"].startswith("minicnn train cifar_18pct --data=photos --recipe=quick --epochs=1 --batch=4")

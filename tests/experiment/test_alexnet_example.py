@@ -58,7 +58,7 @@ def without_description(path) -> None:
     """As version 0.1.0 wrote it: what net it is of is in the recipe alone."""
     saved = load_checkpoint(path)
     del saved.meta["net"]
-    save_checkpoint(path, saved.params, saved.velocities, saved.data, saved.meta)
+    save_checkpoint(path, saved.params, saved.slots, saved.data, saved.meta)
 
 
 BAD = {
@@ -169,9 +169,10 @@ def as_version_0_1(path) -> None:
     crop = meta["recipe"]["preprocess"]["crop"]
     recipe = {part: meta["recipe"].get(part, {}) for part in old["recipe"]}
     recipe["augment"] = {**recipe["augment"], "crop": crop}
+    recipe["sgd"] = {knob: meta["recipe"]["optimiser"][knob] for knob in old["recipe"]["sgd"]}
     meta = {key: meta[key] for key in old} | {"recipe": recipe, "about": {key: meta["about"][key]
                                                                          for key in old["about"]}}
-    save_checkpoint(path, saved.params, saved.velocities, saved.data, meta)
+    save_checkpoint(path, saved.params, saved.slots, saved.data, meta)
 
 
 def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, monkeypatch):
@@ -220,7 +221,7 @@ def test_a_recipe_reaches_the_net_and_the_learning_rates(example, tmp_path, caps
     assert (settings["epochs"], settings["batch"], settings["recipe"]) == (26, 8, "long")
     _, net = prepare(settings)
     recipe = recipe_of(settings, net.num_classes, 224)
-    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
+    assert recipe.optimiser.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
     assert recipe.calibrate["conv1"] == 60 and set(recipe.calibrate) == {name[:-2] for name in net.params}
     assert recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
     assert not recipe.augment.updown and recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown

@@ -50,8 +50,8 @@ def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: 
 
 
 def small_recipe(lr: float = 0.002, batch: int = 8) -> Recipe:
-    return Recipe(net={"model": "small"}, augment=Augment(crop=24, colour="paper"), sgd=SGDRecipe(lr=lr, batch=batch),
-                  schedule=Plateau(patience=1))
+    return Recipe(net={"model": "small"}, augment=Augment(crop=24, colour="paper"),
+                  optimiser=SGDRecipe(lr=lr, batch=batch), schedule=Plateau(patience=1))
 
 
 def small_trainer(run_dir, *, images: int = 96, save_every: int = 0, net=None, recipe=None, **options) -> Trainer:

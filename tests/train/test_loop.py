@@ -228,8 +228,8 @@ def test_a_run_folder_is_never_overwritten(undisturbed):
 
 
 OTHERS = {
-    "sgd.lr = 0.002, this one has 0.1": {"recipe": small_recipe(lr=0.1)},
-    "sgd.batch = 8, this one has 4": {"recipe": small_recipe(batch=4)},
+    "optimiser.lr = 0.002, this one has 0.1": {"recipe": small_recipe(lr=0.1)},
+    "optimiser.batch = 8, this one has 4": {"recipe": small_recipe(batch=4)},
     "augment.flip = True, this one has False": {"recipe": dataclasses.replace(
         small_recipe(), augment=Augment(crop=24, flip=False, colour="paper"))},
     "seed = 1, this one has 2": {"seed": 2},

@@ -17,7 +17,7 @@ from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net, small_recipe
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, calibrate={"fc6": 0.5},
-                augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
+                augment=Augment(crop=227, updown=True), optimiser=SGDRecipe(lr=0.02, batch=32),
                 schedule=StepDecay(epochs=(1, 2)))
 
 
@@ -44,9 +44,9 @@ def test_the_crop_is_kept_in_one_place():
 
 def test_differences_name_each_knob():
     found = {knob: (ours, theirs) for knob, ours, theirs in differences(RECIPE.to_dict(), PAPER.to_dict())}
-    assert found["sgd.batch"] == (32, 128) and found["augment.colour"] == (None, "paper")
+    assert found["optimiser.batch"] == (32, 128) and found["augment.colour"] == (None, "paper")
     assert found["schedule.kind"] == ("step", "plateau") and found["schedule.epochs"] == ([1, 2], None)
-    assert "sgd.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
+    assert "optimiser.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
 
 
 def test_factors_on_learning_rates_by_layer():
@@ -58,7 +58,7 @@ def test_factors_on_learning_rates_by_layer():
 
 
 def test_differences_in_words():
-    words = differences_in_words(dataclasses.replace(RECIPE, sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
+    words = differences_in_words(dataclasses.replace(RECIPE, optimiser=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
     assert "initial standard deviation of fc6 0.5" in words and "factor on the learning rate of fc6 0.1" in words
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words

@@ -33,7 +33,7 @@ def test_its_net_takes_its_crops(model, name):
     small = {"fc": 8} if model == "alexnet" else {}
     net = build(recipe.net["model"], device="reference", **arguments, **small)
     assert recipe.net["model"] == model and net.input_shape == (recipe.preprocess.crop, recipe.preprocess.crop, 3)
-    assert set(recipe.calibrate) | set(recipe.sgd.layer_lr) <= set(net.layers_with_weights)
+    assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= set(net.layers_with_weights)
 
 
 def test_schedules_follow_the_epochs_where_they_may():

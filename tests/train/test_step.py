@@ -54,14 +54,14 @@ def make_net(request):
 class PlainStep:
     """The lines of the training loop, each waited for."""
 
-    def __init__(self, net, sgd, loss_scale, metrics):
-        self.net, self.sgd, self.loss_scale, self.metrics = net, sgd, loss_scale, metrics
+    def __init__(self, net, optimiser, loss_scale, metrics):
+        self.net, self.optimiser, self.loss_scale, self.metrics = net, optimiser, loss_scale, metrics
 
     def run(self, x, labels, sample_ids, epoch):
         self.loss = self.net.loss(x, labels, sample_ids=sample_ids, epoch=epoch)
         self.metrics.add(self.loss, self.net.ops.to_host(self.net.logits), labels)
         self.net.backward(loss_scale=self.loss_scale.state if self.loss_scale else None)
-        self.sgd.step(self.net.ops, self.loss_scale)
+        self.optimiser.step(self.net.ops, self.loss_scale)
 
     def read(self):
         return self.loss, self.metrics
@@ -81,7 +81,7 @@ def make_step(kind, net, exponent=16):
 
 def state_of(step) -> list[np.ndarray]:
     """All that a step changes."""
-    arrays = [*(param.data for param in step.net.params.values()), *step.sgd.velocities.values()]
+    arrays = [*(param.data for param in step.net.params.values()), *step.optimiser.velocities.values()]
     arrays += [] if step.loss_scale is None else [step.loss_scale.state]
     return [np.array(step.net.ops.to_host(array)) for array in arrays]
 
@@ -99,7 +99,7 @@ def take(step, x, number: int, between=None) -> None:
     for i in range(number):
         images, labels, ids = batch(i)
         x[...] = step.net.ops.from_host(images)
-        step.sgd.lr = 0.01 / (1 + i)
+        step.optimiser.lr = 0.01 / (1 + i)
         step.run(x, labels, ids, epoch=i // 2)
         if between:
             between(i, step.net)
