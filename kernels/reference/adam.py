@@ -33,7 +33,7 @@ def adam_step(w, dw, m, v, counts, *, lr, beta1, beta2, eps, decay, decoupled=Fa
     if loss_scale is not None and loss_scale[2]:
         return
     _, correction1, root2 = counts.tolist()
-    g = (1.0 if loss_scale is None else 2.0 ** -loss_scale[0]) * dw
+    g = (1.0 if loss_scale is None else 2.0 ** -int(loss_scale[0])) * dw
     if decoupled:
         w *= 1 - lr * decay
     else:

@@ -27,4 +27,4 @@ def ema_step(value, average, counts, *, loss_scale=None):
     """
     if loss_scale is not None and loss_scale[2]:
         return
-    average += counts[1] * (value - average)
+    average += float(counts[1]) * (value - average)

@@ -26,7 +26,7 @@ def sgd_step(w, dw, v, *, lr, momentum, decay, lr_in_velocity=True, nesterov=Fal
     """
     if loss_scale is not None and loss_scale[2]:
         return
-    scale = 1.0 if loss_scale is None else 2.0 ** -loss_scale[0]
+    scale = 1.0 if loss_scale is None else 2.0 ** -int(loss_scale[0])
     if lr_in_velocity and not nesterov and not decoupled:       # in the order in which it is printed
         v *= momentum
         v -= decay * lr * w

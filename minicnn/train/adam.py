@@ -21,8 +21,8 @@ from minicnn.train.optimiser import Optimiser
 class Adam(Optimiser):
     """Updates the parameters of a network in place: `adam = Adam(net)`, then `adam.step()` after net.backward().
 
-    net, lr, decay, lr_mults: see Optimiser.   betas: of the first and of the second moment.   eps: added to the root of
-    the second.   t is kept on the device: a captured step counts, and a step skipped by an overflow does not.
+    Other arguments: see Optimiser.   betas: of the first and of the second moment.   eps: added to the root of the
+    second.   t is kept on the device: a captured step counts, and a step skipped by an overflow does not.
     """
 
     SLOTS = ("moment1", "moment2")

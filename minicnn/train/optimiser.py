@@ -20,7 +20,7 @@ class Optimiser:
     """Updates the parameters of a network in place: `sgd = SGD(net, lr=0.01)`, then `sgd.step()` after net.backward().
 
     net: a network, or its `params`; `step` must then be given the backend.   lr: may be changed between steps.
-    decay: the weight decay.   lr_mults: further factors on the learning rate, by parameter name, besides each
+    `decay`: the weight decay.   lr_mults: further factors on the learning rate, by parameter name, besides each
     parameter's own `lr_mult`.
     arrays: slot -> parameter name -> array like param.data, made at the first step.   average: None, or a WeightAverage
     that every step updates.

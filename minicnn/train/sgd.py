@@ -28,8 +28,8 @@ from minicnn.train.optimiser import Optimiser
 class SGD(Optimiser):
     """Updates the parameters of a network in place: `sgd = SGD(net, lr=0.01)`, then `sgd.step()` after net.backward().
 
-    net, lr, decay, lr_mults: see Optimiser.   momentum: in [0, 1).   lr_in_velocity, nesterov, decoupled: the form of
-    the update; see above.   `velocities`, by parameter name, is what a checkpoint holds.
+    momentum: in [0, 1).   lr_in_velocity, nesterov, decoupled: the form of the update; see above.   Other arguments:
+    see Optimiser.   `velocities`, by parameter name, is what a checkpoint holds.
     """
 
     SLOTS = ("velocity",)
