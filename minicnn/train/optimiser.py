@@ -89,7 +89,7 @@ class Optimiser:
     def last_updates(self, read) -> dict:
         """Name -> elements of the last update of each parameter, up to the sign; read(array) gives elements of one.
 
-        At the current learning rate, where the update itself is not kept.
+        Where the update itself is not kept: at the current learning rate, without decoupled weight decay.
         """
         raise NotImplementedError
 

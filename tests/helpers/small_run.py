@@ -3,7 +3,7 @@
     python -m tests.helpers.small_run RUN_DIR [settings as JSON]
 
 It is resumed from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
-Settings are those of small_trainer, epochs, and with_state of small_net.
+Settings are those of small_trainer, epochs, with_state of small_net, and parts of the recipe that replace ours.
 """
 
 import importlib.util
@@ -74,7 +74,8 @@ def save_tree(root, per_class: int, classes: int = 2, size: int = 64) -> None:
 def main() -> int:
     run_dir, settings = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     epochs, net = settings.pop("epochs", 4), small_net(with_state=settings.pop("with_state", False))
-    trainer = small_trainer(run_dir, net=net, **settings)
+    recipe = Recipe.from_dict(small_recipe().to_dict() | settings.pop("recipe", {}))
+    trainer = small_trainer(run_dir, net=net, recipe=recipe, **settings)
     if trainer.last_path.exists():
         trainer.resume()
     print("training", flush=True)

@@ -23,7 +23,8 @@ from tests.helpers.small_run import small_net, small_recipe, small_trainer
 def state(path):
     """Every tensor of a checkpoint as bytes, and its metadata without what a run may differ in."""
     saved = load_checkpoint(path)
-    arrays = {**saved.arrays(), **{f"v/{k}": v for k, v in saved.velocities.items()}, **saved.data}
+    kept = {f"{slot}/{name}": array for slot, arrays in saved.slots.items() for name, array in arrays.items()}
+    arrays = {**saved.arrays(), **kept, **saved.data}
     return ({name: array.tobytes() for name, array in arrays.items()},
             {name: value for name, value in saved.meta.items() if name != "metrics_bytes"})
 
