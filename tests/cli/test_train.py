@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from minicnn.cli import main as cli
+from minicnn.train.recipe import AverageRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint
-from tests.helpers.small_run import save_tree, small_trainer
+from tests.helpers.small_run import save_tree, small_recipe, small_trainer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,6 +60,20 @@ def test_evaluate_and_resume_by_the_folder_alone(place, capsys):
     assert cli.main(["train", "cifar-18pct", "--resume", run]) == 0                     # its other name
     assert cli.main(["predict", run, str(place / "photos")]) == 2
     assert "photos is a folder; name its photographs: " in capsys.readouterr().err
+
+
+def test_an_average_is_mentioned(tmp_path, capsys):
+    """By whatever uses it, and by nothing else."""
+    recipe = dataclasses.replace(small_recipe(), average=AverageRecipe(0.9))
+    small_trainer(tmp_path / "run", recipe=recipe, images=16).fit(1)
+    small_trainer(tmp_path / "plain", images=16).fit(1)
+    save_tree(tmp_path / "photos", per_class=1, classes=1, size=32)
+    [photo] = tmp_path.glob("photos/*/*.png")
+    for run, mentioned in (("run", True), ("plain", False)):
+        assert cli.main(["evaluate", str(tmp_path / run), "--data", "synthetic"]) == 0
+        assert ("(epoch 1, averaged weights)" in " ".join(capsys.readouterr().out.split())) == mentioned
+        assert cli.main(["predict", str(tmp_path / run), str(photo)]) == 0
+        assert ("weights: their moving average over the steps" in capsys.readouterr().err) == mentioned
 
 
 def test_a_run_without_a_best_checkpoint(place, tmp_path, capsys):

@@ -15,6 +15,7 @@ from minicnn.experiment.prepare import prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Outcome, Trainer
+from minicnn.train.recipe import AdamWRecipe, AverageRecipe, SGDRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from minicnn.train.schedule import Cosine, OneCycle, StepDecay
 from tests.helpers.models import change_model
@@ -88,6 +89,9 @@ BAD = {
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
     "unknown schedule": (["--data", "{root}/photos", "--schedule", "cosin"], "--schedule: unknown schedule 'cosin': "
                          "did you mean 'cosine'? expected one of constant, step"),
+    "unknown optimiser": (["--data", "{root}/photos", "--optimiser", "adm"], "--optimiser: unknown optimiser 'adm': "
+                          "did you mean 'adam'? expected one of sgd, adam, adamw"),
+    "an average of nothing": (["--data", "{root}/photos", "--ema", "1"], "--ema must lie in [0, 1), such as 0.999"),
     "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
                                    "--warmup must be from 0 to the 3 epochs of the run, got 4"),
     "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be 0 or more epochs, got -1"),
@@ -238,6 +242,22 @@ def test_a_schedule_that_was_asked_for(example):
     schedule, words = settled("--schedule", "step", "--warmup", "1")
     assert schedule == StepDecay(epochs=(2, 4), warmup=1) and "--schedule=step --warmup=1.0" in words
     assert settled("--schedule", "onecycle")[0] == OneCycle(epochs=6)
+
+
+def test_an_optimiser_that_was_asked_for(example):
+    """In place of the recipe's, with its usual learning rate, but the recipe's batch and factors by layer."""
+    def settled(*options):
+        settings = settle(example.parse(["--data", "synthetic", "--recipe", "long", *options]))
+        return recipe_of(settings, 4, 224), command(["train"], settings)
+
+    recipe, words = settled()
+    assert isinstance(recipe.optimiser, SGDRecipe) and recipe.average is None
+    assert "optimiser" not in words and "ema" not in words and settled("--optimiser", "sgd")[0] == recipe
+    recipe, words = settled("--optimiser", "adamw", "--ema", "0.99")
+    assert recipe.optimiser == AdamWRecipe(batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3})
+    assert recipe.average == AverageRecipe(0.99) and "--lr=0.001 --optimiser=adamw --ema=0.99" in words
+    assert settled("--optimiser", "adam", "--lr", "0.1")[0].optimiser.lr == 0.1
+    assert settled("--optimiser", "adam", "--recipe", "short")[0].optimiser.output_lr == 1.0
 
 
 def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):

@@ -36,6 +36,12 @@ def test_its_net_takes_its_crops(model, name):
     assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= set(net.layers_with_weights)
 
 
+def test_torchvisions_has_the_learning_rate_outside_the_velocity():
+    """All others are of Caffe and of the authors' code, which have it inside, as the paper."""
+    outside = {name for name, entry in RECIPES["alexnet"].items() if not entry.recipe.optimiser.lr_in_velocity}
+    assert outside == {"torchvision"} and "lr v" not in RECIPES["alexnet"]["torchvision"].apart
+
+
 def test_schedules_follow_the_epochs_where_they_may():
     """The published schedules of AlexNet are kept as printed, however long the run is."""
     assert named_recipe("alexnet", "short").schedule(7).epochs == 7
