@@ -43,7 +43,7 @@ def settings_of(options: argparse.Namespace, seed: int) -> dict:
     model, recipe = NETS[options.net], named_recipe(NETS[options.net], options.recipe).recipe
     return {**DEFAULTS, "model": model, "variant": "", "knobs": {"lrn": options.lrn, "activation": options.activation},
             "data": os.path.abspath(options.data), "recipe": options.recipe, "epochs": options.epochs,
-            "batch": recipe.sgd.batch, "lr": recipe.sgd.lr, "seed": seed, "device": options.device,
+            "batch": recipe.optimiser.batch, "lr": recipe.optimiser.lr, "seed": seed, "device": options.device,
             "threads": options.threads}
 
 

@@ -274,6 +274,11 @@ class Net:
         self.memory_version += 1
 
     @property
+    def frozen_params(self) -> set[str]:
+        """Names of the parameters of frozen layers."""
+        return {param.name for node in self.nodes if node.name in self._frozen for param in node.layer.params.values()}
+
+    @property
     def layers_with_arrays(self) -> list[str]:
         """Names of the layers that have parameters or state, over all ranks."""
         return list(dict.fromkeys([*self.layers_with_weights, *map(layer_of, self.state)]))

@@ -10,6 +10,7 @@ from minicnn.errors import CheckpointError
 from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 STATE = "state/"            # prefix of the names of state, in files
+AVERAGE = "average/"        # and of averaged parameters and state (minicnn/train/average.py)
 
 
 def arrays_of(net) -> dict:
@@ -29,9 +30,14 @@ def save(net, path, metadata: dict[str, str] | None = None) -> None:
 
 
 def load(net, path) -> None:
-    """Load a file written by `save`, or a checkpoint of a run. Nothing is changed if anything does not match."""
-    own, _ = read_safetensors(path, lambda name: "/" not in name or name.startswith(STATE))
-    net.load_arrays(own, str(path))
+    """Load a file written by `save`, or a checkpoint of a run, with its averaged weights where it has some.
+
+    Nothing is changed if anything does not match.
+    """
+    found, _ = read_safetensors(path, lambda name: "/" not in name or name.startswith((STATE, AVERAGE)))
+    averaged = {name.removeprefix(AVERAGE): array for name, array in found.items() if name.startswith(AVERAGE)}
+    own = {name: array for name, array in found.items() if not name.startswith(AVERAGE)}
+    net.load_arrays(own | averaged, str(path))
 
 
 def check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray], source: str) -> None:

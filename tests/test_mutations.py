@@ -7,7 +7,7 @@ The emulator of the cuda backend has the second one only: gradient checks take t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -99,6 +99,45 @@ def sgd(ops, rng):
     for lr in (0.1, 0.1, 0.01):
         ops.sgd_step(w, rng.standard_normal(20), v, lr=lr, momentum=0.9, decay=0.5)
     return [w, v]
+
+
+def sgd_forms(ops, rng):
+    """Two steps of each form, all terms of similar size."""
+    found = []
+    for form in range(8):
+        w, v, options = rng.standard_normal(20), rng.standard_normal(20), {"momentum": 0.9, "decay": 0.5}
+        for lr in (0.3, 0.1):
+            ops.sgd_step(w, rng.standard_normal(20), v, lr=lr, **options, lr_in_velocity=not form & 1,
+                         nesterov=bool(form & 2), decoupled=bool(form & 4))
+        found += [w, v]
+    return found
+
+
+def adam_steps(ops, rng, scale=None):
+    """Three steps of Adam and of AdamW, one of them after an overflow where the loss is scaled."""
+    found = []
+    for decoupled in (False, True):
+        w, m, v, counts = rng.standard_normal(20), np.zeros(20), np.zeros(20), np.zeros(3)
+        for step in range(3):
+            scaled = {} if scale is None else {"loss_scale": np.array([scale, 0, step == 1, 0], np.int32)}
+            ops.adam_advance(counts, beta1=0.8, beta2=0.95, **scaled)
+            ops.adam_step(w, rng.standard_normal(20), m, v, counts, lr=0.1, beta1=0.8, beta2=0.95, eps=0.1, decay=0.5,
+                          decoupled=decoupled, **scaled)
+        found += [w, m, v, counts]
+    return found
+
+
+def ema_steps(ops, rng, scale=None):
+    """Eight updates, with warm-up and without."""
+    found = []
+    for warmup in (True, False):
+        average, counts = rng.standard_normal(20), np.zeros(2)
+        for step in range(8):
+            scaled = {} if scale is None else {"loss_scale": np.array([scale, 0, step == 1, 0], np.int32)}
+            ops.ema_advance(counts, factor=0.3, warmup=warmup, **scaled)
+            ops.ema_step(rng.standard_normal(20), average, counts, **scaled)
+        found += [average, counts]
+    return found
 
 
 def scaled_step(ops, rng):
@@ -209,6 +248,11 @@ CASES = {
     "fork": Fork(),
     "softmax": Values(softmax),
     "sgd": Values(sgd),
+    "sgd_forms": Values(sgd_forms),
+    "adam": Values(adam_steps),
+    "scaled_adam": Values(partial(adam_steps, scale=3)),
+    "ema": Values(ema_steps),
+    "scaled_ema": Values(partial(ema_steps, scale=3)),
     "scaled_step": Values(scaled_step),
     "overflow": Values(overflow),
     "scales": Values(scales),

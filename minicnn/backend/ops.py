@@ -43,6 +43,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "running_metrics": ("count_losses", "count_correct"),
     "loss_scale": ("find_overflow", "next_loss_scale"),
     "sgd": ("sgd_step",),
+    "adam": ("adam_advance", "adam_step"),
+    "ema": ("ema_advance", "ema_step"),
     "augment": ("augment_forward",),
 }
 

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} is a folder; name its photographs: {os.path.join(folder, '*.jpg')}")
     words, unread = read_words(options.words) if options.words else {}, 0
     net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
+    if meta.get("average"):
+        print("weights: their moving average over the steps", file=sys.stderr)
     for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
             print(f"error: {guesses}", file=sys.stderr)

@@ -37,13 +37,17 @@ class Tested:
     report: dict
 
 
-def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, epoch: int, batch: int,
+def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, meta: dict, batch: int,
                       ten_crop: bool) -> Tested:
-    """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none."""
+    """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none.
+
+    meta: of the checkpoint.
+    """
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
     scan(held_out, progress=sys.stderr.isatty())
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
+    epoch, which = meta["epoch"], ", averaged weights" if meta.get("average") else ""
     report = {"checkpoint": checkpoint.name, "epoch": epoch, "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
     results: dict[str, Evaluation] = {}
@@ -51,7 +55,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
         result = results[label] = evaluate(folded(net), held_out, pipeline, batch=batch, ten_crop=label == TEN,
                                            title=f"{name}, {label}")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
-        say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch})")
+        say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch}{which})")
     say("majority", f"accuracy {100 * report['majority']:.1f} % by always predicting the most frequent class")
     if len(splits.classes) > 5:
         worst = [f"{splits.classes[k]} {100 * share:.0f} % of {count}" for k, share, count in result.by_class()[:5]]
@@ -63,7 +67,7 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     """Evaluate the best checkpoint of a run that `net` has trained, write test.json and draw. Returns the report."""
     pipeline, saved = restore(net, run_dir / BEST, splits.classes)
     epoch = saved.meta["epoch"]
-    tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
+    tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, saved.meta, batch, ten_crop)
     (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
     about = about_of(saved.meta)
     paths = draw_run(run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch,
@@ -93,7 +97,7 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
             say("data", splits.description)
         data = settings["data"]
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
-        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True))
+        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True))
         heading = f"{title(settings)} on {splits.name}"
         say("pictures", f"{draw_sheet(checkpoint.parent, heading, tested[-1].held_out, tested[-1].results[TEN])}")
     for label in tested[0].results if len(tested) > 1 else ():

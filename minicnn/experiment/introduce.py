@@ -30,6 +30,8 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, chosen: 
         say("recipe", fitted_in_words(settings, recipe, len(splits.train)))
     elif own or entry.source:
         say("recipe", recipe_in_words(settings))
+    if settings["optimiser"]:
+        say("optimiser", optimiser_in_words(recipe))
     if settings["schedule"] or settings["warmup"]:
         say("schedule", recipe.schedule.in_words())
 
@@ -41,6 +43,12 @@ def fitted_in_words(settings: dict, recipe: Recipe, images: int) -> str:
             f"{settings['batch']}, learning rate {settings['lr']:g}, {recipe.schedule.in_words()}"
             + (", initial weights fitted to the images" if recipe.calibrate else "")
             + f" (the published one: --recipe {published})")
+
+
+def optimiser_in_words(recipe: Recipe) -> str:
+    """Such as "AdamW, learning rate 0.001, weight decay 0.01"."""
+    optimiser = recipe.optimiser
+    return f"{optimiser.OPTIMISER.__name__}, learning rate {optimiser.lr:g}, weight decay {optimiser.decay:g}"
 
 
 def differences(settings: dict, recipe: Recipe) -> list[str]:

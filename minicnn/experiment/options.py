@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minicnn.errors import nearest
 from minicnn.parallel.comm import TIMEOUT
+from minicnn.train.recipe import OPTIMISERS
 from minicnn.train.schedule import SCHEDULES
 
 
@@ -47,6 +48,10 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
                      f"{', '.join(SCHEDULES)} (default: the recipe's)")
     how.add_argument("--warmup", metavar="EPOCHS", type=float, help="in which the learning rate rises from 0 (default: "
                      "the recipe's)")
+    how.add_argument("--optimiser", metavar="NAME", help=f"{', '.join(OPTIMISERS)}, with its usual learning rate and "
+                     "weight decay (default: the recipe's)")
+    how.add_argument("--ema", metavar="N", type=float, help="validate with a moving average of the weights of this "
+                     "factor, such as 0.999")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     add_device(how)
     tune = parser.add_argument_group("fine-tuning")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minicnn.data.dataset import Splits
 from minicnn.experiment.evaluation import ONE, TEN
-from minicnn.experiment.settings import OF_RECIPE, OF_SCHEDULE, named
+from minicnn.experiment.settings import OF_OPTIMISER, OF_RECIPE, OF_SCHEDULE, named
 from minicnn.parallel.launch import started_ranks
 from minicnn.train.runs.metrics import training_minutes
 from minicnn.train.runs.results import add_to_page, machine
@@ -26,8 +26,9 @@ def add_run(options: argparse.Namespace, settings: dict, run_dir: Path, splits: 
 
 def command(program: list[str], settings: dict) -> str:
     """What starts this run again.   program: such as ["minicnn", "train", "alexnet"]."""
-    flags = {knob: settings[knob] for knob in ("data", "variant", "size", "recipe", *OF_RECIPE, *OF_SCHEDULE, "seed",
-                                               "device", "threads", "parallel", "ranks", "init_from", "new_head")}
+    flags = {knob: settings[knob] for knob in ("data", "variant", "size", "recipe", *OF_RECIPE, *OF_SCHEDULE,
+                                               *OF_OPTIMISER, "seed", "device", "threads", "parallel", "ranks",
+                                               "init_from", "new_head")}
     flags["freeze"], start = ",".join(settings["freeze"]), []
     if started_ranks():
         start, flags["ranks"] = ["mpiexec", "-n", str(started_ranks())], None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minicnn.experiment.nets import data_of
-from minicnn.train.recipe import Recipe, steady_output_lr
+from minicnn.experiment.settings import optimiser_of
+from minicnn.train.recipe import AverageRecipe, Recipe, SGDRecipe, steady_output_lr
 from minicnn.train.recipes import NamedRecipe, named_recipe
 from minicnn.train.schedule import schedule_for
 
@@ -16,13 +17,16 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     """The recipe of a run on images of so many classes, by a network that takes crop x crop."""
     entry, lr = named_recipe(settings["model"], settings["recipe"]), settings["lr"]
     ours, frozen = entry.recipe, dict.fromkeys(settings["freeze"], 0.0)
+    optimiser = optimiser_of(entry, settings["optimiser"])
+    steady = entry.steady and isinstance(optimiser, SGDRecipe)
     turned = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
         preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
-        sgd=replace(ours.sgd, lr=lr, batch=settings["batch"], layer_lr=ours.sgd.layer_lr | frozen,
-                    output_lr=steady_output_lr(lr, classes) if entry.steady else ours.sgd.output_lr),
-        schedule=_schedule(entry, settings))
+        optimiser=replace(optimiser, lr=lr, batch=settings["batch"], layer_lr=optimiser.layer_lr | frozen,
+                          output_lr=steady_output_lr(lr, classes) if steady else optimiser.output_lr),
+        schedule=_schedule(entry, settings),
+        average=ours.average if settings["ema"] is None else AverageRecipe(settings["ema"]))
 
 
 def _schedule(entry: NamedRecipe, settings: dict):

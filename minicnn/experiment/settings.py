@@ -14,15 +14,17 @@ from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
-from minicnn.train.recipes import DEFAULT, named_recipe, recipe_for, recipes_of
+from minicnn.train.recipe import OPTIMISERS, OptimiserRecipe
+from minicnn.train.recipes import DEFAULT, NamedRecipe, named_recipe, recipe_for, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
 from minicnn.train.schedule import SCHEDULES
 
 OF_RECIPE = ("epochs", "batch", "lr")               # what of a recipe can be asked for
 OF_SCHEDULE = ("schedule", "warmup")                # likewise; None: the recipe's
+OF_OPTIMISER = ("optimiser", "ema")
 DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
             "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
-            **dict.fromkeys(OF_SCHEDULE)}
+            **dict.fromkeys(OF_SCHEDULE + OF_OPTIMISER)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
 
 
@@ -54,6 +56,7 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     if settings["data"] is None:
         raise ConfigError(f"{checkpoint}: does not say where its images are: add --data DIR (it was trained on "
                           f"{read_settings(checkpoint)['identity']['data']['train']})")
+    check_optimiser(settings["optimiser"], settings["ema"])
     return check_numbers(complete(settings))
 
 
@@ -104,6 +107,14 @@ def check_schedule(kind: str | None, warmup: float | None, epochs: int | None) -
         raise ConfigError(f"--warmup must be {most}, got {warmup:g}")
 
 
+def check_optimiser(kind: str | None, ema: float | None) -> None:
+    """ConfigError for an optimiser that does not exist, or a factor that is none of an average."""
+    if kind is not None and kind not in OPTIMISERS:
+        raise ConfigError(f"--optimiser: unknown optimiser {kind!r}: {expected_one_of(kind, OPTIMISERS)}")
+    if ema is not None and not 0 <= ema < 1:
+        raise ConfigError(f"--ema must lie in [0, 1), such as 0.999, got {ema:g}")
+
+
 def complete(settings: dict, images: int | None = None) -> dict:
     """The settings with those that the recipe gives: its name, epochs, batch and learning rate.
 
@@ -114,7 +125,16 @@ def complete(settings: dict, images: int | None = None) -> dict:
         return settings
     entry = named_recipe(settings["model"], name)
     epochs = entry.epochs if images is None or settings.get("recipe") else entry.epochs_for(images)
-    return {"epochs": epochs, "batch": entry.recipe.sgd.batch, "lr": entry.recipe.sgd.lr, **settings, "recipe": name}
+    optimiser = optimiser_of(entry, settings["optimiser"])
+    return {"epochs": epochs, "batch": optimiser.batch, "lr": optimiser.lr, **settings, "recipe": name}
+
+
+def optimiser_of(entry: NamedRecipe, kind: str | None) -> OptimiserRecipe:
+    """The recipe's optimiser; or another kind that was asked for, with its usual learning rate and weight decay."""
+    ours = entry.recipe.optimiser
+    if kind is None or OPTIMISERS[kind] is type(ours):
+        return ours
+    return OPTIMISERS[kind](batch=ours.batch, output_lr=ours.output_lr, layer_lr=ours.layer_lr)
 
 
 def default_recipe(settings: dict, images: int | None = None) -> str | None:

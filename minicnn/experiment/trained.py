@@ -21,10 +21,11 @@ from minicnn.train.runs.run_dir import restore
 def load_trained(checkpoint: str | os.PathLike, device: str = "auto") -> tuple[Net, InputPipeline, dict]:
     """The network of a checkpoint with its weights, what feeds it images as in training, and the metadata.
 
-    Raises CheckpointError where the file cannot be used, or where what the network is made of is not there any more.
+    The weights are the averaged ones, where there are any. CheckpointError where the file cannot be used, or where what
+    the network is made of is not there any more.
     """
-    saved = load_checkpoint(checkpoint, parts=("params", "state"))
-    net = _net_of(saved.meta, Path(checkpoint), device, saved.arrays())
+    saved = load_checkpoint(checkpoint, parts=("params", "state", "average"))
+    net = _net_of(saved.meta, Path(checkpoint), device, saved.averaged())
     pipeline, _ = restore(net, checkpoint, saved.meta["classes"])
     return net, pipeline, saved.meta
 

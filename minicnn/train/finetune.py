@@ -22,7 +22,7 @@ def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> lis
     A layer is loaded whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
     nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
     """
-    theirs, ours = load_checkpoint(path, parts=("params", "state")).arrays(), net.arrays()
+    theirs, ours = load_checkpoint(path, parts=("params", "state", "average")).averaged(), net.arrays()
     head = [layer_of(name) for name in net.output_params]
     loaded, left = [], {}
     for layer in net.layers_with_arrays:

@@ -1,6 +1,6 @@
 """The training loop. What happens to each batch can be read in `Trainer._train_epoch`:
 
-    batch -> pipeline.train -> net.loss -> net.backward -> sgd.step         and after each epoch: validation, checkpoint
+    batch -> pipeline.train -> net.loss -> net.backward -> optimiser.step   and after each epoch: validation, checkpoint
 
 What a run has learned and where it is: state.py. What it prints and writes down: report.py. A run that is interrupted
 at any moment and resumed has, bit for bit, the weights of one that was not (on the same backend with the same number of
@@ -73,10 +73,11 @@ class Trainer:
         self.on_epoch = on_epoch if on_epoch and net.ranks.is_main else lambda: None
         self.state = RunState(net, self.recipe, train, val, self.run_dir, net.seed if seed is None else seed,
                               about or {})
-        self.sgd = self.state.sgd
+        self.optimiser = self.state.optimiser
         self.report = Report(self.state, say, progress, tensorboard)
         self._captured = self._loss = self._timing = None      # CapturedStep, loss and time of the epoch under way
 
+    sgd = property(lambda self: self.optimiser, doc="The name of `optimiser` in 0.1.0.")
     epoch = property(lambda self: self.state.epoch, doc="Whole epochs done.")
     step = property(lambda self: self.state.step, doc="Steps done in the epoch after them.")
     loader = property(lambda self: self.state.loader, doc="Of the training images.")
@@ -86,7 +87,7 @@ class Trainer:
 
     # ---- before the first step
     def resume(self, path: str | os.PathLike | None = None) -> Trainer:
-        """Continue from a checkpoint (default: the run's last.safetensors): weights, velocities, position.
+        """Continue from a checkpoint (default: the run's last.safetensors): weights, optimiser, position.
 
         CheckpointError when it is missing, cut short, of another net, or of a run with another recipe, seed or data.
         """
@@ -95,11 +96,14 @@ class Trainer:
 
     def prepare(self) -> InputPipeline:
         """Find unreadable images, measure the mean image, check the memory. No run folder yet."""
-        memory = check_memory(self.net, self.recipe.sgd.batch)
+        memory = check_memory(self.net, self.recipe.optimiser.batch, more=self.optimiser.more_memory)
         if self.statistics is None:
             self.state.measure(self.keep_statistics, self.report.progress and sys.stderr.isatty(), self.report.say)
         self.report.lines(dataset.report_skipped() for dataset in (self.train, self.val))
         self.report.line("memory", memory)
+        if self.recipe.average:
+            self.report.line("validation", "with the moving average of the weights over the steps, factor "
+                                           f"{self.recipe.average.factor:g}")
         return InputPipeline(self.net, self.recipe.preprocess, self.statistics.mean, augment=self.recipe.augment,
                              pca=self.statistics.pca, seed=self.state.seed)
 
@@ -155,20 +159,20 @@ class Trainer:
 
     def _train_epoch(self, pipeline: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a shutdown was requested."""
-        net, sgd, state, scale = self.net, self.sgd, self.state, self.state.loss_scale
-        self._captured, self._loss = captured_step(net, sgd, scale, state.metrics), None
+        net, optimiser, state, scale = self.net, self.optimiser, self.state, self.state.loss_scale
+        self._captured, self._loss = captured_step(net, optimiser, scale, state.metrics), None
         with self.report.monitor(epochs) as monitor, \
                 contextlib.closing(self.loader.epoch(state.epoch, state.step)) as batches:
             for batch in monitor.watch(batches):
                 x = pipeline.train(batch, state.epoch)              # uint8 (N, A, B, 3) -> (N, H, W, 3)
-                sgd.lr = state.learning_rate(state.step)
+                optimiser.lr = state.learning_rate(state.step)
                 if self._captured is not None:                      # the lines below as one CUDA graph: step.py
                     self._captured.run(x, batch.labels, batch.sample_ids, state.epoch)
                 else:
                     self._loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=state.epoch)
                     state.count(self._loss, batch.labels)
                     net.backward(loss_scale=scale.state if scale else None)
-                    sgd.step(net.ops, scale)
+                    optimiser.step(net.ops, scale)
                 state.step += 1
                 if not self._after_step(pipeline, monitor, interrupt):
                     return False
@@ -197,14 +201,15 @@ class Trainer:
     def _validate(self, pipeline: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
         """The end of an epoch: validation, schedule, metrics, checkpoint; False when a shutdown was requested."""
         ranks, state = self.net.ranks, self.state
-        val = evaluate(self.net, self.val, pipeline, batch=self.loader.batch, title="validation",
-                       progress=self.report.progress, stop=lambda: ranks.any(interrupt.requested)[0])
+        with self.optimiser.averaged():
+            val = evaluate(self.net, self.val, pipeline, batch=self.loader.batch, title="validation",
+                           progress=self.report.progress, stop=lambda: ranks.any(interrupt.requested)[0])
         if val is None:
             return False
         state.check_finite(val.loss, f"validation after epoch {self.epoch + 1}")
         train, lately = (RunningMetrics(**ranks.sum(metrics.state())).result()
                          for metrics in (state.metrics, self.report.since_diagnosis()))
-        self.sgd.lr = state.learning_rate(len(self.loader) - 1)     # a run may have been resumed after the last step
+        self.optimiser.lr = state.learning_rate(len(self.loader) - 1)   # a run may be resumed after the last step
         best = state.end_epoch(val)
         self.report.epoch(epochs, train, val, best, self._timing)
         self.save(best=best)

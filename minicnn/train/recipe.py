@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from minicnn.data.augment import Augment
 from minicnn.data.dataset import Dataset
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected
 from minicnn.param import layer_of
+from minicnn.train.adam import Adam, AdamW
+from minicnn.train.average import WeightAverage
+from minicnn.train.optimiser import Optimiser
 from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedule_to_dict
+from minicnn.train.sgd import SGD
 
 
-@dataclasses.dataclass(frozen=True)
-class SGDRecipe:
-    """Settings of the optimiser (minicnn/train/sgd.py), and the number of images in a batch.
+class OptimiserRecipe:
+    """What the recipes of all optimisers share: `lr`, the learning rate; `decay`, the weight decay; and
 
-    `decay`: weight decay.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
+    batch: images in a batch.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
     layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.
     """
 
-    lr: float = 0.01
-    momentum: float = 0.9
-    decay: float = 0.0005
-    batch: int = 128
-    output_lr: float = 1.0
-    layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
+    OPTIMISER: ClassVar[type[Optimiser]]
+
+    def make(self, net) -> Optimiser:
+        """The optimiser of this network. Raises ConfigError for a layer that the net does not have."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("batch", "output_lr", "layer_lr"):
+            del own[name]
+        return self.OPTIMISER(net, lr_mults=self.lr_mults(net), **own)
 
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
@@ -41,6 +46,73 @@ class SGDRecipe:
                               f"expected some of {', '.join(names)}")
         layers = {name: self.layer_lr.get(layer_of(name), 1.0) for name in net.params}
         return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
+
+
+@dataclasses.dataclass(frozen=True)
+class SGDRecipe(OptimiserRecipe):
+    """Settings of minicnn/train/sgd.py, which explains momentum and the form of the update."""
+
+    OPTIMISER = SGD
+    lr: float = 0.01
+    momentum: float = 0.9
+    decay: float = 0.0005
+    batch: int = 128
+    output_lr: float = 1.0
+    layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
+    lr_in_velocity: bool = True
+    nesterov: bool = False
+    decoupled: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamRecipe(OptimiserRecipe):
+    """Settings of minicnn/train/adam.py."""
+
+    OPTIMISER = Adam
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay: float = 0.0
+    batch: int = 128
+    output_lr: float = 1.0
+    layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamWRecipe(AdamRecipe):
+    """Settings of AdamW, whose weight decay is decoupled."""
+
+    OPTIMISER = AdamW
+    decay: float = 0.01
+
+
+OPTIMISERS: dict[str, type[OptimiserRecipe]] = {"sgd": SGDRecipe, "adam": AdamRecipe, "adamw": AdamWRecipe}
+
+
+def optimiser_from_dict(data: dict[str, Any]) -> OptimiserRecipe:
+    """From {"kind": "adam", "lr": 0.001, ...}; "sgd" where there is no kind, as before there was another."""
+    settings = dict(data)
+    kind = settings.pop("kind", "sgd")
+    if kind not in OPTIMISERS:
+        raise ConfigError(f"unknown optimiser {kind!r}: {expected(str(kind), OPTIMISERS)}")
+    return _make(OPTIMISERS[kind], settings)
+
+
+def optimiser_to_dict(optimiser: OptimiserRecipe) -> dict[str, Any]:
+    """The inverse of `optimiser_from_dict`."""
+    kind = next(name for name, kind in OPTIMISERS.items() if kind is type(optimiser))
+    return {"kind": kind, **dataclasses.asdict(optimiser)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AverageRecipe:
+    """Settings of the moving average of the weights (minicnn/train/average.py)."""
+
+    factor: float = 0.999
+    warmup: bool = True
+
+    def make(self, net) -> WeightAverage:
+        return WeightAverage(net, self.factor, self.warmup)
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:
@@ -64,8 +136,10 @@ class Recipe:
     net: how the network is built, such as {"model": "alexnet", "variant": "paper", "num_classes": 2}.
     calibrate: layer -> standard deviation of its outputs at the start (minicnn/train/calibrate.py); empty: as drawn.
     preprocess: what happens to every image; by default its size is the data set's.
-    augment: how training images are varied.   sgd: learning rate, momentum, weight decay, batch.
-    schedule: of the learning rate, one of minicnn/train/schedule.py.
+    augment: how training images are varied.   optimiser: SGDRecipe, AdamRecipe or AdamWRecipe: learning rate, weight
+    decay, batch and more.   schedule: of the learning rate, one of minicnn/train/schedule.py.
+    average: AverageRecipe: validate with a moving average of the weights; None: with the weights.
+    sgd: the name of `optimiser` in 0.1.0; works as an argument.
     The side of the crop is kept in `preprocess`: Augment(crop=...) sets it there.
     """
 
@@ -73,10 +147,14 @@ class Recipe:
     calibrate: dict[str, float] = dataclasses.field(default_factory=dict)
     preprocess: Preprocess = Preprocess(size=None)
     augment: Augment = dataclasses.field(default_factory=Augment)
-    sgd: SGDRecipe = dataclasses.field(default_factory=SGDRecipe)
+    optimiser: OptimiserRecipe = dataclasses.field(default_factory=SGDRecipe)
     schedule: Constant = dataclasses.field(default_factory=Plateau)
+    average: AverageRecipe | None = None
+    sgd: dataclasses.InitVar[SGDRecipe | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, sgd):
+        if sgd is not None:
+            object.__setattr__(self, "optimiser", sgd)
         if self.augment.crop is not None:
             object.__setattr__(self, "preprocess", dataclasses.replace(self.preprocess, crop=self.augment.crop))
             object.__setattr__(self, "augment", dataclasses.replace(self.augment, crop=None))
@@ -90,22 +168,25 @@ class Recipe:
         return json.loads(json.dumps({
             "net": self.net, "calibrate": self.calibrate, "preprocess": self.preprocess.to_dict(),
             "augment": {name: value for name, value in dataclasses.asdict(self.augment).items() if name != "crop"},
-            "sgd": dataclasses.asdict(self.sgd), "schedule": schedule_to_dict(self.schedule)}))
+            "optimiser": optimiser_to_dict(self.optimiser), "schedule": schedule_to_dict(self.schedule),
+            "average": self.average and dataclasses.asdict(self.average)}))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """The inverse of `to_dict`; raises ConfigError for a part or a setting that does not exist.
 
-        Recipes of 0.1.0 have no preprocess, the crop in augment, and a part "init" that never had an effect.
+        Recipes of 0.1.0 have no preprocess, the crop in augment, the optimiser as "sgd", and a part "init" that never
+        had an effect.
         """
         parts = [field.name for field in dataclasses.fields(cls)]
-        if unknown := sorted(set(data) - {*parts, "init"}):
+        if unknown := sorted(set(data) - {*parts, "init", "sgd"}):
             raise ConfigError(f"a recipe has no part {unknown[0]!r}: {expected(unknown[0], parts)}")
         return cls(net=data["net"], calibrate=data.get("calibrate", {}),
                    preprocess=Preprocess.from_dict(data.get("preprocess", {"size": None})),
                    augment=_make(Augment, data.get("augment", {})),
-                   sgd=_make(SGDRecipe, data.get("sgd", {})),
-                   schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})))
+                   optimiser=optimiser_from_dict(data.get("optimiser", data.get("sgd", {}))),
+                   schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})),
+                   average=_make(AverageRecipe, data["average"]) if data.get("average") else None)
 
 
 def _make(cls, settings: dict[str, Any]):
@@ -116,7 +197,7 @@ def _make(cls, settings: dict[str, Any]):
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"sgd": {"lr": 0.01}} -> {"sgd.lr": 0.01}."""
+    """{"optimiser": {"lr": 0.01}} -> {"optimiser.lr": 0.01}."""
     flat: dict[str, Any] = {}
     for name, value in data.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
@@ -131,7 +212,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[tuple[str,
 
 PAPER = Recipe(net={"model": "alexnet", "variant": "paper", "num_classes": 1000},
                preprocess=Preprocess(size=None, crop=224), augment=Augment(flip=True, colour="paper"),
-               sgd=SGDRecipe(lr=0.01, batch=128), schedule=Plateau())
+               optimiser=SGDRecipe(lr=0.01, batch=128), schedule=Plateau())
 
 # The knobs in words, for people; a value that has a word is replaced by it.
 LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.resize": "resized by",
@@ -139,11 +220,17 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "preprocess.range": "pixels up to", "preprocess.mean": "mean", "preprocess.std": "divided by",
           "augment.flip": "mirrored left-right", "augment.updown": "mirrored up-down", "augment.transpose": "turned",
           "augment.colour": "colour shift",
-          "augment.colour_std": "size of the colour shift", "sgd.lr": "learning rate", "sgd.batch": "batch",
-          "sgd.decay": "weight decay", "sgd.momentum": "momentum",
-          "sgd.output_lr": "factor on the last layer's learning rate", "schedule": "learning rate schedule"}
-LAYER_LABELS = {"sgd.layer_lr": "factor on the learning rate of", "calibrate": "initial standard deviation of"}
-WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed"}
+          "augment.colour_std": "size of the colour shift", "optimiser.kind": "optimiser",
+          "optimiser.lr": "learning rate", "optimiser.batch": "batch",
+          "optimiser.decay": "weight decay", "optimiser.momentum": "momentum",
+          "optimiser.lr_in_velocity": "learning rate inside the velocity",
+          "optimiser.nesterov": "Nesterov momentum", "optimiser.decoupled": "decoupled weight decay",
+          "optimiser.betas": "betas", "optimiser.eps": "epsilon",
+          "optimiser.output_lr": "factor on the last layer's learning rate",
+          "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",
+          "schedule": "learning rate schedule"}
+LAYER_LABELS = {"optimiser.layer_lr": "factor on the learning rate of", "calibrate": "initial standard deviation of"}
+WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
 def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "paper") -> list[str]:
@@ -160,6 +247,6 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
     for knob, a, b in differences(data(ours), data(theirs)):
         part, _, layer = knob.rpartition(".")
         label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
-        if label:
+        if label and word(a) != word(b):
             lines.append(f"{label} {word(a)}" + ("" if part in LAYER_LABELS else f" ({name}: {word(b)})"))
     return lines

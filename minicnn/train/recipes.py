@@ -49,9 +49,9 @@ class NamedRecipe:
         return ours.stretched(epochs, self.epochs) if self.stretched else ours
 
 
-def _alexnet(variant: str, augment: Augment, sgd: SGDRecipe, schedule, **parts) -> Recipe:
+def _alexnet(variant: str, augment: Augment, optimiser: SGDRecipe, schedule, **parts) -> Recipe:
     net = {"model": "alexnet", "variant": variant, "num_classes": 1000}
-    return Recipe(net, augment=augment, sgd=sgd, schedule=schedule, **parts)
+    return Recipe(net, augment=augment, optimiser=optimiser, schedule=schedule, **parts)
 
 
 MANY_IMAGES = 300_000       # at least as many images as this are a set of ImageNet's size
@@ -62,8 +62,8 @@ STRETCHED = "learning rate, schedule and augmentation as published, the schedule
 def _cifar(published: NamedRecipe) -> dict[str, NamedRecipe]:
     """The published recipe of a network for CIFAR-10, and one that gets further in an hour."""
     theirs = published.recipe
-    ours = replace(theirs, augment=replace(theirs.augment, flip=True), sgd=replace(theirs.sgd, lr=4 * theirs.sgd.lr),
-                   schedule=Cosine(epochs=60))
+    ours = replace(theirs, augment=replace(theirs.augment, flip=True),
+                   optimiser=replace(theirs.optimiser, lr=4 * theirs.optimiser.lr), schedule=Cosine(epochs=60))
     return {"quick": NamedRecipe(ours, 60, about="four times the learning rate, falling to 0 as half a cosine, and "
                                  "mirror images", stretched=True, images=50_000),
             "published": published}
@@ -91,19 +91,18 @@ ALEXNET: dict[str, NamedRecipe] = {
         "the learning rate of biases is never lowered; conv1 is a step ahead (1e-5 at epoch 67) and frozen at 72; "
         "colour shifts end at 67; 32 images share one crop; the centre of the mean image is subtracted from each"),
 
-    "caffe": NamedRecipe(
+    "caffe": NamedRecipe(                       # its solver has the learning rate inside the velocity, as the paper
         _alexnet("caffe", Augment(crop=227), SGDRecipe(lr=0.01, batch=256), StepDecay(epochs=(20, 40, 60, 80))), 90,
         "BVLC/caffe: models/bvlc_alexnet/solver.prototxt (a step is 100,000 batches of 256) and readme.md",
         "images are squashed to 256 x 256, channels are BGR"),
 
-    "ungrouped": NamedRecipe(_alexnet("ungrouped", PAPER.augment, PAPER.sgd, PAPER.schedule), 90, "the paper's"),
+    "ungrouped": NamedRecipe(_alexnet("ungrouped", PAPER.augment, PAPER.optimiser, PAPER.schedule), 90, "the paper's"),
 
     "torchvision": NamedRecipe(
-        _alexnet("torchvision", Augment(crop=224), SGDRecipe(lr=0.01, decay=1e-4, batch=256),
+        _alexnet("torchvision", Augment(crop=224), SGDRecipe(lr=0.01, decay=1e-4, batch=256, lr_in_velocity=False),
                  StepDecay(epochs=(30, 60))), 90,
         "pytorch/examples: imagenet/main.py and README.md (alexnet: --lr 0.01)",
-        "crops are of random size and shape; pixels are scaled to a standard deviation of 1; v <- m v + g, "
-        "w <- w - lr v"),
+        "crops are of random size and shape; pixels are scaled to a standard deviation of 1"),
 }
 
 RECIPES: dict[str, dict[str, NamedRecipe]] = {
@@ -111,13 +110,13 @@ RECIPES: dict[str, dict[str, NamedRecipe]] = {
 
     "cifar_18pct": _cifar(NamedRecipe(
         Recipe({"model": "cifar_18pct", "num_classes": 10}, augment=Augment(crop=32, flip=False),
-               sgd=SGDRecipe(lr=0.001, decay=0.004), schedule=StepDecay(epochs=(120, 130))), 140,
+               optimiser=SGDRecipe(lr=0.001, decay=0.004), schedule=StepDecay(epochs=(120, 130))), 140,
         "dnouri/cuda-convnet: example-layers/layer-params-18pct.cfg",
         about=STRETCHED, stretched=True)),
 
     "cifar_paper": _cifar(NamedRecipe(
         Recipe({"model": "cifar_paper", "num_classes": 10}, augment=Augment(crop=24),
-               sgd=SGDRecipe(lr=0.001, decay=0.004), schedule=StepDecay(epochs=(500, 510))), 520,
+               optimiser=SGDRecipe(lr=0.001, decay=0.004), schedule=StepDecay(epochs=(500, 510))), 520,
         "dnouri/cuda-convnet: example-layers/layer-params-conv-local-11pct.cfg and -13pct.cfg",
         "the first 350 epochs leave out a fifth of the images, for validation; tested on ten crops",
         about=STRETCHED, stretched=True)),
@@ -125,7 +124,7 @@ RECIPES: dict[str, dict[str, NamedRecipe]] = {
 
 DEFAULT = "default"
 FOR_EVERY_NET = {DEFAULT: NamedRecipe(
-    Recipe({}, preprocess=Preprocess(size=None, std=(64.0, 64.0, 64.0)), sgd=SGDRecipe(lr=0.01, batch=32),
+    Recipe({}, preprocess=Preprocess(size=None, std=(64.0, 64.0, 64.0)), optimiser=SGDRecipe(lr=0.01, batch=32),
            schedule=Cosine(epochs=10)), 10,
     about="10 epochs with momentum 0.9, the learning rate falling from 0.01 to 0 as half a cosine; pixels minus the "
           "mean image, divided by 64", stretched=True)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from minicnn.data.input import InputPipeline
@@ -19,7 +20,7 @@ from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.state import RunState, described
-from minicnn.train.watch.diagnostics import Diagnostics
+from minicnn.train.watch.diagnostics import Diagnostics, sample_of
 from minicnn.train.watch.progress import WORTH_SHOWING, Progress, duration
 from minicnn.train.watch.stall import StallMeter
 
@@ -73,20 +74,20 @@ class Report:
     def step(self, loss: float, timing: dict) -> None:
         state = self._state
         self.log.write({"kind": "step", "epoch": state.epoch + 1, "step": state.step, "steps": len(state.loader),
-                        "lr": state.sgd.lr, "loss": loss, "time": timing})
+                        "lr": state.optimiser.lr, "loss": loss, "time": timing})
 
     def epoch(self, epochs: int, train: dict, val: Evaluation, best: bool, timing: dict) -> None:
         """An epoch and its validation are done. train: {"loss", "top1", "top5"}; timing: of EpochMonitor."""
         state = self._state
         scale = {"loss_scale": state.loss_scale.to_dict()} if state.loss_scale else {}
-        self.log.write({"kind": "epoch", "epoch": state.epoch, "lr": state.sgd.lr, "train": train,
+        self.log.write({"kind": "epoch", "epoch": state.epoch, "lr": state.optimiser.lr, "train": train,
                         "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": best, **scale,
                         "time": timing})
         speed, waited = timing["images_per_second"], timing["waited_for_data"]
         why = in_words(timing["data"]) if waited > WORTH_SHOWING * timing["seconds"] else ""
         self.say(f"epoch {state.epoch}/{epochs}   "
                  f"train accuracy {100 * train['top1']:.1f} %, loss {train['loss']:.4f}   "
-                 f"val {val}{' (best)' if best else ''}   learning rate {state.sgd.lr:.3g}   "
+                 f"val {val}{' (best)' if best else ''}   learning rate {state.optimiser.lr:.3g}   "
                  f"{duration(timing['seconds'])}{f', {speed:.0f} images/s' if speed else ''}, "
                  f"waited {waited:.1f} s for data{f' ({why})' if why else ''}")
 
@@ -104,7 +105,8 @@ class Report:
         """Print warnings. train: means over the images since the last diagnosis."""
         state = self._state
         factor = state.schedule.factor(state.epoch + state.step / len(state.loader))
-        self.lines(self._diagnostics.check(train, val, state.net, state.sgd.velocities, factor,
+        sample = partial(sample_of, state.net.ops)
+        self.lines(self._diagnostics.check(train, val, state.net, state.optimiser.last_updates(sample), factor,
                                            self._some_of_val(pipeline)))
         self._diagnosed = state.metrics.state()
 

@@ -22,7 +22,6 @@ from minicnn.train.loss_scale import LossScale
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from minicnn.train.runs.run_dir import BEST, LAST, saved_recipe
-from minicnn.train.sgd import SGD
 
 ARRAYS = ("mean", "eigenvalues", "eigenvectors")            # of Statistics, in a checkpoint's data
 
@@ -44,8 +43,9 @@ class RunState:
                               "several; use cuda:tf32 or cuda:bf16 with them")
         self.net, self.recipe, self.train, self.val = net, recipe, train, val
         self.last_path, self.best_path, self.seed, self.about = run_dir / LAST, run_dir / BEST, seed, about
-        self.sgd = SGD(net, recipe.sgd.lr, recipe.sgd.momentum, recipe.sgd.decay, lr_mults=recipe.sgd.lr_mults(net))
-        net.freeze(layer for layer, factor in recipe.sgd.layer_lr.items() if factor == 0)
+        self.optimiser = recipe.optimiser.make(net)
+        self.optimiser.average = recipe.average and recipe.average.make(net)
+        net.freeze(layer for layer, factor in recipe.optimiser.layer_lr.items() if factor == 0)
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
         self.loader = self.new_loader()
@@ -57,7 +57,7 @@ class RunState:
 
     def new_loader(self) -> Loader:
         """Batches of the training images that are not left out, of which this rank gets its rows."""
-        batch = self.recipe.sgd.batch
+        batch = self.recipe.optimiser.batch
         return Loader(self.train, batch, seed=self.seed, shuffle=True, drop_last=True,
                       own=self.net.ranks.local_rows(batch))
 
@@ -70,7 +70,7 @@ class RunState:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step of this epoch."""
-        return self.recipe.sgd.lr * self.schedule.factor(self.epoch + step / len(self.loader))
+        return self.recipe.optimiser.lr * self.schedule.factor(self.epoch + step / len(self.loader))
 
     # ---- as the run goes on
     def begin(self) -> None:
@@ -87,8 +87,8 @@ class RunState:
     def check_finite(self, loss: float, where: str) -> None:
         """DivergedError where it is not."""
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss became {loss} at {where}, with a learning rate of {self.sgd.lr:g}: training "
-                                f"has diverged; start again with a smaller learning rate ({self.kept()})")
+            raise DivergedError(f"the loss became {loss} at {where}, with a learning rate of {self.optimiser.lr:g}: "
+                                f"training has diverged; start again with a smaller learning rate ({self.kept()})")
 
     def end_epoch(self, val: Evaluation) -> bool:
         """One more epoch is done, with this validation; returns whether it is the best so far."""
@@ -125,20 +125,28 @@ class RunState:
         metrics_bytes: called there, gives the length of the metrics file.
         """
         net = self.net
-        arrays, velocities = net.ranks.gather(net.arrays()), net.ranks.gather(self.sgd.velocities)
+        arrays = net.ranks.gather(net.arrays())
+        slots = {slot: net.ranks.gather(own) for slot, own in self._slots().items()}
         counted = net.ranks.sum(self.metrics.state())
         if net.ranks.is_main:
             self.metrics_bytes = metrics_bytes()
             data = {name: getattr(self.statistics, name) for name in ARRAYS}
             start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
-            save_checkpoint(self.last_path, arrays, velocities, data | start, {**self._meta(), "tally": counted},
+            save_checkpoint(self.last_path, arrays, slots, data | start, {**self._meta(), "tally": counted},
                             also=self.best_path if best else None)
         net.ranks.wait_until_saved()
         self.saved_at = time.monotonic()
 
+    def _slots(self) -> dict[str, dict]:
+        """The arrays of the optimiser, and of the average of the weights, where there is one."""
+        average = self.optimiser.average
+        return self.optimiser.arrays | ({} if average is None else {"average": average.arrays})
+
     def _meta(self) -> dict:
+        average = self.optimiser.average
         return {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
                 "schedule": self.schedule.state, "loss_scale": self.loss_scale.to_dict() if self.loss_scale else None,
+                "optimiser": self.optimiser.to_dict(), "average": average and average.to_dict(),
                 "metrics_bytes": self.metrics_bytes, "recipe": self.recipe.to_dict(), "identity": self.identity(),
                 "about": self.about, "net": described(self.net), "classes": self.train.classes,
                 "statistics_count": self.statistics.count,
@@ -155,7 +163,10 @@ class RunState:
         saved.check_classes(self.train.classes)
         net.load_arrays(saved.arrays(), str(saved.path))
         self._check_same_run(saved)
-        self.sgd.velocities = net.ranks.scatter(saved.velocities)
+        slots = {slot: net.ranks.scatter(arrays) for slot, arrays in saved.slots.items()}
+        self.optimiser.load(slots, meta.get("optimiser", {}))
+        if self.optimiser.average is not None:
+            self.optimiser.average.load(slots.get("average", {}), meta["average"])
         self.epoch, self.step, self.best = meta["epoch"], meta["step"], meta["best"]
         self.schedule.state = meta["schedule"]
         if self.loss_scale is not None and meta.get("loss_scale"):

@@ -1,6 +1,6 @@
 """On a GPU, one step of training as a CUDA graph: captured once, then replayed at the price of a single launch.
 
-    the loop's net.loss, net.backward and sgd.step     launched one operation after the other, and waited for
+    the loop's net.loss, net.backward and optimiser.step     launched one operation after the other, and waited for
     CapturedStep                                       the same operations, and the same bits, in one launch
 
 What changes with every step (learning rate, epoch, sample ids, labels) lies in device memory and is written before each
@@ -16,17 +16,18 @@ from minicnn.backend.ops import DeviceNumber, address
 from minicnn.checks import check_labels
 from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.loss_scale import LossScale
-from minicnn.train.sgd import SGD
+from minicnn.train.optimiser import Optimiser
 
 READ_EVERY = 16             # steps after which the sums are read
 AHEAD = 2                   # steps that the host may be ahead of the device
 
 
-def captured_step(net, sgd: SGD, loss_scale: LossScale | None, metrics: RunningMetrics) -> CapturedStep | None:
+def captured_step(net, optimiser: Optimiser, loss_scale: LossScale | None,
+                  metrics: RunningMetrics) -> CapturedStep | None:
     """A CapturedStep where the backend can capture and the network lets it; else None."""
     if net.ops.capture is None or net.ranks.is_split or not_capturable(net):
         return None
-    return CapturedStep(net, sgd, loss_scale, metrics)
+    return CapturedStep(net, optimiser, loss_scale, metrics)
 
 
 def not_capturable(net) -> str:
@@ -35,13 +36,13 @@ def not_capturable(net) -> str:
 
 
 class CapturedStep:
-    """Steps of `net` by `sgd`. The first step on new arrays is launched as usual, and the second one is captured.
+    """Steps of `net` by `optimiser`. The first step on new arrays is launched as usual, and the second one is captured.
 
     loss_scale: for devices that need one.   metrics: what was counted before.
     """
 
-    def __init__(self, net, sgd: SGD, loss_scale: LossScale | None, metrics: RunningMetrics):
-        self.net, self.sgd, self.loss_scale = net, sgd, loss_scale
+    def __init__(self, net, optimiser: Optimiser, loss_scale: LossScale | None, metrics: RunningMetrics):
+        self.net, self.optimiser, self.loss_scale = net, optimiser, loss_scale
         self._sums = net.ops.from_host(np.array(list(metrics.state().values()), np.float64))
         self._inputs = None                         # per-step values in device memory; see _write_inputs
         self._arrays = None                         # what the last step ran on; see _arrays_of
@@ -49,7 +50,7 @@ class CapturedStep:
         self._events: list = []                     # of the steps that may be under way
 
     def run(self, x, labels: np.ndarray, sample_ids: np.ndarray, epoch: int) -> None:
-        """One step, on images x (N, H, W, C) of the net's backend, at the learning rate `sgd.lr`."""
+        """One step, on images x (N, H, W, C) of the net's backend, at the learning rate `optimiser.lr`."""
         if len(self._events) >= AHEAD:
             self._events.pop(0)()
         self._write_inputs(np.asarray(labels), np.asarray(sample_ids), epoch)
@@ -69,7 +70,8 @@ class CapturedStep:
     def _write_inputs(self, labels: np.ndarray, sample_ids: np.ndarray, epoch: int) -> None:
         """Learning rate, epoch, sample ids and labels to where the captured step reads them."""
         check_labels(labels, len(sample_ids), self.net.num_classes)
-        parts = (np.array([self.sgd.lr, epoch], np.float64), sample_ids.astype(np.uint32), labels.astype(np.int32))
+        scalars = np.array([self.optimiser.lr, epoch], np.float64)
+        parts = (scalars, sample_ids.astype(np.uint32), labels.astype(np.int32))
         inputs = self.net.ops.from_host(np.concatenate([part.view(np.uint8) for part in parts]))
         if self._inputs is None or self._inputs.shape != inputs.shape:
             self._inputs, self._arrays = inputs, None
@@ -85,7 +87,7 @@ class CapturedStep:
         net.count(self._sums)
         self._losses = net.last_losses()
         net.backward(loss_scale=self.loss_scale.state if self.loss_scale else None)
-        self.sgd.step(net.ops, self.loss_scale, lr=lr)
+        self.optimiser.step(net.ops, self.loss_scale, lr=lr)
 
     def read(self) -> tuple[float, RunningMetrics]:
         """The loss of the last step, and all that was counted. Waits for the device."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from minicnn.cli import main as cli
+from minicnn.experiment.evaluation import evaluate_held_out
+from minicnn.experiment.trained import load_trained
+from minicnn.train.recipe import AverageRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint
-from tests.helpers.small_run import save_tree, small_trainer
+from tests.helpers.small_run import save_tree, small_recipe, small_trainer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,7 +41,7 @@ def test_a_model_by_its_name(place):
     meta = load_checkpoint(run / "best.safetensors", parts=()).meta
     assert run.name == "photos-cifar_18pct-1" and meta["about"]["model"] == "cifar_18pct"
     assert meta["recipe"]["net"] == {"model": "cifar_18pct", "num_classes": 2}
-    assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["sgd"]["lr"] == 0.004
+    assert meta["recipe"]["schedule"]["epochs"] == 1 and meta["recipe"]["optimiser"]["lr"] == 0.004
     assert meta["recipe"]["schedule"]["warmup"] == meta["about"]["warmup"] == 0.5
     [report] = json.loads((place / "page.json").read_text())
     assert report["command"].startswith("minicnn train cifar_18pct --data=photos --recipe=quick --epochs=1 --batch=4")
@@ -58,6 +63,20 @@ def test_evaluate_and_resume_by_the_folder_alone(place, capsys):
     assert cli.main(["train", "cifar-18pct", "--resume", run]) == 0                     # its other name
     assert cli.main(["predict", run, str(place / "photos")]) == 2
     assert "photos is a folder; name its photographs: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("average", [AverageRecipe(0.9), None])
+def test_an_average_is_mentioned(tmp_path, capsys, average):
+    """By whatever uses it."""
+    run = small_trainer(tmp_path / "run", recipe=dataclasses.replace(small_recipe(), average=average), images=16)
+    run.fit(1)
+    net, pipeline, meta = load_trained(run.last_path, "reference")
+    splits = SimpleNamespace(test=run.val, classes=run.val.classes)
+    evaluate_held_out(net, pipeline, splits, run.last_path, meta, 8, ten_crop=False)
+    assert ("(epoch 1, averaged weights)" in " ".join(capsys.readouterr().out.split())) == bool(average)
+    save_tree(tmp_path / "photos", per_class=1, classes=1, size=32)
+    assert cli.main(["predict", str(tmp_path / "run"), *map(str, tmp_path.glob("photos/*/*.png"))]) == 0
+    assert ("weights: their moving average over the steps" in capsys.readouterr().err) == bool(average)
 
 
 def test_a_run_without_a_best_checkpoint(place, tmp_path, capsys):

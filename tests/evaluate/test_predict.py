@@ -18,7 +18,8 @@ def run_dir(tmp_path_factory):
     """A run of one epoch of a small net, which no model is called; and photographs of each class."""
     root = tmp_path_factory.mktemp("predict")
     train, val, _ = procedural_sets((64, 16, 4), seed=3, size=32)
-    recipe = Recipe(net={"model": "small", "classes": 4}, augment=Augment(crop=24), sgd=SGDRecipe(lr=0.002, batch=8))
+    recipe = Recipe(net={"model": "small", "classes": 4}, augment=Augment(crop=24),
+                    optimiser=SGDRecipe(lr=0.002, batch=8))
     Trainer(small_net(), recipe, train, val, root / "run", progress=False, say=None).fit(1)
     for number in range(4):
         Image.fromarray(draw_image(3, 90, 900 + number)).save(root / f"{number}.png")

@@ -15,6 +15,7 @@ from minicnn.experiment.prepare import prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Outcome, Trainer
+from minicnn.train.recipe import AdamWRecipe, AverageRecipe, SGDRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from minicnn.train.schedule import Cosine, OneCycle, StepDecay
 from tests.helpers.models import change_model
@@ -58,7 +59,7 @@ def without_description(path) -> None:
     """As version 0.1.0 wrote it: what net it is of is in the recipe alone."""
     saved = load_checkpoint(path)
     del saved.meta["net"]
-    save_checkpoint(path, saved.params, saved.velocities, saved.data, saved.meta)
+    save_checkpoint(path, saved.params, saved.slots, saved.data, saved.meta)
 
 
 BAD = {
@@ -88,6 +89,9 @@ BAD = {
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
     "unknown schedule": (["--data", "{root}/photos", "--schedule", "cosin"], "--schedule: unknown schedule 'cosin': "
                          "did you mean 'cosine'? expected one of constant, step"),
+    "unknown optimiser": (["--data", "{root}/photos", "--optimiser", "adm"], "--optimiser: unknown optimiser 'adm': "
+                          "did you mean 'adam'? expected one of sgd, adam, adamw"),
+    "an average of nothing": (["--data", "{root}/photos", "--ema", "1"], "--ema must lie in [0, 1), such as 0.999"),
     "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
                                    "--warmup must be from 0 to the 3 epochs of the run, got 4"),
     "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be 0 or more epochs, got -1"),
@@ -169,9 +173,10 @@ def as_version_0_1(path) -> None:
     crop = meta["recipe"]["preprocess"]["crop"]
     recipe = {part: meta["recipe"].get(part, {}) for part in old["recipe"]}
     recipe["augment"] = {**recipe["augment"], "crop": crop}
+    recipe["sgd"] = {knob: meta["recipe"]["optimiser"][knob] for knob in old["recipe"]["sgd"]}
     meta = {key: meta[key] for key in old} | {"recipe": recipe, "about": {key: meta["about"][key]
                                                                          for key in old["about"]}}
-    save_checkpoint(path, saved.params, saved.velocities, saved.data, meta)
+    save_checkpoint(path, saved.params, saved.slots, saved.data, meta)
 
 
 def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, monkeypatch):
@@ -220,7 +225,7 @@ def test_a_recipe_reaches_the_net_and_the_learning_rates(example, tmp_path, caps
     assert (settings["epochs"], settings["batch"], settings["recipe"]) == (26, 8, "long")
     _, net = prepare(settings)
     recipe = recipe_of(settings, net.num_classes, 224)
-    assert recipe.sgd.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
+    assert recipe.optimiser.lr_mults(net)["fc6.w"] == 0.3 and recipe.schedule.epochs == 26
     assert recipe.calibrate["conv1"] == 60 and set(recipe.calibrate) == {name[:-2] for name in net.params}
     assert recipe_of({**settings, "init_from": "a run"}, 4, 224).calibrate == {}
     assert not recipe.augment.updown and recipe_of({**settings, "data": "elpv"}, 2, 224).augment.updown
@@ -237,6 +242,22 @@ def test_a_schedule_that_was_asked_for(example):
     schedule, words = settled("--schedule", "step", "--warmup", "1")
     assert schedule == StepDecay(epochs=(2, 4), warmup=1) and "--schedule=step --warmup=1.0" in words
     assert settled("--schedule", "onecycle")[0] == OneCycle(epochs=6)
+
+
+def test_an_optimiser_that_was_asked_for(example):
+    """In place of the recipe's, with its usual learning rate, but the recipe's batch and factors by layer."""
+    def settled(*options):
+        settings = settle(example.parse(["--data", "synthetic", "--recipe", "long", *options]))
+        return recipe_of(settings, 4, 224), command(["train"], settings)
+
+    recipe, words = settled()
+    assert isinstance(recipe.optimiser, SGDRecipe) and recipe.average is None
+    assert "optimiser" not in words and "ema" not in words and settled("--optimiser", "sgd")[0] == recipe
+    recipe, words = settled("--optimiser", "adamw", "--ema", "0.99")
+    assert recipe.optimiser == AdamWRecipe(batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3})
+    assert recipe.average == AverageRecipe(0.99) and "--lr=0.001 --optimiser=adamw --ema=0.99" in words
+    assert settled("--optimiser", "adam", "--lr", "0.1")[0].optimiser.lr == 0.1
+    assert settled("--optimiser", "adam", "--recipe", "short")[0].optimiser.output_lr == 1.0
 
 
 def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys, tmp_path):

@@ -61,9 +61,9 @@ def test_recipes(example):
         return recipe_of(example.settings_of(example.parse(["photos", *arguments]), 0), classes, 32)
 
     published = recipe("--epochs", "70", "--recipe", "published", classes=10)
-    assert published.schedule.epochs == (60, 65) and published.sgd.lr == 0.001 and not published.augment.flip
+    assert published.schedule.epochs == (60, 65) and published.optimiser.lr == 0.001 and not published.augment.flip
     quick = recipe("--net", "paper", "--no-lrn", "--activation", "tanh", "--epochs", "30", classes=7)
-    assert quick.schedule.epochs == 30 and quick.augment.flip and quick.sgd.lr == 0.004
+    assert quick.schedule.epochs == 30 and quick.augment.flip and quick.optimiser.lr == 0.004
     assert quick.net == {"model": "cifar_paper", "lrn": False, "activation": "tanh", "num_classes": 7}
 
 

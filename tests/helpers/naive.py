@@ -127,13 +127,31 @@ def cross_entropy(x, labels, smoothing=0.0):
     return probs, np.array(losses)
 
 
-def sgd(w, dw, v, lr, momentum, decay):
+def sgd(w, dw, v, lr, momentum, decay, lr_in_velocity=True, nesterov=False, decoupled=False):
     """New w and v."""
     w, v = w.copy(), v.copy()
     for i in np.ndindex(w.shape):
-        v[i] = momentum * v[i] - decay * lr * w[i] - lr * dw[i]
-        w[i] = w[i] + v[i]
+        g = dw[i] if decoupled else dw[i] + decay * w[i]
+        start = w[i] - lr * decay * w[i] if decoupled else w[i]
+        if lr_in_velocity:
+            v[i] = momentum * v[i] - lr * g
+            w[i] = start + (momentum * v[i] - lr * g if nesterov else v[i])
+        else:
+            v[i] = momentum * v[i] + g
+            w[i] = start - lr * (g + momentum * v[i] if nesterov else v[i])
     return w, v
+
+
+def adam(w, dw, m, v, t, lr, beta1, beta2, eps, decay, decoupled=False):
+    """New w, m and v; t: number of this step, from 1."""
+    w, m, v = w.copy(), m.copy(), v.copy()
+    for i in np.ndindex(w.shape):
+        g = dw[i] if decoupled else dw[i] + decay * w[i]
+        start = w[i] - lr * decay * w[i] if decoupled else w[i]
+        m[i] = beta1 * m[i] + (1 - beta1) * g
+        v[i] = beta2 * v[i] + (1 - beta2) * g**2
+        w[i] = start - lr * (m[i] / (1 - beta1**t)) / (math.sqrt(v[i] / (1 - beta2**t)) + eps)
+    return w, m, v
 
 
 def augment(images, size, mean, top, left, flip, shift):

@@ -3,7 +3,7 @@
     python -m tests.helpers.small_run RUN_DIR [settings as JSON]
 
 It is resumed from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
-Settings are those of small_trainer, epochs, and with_state of small_net.
+Settings are those of small_trainer, epochs, with_state of small_net, and parts of the recipe that replace ours.
 """
 
 import importlib.util
@@ -50,8 +50,8 @@ def small_net(device: str = "reference", seed: int = 1, classes: int = 4, size: 
 
 
 def small_recipe(lr: float = 0.002, batch: int = 8) -> Recipe:
-    return Recipe(net={"model": "small"}, augment=Augment(crop=24, colour="paper"), sgd=SGDRecipe(lr=lr, batch=batch),
-                  schedule=Plateau(patience=1))
+    return Recipe(net={"model": "small"}, augment=Augment(crop=24, colour="paper"),
+                  optimiser=SGDRecipe(lr=lr, batch=batch), schedule=Plateau(patience=1))
 
 
 def small_trainer(run_dir, *, images: int = 96, save_every: int = 0, net=None, recipe=None, **options) -> Trainer:
@@ -74,7 +74,8 @@ def save_tree(root, per_class: int, classes: int = 2, size: int = 64) -> None:
 def main() -> int:
     run_dir, settings = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     epochs, net = settings.pop("epochs", 4), small_net(with_state=settings.pop("with_state", False))
-    trainer = small_trainer(run_dir, net=net, **settings)
+    recipe = Recipe.from_dict(small_recipe().to_dict() | settings.pop("recipe", {}))
+    trainer = small_trainer(run_dir, net=net, recipe=recipe, **settings)
     if trainer.last_path.exists():
         trainer.resume()
     print("training", flush=True)

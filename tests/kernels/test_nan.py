@@ -77,3 +77,24 @@ def test_gradients(ops, dtype):
     for name in ("relu_backward", "tanh_backward", "sigmoid_backward"):
         assert np.isnan(call(ops, name, y, dy, garbage(y.shape, dtype), writes=(2,))).all()
     assert np.isnan(call(ops, "epilogue_backward", dy, np.zeros(37, dtype), writes=(1,), y=y)).all()
+
+
+UPDATES = {"sgd_step": ([np.ones(37)], {"lr": 0.1, "momentum": 0.9, "decay": 0.1}, (0, 2)),
+           "sgd_step of PyTorch": ([np.ones(37)], {"lr": 0.1, "momentum": 0.9, "decay": 0.1, "lr_in_velocity": False},
+                                   (0, 2)),
+           "adam_step": ([np.ones(37), np.ones(37), np.array([1, 0.1, 0.1])],
+                         {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "decay": 0.1}, (0, 2, 3)),
+           "ema_step": ([np.array([1, 0.1])], {}, (1,))}
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates(ops, dtype, name):
+    """A NaN in the gradient, or in the value that is averaged, is one in the weights and in all that is kept."""
+    others, options, writes = UPDATES[name]
+    others = [a.astype(dtype) if a.size == 37 else a for a in others]
+    given, dw = np.ones(37, dtype), np.ones(37, dtype)
+    dw[5] = np.nan
+    first = [dw, given] if name == "ema_step" else [given, dw]
+    written = call(ops, name.split()[0], *first, *others, writes=writes, **options)
+    for array in written if isinstance(written, tuple) else (written,):
+        np.testing.assert_array_equal(np.isnan(array), np.isnan(dw))

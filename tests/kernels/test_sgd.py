@@ -1,4 +1,4 @@
-"""The update as printed in the AlexNet paper."""
+"""The update as printed in the AlexNet paper, and the other forms of SGD."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from tests.helpers.harness import call, compare
 from tests.tolerances import assert_close
 
 PAPER = {"lr": 0.01, "momentum": 0.9, "decay": 0.0005}
-SETTINGS = [PAPER, {**PAPER, "lr": 0.3, "decay": 0.1}, {**PAPER, "momentum": 0.0}, {**PAPER, "decay": 0.0}]
+LARGE = {"lr": 0.3, "momentum": 0.9, "decay": 0.1}
+FORMS = [{"nesterov": True}, {"decoupled": True}, {"lr_in_velocity": False},
+         {"lr_in_velocity": False, "nesterov": True}, {"lr_in_velocity": False, "decoupled": True},
+         {"nesterov": True, "decoupled": True}]
+SETTINGS = [PAPER, LARGE, {**PAPER, "momentum": 0.0}, {**PAPER, "decay": 0.0}, *({**LARGE, **form} for form in FORMS)]
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

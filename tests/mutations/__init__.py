@@ -5,6 +5,7 @@ One file per kind of layer; mutate.py defines what a mutation is.
 
 from tests.mutations import (
     activation,
+    adam,
     augment,
     batchnorm,
     combine,
@@ -19,5 +20,5 @@ from tests.mutations import (
 )
 
 MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, batchnorm, dropout, combine, loss, loss_scale,
-                                     sgd, augment)
+                                     sgd, adam, augment)
              for mutation in module.MUTATIONS]

@@ -37,6 +37,11 @@ def option(name: str, change: Callable) -> Callable:
     return lambda op, ops: lambda *args, **options: op(*args, **{**options, name: change(options[name])})
 
 
+def fixed(name: str, value) -> Callable:
+    """The correct operation, which ignores this keyword argument."""
+    return lambda op, ops: lambda *args, **options: op(*args, **{**options, name: value})
+
+
 def arguments(change: Callable) -> Callable:
     """The correct operation, called with other arrays."""
     return lambda op, ops: lambda *args, **options: op(*change(*args), **options)

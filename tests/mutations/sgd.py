@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, instead, option
+from tests.mutations.mutate import Mutation, fixed, instead, option
 
 
 def lr_outside(w, dw, v, *, lr, momentum, decay, loss_scale=None):
@@ -26,6 +26,25 @@ def updated_before(w, dw, v, *, lr, momentum, decay, loss_scale=None):
     v -= decay * lr * w + lr * dw
 
 
+def old_velocity(op, ops):
+    """Nesterov's form with the velocity of the step before."""
+    def call(w, dw, v, *, lr, momentum, decay, **form):
+        before = v.copy()
+        op(w, dw, v, lr=lr, momentum=momentum, decay=decay, **form)
+        if form.get("nesterov"):
+            w += momentum * (before - v) * (1 if form.get("lr_in_velocity", True) else -lr)
+    return call
+
+
+def shrinks_after(op, ops):
+    """Decoupled weight decay of the new weights."""
+    def call(w, dw, v, *, lr, decay, decoupled=False, **options):
+        op(w, dw, v, lr=lr, decay=0.0 if decoupled else decay, **options)
+        if decoupled:
+            w *= 1 - lr * decay
+    return call
+
+
 def without_overflow(state):
     return state * np.array([1, 1, 0, 1], np.int32)
 
@@ -36,6 +55,11 @@ MUTATIONS = [
     Mutation("sgd: w updated before v", "sgd", {"sgd_step": instead(updated_before)}, True),
     Mutation("sgd: momentum omitted", "sgd", {"sgd_step": option("momentum", lambda m: 0.0)}, True),
     Mutation("sgd: weight decay omitted", "sgd", {"sgd_step": option("decay", lambda d: 0.0)}, True),
+    Mutation("sgd: form ignored, velocity", "sgd_forms", {"sgd_step": fixed("lr_in_velocity", True)}, True),
+    Mutation("sgd: form ignored, Nesterov", "sgd_forms", {"sgd_step": fixed("nesterov", False)}, True),
+    Mutation("sgd: form ignored, weight decay", "sgd_forms", {"sgd_step": fixed("decoupled", False)}, True),
+    Mutation("sgd: Nesterov's with the old velocity", "sgd_forms", {"sgd_step": old_velocity}, True),
+    Mutation("sgd: decoupled weight decay after the step", "sgd_forms", {"sgd_step": shrinks_after}, True),
     Mutation("sgd: gradient not divided", "scaled_step", {"sgd_step": option("loss_scale", lambda state: None)}, True),
     Mutation("sgd: step after an overflow", "scaled_step", {"sgd_step": option("loss_scale", without_overflow)}, True),
     Mutation("sgd: weight decay with the wrong sign", "sgd", {"sgd_step": option("decay", lambda d: -d)}, True),

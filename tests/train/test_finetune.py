@@ -67,7 +67,8 @@ def test_nothing_fits(run, tmp_path):
 @pytest.mark.parametrize("frozen", [("conv1",), ("conv1", "fc2"), ("fc2",)])
 def test_frozen_layers_stay_and_the_others_do_not_notice(frozen, tmp_path):
     recipe = small_recipe()
-    recipe = dataclasses.replace(recipe, sgd=dataclasses.replace(recipe.sgd, layer_lr=dict.fromkeys(frozen, 0.0)))
+    optimiser = dataclasses.replace(recipe.optimiser, layer_lr=dict.fromkeys(frozen, 0.0))
+    recipe = dataclasses.replace(recipe, optimiser=optimiser)
     trainer = small_trainer(tmp_path / "run", recipe=recipe)
     before = values(trainer.net)
     trainer.fit(1)

@@ -23,7 +23,8 @@ from tests.helpers.small_run import small_net, small_recipe, small_trainer
 def state(path):
     """Every tensor of a checkpoint as bytes, and its metadata without what a run may differ in."""
     saved = load_checkpoint(path)
-    arrays = {**saved.arrays(), **{f"v/{k}": v for k, v in saved.velocities.items()}, **saved.data}
+    kept = {f"{slot}/{name}": array for slot, arrays in saved.slots.items() for name, array in arrays.items()}
+    arrays = {**saved.arrays(), **kept, **saved.data}
     return ({name: array.tobytes() for name, array in arrays.items()},
             {name: value for name, value in saved.meta.items() if name != "metrics_bytes"})
 
@@ -228,8 +229,8 @@ def test_a_run_folder_is_never_overwritten(undisturbed):
 
 
 OTHERS = {
-    "sgd.lr = 0.002, this one has 0.1": {"recipe": small_recipe(lr=0.1)},
-    "sgd.batch = 8, this one has 4": {"recipe": small_recipe(batch=4)},
+    "optimiser.lr = 0.002, this one has 0.1": {"recipe": small_recipe(lr=0.1)},
+    "optimiser.batch = 8, this one has 4": {"recipe": small_recipe(batch=4)},
     "augment.flip = True, this one has False": {"recipe": dataclasses.replace(
         small_recipe(), augment=Augment(crop=24, flip=False, colour="paper"))},
     "seed = 1, this one has 2": {"seed": 2},

@@ -11,13 +11,24 @@ from minicnn.data.augment import Augment
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
 from minicnn.param import Param
-from minicnn.train.recipe import PAPER, Recipe, SGDRecipe, differences, differences_in_words, steady_output_lr
+from minicnn.train.adam import Adam, AdamW
+from minicnn.train.recipe import (
+    PAPER,
+    AdamRecipe,
+    AdamWRecipe,
+    AverageRecipe,
+    Recipe,
+    SGDRecipe,
+    differences,
+    differences_in_words,
+    steady_output_lr,
+)
 from minicnn.train.schedule import Plateau, StepDecay
 from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net, small_recipe
 
 RECIPE = Recipe(net={"model": "alexnet", "variant": "caffe", "num_classes": 10}, calibrate={"fc6": 0.5},
-                augment=Augment(crop=227, updown=True), sgd=SGDRecipe(lr=0.02, batch=32),
+                augment=Augment(crop=227, updown=True), optimiser=SGDRecipe(lr=0.02, batch=32),
                 schedule=StepDecay(epochs=(1, 2)))
 
 
@@ -34,6 +45,34 @@ def test_a_recipe_of_0_1_0():
     assert Recipe.from_dict(old).preprocess == Preprocess(size=None, crop=24)
 
 
+@pytest.mark.parametrize("optimiser", [AdamRecipe(betas=(0.8, 0.9)), AdamWRecipe(decay=0.1),
+                                       SGDRecipe(lr_in_velocity=False, nesterov=True, decoupled=True)])
+def test_every_optimiser_survives_json(optimiser):
+    recipe = dataclasses.replace(RECIPE, optimiser=optimiser, average=AverageRecipe(0.99, warmup=False))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe != RECIPE
+
+
+def test_the_name_of_the_optimiser_in_0_1_0():
+    """As an argument, and as a part in files."""
+    assert Recipe(net={}, sgd=SGDRecipe(lr=0.02)) == Recipe(net={}, optimiser=SGDRecipe(lr=0.02)) != Recipe(net={})
+    changed = dataclasses.replace(RECIPE, sgd=SGDRecipe(lr=0.3))
+    assert changed.optimiser == SGDRecipe(lr=0.3) and dataclasses.replace(changed, net={}).optimiser.lr == 0.3
+    assert Recipe.from_dict({"net": {}, "sgd": {"lr": 0.02, "batch": 8}}).optimiser == SGDRecipe(lr=0.02, batch=8)
+
+
+def test_a_recipe_makes_its_optimiser():
+    """With all of its settings, and none of those that are of the loader."""
+    net = small_net()
+    sgd = SGDRecipe(lr=0.3, momentum=0.5, decay=0.1, output_lr=0.5, lr_in_velocity=False, nesterov=True,
+                    decoupled=True).make(net)
+    assert (sgd.lr, sgd.momentum, sgd.decay, sgd.trained["fc3.w"], sgd.trained["fc2.w"]) == (0.3, 0.5, 0.1, 0.5, 1.0)
+    assert sgd.form == {"lr_in_velocity": False, "nesterov": True, "decoupled": True}
+    assert SGDRecipe().make(net).form == {"lr_in_velocity": True, "nesterov": False, "decoupled": False}
+    adam, adamw = AdamRecipe(lr=0.3, betas=(0.5, 0.6), eps=0.1).make(net), AdamWRecipe().make(net)
+    assert type(adam) is Adam and (adam.lr, adam.betas, adam.eps, adam.decay) == (0.3, (0.5, 0.6), 0.1, 0.0)
+    assert type(adamw) is AdamW and (adamw.lr, adamw.betas, adamw.eps, adamw.decay) == (0.001, (0.9, 0.999), 1e-8, 0.01)
+
+
 def test_the_crop_is_kept_in_one_place():
     recipe = Recipe({}, preprocess=Preprocess(crop=227), augment=Augment(flip=False))
     assert recipe.preprocess.crop == 227 and recipe.augment == Augment(flip=False)
@@ -44,9 +83,9 @@ def test_the_crop_is_kept_in_one_place():
 
 def test_differences_name_each_knob():
     found = {knob: (ours, theirs) for knob, ours, theirs in differences(RECIPE.to_dict(), PAPER.to_dict())}
-    assert found["sgd.batch"] == (32, 128) and found["augment.colour"] == (None, "paper")
+    assert found["optimiser.batch"] == (32, 128) and found["augment.colour"] == (None, "paper")
     assert found["schedule.kind"] == ("step", "plateau") and found["schedule.epochs"] == ([1, 2], None)
-    assert "sgd.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
+    assert "optimiser.momentum" not in found and differences(PAPER.to_dict(), PAPER.to_dict()) == []
 
 
 def test_factors_on_learning_rates_by_layer():
@@ -58,7 +97,7 @@ def test_factors_on_learning_rates_by_layer():
 
 
 def test_differences_in_words():
-    words = differences_in_words(dataclasses.replace(RECIPE, sgd=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
+    words = differences_in_words(dataclasses.replace(RECIPE, optimiser=SGDRecipe(batch=32, layer_lr={"fc6": 0.1})))
     assert "initial standard deviation of fc6 0.5" in words and "factor on the learning rate of fc6 0.1" in words
     words = differences_in_words(RECIPE)
     assert "batch 32 (paper: 128)" in words and "colour shift no (paper: as printed)" in words
@@ -69,7 +108,18 @@ def test_differences_in_words():
     assert "at most, with 1 epoch of warm-up from 0 (paper: plateau" in warmup
 
 
+def test_optimiser_and_average_in_words():
+    words = differences_in_words(dataclasses.replace(PAPER, optimiser=AdamWRecipe(), average=AverageRecipe()))
+    assert "optimiser AdamW (paper: SGD)" in words and "betas 0.9 0.999 (paper: no)" in words
+    assert "moving average of the weights (EMA), factor 0.999 (paper: no)" in words
+    words = differences_in_words(dataclasses.replace(PAPER, optimiser=SGDRecipe(lr_in_velocity=False, nesterov=True)))
+    assert words == ["learning rate inside the velocity no (paper: yes)", "Nesterov momentum yes (paper: no)"]
+
+
 @pytest.mark.parametrize("data, named", [({"net": {}, "sgdd": {}}, "sgdd"), ({"net": {}, "sgd": {"rate": 1}}, "rate"),
+                                         ({"net": {}, "optimiser": {"kind": "adma"}}, "adma"),
+                                         ({"net": {}, "optimiser": {"kind": "adam", "momentum": 1}}, "momentum"),
+                                         ({"net": {}, "average": {"decay": 1}}, "decay"),
                                          ({"net": {}, "augment": {"zoom": 1}}, "zoom"),
                                          ({"net": {}, "preprocess": {"kropp": 1}}, "kropp")])
 def test_unknown_parts_are_named(data, named):

@@ -33,7 +33,13 @@ def test_its_net_takes_its_crops(model, name):
     small = {"fc": 8} if model == "alexnet" else {}
     net = build(recipe.net["model"], device="reference", **arguments, **small)
     assert recipe.net["model"] == model and net.input_shape == (recipe.preprocess.crop, recipe.preprocess.crop, 3)
-    assert set(recipe.calibrate) | set(recipe.sgd.layer_lr) <= set(net.layers_with_weights)
+    assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= set(net.layers_with_weights)
+
+
+def test_torchvisions_has_the_learning_rate_outside_the_velocity():
+    """All others are of Caffe and of the authors' code, which have it inside, as the paper."""
+    outside = {name for name, entry in RECIPES["alexnet"].items() if not entry.recipe.optimiser.lr_in_velocity}
+    assert outside == {"torchvision"} and "lr v" not in RECIPES["alexnet"]["torchvision"].apart
 
 
 def test_schedules_follow_the_epochs_where_they_may():

@@ -31,7 +31,7 @@ def validated(monkeypatch):
 def trainer_with(run_dir, schedule, validated):
     """A trainer without momentum and weight decay, so that an update is -learning rate * gradient; and its updates."""
     recipe = small_recipe(lr=LR)
-    recipe = dataclasses.replace(recipe, sgd=dataclasses.replace(recipe.sgd, momentum=0.0, decay=0.0),
+    recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, momentum=0.0, decay=0.0),
                                  schedule=schedule)
     trainer = small_trainer(run_dir, images=IMAGES, recipe=recipe)
     validated.epoch = lambda: trainer.epoch

@@ -91,7 +91,7 @@ def test_two_ranks(tmp_path, scheme):
 
 def test_a_frozen_layer_keeps_its_state(tmp_path):
     recipe = small_recipe()
-    recipe = dataclasses.replace(recipe, sgd=dataclasses.replace(recipe.sgd, layer_lr={"mean1": 0.0}))
+    recipe = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, layer_lr={"mean1": 0.0}))
     run = trainer(tmp_path / "run", recipe=recipe, images=16)
     run.net.state[MEAN][...] = 0.25
     run.fit(1)

@@ -64,7 +64,7 @@ def build() -> Net:
 
 def trainer(run_dir) -> Trainer:
     train, val, _ = procedural_sets((48, 16, 4), seed=3, size=32)
-    recipe = Recipe(net={}, augment=Augment(crop=24), sgd=SGDRecipe(lr=0.002, batch=8))
+    recipe = Recipe(net={}, augment=Augment(crop=24), optimiser=SGDRecipe(lr=0.002, batch=8))
     return Trainer(build(), recipe, train, val, run_dir, progress=False, say=None)
 
 

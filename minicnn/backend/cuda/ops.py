@@ -17,8 +17,8 @@ from minicnn.backend.cuda.kinds.epilogue import Epilogue
 from minicnn.backend.cuda.kinds.linear import Linear
 from minicnn.backend.cuda.kinds.loss import Loss
 from minicnn.backend.cuda.kinds.lrn import Lrn
+from minicnn.backend.cuda.kinds.optimisers import Optimisers
 from minicnn.backend.cuda.kinds.pool import Pool
-from minicnn.backend.cuda.kinds.sgd import Sgd
 from minicnn.backend.cuda.launcher import Launcher
 from minicnn.backend.interconnect import Interconnect
 from minicnn.backend.ops import OPS, Ops
@@ -40,7 +40,8 @@ def make_ops(precision: str = PRECISION) -> Ops:
     return CudaOps(device, ON_HOPPER.get(version, version) if device.architecture == "90" else version, products)
 
 
-class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine, Epilogue, Loss, Sgd, Augment, Ops):
+class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine, Epilogue, Loss, Optimisers, Augment,
+              Ops):
     """All operations on one device.
 
     version: of the matrix products, a key of TILES (see kernels/README.md).   products: the type that versions 4 and 5

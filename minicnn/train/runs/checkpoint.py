@@ -2,7 +2,8 @@
 
     conv1.w ...            the parameters, in the network's master precision
     state/bn1.mean ...     the layers' state: saved, not trained (running means, say)
-    velocity/conv1.w ...   the optimiser's velocities
+    velocity/conv1.w ...   the optimiser's arrays: of SGD; moment1/ and moment2/ of Adam
+    average/conv1.w ...    the moving average of parameters and state, where there is one: average/state/bn1.mean
     data/...               arrays computed from the training set (the mean image, the colour covariance)
     metadata "minicnn"     JSON: the position in the run, its counts, its recipe, seed and data
 
@@ -24,24 +25,35 @@ from minicnn.errors import CheckpointError
 from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = 1
-PREFIXES = {"state": "state/", "velocities": "velocity/", "data": "data/", "params": ""}
+SLOTS = ("velocity", "moment1", "moment2", "average")                  # of the optimisers, and the average
+PREFIXES = {"state": "state/", "data": "data/", **{slot: f"{slot}/" for slot in SLOTS}, "params": ""}
+Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass
 class Checkpoint:
-    """What a file held: `params` and `velocities` by parameter name, `state` ("bn1.mean") and `data` by name, `meta`
-    the JSON metadata."""
+    """What a file held: `params` by parameter name, `state` ("bn1.mean") and `data` by name, `meta` the JSON metadata;
+    `slots`: slot -> name -> array, of the optimiser and the average."""
 
     path: Path
     params: dict[str, np.ndarray] = field(default_factory=dict)
     state: dict[str, np.ndarray] = field(default_factory=dict)
-    velocities: dict[str, np.ndarray] = field(default_factory=dict)
+    slots: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     data: dict[str, np.ndarray] = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+
+    @property
+    def velocities(self) -> dict[str, np.ndarray]:
+        """Of SGD, by parameter name."""
+        return self.slots.get("velocity", {})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Parameters by name, and state by "state/NAME", as Net.load_arrays takes them."""
         return self.params | {PREFIXES["state"] + name: array for name, array in self.state.items()}
+
+    def averaged(self) -> dict[str, np.ndarray]:
+        """The same to predict with: averages where there are any."""
+        return self.arrays() | self.slots.get("average", {})
 
     def check_classes(self, classes: Collection[str]) -> None:
         """CheckpointError unless it was trained on these classes, in this order."""
@@ -50,15 +62,14 @@ class Checkpoint:
                                   f"{_some(classes)}; use it with data of the same class folders")
 
 
-def save_checkpoint(path: str | os.PathLike, params: Mapping[str, np.ndarray], velocities: Mapping[str, np.ndarray],
-                    data: Mapping[str, np.ndarray], meta: dict, *, state: Mapping[str, np.ndarray] | None = None,
-                    also: str | os.PathLike | None = None) -> None:
+def save_checkpoint(path: str | os.PathLike, params: Arrays, slots: Mapping[str, Arrays], data: Arrays, meta: dict, *,
+                    state: Arrays | None = None, also: str | os.PathLike | None = None) -> None:
     """Write `path`, and the same file under the name `also` (a second name of one file, not a copy).
 
     `also` is put in place first: a run killed between the two resumes from the older `path` and arrives here again.
     CheckpointError where the file cannot be written.
     """
-    parts = {"params": params, "state": state or {}, "velocities": velocities, "data": data}
+    parts = {"params": params, "state": state or {}, **slots, "data": data}
     tensors = {PREFIXES[part] + name: array for part, arrays in parts.items() for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, **meta}, allow_nan=False)
     try:
@@ -77,7 +88,9 @@ def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = tuple(PREF
     if found.meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is in format {found.meta.get('format')}, this minicnn reads {FORMAT}")
     for name, array in tensors.items():
-        getattr(found, _part(name))[name.removeprefix(PREFIXES[_part(name)])] = array
+        part = _part(name)
+        arrays = found.slots.setdefault(part, {}) if part in SLOTS else getattr(found, part)
+        arrays[name.removeprefix(PREFIXES[part])] = array
     return found
 
 

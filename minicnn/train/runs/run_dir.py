@@ -75,13 +75,14 @@ def read_settings(path: Path) -> dict:
 
 
 def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[InputPipeline, Checkpoint]:
-    """Load a checkpoint into `net`; returns the input pipeline with its preprocessing, and the checkpoint.
+    """Load a checkpoint into `net`, its averaged weights where it has some; returns the input pipeline with its
+    preprocessing, and the checkpoint.
 
     CheckpointError when it is of another net, or of other classes than `classes`.
     """
-    saved = load_checkpoint(path, parts=("params", "state", "data"))
+    saved = load_checkpoint(path, parts=("params", "state", "average", "data"))
     saved.check_classes(classes)
-    net.load_arrays(saved.arrays(), str(path))
+    net.load_arrays(saved.averaged(), str(path))
     return InputPipeline(net, saved_recipe(saved).preprocess, saved.data.get("mean")), saved
 
 

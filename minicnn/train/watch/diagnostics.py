@@ -3,13 +3,13 @@
     stuck           the loss is the entropy of the labels: nothing is known but how frequent each class is
     worse           it is well above that
     dead units      a layer in which half of the ReLUs are 0 whatever the image is
-    update ratio    |v| / |w|: how much one step changes an array; about 1e-3 is usual, 1e-4 to 1e-2 is fine
+    update ratio    |update| / |w|: how much one step changes an array; about 1e-3 is usual, 1e-4 to 1e-2 is fine
     chance          training goes well, and validation is no better than always predicting one class
 
 Advice never contradicts itself: the first warning that asks for a higher or a lower learning rate settles the
 direction, and later ones that would ask for the opposite name another remedy.
 
-Checked are means over the images since the last check, samples of the weights and velocities, and some validation
+Checked are means over the images since the last check, samples of the weights and their updates, and some validation
 images. Nothing is changed and nothing is stored.
 """
 
@@ -25,7 +25,7 @@ from minicnn.layers.activation import ReLU
 
 STUCK, WORSE = 0.98, 1.5                    # of the entropy of the labels
 DEAD = 0.5                                  # of a layer's units
-HIGH, LOW = 0.05, 1e-6                      # of |v| / |w|
+HIGH, LOW = 0.05, 1e-6                      # of the update ratio
 SAMPLE = 1 << 16                            # elements of an array that are looked at
 FEW = 64                                    # images that it takes to call a unit dead
 
@@ -55,14 +55,14 @@ class Diagnostics:
         self._before = ""
         self._direction = ""                    # "lower" or "higher": which learning rate was advised
 
-    def check(self, train: dict, val, net, velocities: dict, factor: float, images: Iterable = ()) -> list[str]:
+    def check(self, train: dict, val, net, updates: dict, factor: float, images: Iterable = ()) -> list[str]:
         """Warnings, one line each.
 
-        train: {"loss", "top1"}.   val: an Evaluation, or None within an epoch.   velocities: of the optimiser.
-        factor: of the schedule; small updates are expected where it is small.   images: batches of them, as the net
-        takes them.
+        train: {"loss", "top1"}.   val: an Evaluation, or None within an epoch.   updates: name -> `sample_of`
+        the last update of a parameter.   factor: of the schedule; small updates are expected where it is small.
+        images: batches of them, as the net takes them.
         """
-        found = {**dead_units(net, images), **self._loss(train), **self._updates(net, velocities, factor)}
+        found = {**dead_units(net, images), **self._loss(train), **self._updates(net, updates, factor)}
         if val:
             found["chance"] = Finding(self._chance(train, val))
         fresh = {what: finding for what, finding in found.items() if finding.text and what not in self._given}
@@ -106,14 +106,13 @@ class Diagnostics:
         return ""
 
     @staticmethod
-    def _updates(net, velocities: dict, factor: float) -> dict[str, Finding]:
+    def _updates(net, updates: dict, factor: float) -> dict[str, Finding]:
         found = {}
-        for name, v in velocities.items():
+        for name, update in updates.items():
             if not name.endswith(".w"):
                 continue
-            w, v = (_sample(net.ops, array) for array in (net.params[name].data, v))
-            size = float(np.linalg.norm(w))
-            ratio = float(np.linalg.norm(v)) / size if size else 0.0
+            size = float(np.linalg.norm(sample_of(net.ops, net.params[name].data)))
+            ratio = float(np.linalg.norm(update)) / size if size else 0.0
             if ratio > HIGH:
                 found[f"high {name}"] = Finding(
                     f"a step changes {name} by {ratio:.1g} of its norm, where 0.001 is usual: ",
@@ -151,6 +150,7 @@ def dead_units(net, images: Iterable) -> dict[str, Finding]:
     return found
 
 
-def _sample(ops, array) -> np.ndarray:
+def sample_of(ops, array) -> np.ndarray:
+    """Some elements of an array, evenly spaced, on the host."""
     flat = array.reshape(-1)
     return np.asarray(ops.to_host(flat[:: max(1, flat.size // SAMPLE)]), np.float64)

@@ -40,15 +40,18 @@ def _reclaimable(stat: Path) -> int:
     return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "active_file"))
 
 
-def check_memory(net, batch: int, free: int | None = None) -> str:
-    """One line with predicted and free memory of a training step; ConfigError when it does not fit."""
-    needed = net.memory(batch, train=True)
+def check_memory(net, batch: int, free: int | None = None, *, more: int = 0) -> str:
+    """One line with predicted and free memory of a training step; ConfigError when it does not fit.
+
+    more: bytes that net.memory does not count.
+    """
+    needed = net.memory(batch, train=True) + more
     free = free_memory() if free is None else free
     if free is None:
         return f"{gibibytes(needed)} predicted for a step (free memory is not known on this system)"
     if needed > free:
         raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of memory, {gibibytes(free)} are "
-                          f"free; {_advice(net, batch, free)}")
+                          f"free; {_advice(net, batch, free - more)}")
     return f"{gibibytes(needed)} predicted for a step, {gibibytes(free)} free"
 
 

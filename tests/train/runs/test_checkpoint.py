@@ -22,7 +22,7 @@ META = {"epoch": 3, "loss": 0.1 + 0.2, "best": None, "classes": ["고양이", "d
 
 
 def write(path, **options):
-    save_checkpoint(path, PARAMS, VELOCITIES, DATA, META, **{"state": STATE, **options})
+    save_checkpoint(path, PARAMS, {"velocity": VELOCITIES}, DATA, META, **{"state": STATE, **options})
     return path
 
 
