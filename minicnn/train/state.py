@@ -199,10 +199,9 @@ class RunState:
             for part, dataset in self._parts().items():
                 known, was = meta.get("images", {}).get(part), meta["identity"]["data"][part]
                 files, name = dataset.state(), was.rpartition(" (")[0]
-                if known is None:                           # version 0.1.0
-                    same[part] = was == _in_words(name, dataset.listed, dataset.former_fingerprint(name))
-                elif known["content"] is None:              # since then resumed
-                    same[part] = was == _in_words(name, dataset.listed, dataset.fingerprint)
+                if known is None or known["content"] is None:    # begun by version 0.1.0: the listing decides
+                    prints = (dataset.fingerprint, dataset.former_fingerprint(name))
+                    same[part] = was in [_in_words(name, dataset.listed, found) for found in prints]
                 else:
                     same[part] = known["files"] == files or known["content"] == _content(dataset)
                 self.images[part] = {"files": files, "content": known["content"] if known else dataset.content}
