@@ -20,19 +20,26 @@ LIMIT = 2 * Image.MAX_IMAGE_PIXELS
 
 
 def stand_in():
-    decoded = []
-
+    """As simplejpeg, it raises ValueError for what is damaged."""
     def header(data):
-        image = JpegImageFile(io.BytesIO(data))
+        image = opened(data)
         return image.height, image.width, {"L": "Gray", "RGB": "YCbCr"}.get(image.mode, "CMYK"), ""
 
     def decode(data, colours, min_width, min_height):
-        decoded.append(len(data))
-        image = JpegImageFile(io.BytesIO(data))
+        image = opened(data)
         image.draft(image.mode, (min_width, min_height))
-        return np.atleast_3d(image)
+        try:
+            return np.atleast_3d(image)
+        except OSError as error:
+            raise ValueError("damaged") from error
 
-    return types.SimpleNamespace(decode_jpeg_header=header, decode_jpeg=decode, decoded=decoded)
+    def opened(data):
+        try:
+            return JpegImageFile(io.BytesIO(data))
+        except SyntaxError as error:
+            raise ValueError("damaged") from error
+
+    return types.SimpleNamespace(decode_jpeg_header=header, decode_jpeg=decode)
 
 
 FAST = images.simplejpeg or stand_in()
@@ -215,3 +222,22 @@ def test_what_minicnn_has_drawn_is_no_image():
     notes.add_text("Software", "minicnn")
     with pytest.raises(ImageError, match="a picture that minicnn has drawn, not data"):
         images.decode(encoded(PHOTO, "PNG", pnginfo=notes), 64)
+
+
+def test_damaged_jpegs_are_the_same_for_both_decoders(monkeypatch):
+    """Refused by both, or the same pixels by both: 300 mutants with a few bits flipped, half of them in the header."""
+    rng = np.random.default_rng(0)
+    whole = [np.frombuffer(encoded(PHOTO.convert(mode), "JPEG", **options), np.uint8)
+             for mode in ("RGB", "L") for options in ({}, {"progressive": True}, {"subsampling": 0})]
+    ends = {}
+    for number in range(300):
+        data = whole[number % 6].copy()
+        at = rng.integers(0, len(data) if number % 2 else 400, rng.integers(1, 4))
+        data[at] ^= 1 << rng.integers(0, 8, len(at)).astype(np.uint8)
+        for module in (FAST, None):
+            monkeypatch.setattr(images, "simplejpeg", module)
+            try:
+                ends[module is None] = images.decode(data.tobytes(), 16)
+            except ImageError:
+                ends[module is None] = "refused"
+        np.testing.assert_array_equal(ends[True], ends[False])
