@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 
 from minicnn.data.prepare.run import prepare
@@ -34,5 +35,5 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"to train:    minicnn train alexnet --data {options.out}")
+    print(f"to train:    {shlex.join(['minicnn', 'train', 'alexnet', '--data', options.out])}")
     return 0

@@ -5,6 +5,9 @@ turns an item into uint8 (A, B, 3). The usable images are fixed before the first
 `leave_out` removes the unreadable, so that batches never depend on when an error was noticed. An image keeps its id
 (`ids`) whatever is left out or split off around it: crops, flips and dropout masks are drawn by that id.
 
+What the images are, wherever they lie, is their `content`: a hash of the pixels, taken in the same pass as the mean
+image. The names of a set and of its folder are only for messages.
+
 Decoded images may be kept in memory (`keep_decoded`): an array with a fixed place for each of the first images of the
 set, so that which ones are kept does not depend on threads either.
 """
@@ -49,6 +52,8 @@ class Dataset:
     root = None                # the folder that the items are paths in, if they are paths
     in_memory = False          # whether images are in memory already, so that the cache would be a second copy
     decoding = None            # (resize, interpolation) that gave files this size, where that is known
+    checksums = None           # CRC-32 of each image of the whole listing, 0 if left out, uint32 (n,); after a pass
+    former = None              # the fingerprint by version 0.1.0, where it was another than that of a listing
 
     def __init__(self, name: str, classes: Sequence[str], labels, items: Sequence, decode: Callable, *,
                  size: tuple[int, int], ids=None, caption: Callable = str):
@@ -92,14 +97,41 @@ class Dataset:
         return self._usable.copy()
 
     @property
+    def listed(self) -> int:
+        """The number of images in the whole listing, those left out included."""
+        return len(self._items)
+
+    @property
     def left_out(self) -> dict[int, str]:
         """Position in the whole listing -> reason, of each image that was left out."""
         return dict(self._left_out)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of this listing (items, labels, classes, image size), whatever was left out of it."""
-        digest = hashlib.sha256(repr((self.name, self.classes, self.image_shape)).encode())
+        """A hash of this listing (items, labels, classes, image size), whatever was left out of it.
+
+        Of a prepared set: of its content. The name counts only where there is nothing else: no files and no checksums.
+        """
+        if self.checked:
+            return self.content
+        return self._hash_of_listing(None if self.root is not None else self.name)
+
+    def former_fingerprint(self, name: str) -> str:
+        """The fingerprint that version 0.1.0 gave this set when it was called `name`."""
+        return self.former or self._hash_of_listing(name)
+
+    @property
+    def content(self) -> str | None:
+        """A hash of the images (pixels, labels, ids, classes), wherever they lie; None before a pass over them."""
+        if self.checksums is None:
+            return None
+        digest = hashlib.sha256(repr((self.classes, self.image_shape)).encode())
+        for array in (self._labels, self._ids, self.checksums):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _hash_of_listing(self, name: str | None) -> str:
+        digest = hashlib.sha256(repr((name, self.classes, self.image_shape)).encode())
         if self.decoding not in (None, USUAL_DECODING):
             digest.update(repr(self.decoding).encode())
         digest.update(self._labels.tobytes())
@@ -168,6 +200,7 @@ class Dataset:
                          size=self.image_shape[:2], ids=self._ids[at], caption=self.caption)
         chosen.checked, chosen.in_memory, chosen.root = self.checked, self.in_memory, self.root
         chosen.decoding = self.decoding
+        chosen.checksums = None if self.checksums is None else self.checksums[at]
         return chosen
 
     def report_skipped(self, most: int = 5) -> str:

@@ -25,7 +25,7 @@ from minicnn.errors import DataError
 
 CLASSES = ("sound", "defective")
 VAL, TEST, ALL = 298, 656, 2624
-INSTALL = "pip install minicnn[example]"
+INSTALL = "pip install 'minicnn[example]'"
 
 
 class MissingPackageError(DataError):

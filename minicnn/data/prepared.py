@@ -181,7 +181,9 @@ def _dataset(shards: Shards, name: str, summary: dict, first_id: int) -> Dataset
     found = Dataset(name, summary["classes"], shards.labels, rows, shards.read, size=(shards.size, shards.size),
                     ids=first_id + rows, caption=shards.name)
     found.checked, found.in_memory, found.decoding = True, shards.encoding == "rgb", USUAL_DECODING
-    found.fingerprint = f"{zlib.crc32(json.dumps(summary).encode()):08x}{zlib.crc32(shards.part.encode()):08x}"
+    found.checksums = shards.crc32.copy()
+    found.checksums[list(shards.left_out)] = 0
+    found.former = f"{zlib.crc32(json.dumps(summary).encode()):08x}{zlib.crc32(shards.part.encode()):08x}"
     if shards.left_out:
         found.leave_out(shards.left_out)
     return found

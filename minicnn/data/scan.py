@@ -1,12 +1,15 @@
 """One pass over a set before training: every image is decoded once, and the unreadable ones are left out.
 
-After it the usable images, and so every batch of every epoch, are fixed; nothing is skipped later. The pass also fills
-the set's cache of decoded images, so the first epoch need not decode them again.
+After it the usable images, and so every batch of every epoch, are fixed, and nothing is skipped later; and the set's
+`content` is known. The pass also fills the cache of decoded images, so the first epoch need not decode them again.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+
+import numpy as np
 
 from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset, ImageError
@@ -24,11 +27,15 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
         return dataset.skipped
     from tqdm import tqdm
 
+    checksums = np.zeros(dataset.listed, np.uint32)
+
     def attempt(position: int):
         try:
-            return dataset.read_at(position)
+            image = dataset.read_at(position)
         except ImageError as error:
             return error
+        checksums[position] = zlib.crc32(np.ascontiguousarray(image))
+        return image
 
     workers = workers or min(8, available_cores())
     unreadable, positions = {}, dataset.positions
@@ -39,5 +46,7 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
             unreadable[position] = image.reason
         elif visit is not None:
             visit(image)
+    if not dataset.checked:                        # else they are those of the shards
+        dataset.checksums = checksums
     dataset.leave_out(unreadable)
     return dataset.skipped

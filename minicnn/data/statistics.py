@@ -92,6 +92,7 @@ def principal_components(rgb: np.ndarray, outer: np.ndarray, pixels: int) -> tup
 
 def _save(path, dataset: Dataset, statistics: Statistics) -> None:
     tensors = {name: getattr(statistics, name) for name in ("mean", "eigenvalues", "eigenvectors")}
+    tensors["checksums"] = dataset.checksums
     notes = {"format": FORMAT, "fingerprint": dataset.fingerprint, "count": str(statistics.count),
              "left_out": json.dumps(dataset.left_out)}
     try:
@@ -112,7 +113,8 @@ def _load(path, dataset: Dataset) -> Statistics | None:
         raise DataError(f"cannot read the statistics in {path}: {error}; delete the file to measure again") from error
     if notes.get("format") != FORMAT:
         raise DataError(f"{path} does not hold minicnn's statistics of a data set; delete it or choose another folder")
-    if notes["fingerprint"] != dataset.fingerprint:
+    if notes["fingerprint"] != dataset.fingerprint or "checksums" not in tensors:
         return None
+    dataset.checksums = tensors["checksums"]
     dataset.leave_out({int(p): reason for p, reason in json.loads(notes["left_out"]).items()})
     return Statistics(tensors["mean"], tensors["eigenvalues"], tensors["eigenvectors"], int(notes["count"]))

@@ -78,6 +78,13 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     return tested.report
 
 
+def _same_images(first: Dataset, splits: Splits) -> bool:
+    """Whether the held-out images of another folder are these, which have been read."""
+    other = splits.test if splits.test is not None else splits.val
+    scan(other, progress=sys.stderr.isatty())
+    return first.content == other.content
+
+
 def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
     """Evaluate the best checkpoint of each run, by one crop and by ten; of several, also their average."""
     if getattr(options, "results", None):
@@ -90,10 +97,10 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         saved = load_checkpoint(checkpoint, parts=("data",))
         splits = open_sets(settings, preprocess=saved_recipe(saved).preprocess)
         saved.check_classes(splits.classes)
-        if data not in (None, settings["data"]):
+        if data not in (None, settings["data"]) and not _same_images(tested[0].held_out, splits):
             raise ConfigError(f"{checkpoint} was trained on {settings['data']}, the one before it on {data}; "
                               "runs that are averaged must have the same data")
-        if data is None:
+        if data != settings["data"]:
             say("data", splits.description)
         data = settings["data"]
         net, pipeline, meta = load_trained(checkpoint, settings["device"])

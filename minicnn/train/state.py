@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,7 @@ class RunState:
         self.metrics, self.best = RunningMetrics(), None
         self.statistics: Statistics | None = None
         self.start, self.started = None, False
+        self.images: dict | None = None    # part -> {"files": Dataset.state(), "content": Dataset.content}; on rank 0
         self.metrics_bytes, self.saved_at = 0, time.monotonic()        # length of metrics.jsonl, and when, at last save
 
     def new_loader(self) -> Loader:
@@ -64,9 +66,11 @@ class RunState:
     def identity(self) -> dict:
         """What besides the recipe decides what the weights become."""
         return {"seed": self.seed, "net_seed": self.net.seed, "dtype": self.net.dtype,
-                "data": {name: f"{dataset.name} ({len(dataset.labels) + len(dataset.skipped)} images, "
-                               f"{dataset.fingerprint[:12]})"
-                         for name, dataset in (("train", self.train), ("val", self.val))}}
+                "data": {part: _in_words(dataset.name, dataset.listed, dataset.fingerprint)
+                         for part, dataset in self._parts().items()}}
+
+    def _parts(self) -> dict[str, Dataset]:
+        return {"train": self.train, "val": self.val}
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step of this epoch."""
@@ -104,8 +108,11 @@ class RunState:
         """Mean image and unreadable images, found by rank 0 and sent to all. keep: in the user's cache."""
         found, arrays = None, {}
         if self.net.ranks.is_main:
+            files = {part: dataset.state() for part, dataset in self._parts().items()}
             self.statistics = measure(self.train, _cache(self.train, say) if keep else None, progress=show)
             scan(self.val, progress=show)
+            self.images = {part: {"files": files[part], "content": dataset.content}
+                           for part, dataset in self._parts().items()}
             found = {"count": self.statistics.count, "left_out": [self.train.left_out, self.val.left_out]}
             arrays = {name: getattr(self.statistics, name) for name in ARRAYS}
         found, arrays = self.net.ranks.broadcast(found, arrays)
@@ -148,7 +155,7 @@ class RunState:
                 "schedule": self.schedule.state, "loss_scale": self.loss_scale.to_dict() if self.loss_scale else None,
                 "optimiser": self.optimiser.to_dict(), "average": average and average.to_dict(),
                 "metrics_bytes": self.metrics_bytes, "recipe": self.recipe.to_dict(), "identity": self.identity(),
-                "about": self.about, "net": described(self.net), "classes": self.train.classes,
+                "images": self.images, "about": self.about, "net": described(self.net), "classes": self.train.classes,
                 "statistics_count": self.statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
 
@@ -181,11 +188,46 @@ class RunState:
     def _check_same_run(self, saved: Checkpoint) -> None:
         here = {**self.recipe.to_dict(), **self.identity()}
         there = {**saved_recipe(saved).to_dict(), **saved.meta["identity"]}
+        for part, is_same in self._same_images(saved.meta).items():
+            if is_same:
+                there["data"][part] = here["data"][part]    # under another name, perhaps
+            elif there["data"][part] == here["data"][part]:
+                here["data"][part] += " with other images in files of the same names"
         if different := differences(there, here):
             knob, was, now = different[0]
             others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
             raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
                                   "the settings the run was started with, or start a new one")
+
+    def _same_images(self, meta: dict) -> dict[str, bool]:
+        """Whether "train" and "val" have the images of a saved run, whatever they are called; found by rank 0.
+
+        Where files have other names, sizes or times than then, their contents decide, in a pass over them.
+        """
+        same = {}
+        if self.net.ranks.is_main:
+            self.images = {}
+            for part, dataset in self._parts().items():
+                known, was = meta.get("images", {}).get(part), meta["identity"]["data"][part]
+                files, name = dataset.state(), was.rpartition(" (")[0]
+                if known is None or known["content"] is None:    # begun by version 0.1.0: the listing decides
+                    prints = (dataset.fingerprint, dataset.former_fingerprint(name))
+                    same[part] = was in [_in_words(name, dataset.listed, found) for found in prints]
+                else:
+                    same[part] = known["files"] == files or known["content"] == _content(dataset)
+                self.images[part] = {"files": files, "content": known["content"] if known else dataset.content}
+        return self.net.ranks.broadcast(same, {})[0]
+
+
+def _in_words(name: str, count: int, fingerprint: str) -> str:
+    return f"{name} ({count} images, {fingerprint[:12]})"
+
+
+def _content(dataset: Dataset) -> str:
+    """The hash of its images, from a pass over them unless it is known."""
+    if dataset.content is None:
+        scan(dataset, progress=sys.stderr.isatty())
+    return dataset.content
 
 
 def first_kernels(net) -> str | None:

@@ -50,9 +50,9 @@ def test_the_photographs(cells):
 
 def test_missing_package_says_how_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(elpv.MissingPackageError, match=r"pip install minicnn\[example\]") as caught:
+    with pytest.raises(elpv.MissingPackageError, match=r"pip install 'minicnn\[example\]'") as caught:
         open_data("elpv")
-    assert isinstance(caught.value, DataError) and caught.value.install == "pip install minicnn[example]"
+    assert isinstance(caught.value, DataError) and caught.value.install == "pip install 'minicnn[example]'"
 
 
 def test_another_version_of_the_labels(tmp_path):

@@ -268,10 +268,10 @@ def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys
     monkeypatch.setattr(importlib.util, "find_spec", missing)
     assert example.main(["--batch", "5000", "--out", str(tmp_path)]) == 2       # larger than the procedural set, too
     printed = capsys.readouterr()
-    assert "pip install minicnn[example]" in printed.out and "!!!!" in printed.out
+    assert "pip install 'minicnn[example]'" in printed.out and "!!!!" in printed.out
     assert "a batch of 5000 is larger than synthetic train" in printed.err
     assert example.main(["--data", "elpv"]) == 2                                # asked for by name: no replacement
-    assert "pip install minicnn[example]" in capsys.readouterr().err and os.listdir(tmp_path) == []
+    assert "pip install 'minicnn[example]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
 def test_help_is_grouped(example, capsys):

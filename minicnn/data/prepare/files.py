@@ -15,15 +15,22 @@ import os
 import posixpath
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from minicnn.data.prepared import LOCK, PREPARED, UNFINISHED
 from minicnn.errors import DataError
 from minicnn.files import atomic
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 LARGE = 2**25                  # bytes of a tar: the list of a larger one is kept
+# Files by which a folder that minicnn has written is known: runs (minicnn/train/runs) and prepared sets.
+WRITTEN = frozenset(("metrics.jsonl", "last.safetensors", "best.safetensors", PREPARED))
+LOCK_NAME = f"/{UNFINISHED}/{LOCK}"
 BUFFER = 2**20                 # headers lie some 100 kB apart: reading on is no slower than seeking
 
 
@@ -54,6 +61,11 @@ class File(NamedTuple):
                             "shorter while it was read: restore it and run the same command again")
         return data
 
+    def text(self) -> str:
+        """Its text: UTF-8, or UTF-16 with a byte order mark, which is no part of it."""
+        data = self.read()
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+
 
 def is_tar(name: str) -> bool:
     """Whether a file is a tar by its name."""
@@ -66,25 +78,111 @@ def stem(name: str) -> str:
     return next((name[:-len(ending)] for ending in TAR_ENDINGS if name.lower().endswith(ending)), name)
 
 
-def walk(folder: str, inside: str = "", seen: frozenset = frozenset()) -> Iterator[File]:
-    """Every file and folder below a folder; hidden ones and a Mac archive's are left out, links are followed."""
+@dataclass
+class LeftOut:
+    """What a listing leaves out, or meets twice; said in one line, so that nothing vanishes without a word."""
+
+    written: list[str] = field(default_factory=list)           # folders that minicnn wrote
+    links: list[str] = field(default_factory=list)             # to a folder above them
+    twice: list[str] = field(default_factory=list)             # "a and b"
+    empty: list[str] = field(default_factory=list)             # class folders without images
+    loose: list[str] = field(default_factory=list)             # images beside class folders
+    others: Counter = field(default_factory=Counter)           # ending -> files that are no images
+    replaced: int = 0                                          # files that come again under the same name
+    entered: dict[str, str] = field(default_factory=dict)      # real path of a folder -> its first name
+
+    def words(self) -> list[str]:
+        """Such as "not used: 40 .heic files"."""
+        said = [(self.written, "left out, since minicnn wrote it"), (self.links, "not followed, a link up the tree"),
+                (self.twice, "the same folder, so its images count twice"),
+                (self.empty, "no class, since without images"), (self.loose, "not used, an image beside the classes")]
+        lines = [f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3:,} more' if len(names) > 3 else ''}"
+                 for names, what in said if names]
+        if self.replaced:
+            lines.append(f"{self.replaced:,} files that come again under the same name count once")
+        if self.others:
+            kinds = [f"{count:,} {ending or 'without ending'}" for ending, count in self.others.most_common(5)]
+            more = f" and {len(self.others) - 5} more kinds" if len(self.others) > 5 else ""
+            lines.append(f"not used, since no image that can be read: {', '.join(kinds)}{more}")
+        return lines
+
+
+def tree(folder: str, left_out: LeftOut, inside: str = "", above: frozenset = frozenset(),
+         ) -> Iterator[tuple[str, os.DirEntry | None]]:
+    """Name and entry of every file below folder/inside; of every folder its name, which ends in "/", and None.
+
+    Hidden files and a Mac archive's are left out, and so is what minicnn has written. Links are followed, but not up
+    the tree.
+    """
     here = os.path.join(folder, inside)
     real = os.path.realpath(here)
-    if real in seen:                               # a link back up the tree
+    if real in above:
+        left_out.links.append(inside)
         return
-    try:
-        with os.scandir(here) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{here}: {error.strerror or error}; expected a folder that can be read") from error
+    entries = _entries(here)
+    if inside and _is_written(entries):
+        left_out.written.append(inside)
+        return
+    if inside:
+        yield f"{inside}/", None
+    if (first := left_out.entered.setdefault(real, inside)) != inside:
+        left_out.twice.append(f"{first or '.'} and {inside}")
     for entry in entries:
         name = posixpath.join(inside, entry.name)
         if _hidden(entry.name):
             continue
         if entry.is_dir():
-            yield File(f"{name}/", entry.path, 0, 0, 0)
-            yield from walk(folder, name, seen | {real})
+            yield from tree(folder, left_out, name, above | {real})
         elif entry.is_file():
+            yield name, entry
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    """The entries of a folder by name. DataError when it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}; expected a folder that can be read") from error
+
+
+def _is_written(entries: list[os.DirEntry]) -> bool:
+    """Whether a folder is a run, a prepared set, or holds nothing but such folders."""
+    if any(entry.name in WRITTEN for entry in entries):
+        return True
+    shown = [entry for entry in entries if not _hidden(entry.name)]
+    if any(entry.name == UNFINISHED and os.path.exists(os.path.join(entry.path, LOCK)) for entry in shown):
+        return True
+    return bool(shown) and all(entry.is_dir() and not entry.is_symlink() for entry in shown) and all(
+        _is_written(_entries(entry.path)) for entry in shown)
+
+
+def without_written(files: list[File], left_out: LeftOut) -> list[File]:
+    """The same for the members of tars: without the folders that minicnn wrote, and those that hold nothing else."""
+    written = {posixpath.dirname(file.name) for file in files if posixpath.basename(file.name) in WRITTEN}
+    written |= {file.name[:-len(LOCK_NAME)] for file in files if file.name.endswith(LOCK_NAME)}
+    written -= {""}
+    if not written:
+        return files
+    left_out.written += sorted(written)
+    kept = [file for file in files if not written.intersection(_folders_of(file.name))]
+    holding = {folder for file in kept if not file.name.endswith("/") for folder in _folders_of(file.name)}
+    emptied = {folder for folder in written for folder in _folders_of(f"{folder}/")} - holding
+    return [file for file in kept if file.name[:-1] not in emptied or not file.name.endswith("/")]
+
+
+def _folders_of(name: str) -> list[str]:
+    """The folders that hold a file; of a folder, "a/b/", also itself."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:k]) for k in range(1, len(parts) + 1)]
+
+
+def walk(folder: str, inside: str = "", left_out: LeftOut | None = None) -> Iterator[File]:
+    """Every file and folder below folder/inside; see tree."""
+    for name, entry in tree(folder, left_out or LeftOut(), inside):
+        if entry is None:
+            yield File(name, os.path.join(folder, name), 0, 0, 0)
+        else:
             about = entry.stat()
             yield File(name, entry.path, 0, about.st_size, int(about.st_mtime))
 
@@ -143,17 +241,27 @@ def _members(tar: File) -> Iterator[File]:
                             "fetch it again") from error
 
 
-def expand(files: Iterable[File], scratch: str, which: Callable[[File], bool] = lambda file: is_tar(file.name),
-           ) -> Iterator[File]:
-    """The files, with a folder of the tar's name, holding its members, in place of each tar."""
+def expand(files: Iterable[File], scratch: str, left_out: LeftOut) -> list[File]:
+    """The files, with a folder of the tar's name, holding its members, in place of each tar.
+
+    A name that comes again stands for the same file: the last member of a tar, as tar itself takes it; but the first of
+    several sources, such as a folder beside the tar that it was unpacked from.
+    """
+    found: dict[str, File] = {}
     for file in files:
-        if not which(file):
-            yield file
+        if not is_tar(file.name):
+            found.setdefault(file.name, file)
             continue
         folder = posixpath.join(posixpath.dirname(file.name), stem(file.name))
-        yield file._replace(name=f"{folder}/", size=0)
+        found.setdefault(f"{folder}/", file._replace(name=f"{folder}/", size=0))
         for member in members(file, scratch):
-            yield member._replace(name=posixpath.join(folder, member.name))
+            name = posixpath.join(folder, member.name)
+            there = found.setdefault(name, member._replace(name=name))
+            if there.offset != member.offset or there.where != member.where:
+                left_out.replaced += not name.endswith("/")
+                if there.where == member.where:
+                    found[name] = member._replace(name=name)
+    return without_written(list(found.values()), left_out)
 
 
 def plain_file(path: str) -> File:
@@ -186,7 +294,9 @@ def _uncompressed(tar: File, scratch: str) -> File:
         try:
             with opener(tar.where) as packed, atomic(path) as copy:
                 shutil.copyfileobj(packed, copy, BUFFER)
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if getattr(error, "errno", None) is not None:      # the disk's, not the decoder's
+                raise
             raise DataError(f"{tar.where} cannot be unpacked ({error}); it is damaged or was cut short: fetch it "
                             "again") from error
     return plain_file(path)

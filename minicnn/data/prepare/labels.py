@@ -100,7 +100,7 @@ def read_words(files: Iterable[File]) -> dict[str, str]:
     """wnid -> words, from a file that lists them, if there is one."""
     for file in files:
         if posixpath.basename(file.name) in WORDS:
-            rows = [line.split(maxsplit=1) for line in _text(file).splitlines() if line.strip()]
+            rows = [line.split(maxsplit=1) for line in file.text().splitlines() if line.strip()]
             return {row[0]: row[1].strip() for row in rows if len(row) == 2}
     return {}
 
@@ -111,9 +111,9 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
     where = file.where if file.where.endswith(base) else f"{file.where} ({file.name})"
     if base == GROUND_TRUTH:
         return _devkit(file, beside, where)
-    order = json.loads(_text(beside[ORDER])) if ORDER in beside else None
+    order = json.loads(beside[ORDER].text()) if ORDER in beside else None
     order = [order[str(k)] for k in range(len(order))] if order else None
-    text = _text(file)
+    text = file.text()
     if base.lower().endswith(".json"):
         try:
             rows = [(name, str(label)) for name, label in json.loads(text).items()]
@@ -155,7 +155,7 @@ def _devkit(truth: File, beside: dict[str, File], where: str) -> Labels:
                         "whole devkit there")
     wnids, words = _read_meta(beside[META])
     try:
-        listed = [wnids[int(line)] for line in _text(truth).split()]
+        listed = [wnids[int(line)] for line in truth.text().split()]
     except (ValueError, KeyError) as error:
         raise DataError(f"{where}: {error} is not an ILSVRC2012_ID of meta.mat; the devkit is damaged") from error
     return Labels(where, listed=listed, words=words)
@@ -188,7 +188,3 @@ def _package() -> str | None:
 
 def _stem(name: str) -> str:
     return posixpath.splitext(posixpath.basename(name))[0]
-
-
-def _text(file: File) -> str:
-    return file.read().decode("utf-8", "replace")

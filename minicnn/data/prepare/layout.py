@@ -16,9 +16,9 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable
 
-from minicnn.data.folder import PARTS
+from minicnn.data.folder import FLAT_OR_PARTS, PARTS, find_parts
 from minicnn.data.prepare.classes import KNOWN_LAYOUTS, TRAIN_TAR, Parts, Source, classify, is_image
-from minicnn.data.prepare.files import File, expand, is_tar, plain_file, stem, walk
+from minicnn.data.prepare.files import File, LeftOut, expand, is_tar, plain_file, stem, walk
 from minicnn.data.prepare.labels import EXPECTED, find_labels, is_label_file
 from minicnn.data.prepare.webdataset import LISTS
 from minicnn.errors import DataError
@@ -31,8 +31,9 @@ def open_source(path: str | os.PathLike, scratch: str, labels: str | None = None
                 say: Callable[[str], None] = lambda text: None) -> Source:
     """List a set, whatever its layout. DataError when there is none, or when its parts do not fit together."""
     path = os.fspath(path)
+    left_out = LeftOut()
     if os.path.isdir(path):
-        files = list(walk(path))
+        files = list(walk(path, left_out=left_out))
     elif os.path.isfile(path) and is_tar(path):
         files = [plain_file(path), *_beside(path)]
     else:
@@ -40,11 +41,11 @@ def open_source(path: str | os.PathLike, scratch: str, labels: str | None = None
         raise DataError(f"{path} {what}; {KNOWN_LAYOUTS}")
     lists = [file for file in files if is_label_file(file) or posixpath.basename(file.name) in LISTS]
     given = lists if labels is None else _given(labels)
-    found = _Parts(path, scratch, say)
+    found = _Parts(path, scratch, say, left_out)
     parts = found.find([file for file in files if not is_label_file(file)])
     source = classify(path, parts, [*lists, *found.lists], found.tars,
                       lambda classes: find_labels(given, classes, scratch, given=labels is not None))
-    source.notes[:0] = found.notes
+    source.notes[:0] = [*found.notes, *left_out.words()]
     return source
 
 
@@ -71,8 +72,8 @@ def _beside(tar: str) -> Iterable[File]:
 class _Parts:
     """Finds the parts of a listing, from names only; nothing is read but the headers of tars."""
 
-    def __init__(self, path: str, scratch: str, say: Callable[[str], None]):
-        self.path, self.scratch, self.say = path, scratch, say
+    def __init__(self, path: str, scratch: str, say: Callable[[str], None], left_out: LeftOut):
+        self.path, self.scratch, self.say, self.left_out = path, scratch, say, left_out
         self.notes: list[str] = []
         self.lists: list[File] = []                    # of labels, found inside a tar
         self.tars: list[File] = []                     # that were opened
@@ -83,7 +84,7 @@ class _Parts:
         folders = {file.name.split("/")[0] for file in files if "/" in file.name}
         if found := self._named(files, folders):
             if "train" not in found:
-                raise DataError(f"{self.path} has {next(iter(found))} but no train; {KNOWN_LAYOUTS}")
+                raise DataError(f"{self.path} has {next(iter(found))} but no train; {FLAT_OR_PARTS}")
             return found
         tars = [file for file in files if is_tar(file.name) and "/" not in file.name]
         if tars and not (folders - {""}):
@@ -104,9 +105,16 @@ class _Parts:
 
     def _named(self, files: list[File], folders: set[str]) -> Parts:
         """Parts by folders of their names; else by tars with train, val or test in their names."""
-        found = {}
-        for part, names in PARTS.items():
-            folder = next((top for top in sorted(folders) if top.lower() in names), None)
+        found, with_folders, with_images = {}, set(), set()
+        for file in files:
+            top, *inner = file.name.split("/")
+            if len(inner) > 1:
+                with_folders.add(top)
+            elif inner and is_image(file):
+                with_images.add(top)
+        of_part = find_parts(self.path, folders, with_folders, with_images)
+        for part in PARTS:
+            folder = of_part.get(part)
             tars = [file for file in files if "/" not in file.name and is_tar(file.name)
                     and IN_NAME[part].match(stem(file.name).lower())]
             if folder is not None:
@@ -121,6 +129,9 @@ class _Parts:
                 continue
             if any(is_tar(file.name) for file in found[part]):
                 found[part] = self._open(found[part])
+        beside = sorted(top for top in folders - set(of_part.values()) if top and "devkit" not in top.lower())
+        if of_part and beside:
+            self.notes.append(f"not used, since beside {of_part.get('train', 'the tars')}: {', '.join(beside[:10])}")
         return found
 
     def _open(self, files: list[File]) -> list[File]:
@@ -129,7 +140,7 @@ class _Parts:
         self.tars += tars
         size = sum(tar.size for tar in tars)
         self.say(f"reading the headers of {len(tars):,} tar{'s' * (len(tars) != 1)}, {size:,} bytes")
-        return list(expand(files, self.scratch))
+        return expand(files, self.scratch, self.left_out)
 
     def _unwrap(self, files: list[File], part: str) -> list[File]:
         """Without the folder that some tars have around everything: train/ in the tar of the training set."""

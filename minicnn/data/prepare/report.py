@@ -22,6 +22,8 @@ LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"
 FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats
 SAME = {"MPO": "JPEG", "DIB": "BMP"}               # containers of the same pixels
 
+BREAKS = str.maketrans("\t\n\r", "   ")            # in names: they separate columns and lines
+
 Row = tuple[str, str, str]                         # kind, part/class/name, explanation
 
 
@@ -48,7 +50,7 @@ def write_report(path: str, rows: Iterable[Row]) -> None:
     """One line a file: kind, file, explanation; separated by tabs."""
     with atomic(path, "w", errors="surrogateescape") as file:
         file.write("kind\tfile\twhat\n")
-        file.writelines("\t".join(" ".join(text.split("\t")) for text in row) + "\n" for row in rows)
+        file.writelines("\t".join(text.translate(BREAKS) for text in row) + "\n" for row in rows)
 
 
 def in_words(rows: Iterable[Row]) -> str:

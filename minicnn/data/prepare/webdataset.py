@@ -50,7 +50,7 @@ def class_names(labels: dict[str, list[tuple[str, File]]], beside: Iterable[File
     lists = {posixpath.basename(file.name): file for file in beside}
     for name in LISTS:
         if name in lists:
-            lines = [line.strip() for line in lists[name].read().decode("utf-8", "replace").splitlines()
+            lines = [line.strip() for line in lists[name].text().splitlines()
                      if line.strip()]
             names = [line.split()[0] if name != "classes.txt" else line for line in lines]
             if highest >= len(names):
@@ -83,7 +83,7 @@ def _by_key(files: Iterable[File]) -> tuple[dict[str, File], dict[str, File]]:
 
 def _label(file: File) -> str:
     """The label in a label file, as text."""
-    text = file.read().decode("utf-8", "replace").strip()
+    text = file.text().strip()
     if file.name.endswith(".cls"):
         if not text:
             raise DataError(f"{file.where}: {file.name} is empty; expected a class")

@@ -7,7 +7,7 @@ import os
 from minicnn.errors import ConfigError
 from minicnn.train.runs.metrics import MetricsLog
 
-INSTALL = "pip install minicnn[tensorboard]"
+INSTALL = "pip install 'minicnn[tensorboard]'"
 
 
 def need_tensorboard() -> type:

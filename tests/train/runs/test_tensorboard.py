@@ -51,6 +51,6 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
         return original(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"pip install minicnn\[tensorboard\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'minicnn\[tensorboard\]'"):
         small_trainer(tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
