@@ -122,6 +122,25 @@ def write_json(path: str | os.PathLike, data) -> None:
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
+def signed(data: dict, kind: str) -> dict:
+    """JSON data with its checksum and its format, "minicnn <kind> 1"."""
+    body = {"format": f"minicnn {kind} 1", **data}
+    return {"crc32": _json_crc32(body), **body}
+
+
+def unsigned(data: dict) -> dict:
+    """The data that was signed; data that never was as it is. ValueError where it has changed since."""
+    body = {name: value for name, value in data.items() if name != "crc32"}
+    ours = str(data.get("format")).startswith("minicnn ")
+    if ("crc32" in data or ours) and not (ours and data.get("crc32") == _json_crc32(body)):
+        raise ValueError("it has changed since it was written (checksum)")
+    return {name: value for name, value in body.items() if not ours or name != "format"}
+
+
+def _json_crc32(body: dict) -> int:
+    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
+
+
 def _resolved(path: str | os.PathLike) -> Path:
     """The file that is written: where `path` is a symbolic link, what it points to."""
     return Path(os.path.realpath(path))

@@ -19,6 +19,7 @@ from minicnn.train.recipe import Recipe
 from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+TEST = "test.json"
 PREVIOUS = "previous.safetensors"          # the one before last, for when that is damaged
 
 
