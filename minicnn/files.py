@@ -62,14 +62,15 @@ class NewFile:
     def commit(self, also: str | os.PathLike | None = None, keep: str | os.PathLike | None = None) -> None:
         """Replace `path` by the file, and before that `also`, as a hard link to it.
 
-        keep: a name for the file that is replaced. If the file system has no hard links, both become copies.
+        keep: a name for the file that is replaced, if it can be had. Without hard links, both become copies.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
         if also is not None:
             _second_name(self._part, _resolved(also))
-        if keep is not None and self.path.exists():
-            _second_name(self.path, _resolved(keep))
+        if keep is not None:
+            with contextlib.suppress(OSError):
+                _second_name(self.path, _resolved(keep))
         os.replace(self._part, self.path)
         _sync_folder(self.path.parent)
         self._open = False

@@ -68,7 +68,7 @@ def last_intact(path: Path, say: Callable[[str], None]) -> Path:
     try:
         load_checkpoint(path)
     except CheckpointError as error:
-        if path.name != LAST or not path.exists():
+        if path.name != LAST:
             raise
         before = [other for name in (PREVIOUS, BEST) if (other := path.with_name(name)).exists()]
         for other in before:
@@ -85,6 +85,8 @@ def last_intact(path: Path, say: Callable[[str], None]) -> Path:
 def _in_folder(folder: Path, name: str) -> Path:
     """The checkpoint in a run folder; CheckpointError where the folder shows why there is none."""
     if not (folder / name).exists():
+        if name == LAST and (folder / BEST).exists():       # stopped between the two, after the first epoch
+            return folder / BEST
         if (folder / LAST).exists():
             raise CheckpointError(f"{folder} was stopped in its first epoch, and has no {name} yet; resume it, or name "
                                   f"{folder / LAST}")
