@@ -6,7 +6,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
+.PHONY: demo test slow fuzz lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
         gpu-core gpu-products gpu-rest gpu-profile clean
 
 demo: $(VENV)/demo
@@ -17,6 +17,9 @@ test: $(VENV)/dev
 
 slow: $(VENV)/dev $(VENV)/demo
 	$(RUN)/python -m pytest -m slow
+
+fuzz: $(VENV)/dev            # a hundred thousand damaged files of every kind, in some minutes; make test reads a few
+	$(RUN)/python -m tests.fuzz.run $(if $(COUNT),--count $(COUNT))
 
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck

@@ -9,7 +9,6 @@ The networks and their sources are in minicnn/models/cifar.py, the recipes in mi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -27,12 +26,13 @@ from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.run import fit
 from minicnn.experiment.say import exit_code
 from minicnn.experiment.settings import DEFAULTS
+from minicnn.files import signed, write_json
 from minicnn.models import MODELS
 from minicnn.models.cifar import ACTIVATIONS
 from minicnn.train.recipes import named_recipe
 from minicnn.train.runs.metrics import read_metrics, training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
-from minicnn.train.runs.run_dir import BEST, LAST, METRICS, new_run_dir, restore
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, TEST, new_run_dir, restore
 
 NETS = {"18pct": "cifar_18pct", "paper": "cifar_paper"}
 RECIPES = {name: named_recipe("cifar_18pct", name).about for name in ("published", "quick")}
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
                "minutes": training_minutes(trained.run_dir / METRICS),
                "test": errors, "val": [round(1 - record["top1"], 6) for record in validation],
                "command": command(options, seed), "machine": machine(net.ops.spec)}
-    (trained.run_dir / "test.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_json(trained.run_dir / TEST, signed(report, "test"))
     print(f"{trained.run_dir}: {in_words(report)}, best checkpoint of epoch {saved.meta['epoch']}, "
           f"{report['minutes']:.1f} minutes")
     return report

@@ -24,12 +24,15 @@ import secrets
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from minicnn.cores import available_cores
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 
 ENDING = ".part"
@@ -56,15 +59,18 @@ class NewFile:
         self.file: IO = os.fdopen(descriptor, mode, **options)
         _keep_mode(self.path, descriptor)
 
-    def commit(self, also: str | os.PathLike | None = None) -> None:
+    def commit(self, also: str | os.PathLike | None = None, keep: str | os.PathLike | None = None) -> None:
         """Replace `path` by the file, and before that `also`, as a hard link to it.
 
-        If the file system has no hard links, `also` becomes a copy.
+        keep: a name for the file that is replaced, if it can be had. Without hard links, both become copies.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
         if also is not None:
             _second_name(self._part, _resolved(also))
+        if keep is not None:
+            with contextlib.suppress(OSError):
+                _second_name(self.path, _resolved(keep))
         os.replace(self._part, self.path)
         _sync_folder(self.path.parent)
         self._open = False
@@ -82,16 +88,17 @@ class NewFile:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, mode: str = "wb", *, also: str | os.PathLike | None = None,
-           **options) -> Iterator[IO]:
+           keep: str | os.PathLike | None = None, **options) -> Iterator[IO]:
     """A file to write to. It replaces `path` when the block ends; after an exception the old file remains.
 
-    also: a second name for the same file, see NewFile.commit.   options: of open. Raises OSError.
+    also, keep: further names of the new file and of the old one, see NewFile.commit.   options: of open.
+    Raises OSError.
     """
     new = None
     try:
         new = NewFile(path, mode, **options)
         yield new.file
-        new.commit(also)
+        new.commit(also, keep)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno is not None and str(error.filename or ENDING).endswith(ENDING):
             error.filename = os.fspath(path)
@@ -114,6 +121,27 @@ def write_text(path: str | os.PathLike, text: str, **options) -> None:
 def write_json(path: str | os.PathLike, data) -> None:
     """JSON-serialisable data, indented. ValueError for NaN and infinity."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def signed(data: dict, kind: str) -> dict:
+    """JSON data with its checksum, and its format at both ends: damage to one mark leaves the others."""
+    form = f"minicnn {kind} 1"
+    body = {"format": form, **data, "end": form}
+    return {"crc32": _json_crc32(body), **body}
+
+
+def unsigned(data: dict) -> dict:
+    """The data that was signed; data that never was as it is. ValueError where it has changed since."""
+    body = {name: value for name, value in data.items() if name != "crc32"}
+    if body == data and not any(re.fullmatch(r"minicnn \w+ 1", str(value)) for value in data.values()):
+        return data
+    if data.get("crc32") != _json_crc32(body):
+        raise ValueError("it has changed since it was written (checksum)")
+    return {name: value for name, value in body.items() if name not in ("format", "end")}
+
+
+def _json_crc32(body: dict) -> int:
+    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
 def _resolved(path: str | os.PathLike) -> Path:
@@ -202,18 +230,44 @@ def _sync_folder(folder: Path) -> None:
 
 
 # ---- safetensors
+CRC32 = "crc32"               # in the metadata: "crc32 " and 8 hexadecimal digits for each array, and for the header
+
+
 def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], *,
-                      also: str | os.PathLike | None = None) -> None:
+                      also: str | os.PathLike | None = None, keep: str | os.PathLike | None = None,
+                      checksums: bool = True) -> None:
     """Write arrays and metadata as a safetensors file; arrays are streamed one by one, without a copy of all.
 
-    also: a second name for the same file, see NewFile.commit. OSError if it cannot be written (see cannot_write);
-    CheckpointError for a dtype that is not in DTYPES, ConfigError for metadata that are not strings.
+    also, keep: further names of the new file and of the old one, see NewFile.commit.   checksums: add them to the
+    metadata. OSError if it cannot be written (see cannot_write); CheckpointError for a dtype that is not in DTYPES,
+    ConfigError for metadata that are not strings.
     """
-    header, order = _header(tensors, metadata)
-    with atomic(path, "wb", also=also) as file:
+    unknown = {CRC32: f"{CRC32} " + "0" * 8 * (len(tensors) + 1)} if checksums else {}
+    header, order = _header(tensors, {**metadata, **unknown})
+    with atomic(path, "wb", also=also, keep=keep) as file, ThreadPoolExecutor(1) as pool:
         file.write(header)
-        for name in order:
-            file.write(_little_endian(tensors[name]))
+        sums = "".join([_write_array(file, tensors[name], pool) for name in order])
+        if checksums:
+            file.seek(0)
+            file.write(_signed(header, unknown[CRC32], sums))
+
+
+def _write_array(file: IO, array: np.ndarray, pool: ThreadPoolExecutor) -> str:
+    """Write an array; returns its checksum, which is computed meanwhile."""
+    data = _little_endian(array)
+    crc32 = pool.submit(_crc32, data)
+    file.write(data)
+    return crc32.result()
+
+
+def _crc32(data: np.ndarray | bytes) -> str:
+    return f"{zlib.crc32(data):08x}"
+
+
+def _signed(header: bytes, value: str, sums: str) -> bytes:
+    """The header with the checksums of the arrays, and of itself with zeros for the latter, in the place of `value`."""
+    signed = header.replace(value.encode(), f"{CRC32} {sums}{'0' * 8}".encode(), 1)
+    return signed.replace(f"{CRC32} {sums}".encode() + b"0" * 8, f"{CRC32} {sums}{_crc32(signed)}".encode(), 1)
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
@@ -245,7 +299,7 @@ def _header(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> t
 
 def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | None = None,
                      ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a safetensors file by name, and its metadata.
+    """The arrays of a safetensors file by name, and its metadata, both checked where the file has checksums.
 
     names: predicate that selects arrays by name; default all. CheckpointError if the file is missing, empty, truncated
     or corrupt, or if an array is of a type that NumPy does not have, such as BF16.
@@ -263,10 +317,45 @@ def read_safetensors(path: str | os.PathLike, names: Callable[[str], bool] | Non
             wanted = [name for name in file.keys() if names is None or names(name)]
             for name in wanted:
                 _check_type(path, name, file.get_slice(name).get_dtype())
-            return {name: file.get_tensor(name) for name in wanted}, file.metadata() or {}
+            tensors, metadata = {name: file.get_tensor(name) for name in wanted}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cut short or damaged, {size:,} bytes do not make a safetensors file ({error}); "
                               "use another checkpoint") from error
+    _check_sums(path, tensors, metadata)
+    metadata.pop(CRC32, None)
+    return tensors, metadata
+
+
+def has_checksums(path: str | os.PathLike) -> bool:
+    """Whether a safetensors file has checksums; those of version 0.1.0 have none."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return CRC32 in (file.metadata() or {})
+
+
+def _check_sums(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """CheckpointError for an array, or a header, that has another checksum than was written."""
+    value = metadata.get(CRC32)
+    if value is None and not any(other.startswith(f"{CRC32} ") for other in metadata.values()):
+        return
+    with open(path, "rb") as file:
+        length = file.read(8)
+        header = length + file.read(int.from_bytes(length, "little"))
+    order = [name for name in json.loads(header[8:]) if name != "__metadata__"]
+    sums = (value or "").removeprefix(f"{CRC32} ")
+    if header != _signed(header, value or "", sums[:-8]) or len(sums) != 8 * (len(order) + 1):
+        raise _changed(path, "its header")
+    known = dict(zip(order, (sums[at:at + 8] for at in range(0, len(sums), 8)), strict=False))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for name, found in zip(tensors, pool.map(_crc32, map(_little_endian, tensors.values())), strict=True):
+            if found != known[name]:
+                raise _changed(path, f"the array {name!r}")
+
+
+def _changed(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged: {what} has changed since it was written (checksum); use another "
+                           "checkpoint, or a copy of this one")
 
 
 def _check_type(path: Path, name: str, kind: str) -> None:

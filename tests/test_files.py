@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import stat
@@ -15,6 +16,8 @@ from minicnn.files import (
     NewFile,
     atomic,
     cannot_write,
+    signed,
+    unsigned,
     write_bytes,
     write_json,
     write_text,
@@ -283,3 +286,16 @@ def test_written_in_another_folder_until_it_is_whole(tmp_path):
     new = NewFile(tmp_path / "shard", folder=tmp_path / "unfinished")
     new.discard()
     assert os.listdir(tmp_path / "unfinished") == [] and new.file.closed
+
+
+def test_signed_json_is_checked():
+    data = {"a": 1, "b": [1.5, "ü"]}
+    whole = json.loads(json.dumps(signed(data, "test")))
+    assert unsigned(whole) == data
+    for name in whole:
+        others = {key: value for key, value in whole.items() if key != name}
+        for wrong in (others, whole | {name: "x"}, others | {name[1:]: whole[name]}):
+            with pytest.raises(ValueError, match="changed since it was written .checksum."):
+                unsigned(wrong)
+    plain = {"command": "minicnn train alexnet", "top1": 1}
+    assert unsigned(plain) == plain

@@ -32,7 +32,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("metadata", [{}, {"minicnn": '{"이름": "\\u0007"}'}])
 def test_the_bytes_are_the_librarys(tmp_path, metadata):
-    write_safetensors(tmp_path / "ours", arrays(), metadata)
+    write_safetensors(tmp_path / "ours", arrays(), metadata, checksums=False)
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays().items()}
     assert (tmp_path / "ours").read_bytes() == safetensors.numpy.save(contiguous, metadata or None)
 
@@ -42,7 +42,7 @@ def test_the_library_reads_ours_and_we_read_the_librarys(tmp_path):
     write_safetensors(tmp_path / "ours", arrays(), metadata)
     assert same(safetensors.numpy.load_file(tmp_path / "ours"), arrays())
     with safe_open(tmp_path / "ours", "numpy") as file:
-        assert file.metadata() == metadata
+        assert file.metadata() == metadata | {"crc32": file.metadata()["crc32"]}
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays().items()}
     safetensors.numpy.save_file(contiguous, tmp_path / "theirs", metadata)
     for path in (tmp_path / "ours", tmp_path / "theirs"):
@@ -121,3 +121,34 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "text").write_text("this is not a safetensors file at all")
     with pytest.raises(CheckpointError, match=r"text: cut short or damaged, 37 bytes do not make a safetensors"):
         read_safetensors(tmp_path / "text")
+
+
+def checked(folder) -> bytes:
+    write_safetensors(folder / "a", {"x": np.arange(6, dtype="f4").reshape(2, 3), "y/z": np.zeros(0), "ü": np.ones(1)},
+                      {"minicnn": json.dumps({"epoch": 3, "crc32": "crc32 00"})})
+    return (folder / "a").read_bytes()
+
+
+def test_damage_is_noticed_wherever_it_is(tmp_path):
+    data = checked(tmp_path)
+    whole = read_safetensors(tmp_path / "a")
+    assert files.has_checksums(tmp_path / "a") and whole[1].keys() == {"minicnn"}
+    for at in range(0, len(data), 2):
+        (tmp_path / "a").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        with pytest.raises(CheckpointError, match="^/.*/a: .*(damaged|use another|no such)"):
+            read_safetensors(tmp_path / "a")
+    (tmp_path / "a").write_bytes(data)
+    assert same(read_safetensors(tmp_path / "a")[0], whole[0])
+
+
+def test_the_damaged_array_is_named_and_others_can_be_read(tmp_path):
+    data = checked(tmp_path)
+    (tmp_path / "a").write_bytes(data[:-1] + b"!")
+    with pytest.raises(CheckpointError, match="damaged: the array 'x' has changed since it was written .checksum."):
+        read_safetensors(tmp_path / "a")
+    assert read_safetensors(tmp_path / "a", lambda name: name == "ü")[0]["ü"] == 1
+
+
+def test_files_without_checksums_can_be_read(tmp_path):
+    write_safetensors(tmp_path / "a", arrays(), {"format": "minicnn"}, checksums=False)
+    assert not files.has_checksums(tmp_path / "a") and same(read_safetensors(tmp_path / "a")[0], arrays())

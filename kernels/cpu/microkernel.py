@@ -14,10 +14,11 @@ from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minicnn.kernels.cpu.compiling import callback
 from minicnn.kernels.cpu.tile import Edge, Tile, tile_of
 
 
@@ -130,7 +131,7 @@ def correlate_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
     zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
     count, width = len(rows), len(vectors) * len(lanes) * np.dtype(dtype).itemsize
 
-    @cfunc(types.void(*[types.int64] * 16), cache=True)
+    @callback(types.void(*[types.int64] * 16))
     def tiles(a, a_offset, a_steps, b, b_steps, taps, run, start, sums, begin, end, y, y_offset, pixels, columns, relu):
         floor = zero if relu else low
         for m in range(0, pixels, count):
@@ -147,7 +148,7 @@ def outer_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
     number, size = np.dtype(dtype).type(0), np.dtype(dtype).itemsize
     count, width = len(rows), len(vectors) * len(lanes) * size
 
-    @cfunc(types.void(*[types.int64] * 9), cache=True)
+    @callback(types.void(*[types.int64] * 9))
     def tiles(a, a_line, a_step, b, b_line, lines, steps, total, channels):
         for d in range(0, channels, count):
             d0 = min(d, channels - count)

@@ -20,9 +20,10 @@ from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
-from numba import cfunc, types
+from numba import types
 from numba.extending import intrinsic
 
+from minicnn.kernels.cpu.compiling import callback
 from minicnn.kernels.cpu.tile import Edge, tile_of, vector_bytes
 
 ROWS = {64: 8, 32: 4, 16: 4}         # by the bytes of a vector: sums that fit the registers beside two vectors of b
@@ -96,7 +97,7 @@ def _compiled(vector: int, dtype: str):
     rows, vectors, lanes = (0,) * ROWS[vector], (0,) * VECTORS, (0,) * (vector // number.itemsize)
     height = len(rows)
 
-    @cfunc(types.void(*[types.int64] * 11), cache=True)
+    @callback(types.void(*[types.int64] * 11))
     def tiles(a, a_row, a_step, b, b_step, steps, y, y_row, add, count, columns):
         for r in range(0, count, height):
             product_tile(rows, vectors, lanes, number, a + r * a_row, a_row, a_step, b, b_step, steps, y + r * y_row,

@@ -41,9 +41,6 @@ def make_ops() -> Ops:
     """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
     try:
         return CpuOps("cpu", "minicnn.kernels.cpu")
-    except RuntimeError as error:                           # Numba has no folder that it may write to
-        raise DeviceError(f"device 'cpu': Numba cannot cache its compiled kernels ({error}); "
-                          "set NUMBA_CACHE_DIR to a writable folder") from error
     except ImportError as error:
         raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "
                           "or use --device reference (NumPy alone, slow)") from error
@@ -57,7 +54,9 @@ def set_threads(count: int | None = None) -> None:
 
 
 def thread_report() -> str:
-    """One line: the number of threads, of cores, and the width of vectors."""
+    """One line: the number of threads, of cores, the width of vectors, and whether kernels cannot be kept."""
+    from minicnn.kernels.cpu.code_cache import NOT_KEPT
     from minicnn.kernels.cpu.tile import vector_bytes
 
-    return f"{threads.threads()} of {available_cores()} cores, vectors of {vector_bytes()} bytes"
+    return (f"{threads.threads()} of {available_cores()} cores, vectors of {vector_bytes()} bytes"
+            + ("; kernels are compiled at every start, set NUMBA_CACHE_DIR to a writable folder" if NOT_KEPT else ""))

@@ -6,12 +6,13 @@ Integers, so they are exact, and do not depend on the order of the images or on 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from minicnn.kernels.cpu.compiling import kernel_in_order
 
 RUN = 4096                     # pixels whose products are summed in 32 bits: 4096 * 255**2 < 2**32
 
 
-@njit(nogil=True, cache=True)
+@kernel_in_order
 def _add(values, total, outer):
     """values uint8 (P * 3), one image; total uint32 (P * 3); outer int64 (6): RR GG BB RG RB GB."""
     pixels = values.size // 3

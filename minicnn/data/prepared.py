@@ -28,7 +28,7 @@ from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.data.stage_times import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
-from minicnn.files import write_json
+from minicnn.files import signed, unsigned, write_json
 
 FORMAT = "minicnn prepared 1"
 PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",
@@ -53,9 +53,7 @@ def is_prepared(root: str | os.PathLike) -> bool:
 
 def write_summary(path: str, summary: dict) -> None:
     """prepared.json, with a checksum of itself."""
-    body = {"format": FORMAT, **summary}
-    whole = {"crc32": zlib.crc32(json.dumps(body, sort_keys=True).encode()), **body}
-    write_json(path, whole)
+    write_json(path, signed(summary, "prepared"))
 
 
 def read_summary(root: str | os.PathLike) -> dict:
@@ -67,20 +65,22 @@ def read_summary(root: str | os.PathLike) -> dict:
     try:
         with open(path, encoding="utf-8") as file:
             summary = json.load(file)
-        found, form = summary.pop("crc32"), summary["format"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        form = summary["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from error
     if form != FORMAT:
         raise DataError(f"{path} is in the format {form!r}, this minicnn reads {FORMAT!r}; prepare the set again")
-    if found != zlib.crc32(json.dumps(summary, sort_keys=True).encode()):
-        raise DataError(f"{path} has changed since it was written; {AGAIN}")
-    return summary
+    try:
+        return {"format": form, **unsigned(summary)}
+    except ValueError as error:
+        raise DataError(f"{path} has changed since it was written; {AGAIN}") from error
 
 
 class Shards:
     """The images of one part, by their row in it. From uint8 shards they come as views that cannot be written to."""
 
-    def __init__(self, root: str, part: str, summary: dict):
+    def __init__(self, root: str, part: str, summary: dict, check: bool = True):
+        """check: the sizes of the shards. DataError for the index, or a shard, that is not what was written."""
         self.root, self.size, self.encoding = root, summary["size"], summary["encoding"]
         self.per_shard, self.files = summary["per_shard"], summary["parts"][part]["shards"]
         index = _read_whole(os.path.join(root, index_name(part)), summary["parts"][part]["index_crc32"])
@@ -91,8 +91,8 @@ class Shards:
         self.part, self.classes = part, summary["classes"]
         self._maps: list[np.ndarray | None] = [None] * len(self.files)
         self._checked = np.zeros(len(self.labels), bool)
-        for file in self.files:
-            self._check_size(file)
+        for shard in range(len(self.files)) if check else ():
+            self.check_size(shard)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,11 +106,7 @@ class Shards:
     def read(self, row: int) -> np.ndarray:
         """Image of a row, uint8 (size, size, 3). ImageError when its checksum is wrong."""
         shard, inside = divmod(int(row), self.per_shard)
-        memory = self._map(shard)
-        if self.encoding == "rgb":
-            data = memory[inside]
-        else:
-            data = memory[self.ends[row - 1] if inside else 0:self.ends[row]]
+        data = self._data(row)
         if not self._checked[row]:
             with stage("disk"):
                 found = zlib.crc32(data)
@@ -121,6 +117,20 @@ class Shards:
             self._checked[row] = True
         return data if self.encoding == "rgb" else decode(bytes(data), self.size, self.name(row))
 
+    def damaged(self, shard: int) -> list[str]:
+        """The names of the images in a shard whose bytes are not those that were written."""
+        return [self.name(row) for row in self.rows(shard) if zlib.crc32(self._data(row)) != self.crc32[row]]
+
+    def rows(self, shard: int) -> range:
+        """The rows that a shard holds."""
+        return range(shard * self.per_shard, min((shard + 1) * self.per_shard, len(self)))
+
+    def _data(self, row: int) -> np.ndarray:
+        """The bytes of a row: uint8 (size, size, 3), or of a JPEG."""
+        shard, inside = divmod(int(row), self.per_shard)
+        memory = self._map(shard)
+        return memory[inside] if self.encoding == "rgb" else memory[self.ends[row - 1] if inside else 0:self.ends[row]]
+
     def _map(self, shard: int) -> np.ndarray:
         """A shard's memory, mapped when it is first needed."""
         if self._maps[shard] is None:
@@ -130,11 +140,13 @@ class Shards:
                 memory = np.memmap(os.path.join(self.root, file["file"]), np.uint8, "r")
             except (OSError, ValueError) as error:             # ValueError: empty
                 raise DataError(f"{self.root}/{file['file']} cannot be read ({error}); {AGAIN}") from error
-            self._check_size(file)
+            self.check_size(shard)
             self._maps[shard] = np.asarray(memory).reshape(shape)
         return self._maps[shard]
 
-    def _check_size(self, file: dict) -> None:
+    def check_size(self, shard: int) -> None:
+        """DataError where the shard has not as many bytes as were written."""
+        file = self.files[shard]
         path = os.path.join(self.root, file["file"])
         try:
             size = os.path.getsize(path)

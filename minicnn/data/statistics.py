@@ -22,7 +22,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
-from minicnn.files import cannot_write, write_safetensors
+from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = "minicnn statistics 1"
 
@@ -103,18 +103,20 @@ def _save(path, dataset: Dataset, statistics: Statistics) -> None:
 
 def _load(path, dataset: Dataset) -> Statistics | None:
     """What _save wrote for this very listing; None for another's. DataError for a file that is something else."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(os.fspath(path), "np") as file:
-            notes = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
+        tensors, notes = read_safetensors(path)
+        if notes.get("format") != FORMAT:
+            raise DataError("it does not hold minicnn's statistics of a data set")
+        if notes["fingerprint"] != dataset.fingerprint or "checksums" not in tensors:
+            return None
+        found = Statistics(tensors["mean"], tensors["eigenvalues"], tensors["eigenvectors"], int(notes["count"]))
+        if (found.mean.shape, found.eigenvalues.shape, found.eigenvectors.shape) != (dataset.image_shape, (3,), (3, 3)):
+            raise DataError("it holds arrays of other shapes")
+        left_out = {int(position): str(reason) for position, reason in json.loads(notes["left_out"]).items()}
+        if not set(left_out) <= set(range(len(dataset.labels) + len(dataset.skipped))):
+            raise DataError("it leaves out images that there are not")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"cannot read the statistics in {path}: {error}; delete the file to measure again") from error
-    if notes.get("format") != FORMAT:
-        raise DataError(f"{path} does not hold minicnn's statistics of a data set; delete it or choose another folder")
-    if notes["fingerprint"] != dataset.fingerprint or "checksums" not in tensors:
-        return None
     dataset.checksums = tensors["checksums"]
-    dataset.leave_out({int(p): reason for p, reason in json.loads(notes["left_out"]).items()})
-    return Statistics(tensors["mean"], tensors["eigenvalues"], tensors["eigenvectors"], int(notes["count"]))
+    dataset.leave_out(left_out)
+    return found

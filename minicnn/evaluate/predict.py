@@ -13,6 +13,7 @@ from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
+from minicnn.files import unsigned
 
 Guesses = list[tuple[str, float]]                  # class and probability, the most probable first
 
@@ -39,8 +40,8 @@ def predict(net, pipeline: InputPipeline, classes: Sequence[str], files: Sequenc
 def read_words(path: str | os.PathLike) -> dict[str, str]:
     """Class -> words, from a JSON file such as `minicnn prepare` writes for ImageNet."""
     try:
-        words = json.loads(Path(path).read_text(encoding="utf-8"))
+        words = unsigned(json.loads(Path(path).read_text(encoding="utf-8")))
         return {name: str(text) for name, text in words.items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as words ({error}); expected JSON of class names and words, such as "
                         "words.json of a prepared ImageNet") from error

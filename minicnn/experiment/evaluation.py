@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,10 @@ from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.say import say
 from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
+from minicnn.files import signed, write_json
 from minicnn.graph import Net
 from minicnn.train.runs.checkpoint import load_checkpoint
-from minicnn.train.runs.run_dir import BEST, find_checkpoint, restore, saved_recipe
+from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
 
 ONE, TEN = "centre crop", "ten crops"
@@ -68,7 +68,7 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     pipeline, saved = restore(net, run_dir / BEST, splits.classes)
     epoch = saved.meta["epoch"]
     tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, saved.meta, batch, ten_crop)
-    (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
+    write_json(run_dir / TEST, signed(tested.report, "test"))
     about = about_of(saved.meta)
     paths = draw_run(run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch,
                      held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,

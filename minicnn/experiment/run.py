@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from minicnn.backend.cpu import set_threads
@@ -25,7 +26,7 @@ from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.train.finetune import load_pretrained
 from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.results import check_page
-from minicnn.train.runs.run_dir import LAST, find_checkpoint, new_run_dir
+from minicnn.train.runs.run_dir import LAST, find_checkpoint, last_intact, new_run_dir
 from minicnn.visualize.report import draw_progress
 
 
@@ -46,7 +47,9 @@ def train_run(options: argparse.Namespace) -> int:
 
     options: those of options.py, and `program`, the words that start such a run.
     """
-    checkpoint = None if options.resume is None else find_checkpoint(options.out, options.resume, LAST)
+    checkpoint = None
+    if options.resume is not None:
+        checkpoint = last_intact(find_checkpoint(options.out, options.resume, LAST), partial(say, "damaged"))
     settings = settle(options, checkpoint)
     if options.results:
         check_page(options.results)

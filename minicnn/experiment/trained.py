@@ -14,7 +14,7 @@ from minicnn.experiment.settings import about_of
 from minicnn.graph import Net
 from minicnn.layers.base import Layer
 from minicnn.models import registry
-from minicnn.train.runs.checkpoint import load_checkpoint
+from minicnn.train.runs.checkpoint import interpreting, load_checkpoint
 from minicnn.train.runs.run_dir import restore
 
 
@@ -25,7 +25,8 @@ def load_trained(checkpoint: str | os.PathLike, device: str = "auto") -> tuple[N
     the network is made of is not there any more.
     """
     saved = load_checkpoint(checkpoint, parts=("params", "state", "average"))
-    net = _net_of(saved.meta, Path(checkpoint), device, saved.averaged())
+    with interpreting(checkpoint):
+        net = _net_of(saved.meta, Path(checkpoint), device, saved.averaged())
     pipeline, _ = restore(net, checkpoint, saved.meta["classes"])
     return net, pipeline, saved.meta
 

@@ -6,8 +6,8 @@ What a run has learned and where it is: state.py. What it prints and writes down
 at any moment and resumed has, bit for bit, the weights of one that was not (on the same backend with the same number of
 threads).
 
-A run folder holds last.safetensors, best.safetensors (highest validation accuracy; lower loss decides a tie) and
-metrics.jsonl.
+A run folder holds last.safetensors, the one before it as previous.safetensors, best.safetensors (highest validation
+accuracy; lower loss decides a tie) and metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.calibrate import calibrate_on
 from minicnn.train.recipe import Recipe
 from minicnn.train.report import EpochMonitor, Report
-from minicnn.train.runs.run_dir import BEST, LAST, METRICS, check_writable
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, check_writable, last_intact
 from minicnn.train.state import DivergedError, RunState
 from minicnn.train.step import READ_EVERY, captured_step, not_capturable
 from minicnn.train.watch.interrupt import Interrupt
@@ -87,11 +87,12 @@ class Trainer:
 
     # ---- before the first step
     def resume(self, path: str | os.PathLike | None = None) -> Trainer:
-        """Continue from a checkpoint (default: the run's last.safetensors): weights, optimiser, position.
+        """Continue from a checkpoint: weights, optimiser, position. By default it is the run's last.safetensors, or
+        where that is damaged, previous.safetensors.
 
         CheckpointError when it is missing, cut short, of another net, or of a run with another recipe, seed or data.
         """
-        self.state.resume(path or self.last_path)
+        self.state.resume(path or last_intact(self.last_path, self.report.say))
         return self
 
     def prepare(self) -> InputPipeline:

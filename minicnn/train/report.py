@@ -57,6 +57,8 @@ class Report:
         state = self._state
         if state.net.ranks.is_main:
             self.log, steps = MetricsLog(run_dir / METRICS, keep=state.metrics_bytes), len(state.loader)
+            if state.metrics_crc32 not in (None, self.log.crc32):
+                self.say(f"{self.log.path} has changed since the last checkpoint: the curves may be incomplete")
             if self._tensorboard:
                 self.log = WithEvents(self.log, run_dir, steps, state.epoch * steps + state.step)
         with contextlib.closing(self.log):

@@ -21,8 +21,8 @@ from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.recipe import Recipe, differences
-from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from minicnn.train.runs.run_dir import BEST, LAST, saved_recipe
+from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint, save_checkpoint
+from minicnn.train.runs.run_dir import BEST, LAST, PREVIOUS, saved_recipe
 
 ARRAYS = ("mean", "eigenvalues", "eigenvectors")            # of Statistics, in a checkpoint's data
 
@@ -55,7 +55,8 @@ class RunState:
         self.statistics: Statistics | None = None
         self.start, self.started = None, False
         self.images: dict | None = None    # part -> {"files": Dataset.state(), "content": Dataset.content}; on rank 0
-        self.metrics_bytes, self.saved_at = 0, time.monotonic()        # length of metrics.jsonl, and when, at last save
+        # Of the last save: the length and the CRC-32 of metrics.jsonl, when it was, and whether it is worth keeping.
+        self.metrics_bytes, self.metrics_crc32, self.saved_at, self.last_is_ours = 0, None, time.monotonic(), True
 
     def new_loader(self) -> Loader:
         """Batches of the training images that are not left out, of which this rank gets its rows."""
@@ -126,21 +127,26 @@ class RunState:
             dataset.leave_out({int(position): reason for position, reason in left_out.items()})
 
     # ---- checkpoints
-    def save(self, metrics_bytes: Callable[[], int], best: bool = False) -> None:
+    def save(self, position: Callable[[], tuple[int, int]], best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`, on rank 0.
 
-        metrics_bytes: called there, gives the length of the metrics file.
+        The last.safetensors before it becomes previous.safetensors, for when the new one is damaged one day.
+        position: called there, gives the length of the metrics file and its CRC-32.
         """
         net = self.net
         arrays = net.ranks.gather(net.arrays())
         slots = {slot: net.ranks.gather(own) for slot, own in self._slots().items()}
         counted = net.ranks.sum(self.metrics.state())
         if net.ranks.is_main:
-            self.metrics_bytes = metrics_bytes()
+            self.metrics_bytes, self.metrics_crc32 = position()
             data = {name: getattr(self.statistics, name) for name in ARRAYS}
             start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
+            previous = self.last_path.with_name(PREVIOUS)
+            previous.unlink(missing_ok=True)            # not later: three checkpoints need more room than two
             save_checkpoint(self.last_path, arrays, slots, data | start, {**self._meta(), "tally": counted},
-                            also=self.best_path if best else None)
+                            also=self.best_path if best else None,
+                            keep=previous if self.last_is_ours else None)
+            self.last_is_ours = True
         net.ranks.wait_until_saved()
         self.saved_at = time.monotonic()
 
@@ -154,8 +160,9 @@ class RunState:
         return {"epoch": self.epoch, "step": self.step, "steps": len(self.loader), "best": self.best,
                 "schedule": self.schedule.state, "loss_scale": self.loss_scale.to_dict() if self.loss_scale else None,
                 "optimiser": self.optimiser.to_dict(), "average": average and average.to_dict(),
-                "metrics_bytes": self.metrics_bytes, "recipe": self.recipe.to_dict(), "identity": self.identity(),
-                "images": self.images, "about": self.about, "net": described(self.net), "classes": self.train.classes,
+                "metrics_bytes": self.metrics_bytes, "metrics_crc32": self.metrics_crc32,
+                "recipe": self.recipe.to_dict(), "identity": self.identity(), "images": self.images,
+                "about": self.about, "net": described(self.net), "classes": self.train.classes,
                 "statistics_count": self.statistics.count,
                 "left_out": {"train": self.train.left_out, "val": self.val.left_out}}
 
@@ -166,6 +173,11 @@ class RunState:
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. CheckpointError when it is of another net, recipe, seed or data."""
         saved = load_checkpoint(path)
+        with interpreting(path):
+            self._resume(saved)
+        self.last_is_ours = Path(path).name == LAST
+
+    def _resume(self, saved: Checkpoint) -> None:
         net, meta = self.net, saved.meta
         saved.check_classes(self.train.classes)
         net.load_arrays(saved.arrays(), str(saved.path))
@@ -179,7 +191,7 @@ class RunState:
         if self.loss_scale is not None and meta.get("loss_scale"):
             self.loss_scale = LossScale(net.ops, **meta["loss_scale"])
         self.metrics = RunningMetrics(**meta["tally"]) if net.ranks.is_main else RunningMetrics()
-        self.metrics_bytes = meta["metrics_bytes"]
+        self.metrics_bytes, self.metrics_crc32 = meta["metrics_bytes"], meta.get("metrics_crc32")
         self._leave_out(meta["left_out"]["train"], meta["left_out"]["val"])
         self.loader = self.new_loader()
         self.start, self.started = saved.data.get("start"), True

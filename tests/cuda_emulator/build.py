@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +29,12 @@ _DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];
 
 class EmulatorError(AssertionError):
     """An error of a kernel, or of its launch."""
+
+
+@cache
+def compiler() -> str:
+    """Name and version of the compiler."""
+    return CXX + subprocess.run([CXX, "--version"], capture_output=True, text=True).stdout
 
 
 def why_not() -> str | None:
@@ -69,15 +76,19 @@ def _load(runtime: Path) -> ctypes.CDLL:
 
 
 def _build(text: str, flags: list[str], libraries: list[str], cache_folder: Path) -> Path:
-    """The shared library made of `text`; built by one process while others wait for it."""
-    key = hashlib.sha256("\0".join([CXX, *FLAGS, *flags, *libraries, text]).encode()).hexdigest()[:24]
-    target = cache_folder / f"{key}.so"
-    if target.exists():
-        return target
+    """The shared library made of `text`; built by one process while others wait for it.
+
+    Its name is the digest of all that it is made of, and its CRC-32: a damaged one is built again.
+    """
+    key = hashlib.sha256("\0".join([compiler(), *FLAGS, *flags, *libraries, text]).encode()).hexdigest()[:24]
+    if found := _built(cache_folder, key):
+        return found
     with open(cache_folder / f"{key}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.exists():
-            return target
+        if found := _built(cache_folder, key):
+            return found
+        for damaged in cache_folder.glob(f"{key}-*.so"):
+            damaged.unlink()
         with tempfile.TemporaryDirectory(dir=cache_folder) as folder:
             source, code, library = (str(Path(folder) / f"kernel.{end}") for end in ("cpp", "o", "so"))
             Path(source).write_text(text)
@@ -86,5 +97,15 @@ def _build(text: str, flags: list[str], libraries: list[str], cache_folder: Path
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     raise EmulatorError(f"{' '.join(command)}\n{done.stderr}")
+            target = cache_folder / f"{key}-{_crc32(library)}.so"
             os.replace(library, target)
     return target
+
+
+def _built(cache_folder: Path, key: str) -> Path | None:
+    """The library of this key, where there is one and it is whole."""
+    return next((path for path in cache_folder.glob(f"{key}-*.so") if path.stem == f"{key}-{_crc32(path)}"), None)
+
+
+def _crc32(path: str | Path) -> str:
+    return f"{zlib.crc32(Path(path).read_bytes()):08x}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from minicnn.backend.cuda import source as cuda_source
 from minicnn.backend.select import get_ops
+from tests.cuda_emulator import build
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import ORDERS, EmulatorDevice, emulated_ops
 
@@ -302,3 +306,16 @@ def test_every_order_gives_the_same_bits(cuda_cache, rng):
 def test_the_reference_is_not_emulated():
     from tests.cuda_emulator.device import is_emulated
     assert not is_emulated(get_ops("reference"))
+
+
+def test_a_damaged_or_outdated_build_is_not_used(tmp_path, monkeypatch):
+    def three() -> Path:
+        return build._build("extern \"C\" int three() { return 3; }", [], [], tmp_path)
+
+    kept = three()
+    assert three() == kept
+    kept.write_bytes(kept.read_bytes()[:-100] + bytes(100))
+    assert ctypes.CDLL(str(three())).three() == 3 and len(list(tmp_path.glob("*.so"))) == 1
+    monkeypatch.setattr(build, "compiler", lambda: "another version")
+    three()
+    assert len(list(tmp_path.glob("*.so"))) == 2

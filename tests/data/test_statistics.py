@@ -7,6 +7,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.source import open_data
 from minicnn.data.statistics import kept_statistics, measure, principal_components
 from minicnn.errors import DataError
+from minicnn.files import read_safetensors, write_safetensors
 from tests.helpers.trees import in_memory, tree
 
 
@@ -97,6 +98,28 @@ def test_a_file_that_is_something_else(tmp_path):
     path = tmp_path / "statistics.safetensors"
     path.write_bytes(b"cut short")
     with pytest.raises(DataError, match="cannot read the statistics in .*statistics.safetensors.*delete the file"):
+        measure(in_memory(3), path, progress=False)
+
+
+def test_damage_is_noticed(tmp_path):
+    path = tmp_path / "statistics.safetensors"
+    measure(in_memory(3), path, progress=False)
+    data = path.read_bytes()
+    for at in (300, len(data) - 1):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        with pytest.raises(DataError, match="cannot read the statistics in .*; delete the file"):
+            measure(in_memory(3), path, progress=False)
+
+
+@pytest.mark.parametrize(("notes", "arrays"), [
+    ({"left_out": "[]"}, {}), ({"left_out": "{"}, {}), ({"left_out": '{"9": "x"}'}, {}), ({"count": "x"}, {}),
+    ({"format": "other"}, {}), ({}, {"mean": np.zeros(3)}), ({}, {"eigenvalues": np.zeros(4)})])
+def test_wrong_contents_without_checksums_are_named(tmp_path, notes, arrays):
+    path = tmp_path / "statistics.safetensors"
+    measure(in_memory(3), path, progress=False)
+    tensors, metadata = read_safetensors(path)
+    write_safetensors(path, tensors | arrays, metadata | notes, checksums=False)
+    with pytest.raises(DataError, match="cannot read the statistics in .*; delete the file"):
         measure(in_memory(3), path, progress=False)
 
 

@@ -38,7 +38,7 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert "Drawn, not taken." in text
     run = tmp_path / "runs/cifar-18pct-seed0-1"
     assert sorted(path.name for path in run.iterdir()) == [
-        "best.safetensors", "curves.png", "last.safetensors", "metrics.jsonl", "test.json"]
+        "best.safetensors", "curves.png", "last.safetensors", "metrics.jsonl", "previous.safetensors", "test.json"]
     said = capsys.readouterr().out
     error = reports[0]["test"]["whole image"]
     assert 0 <= error <= 1 and f"test error {100 * error:.2f} % (whole image)" in said

@@ -26,7 +26,7 @@ def state(path):
     kept = {f"{slot}/{name}": array for slot, arrays in saved.slots.items() for name, array in arrays.items()}
     arrays = {**saved.arrays(), **kept, **saved.data}
     return ({name: array.tobytes() for name, array in arrays.items()},
-            {name: value for name, value in saved.meta.items() if name != "metrics_bytes"})
+            {name: value for name, value in saved.meta.items() if not name.startswith("metrics_")})
 
 
 def log(run_dir):
@@ -53,7 +53,8 @@ def test_it_learns(tmp_path):
 
 
 def test_what_a_run_leaves(undisturbed):
-    assert sorted(os.listdir(undisturbed)) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
+    assert sorted(os.listdir(undisturbed)) == ["best.safetensors", "last.safetensors", "metrics.jsonl",
+                                               "previous.safetensors"]
     records = log(undisturbed)
     assert [r["kind"] for r in records] == ["run"] + 3 * (12 * ["step"] + ["epoch"])
     epochs = [r for r in records if r["kind"] == "epoch"]

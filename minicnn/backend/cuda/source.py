@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
@@ -110,7 +111,7 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
 
 
 def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
-    """A cubin in CuPy's cache folder, compiled by NVRTC if it is not there yet.
+    """A cubin in CuPy's cache folder, compiled by NVRTC if it is not there; its name ends with its CRC-32.
 
     Raises DeviceError with the compiler's messages, or where the folder cannot be written to.
     """
@@ -118,9 +119,9 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
     options = (*options, *CUPY_ADDS)
     key = hashlib.sha256(repr((text, options, nvrtc.getVersion())).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
-    path = folder / f"minicnn-{name}-{key}.cubin"
-    if path.exists():
-        return path
+    for path in folder.glob(f"minicnn-{name}-{key}-*.cubin"):
+        if path.stem.endswith(f"-{zlib.crc32(path.read_bytes()):08x}"):
+            return path
     program = nvrtc.createProgram(text, f"{name}.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
@@ -130,6 +131,7 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
                           f"{nvrtc.getProgramLog(program).strip()}") from error
     finally:
         nvrtc.destroyProgram(program)
+    path = folder / f"minicnn-{name}-{key}-{zlib.crc32(cubin):08x}.cubin"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, cubin)

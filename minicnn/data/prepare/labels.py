@@ -111,13 +111,12 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
     where = file.where if file.where.endswith(base) else f"{file.where} ({file.name})"
     if base == GROUND_TRUTH:
         return _devkit(file, beside, where)
-    order = json.loads(beside[ORDER].text()) if ORDER in beside else None
-    order = [order[str(k)] for k in range(len(order))] if order else None
+    order = _read_order(beside[ORDER]) if ORDER in beside else None
     text = file.text()
     if base.lower().endswith(".json"):
         try:
             rows = [(name, str(label)) for name, label in json.loads(text).items()]
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{where} is not a JSON object of image names and classes ({error}); {EXPECTED}") from error
     else:
         split = re.compile(r"[,\s]+")
@@ -128,7 +127,7 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
     if len(widths) != 1 or not rows:
         raise DataError(f"{where}: lines of {sorted(widths)} words; {EXPECTED}")
     tokens = [row[-1] for row in rows]
-    if widths == {1} and all(token.isdigit() for token in tokens):
+    if widths == {1} and all(token.isdecimal() for token in tokens):
         raise DataError(f"{where} is a column of numbers, which may be indices of the sorted list or the devkit's IDs; "
                         f"the two give different labels; {EXPECTED}")
     found = _as_classes(tokens, order, classes, where)
@@ -137,9 +136,19 @@ def _read(file: File, beside: dict[str, File], classes: list[str]) -> Labels:
     return Labels(where, {_stem(row[0]): label for row, label in zip(rows, found, strict=True)})
 
 
+def _read_order(file: File) -> list[str]:
+    """The wnids by their index."""
+    try:
+        order = json.loads(file.text())
+        return [str(order[str(k)]) for k in range(len(order))]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise DataError(f"{file.where} does not give each index its wnid ({type(error).__name__}: {error}); it is "
+                        "damaged") from error
+
+
 def _as_classes(tokens: list[str], order: list[str] | None, classes: list[str], where: str) -> list[str]:
     """Class names as they are; numbers as indices of the sorted list of all classes."""
-    if not all(token.isdigit() for token in tokens):
+    if not all(token.isdecimal() for token in tokens):
         return tokens
     numbers, order = [int(token) for token in tokens], order or classes
     if max(numbers) >= len(order) or (order is classes and max(numbers) + 1 != len(classes)):

@@ -33,7 +33,7 @@ from minicnn.data.prepared import (
 )
 from minicnn.data.statistics import statistics_of
 from minicnn.errors import ConfigError, DataError
-from minicnn.files import write_json, write_safetensors
+from minicnn.files import signed, write_json, write_safetensors
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
 UNPACKED = "unpacked"          # in the unfinished folder: compressed tars
@@ -216,8 +216,8 @@ def _complete(out: str, found: Source, shards: dict[str, list[Shard]], settings:
             "mean": known.mean, "eigenvalues": known.eigenvalues, "eigenvectors": known.eigenvectors,
             "count": np.array([known.count])})
     if found.words:
-        write_json(os.path.join(out, WORDS),
-                   {name: found.words[name] for name in found.classes if name in found.words})
+        words = {name: found.words[name] for name in found.classes if name in found.words}
+        write_json(os.path.join(out, WORDS), signed(words, "words"))
     _remove_strays(out, parts)
     write_summary(os.path.join(out, PREPARED), summary)
     return summary, rows

@@ -13,21 +13,52 @@ state here, since they are a function of seed, epoch and image (minicnn/rng.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from minicnn.errors import CheckpointError
+from minicnn.errors import CheckpointError, MinicnnError
 from minicnn.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = 1
 SLOTS = ("velocity", "moment1", "moment2", "average")                  # of the optimisers, and the average
 PREFIXES = {"state": "state/", "data": "data/", **{slot: f"{slot}/" for slot in SLOTS}, "params": ""}
 Arrays = Mapping[str, np.ndarray]
+NUMBER, OPTIONAL = (int, float), type(None)
+# The metadata of a run: the types of those that are there.
+SHAPE = {"epoch": int, "step": int, "steps": int, "best": ({"epoch": int, "top1": NUMBER, "loss": NUMBER}, OPTIONAL),
+         "schedule": dict, "loss_scale": (dict, OPTIONAL), "metrics_bytes": int, "recipe": {"net": dict},
+         "identity": {"data": {"train": str, "val": str}}, "about": dict, "net": (dict, OPTIONAL), "classes": [str],
+         "statistics_count": int, "left_out": {"train": {}, "val": {}}, "tally": dict}
+
+
+class Meta(dict):
+    """The metadata of a checkpoint. CheckpointError for an entry that is not there."""
+
+    def __init__(self, path: Path, entries: dict):
+        super().__init__(entries)
+        self.path = path
+
+    def __missing__(self, name: str):
+        raise CheckpointError(f"{self.path}: its metadata have no {name!r}: damaged, or not of a run; use another "
+                              "checkpoint")
+
+
+@contextlib.contextmanager
+def interpreting(path: str | os.PathLike) -> Iterator[None]:
+    """CheckpointError in place of what the block raises where metadata or arrays are not those of a run."""
+    try:
+        yield
+    except MinicnnError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged, or of another version: {type(error).__name__}: {error}; use another "
+                              "checkpoint") from error
 
 
 @dataclass
@@ -40,7 +71,7 @@ class Checkpoint:
     state: dict[str, np.ndarray] = field(default_factory=dict)
     slots: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     data: dict[str, np.ndarray] = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)
+    meta: Meta = field(default_factory=dict)
 
     @property
     def velocities(self) -> dict[str, np.ndarray]:
@@ -63,17 +94,18 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | os.PathLike, params: Arrays, slots: Mapping[str, Arrays], data: Arrays, meta: dict, *,
-                    state: Arrays | None = None, also: str | os.PathLike | None = None) -> None:
+                    state: Arrays | None = None, also: str | os.PathLike | None = None,
+                    keep: str | os.PathLike | None = None) -> None:
     """Write `path`, and the same file under the name `also` (a second name of one file, not a copy).
 
     `also` is put in place first: a run killed between the two resumes from the older `path` and arrives here again.
-    CheckpointError where the file cannot be written.
+    keep: a name for the file that was `path` until now.   CheckpointError where the file cannot be written.
     """
     parts = {"params": params, "state": state or {}, **slots, "data": data}
     tensors = {PREFIXES[part] + name: array for part, arrays in parts.items() for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, **meta}, allow_nan=False)
     try:
-        write_safetensors(path, tensors, {"minicnn": text}, also=also)
+        write_safetensors(path, tensors, {"minicnn": text}, also=also, keep=keep)
     except OSError as error:
         raise cannot_write(path, error, more=", the checkpoint before it is intact") from error
 
@@ -84,7 +116,7 @@ def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = tuple(PREF
     tensors, metadata = read_safetensors(path, lambda name: _part(name) in parts)
     if "minicnn" not in metadata:
         raise CheckpointError(f"{path}: holds tensors but no minicnn metadata; it was not written by a minicnn run")
-    found = Checkpoint(path, meta=json.loads(metadata["minicnn"]))
+    found = Checkpoint(path, meta=_meta(path, metadata["minicnn"]))
     if found.meta.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is in format {found.meta.get('format')}, this minicnn reads {FORMAT}")
     for name, array in tensors.items():
@@ -92,6 +124,36 @@ def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = tuple(PREF
         arrays = found.slots.setdefault(part, {}) if part in SLOTS else getattr(found, part)
         arrays[name.removeprefix(PREFIXES[part])] = array
     return found
+
+
+def _meta(path: Path, text: str) -> Meta:
+    """The metadata, from JSON."""
+    with interpreting(path):
+        meta = json.loads(text)
+        if wrong := misfit(meta, SHAPE):
+            raise CheckpointError(f"{path}: damaged: its metadata {wrong}; use another checkpoint")
+    return Meta(path, meta)
+
+
+def misfit(value, shape, where: str = "") -> str | None:
+    """What is wrong with JSON data, such as "have 'epoch' = 'x'"; None where nothing is.
+
+    shape: a type, a tuple of alternatives, [the shape of each item], or {name: shape}, where outermost names may lack.
+    """
+    if isinstance(shape, tuple):
+        return None if any(misfit(value, one, where) is None for one in shape) else _wrong(value, where)
+    if not isinstance(value, shape if isinstance(shape, type) else type(shape)) or isinstance(value, bool):
+        return _wrong(value, where)
+    parts = []
+    if isinstance(shape, dict):
+        parts = [(name, value.get(name), inner) for name, inner in shape.items() if where or name in value]
+    elif isinstance(shape, list):
+        parts = [(k, item, shape[0]) for k, item in enumerate(value)]
+    return next((wrong for name, item, inner in parts if (wrong := misfit(item, inner, f"{where}.{name}"))), None)
+
+
+def _wrong(value, where: str) -> str:
+    return f"have {where.lstrip('.') or 'as a whole'} = {str(value)[:40]!r}"
 
 
 def _part(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from minicnn.backend.cpu import thread_report
 from minicnn.cores import available_cores
 from minicnn.errors import ConfigError
-from minicnn.files import write_text
+from minicnn.files import signed, unsigned, write_text
 from minicnn.train.runs.run_dir import check_writable
 
 
@@ -19,8 +19,8 @@ def known_runs(path: Path) -> dict[str, dict]:
     kept = _file(path, ".json")
     try:
         reports = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
-        return {report["command"]: report for report in reports}
-    except (ValueError, TypeError, KeyError) as error:
+        return {report["command"]: unsigned(report) for report in reports}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{kept} does not hold the runs of an earlier --results ({error}); move it away") from error
 
 
@@ -40,7 +40,8 @@ def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object]
     known = known_runs(path) | {report["command"]: report for report in reports}
     reports = sorted(known.values(), key=order)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(_file(path, ".json"), "[\n" + ",\n".join(map(json.dumps, reports)) + "\n]\n")
+    lines_of = [json.dumps(signed(report, "run")) for report in reports]
+    write_text(_file(path, ".json"), "[\n" + ",\n".join(lines_of) + "\n]\n")
     commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
     write_text(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))
 

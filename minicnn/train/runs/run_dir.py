@@ -1,21 +1,26 @@
 """Run folders: where a new one goes, how an old one is found, and a trained network loaded from it.
 
-    runs/elpv-paper-1/    last.safetensors best.safetensors metrics.jsonl test.json curves.png conv1.png predictions.png
+    runs/elpv-paper-1/    last.safetensors previous.safetensors best.safetensors metrics.jsonl test.json
+                          curves.png conv1.png predictions.png
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.train.recipe import Recipe
-from minicnn.train.runs.checkpoint import Checkpoint, load_checkpoint
+from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
+TEST = "test.json"
+PREVIOUS = "previous.safetensors"          # the one before last, for when that is damaged
 
 
 def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
@@ -55,9 +60,33 @@ def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
     return runs[-1].with_name(name)
 
 
+def last_intact(path: Path, say: Callable[[str], None]) -> Path:
+    """`path`, or where it is damaged the checkpoint before it; `say` takes what is damaged and what is lost.
+
+    CheckpointError where there is no other, or no other is whole.
+    """
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        if path.name != LAST:
+            raise
+        before = [other for name in (PREVIOUS, BEST) if (other := path.with_name(name)).exists()]
+        for other in before:
+            with contextlib.suppress(CheckpointError):
+                where = load_checkpoint(other).meta
+                say(f"{error}")
+                say(f"going on from {other} (epoch {where['epoch'] + 1}, step {where['step'] + 1}): what was trained "
+                    "after it is lost, and is done again")
+                return other
+        raise
+    return path
+
+
 def _in_folder(folder: Path, name: str) -> Path:
     """The checkpoint in a run folder; CheckpointError where the folder shows why there is none."""
     if not (folder / name).exists():
+        if name == LAST and (folder / BEST).exists():       # stopped between the two, after the first epoch
+            return folder / BEST
         if (folder / LAST).exists():
             raise CheckpointError(f"{folder} was stopped in its first epoch, and has no {name} yet; resume it, or name "
                                   f"{folder / LAST}")
@@ -83,12 +112,14 @@ def restore(net, path: str | os.PathLike, classes: list[str]) -> tuple[InputPipe
     saved = load_checkpoint(path, parts=("params", "state", "average", "data"))
     saved.check_classes(classes)
     net.load_arrays(saved.averaged(), str(path))
-    return InputPipeline(net, saved_recipe(saved).preprocess, saved.data.get("mean")), saved
+    with interpreting(path):
+        return InputPipeline(net, saved_recipe(saved).preprocess, saved.data.get("mean")), saved
 
 
 def saved_recipe(saved: Checkpoint) -> Recipe:
     """The recipe in a checkpoint. Those of 0.1.0 do not say the size of the images: it is that of the mean image."""
-    recipe = Recipe.from_dict(saved.meta["recipe"])
+    with interpreting(saved.path):
+        recipe = Recipe.from_dict(saved.meta["recipe"])
     if recipe.preprocess.size is None and "mean" in saved.data:
         return replace(recipe, preprocess=replace(recipe.preprocess, size=saved.data["mean"].shape[0]))
     return recipe

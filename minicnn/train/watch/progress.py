@@ -31,7 +31,7 @@ class Progress:
 
     def compiling(self, kernel: str) -> None:
         """A kernel is about to be compiled: each is named on the bar; a line elsewhere says it for all."""
-        text = "compiling kernels, once, for they are kept on disk"
+        text = "compiling kernels, up to a minute"
         if self._bar is not None:
             self._bar.set_postfix_str(f"{text}: {kernel}")
         elif self.show and not self._compiles:

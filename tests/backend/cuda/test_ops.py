@@ -195,6 +195,10 @@ def test_hoppers_kernels_are_compiled_once(monkeypatch, tmp_path):
     paths = {cuda_source.compiled("linear_hopper", text, options) for _ in range(3)}
     assert [path.read_text() for path in paths] == [text + "\0"]
     assert nvrtc.compiled == [(*options, *cuda_source.CUPY_ADDS)]
+    [path] = paths
+    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
+    assert cuda_source.compiled("linear_hopper", text, options) == path and path.read_text() == text + "\0"
+    assert len(nvrtc.compiled) == 2
     paths |= {cuda_source.compiled("linear_hopper", text + "\n", options),
               cuda_source.compiled("linear_hopper", text, options[:-1])}
     assert len(paths) == len(list((tmp_path / "kernels").iterdir())) == 3

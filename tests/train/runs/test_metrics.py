@@ -37,17 +37,18 @@ def test_majority():
 
 def test_a_resumed_log_is_truncated_to_the_checkpoints_length(tmp_path):
     log = MetricsLog(tmp_path / "m.jsonl")
-    log.write({"step": 1})
-    keep = log.position()
-    log.write({"step": 2, "by": "the run that was killed"})
+    log.write({"kind": "other", "step": 1})
+    keep, _ = log.position()
+    log.write({"kind": "other", "step": 2, "by": "the run that was killed"})
     log.close()
     with open(tmp_path / "m.jsonl", "ab") as file:
         file.write(b'{"step": 3, "unfin')
     assert [r["step"] for r in read_metrics(tmp_path / "m.jsonl")] == [1, 2]
     log = MetricsLog(tmp_path / "m.jsonl", keep=keep)
-    log.write({"step": 2})
+    log.write({"kind": "other", "step": 2})
     log.close()
-    assert (tmp_path / "m.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert (tmp_path / "m.jsonl").read_text() == \
+        '{"kind": "other", "step": 1}\n{"kind": "other", "step": 2}\n'
 
 
 def test_what_is_not_a_number_is_not_written(tmp_path):

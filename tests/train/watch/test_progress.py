@@ -14,7 +14,7 @@ def test_compiling_is_said_once(capsys):
     progress = Progress("epoch 1/3", 10, 0, 20, batch=32)
     for kernel in ("linear._forward", "lrn._forward"):
         progress.compiling(kernel)
-    assert capsys.readouterr().out == "epoch 1/3  compiling kernels, once, for they are kept on disk\n"
+    assert capsys.readouterr().out == "epoch 1/3  compiling kernels, up to a minute\n"
     Progress("epoch 2/3", 10, 0, 10, batch=32, show=False).compiling("lrn._forward")
     assert not capsys.readouterr().out
 

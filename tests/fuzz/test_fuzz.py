@@ -1,0 +1,27 @@
+"""A short sample of damaged files; `make fuzz` reads a hundred thousand."""
+
+from random import Random
+
+import pytest
+
+from tests.fuzz.kinds import KINDS
+from tests.fuzz.mutants import WAYS, mutant
+from tests.fuzz.run import FAULTS, fuzz
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_refused_or_read(kind):
+    found, faults = fuzz(kind, 0, max(2, round(12 * KINDS[kind].weight)))
+    assert faults == [] and not set(found) & set(FAULTS)
+
+
+def test_mutants_are_the_same_for_a_seed_and_differ_from_the_file():
+    data = bytes(range(256)) * 4
+
+    def some(seed):
+        rng = Random(seed)
+        return [mutant(data, [data, b"donor" * 50], rng) for _ in range(50)]
+
+    assert some(1) == some(1) != some(2) and data not in some(1)
+    lengths = {len(one) for one in some(3)}
+    assert min(lengths) < len(data) < max(lengths) and len(WAYS) == 5
