@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +14,12 @@ from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
 from minicnn.evaluate.metrics import majority
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
-from minicnn.experiment.say import say
+from minicnn.experiment.say import draw, say
 from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
+from minicnn.files import write_json
 from minicnn.graph import Net
+from minicnn.terminal import is_terminal
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
@@ -40,7 +40,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
                       ten_crop: bool) -> Tested:
     """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none."""
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
-    scan(held_out, progress=sys.stderr.isatty())
+    scan(held_out, progress=is_terminal())
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
     report = {"checkpoint": checkpoint.name, "epoch": epoch, "images": len(held_out), "set": name,
@@ -63,13 +63,11 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     pipeline, saved = restore(net, run_dir / BEST, splits.classes)
     epoch = saved.meta["epoch"]
     tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, epoch, batch, ten_crop)
-    (run_dir / "test.json").write_text(json.dumps(tested.report, indent=1) + "\n")
+    write_json(run_dir / "test.json", tested.report)
     about = about_of(saved.meta)
-    paths = draw_run(run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch,
-                     held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,
-                     result=list(tested.results.values())[-1], start=saved.data.get("start"),
-                     alexnet=about["model"] == "alexnet")
-    say("pictures", " ".join(map(str, paths)))
+    draw(draw_run, run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch, held_out=tested.held_out,
+         images_seen=epoch * saved.meta["steps"] * batch, result=list(tested.results.values())[-1],
+         start=saved.data.get("start"), alexnet=about["model"] == "alexnet")
     return tested.report
 
 
@@ -92,9 +90,9 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
             say("data", splits.description)
         data = settings["data"]
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
-        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True))
-        heading = f"{title(settings)} on {splits.name}"
-        say("pictures", f"{draw_sheet(checkpoint.parent, heading, tested[-1].held_out, tested[-1].results[TEN])}")
+        one = evaluate_held_out(net, pipeline, splits, checkpoint, meta["epoch"], settings["batch"], True)
+        tested.append(one)
+        draw(draw_sheet, checkpoint.parent, f"{title(settings)} on {splits.name}", one.held_out, one.results[TEN])
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0
