@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+
+from minicnn.errors import one_line
 
 
 class LastingStream:
@@ -65,6 +68,8 @@ def any_text() -> Iterator[None]:
     """Both streams are there, and escape the characters that their encoding lacks, while the block lasts."""
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     errors = {name: getattr(stream, "errors", None) for name, stream in before.items()}
+    if None in before.values():
+        _occupy()
     with open(os.devnull, "w") as nowhere:
         for name, stream in before.items():
             if stream is None:
@@ -78,10 +83,34 @@ def any_text() -> Iterator[None]:
                 _escape(stream, errors[name])
 
 
+def _occupy() -> None:
+    """Open the descriptors 0, 1 and 2, so that no file gets one of them, and with it what libraries print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
 def _escape(stream, errors: str | None) -> None:
     if errors is not None and hasattr(stream, "reconfigure"):
         with contextlib.suppress(OSError):              # it flushes
             stream.reconfigure(errors=errors)
+
+
+def beside(work: Callable, say: Callable[[str], None]):
+    """What side work returns, such as pictures: its warnings and its exception are lines for `say`, and end nothing.
+
+    None after an exception.
+    """
+    result, failed = None, []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = work()
+        except Exception as error:
+            failed = [one_line(error)]
+    for line in dict.fromkeys([*(" ".join(str(entry.message).split()) for entry in caught), *failed]):
+        say(line)
+    return result
 
 
 def escaped(text: str) -> str:

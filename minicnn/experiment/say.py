@@ -6,10 +6,11 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from minicnn.errors import MinicnnError, one_line
-from minicnn.terminal import any_text, lasting
+from minicnn.errors import MinicnnError
+from minicnn.terminal import any_text, beside, lasting
 from minicnn.train.watch.interrupt import unwinding
 
 
@@ -21,11 +22,8 @@ def say(label: str, text: str) -> None:
 
 def draw(work: Callable[..., Path | list[Path]], *arguments, **options) -> None:
     """Say which pictures work(*arguments, **options) has drawn; one that fails costs a line, and nothing else."""
-    try:
-        drawn = work(*arguments, **options)
-    except Exception as error:
-        say("pictures", f"could not be drawn: {one_line(error)}")
-    else:
+    drawn = beside(partial(work, *arguments, **options), lambda text: say("pictures", text))
+    if drawn:
         say("pictures", " ".join(map(str, drawn if isinstance(drawn, list) else [drawn])))
 
 

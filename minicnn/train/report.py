@@ -13,10 +13,9 @@ from pathlib import Path
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.data.stage_times import in_words
-from minicnn.errors import one_line
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
-from minicnn.terminal import escaped
+from minicnn.terminal import beside, escaped
 from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
@@ -52,15 +51,14 @@ class Report:
                 except UnicodeEncodeError:
                     self._say(escaped(text))
 
-    def beside(self, work: Callable[[], None]) -> None:
-        """Work beside the training, such as pictures: an exception of it is printed once, and ends nothing."""
-        try:
-            work()
-        except Exception as error:
-            text = one_line(error)
+    def beside(self, work: Callable) -> None:
+        """Work beside the training, such as pictures; what goes wrong there is printed once, and ends nothing."""
+        def say_once(text: str) -> None:
             if text not in self._said_beside:
                 self.say(f"after epoch {self._state.epoch}: {text}; training goes on")
             self._said_beside.add(text)
+
+        beside(work, say_once)
 
     def line(self, label: str, text: str) -> None:
         self.say(f"{label:13s}{text}")
