@@ -45,7 +45,7 @@ class Report:
     def say(self, text: str) -> None:
         """Print a line, as far as the terminal can; what it cannot is no reason to end a run."""
         if self._say:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UnicodeError):
                 try:
                     self._say(text)
                 except UnicodeEncodeError:

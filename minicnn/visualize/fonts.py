@@ -44,10 +44,10 @@ def _default_font() -> str:
 
 def _characters(path: str) -> set[str]:
     """The characters of a font file; none of one that cannot be scaled or read."""
-    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
 
     try:
-        font = font_manager.get_font(path)
+        font = FT2Font(path)                            # not get_font, which keeps the files open
         return set(map(chr, font.get_charmap())) if font.scalable else set()
     except (OSError, RuntimeError, ValueError):
         return set()

@@ -56,19 +56,30 @@ class RunFolder(os.PathLike):
 
     def _take(self) -> bool:
         """Make and lock the folder; False where another process has it."""
-        folder = self.path.absolute()
+        folder, taken = self.path.absolute(), None
         try:
-            while True:
-                self._made += [path for path in (folder, *folder.parents) if not path.exists()]
-                folder.mkdir(parents=True, exist_ok=True)
-                free = _is_free(folder)
-                with contextlib.suppress(FileNotFoundError):        # another process has just removed the folder
+            while taken is None:
+                with contextlib.suppress(FileNotFoundError):        # another process has just removed a folder
+                    self._make(folder)
+                    free, left = _is_free(folder), (folder / LOCK).exists()
                     taken = self._lock.take()
-                    self._is_free = taken and free and _is_free(folder)
-                    return taken
         except OSError as error:
             self._remove_made()
             raise cannot_write_to(self.path, error) from error
+        self._is_free = taken and free and _is_free(folder)
+        if self._is_free and left:                                  # the folder of a run that was killed
+            self._made.insert(0, folder)
+        if not taken:
+            self._made = []
+        return taken
+
+    def _make(self, folder: Path) -> None:
+        """Make the folder and those around it, where they are missing, and note which were."""
+        for path in reversed((folder, *folder.parents)):
+            if not path.is_dir():
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir()
+                    self._made.insert(0, path)
 
     def _release(self) -> None:
         if self._is_free and not self.begun:
