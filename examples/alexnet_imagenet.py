@@ -26,7 +26,8 @@ VARIANTS = MODELS["alexnet"].variants
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__.rpartition("\n\nThe val")[0], usage="%(prog)s [options]",
+    about = (__doc__ or "").rpartition("\n\nThe val")[0]         # python -OO leaves no docstring
+    parser = Parser(description=about, usage="%(prog)s [options]",
                     epilog="Ctrl-C saves and ends; --resume goes on, bit for bit.")
     parser.set_defaults(model="alexnet", program=["python", "examples/alexnet_imagenet.py"])
     add_options(parser, f"which AlexNet: {', '.join(VARIANTS)} (default: paper)",

@@ -23,16 +23,19 @@ from minicnn.evaluate.evaluate import evaluate
 from minicnn.experiment.nets import build_net
 from minicnn.experiment.options import Parser
 from minicnn.experiment.prepare import open_sets, use_threads
-from minicnn.experiment.run import fit
+from minicnn.experiment.run import Trained, fit
 from minicnn.experiment.say import exit_code
 from minicnn.experiment.settings import DEFAULTS
 from minicnn.files import signed, write_json
+from minicnn.graph import Net
 from minicnn.models import MODELS
 from minicnn.models.cifar import ACTIVATIONS
+from minicnn.terminal import is_terminal, lasting
 from minicnn.train.recipes import named_recipe
+from minicnn.train.runs.folder import new_run
 from minicnn.train.runs.metrics import read_metrics, training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
-from minicnn.train.runs.run_dir import BEST, LAST, METRICS, TEST, new_run_dir, restore
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, TEST, restore
 
 NETS = {"18pct": "cifar_18pct", "paper": "cifar_paper"}
 RECIPES = {name: named_recipe("cifar_18pct", name).about for name in ("published", "quick")}
@@ -52,7 +55,13 @@ def run(options: argparse.Namespace, splits, seed: int) -> dict | None:
     settings = settings_of(options, seed)
     net = build_net(settings, len(splits.classes))
     stem = f"{net.name}{'' if options.lrn else '-no-lrn'}{'' if options.activation == 'relu' else '-tanh'}-seed{seed}"
-    trained = fit(settings, splits, net, new_run_dir(options.out, None, stem))
+    with new_run(options.out, None, stem) as folder, lasting():
+        trained = fit(settings, splits, net, folder)
+        return report_of(options, splits, seed, net, trained)
+
+
+def report_of(options: argparse.Namespace, splits, seed: int, net: Net, trained: Trained) -> dict | None:
+    """The report of a run, also written beside it."""
     if trained.outcome.interrupted:
         print(f"stopped; what was learned is in {trained.run_dir / LAST}")
         return None
@@ -159,7 +168,7 @@ def train_all(options: argparse.Namespace) -> int:
     if splits.test is None:
         raise ConfigError(f"{options.data} has no test/ with class folders; expected DIR/train/<class>/ and "
                           "DIR/test/<class>/")
-    scan(splits.test, progress=sys.stderr.isatty())
+    scan(splits.test, progress=is_terminal())
     if splits.test.skipped:
         print(splits.test.report_skipped())
     if options.results:

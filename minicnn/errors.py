@@ -35,6 +35,12 @@ class DeviceError(MinicnnError):
     """A device or backend that is not available, with the reason."""
 
 
+def one_line(error: Exception) -> str:
+    """What an exception of any kind says, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (MinicnnError, OSError)) else f"{type(error).__name__}{': ' * bool(text)}{text}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a mistyped one; None if none is close."""
     by_lower = {other.lower(): other for other in known}

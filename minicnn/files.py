@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -34,6 +33,7 @@ import numpy as np
 
 from minicnn.cores import available_cores
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.lock import try_lock
 
 ENDING = ".part"
 STALE = 3600                   # seconds
@@ -162,20 +162,9 @@ def _create(folder: Path, name: str) -> tuple[int, Path]:
     while True:
         part = folder / f".{name}.{secrets.token_hex(4)}{ENDING}"
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+        if try_lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return descriptor, part
         os.close(descriptor)                            # another writer has just removed it as a leftover
-
-
-def _lock(descriptor: int) -> bool | None:
-    """True if locked by this call, False if another process holds a lock, None if the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _remove_leftovers(folder: Path, name: str) -> None:
@@ -195,7 +184,7 @@ def _remove_leftovers(folder: Path, name: str) -> None:
 
 def _is_dead(descriptor: int) -> bool:
     """Whether no process is writing this file any more. Without locks: whether it is unchanged for an hour."""
-    locked = _lock(descriptor)
+    locked = try_lock(descriptor)
     return time.time() - os.fstat(descriptor).st_mtime > STALE if locked is None else locked
 
 

@@ -15,25 +15,56 @@ special case.
 
 from __future__ import annotations
 
-from minicnn.errors import ShapeError
+import math
+import operator
+from collections.abc import Iterable
+
+from minicnn.errors import ConfigError, ShapeError
 
 Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 
 
-def pair(value: int | Pair) -> Pair:
-    """A size for both axes, or (height, width)."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+def whole(value: int, what: str, least: int | None = None) -> int:
+    """The value; ConfigError, which calls it `what`, unless it is a whole number of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{what} must be a whole number, got {value!r}") from None
+    if least is not None and number < least:
+        raise ConfigError(f"{what} must be at least {least}, got {number}")
+    return number
 
 
-def pads4(padding: int | Pair | Pads) -> Pads:
-    """(top, left, bottom, right) from one number, from (vertical, horizontal), or as given."""
-    if isinstance(padding, int):
-        return (padding,) * 4
-    if len(padding) == 2:
-        return (padding[0], padding[1], padding[0], padding[1])
-    top, left, bottom, right = padding
-    return (int(top), int(left), int(bottom), int(right))
+def finite(value: float, what: str) -> float:
+    """The value; ConfigError, which calls it `what`, unless it is a finite number."""
+    try:
+        ok = not isinstance(value, (str, bytes)) and math.isfinite(value)
+    except (TypeError, ValueError):
+        ok = False
+    if not ok:
+        raise ConfigError(f"{what} must be a finite number, got {value!r}")
+    return value
+
+
+def pair(value: int | Pair, what: str = "a size", least: int | None = None) -> Pair:
+    """A size for both axes, or (height, width). ConfigError as of `whole`."""
+    values = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(values) != 2:
+        raise ConfigError(f"{what} must be one number or (height, width), got {value!r}")
+    height, width = values
+    return whole(height, what, least), whole(width, what, least)
+
+
+def pads4(padding: int | Pair | Pads, what: str = "padding", least: int | None = None) -> Pads:
+    """(top, left, bottom, right) from one number, from (vertical, horizontal), or as given. ConfigError as of `whole`.
+    """
+    values = tuple(padding) if isinstance(padding, Iterable) else (padding,)
+    if len(values) not in (1, 2, 4):
+        raise ConfigError(f"{what} must be one number, (vertical, horizontal) or (top, left, bottom, right), got "
+                          f"{padding!r}")
+    top, left, bottom, right = (values * 4)[:4]
+    return (whole(top, what, least), whole(left, what, least), whole(bottom, what, least), whole(right, what, least))
 
 
 def _output_size(size: int, window: int, stride: int, before: int, after: int, ceil: bool) -> tuple[int, int]:

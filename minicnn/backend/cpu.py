@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 from minicnn.backend.ops import Ops
@@ -39,6 +40,9 @@ class CpuOps(Ops):
 
 def make_ops() -> Ops:
     """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        raise DeviceError("device 'cpu': NUMBA_DISABLE_JIT is set, and its kernels work compiled only; unset it, or "
+                          "use --device reference (NumPy alone, slow)")
     try:
         return CpuOps("cpu", "minicnn.kernels.cpu")
     except ImportError as error:

@@ -36,11 +36,18 @@ def run(options: argparse.Namespace) -> int:
     print(f"reference     {_device('reference')}")
     print(f"cpu           {_device('cpu')}")
     print(f"cuda          {_device('cuda')}")
-    print(f"auto          {get_ops('auto').name}: cuda where it works, else cpu")
+    print(f"auto          {_auto()}")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"):
         if name in os.environ:
             print(f"{name}={os.environ[name]}")
     return 0
+
+
+def _auto() -> str:
+    try:
+        return f"{get_ops('auto').name}: cuda where it works, else cpu"
+    except MinicnnError:
+        return "neither cuda nor cpu works"
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ import shlex
 import sys
 
 from minicnn.data.prepare.run import prepare
+from minicnn.terminal import lasting
 
 ABOUT = "Decode photographs once, short side to 256 and central square, into shards for training."
 MORE = """SOURCE is ILSVRC2012_img_train.tar or the folder with it, ILSVRC2012_img_val.tar and the devkit;
@@ -28,6 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    with lasting():
+        return _prepare(options)
+
+
+def _prepare(options: argparse.Namespace) -> int:
     try:
         prepare(options.source, options.out, size=options.size, jpeg=options.jpeg, strict=options.strict,
                 workers=options.workers, per_shard=options.per_shard, labels=options.labels,

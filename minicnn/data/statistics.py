@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,31 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
     if path is not None:
         _save(path, dataset, statistics)
     return statistics
+
+
+def measure_and_keep(dataset: Dataset, *, progress: bool, say: Callable[[str], None]) -> Statistics:
+    """The same, kept in the user's cache. A cache that cannot be read or written costs a remark, given to `say`."""
+    if dataset.statistics is not None:
+        return dataset.statistics
+    later = "the mean image will be measured again in the next run: "
+    try:
+        path = kept_statistics(dataset)
+    except RuntimeError as error:                       # the user has no home folder
+        say(f"{later}{error}")
+        return measure(dataset, progress=progress)
+    try:
+        found = _load(path, dataset) if path.exists() else None
+    except (OSError, ValueError, KeyError) as error:
+        say(f"the mean image that was kept cannot be used, and is measured again: {error}")
+        found = None
+    if found is None:
+        found = measure(dataset, progress=progress)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _save(path, dataset, found)
+        except (OSError, DataError) as error:
+            say(f"{later}{error}")
+    return found
 
 
 def kept_statistics(dataset: Dataset) -> Path:

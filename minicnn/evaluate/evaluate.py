@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.evaluate.crops import one_crop, ten_crops
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.terminal import is_terminal
 
 
 @dataclass
@@ -61,7 +61,7 @@ def evaluate(net, dataset: Dataset, pipeline: InputPipeline, *, batch: int = 128
     crops = ten_crops if ten_crop else one_crop
     probabilities, done = np.empty((len(dataset), net.num_classes), np.float32), 0
     loader = Loader(dataset, batch)
-    show = progress and sys.stderr.isatty()
+    show = progress and is_terminal()
     with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not show) as bar:
         for images in loader.epoch(0):
             if stop():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
-from minicnn.experiment.say import say
+from minicnn.experiment.say import draw, say
 from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
 from minicnn.files import signed, write_json
 from minicnn.graph import Net
+from minicnn.terminal import is_terminal
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
@@ -44,7 +44,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
     meta: of the checkpoint.
     """
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
-    scan(held_out, progress=sys.stderr.isatty())
+    scan(held_out, progress=is_terminal())
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
     epoch, which = meta["epoch"], ", averaged weights" if meta.get("average") else ""
@@ -70,18 +70,16 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     tested = evaluate_held_out(net, pipeline, splits, run_dir / BEST, saved.meta, batch, ten_crop)
     write_json(run_dir / TEST, signed(tested.report, "test"))
     about = about_of(saved.meta)
-    paths = draw_run(run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch,
-                     held_out=tested.held_out, images_seen=epoch * saved.meta["steps"] * batch,
-                     result=list(tested.results.values())[-1], start=saved.data.get("start"),
-                     alexnet=about["model"] == "alexnet")
-    say("pictures", " ".join(map(str, paths)))
+    draw(draw_run, run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch, held_out=tested.held_out,
+         images_seen=epoch * saved.meta["steps"] * batch, result=list(tested.results.values())[-1],
+         start=saved.data.get("start"), alexnet=about["model"] == "alexnet")
     return tested.report
 
 
 def _same_images(first: Dataset, splits: Splits) -> bool:
     """Whether the held-out images of another folder are these, which have been read."""
     other = splits.test if splits.test is not None else splits.val
-    scan(other, progress=sys.stderr.isatty())
+    scan(other, progress=is_terminal())
     return first.content == other.content
 
 
@@ -104,9 +102,9 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
             say("data", splits.description)
         data = settings["data"]
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
-        tested.append(evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True))
-        heading = f"{title(settings)} on {splits.name}"
-        say("pictures", f"{draw_sheet(checkpoint.parent, heading, tested[-1].held_out, tested[-1].results[TEN])}")
+        one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True)
+        tested.append(one)
+        draw(draw_sheet, checkpoint.parent, f"{title(settings)} on {splits.name}", one.held_out, one.results[TEN])
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment.nets import title
-from minicnn.experiment.say import say
+from minicnn.experiment.say import draw
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.parallel_net import SCHEMES, ParallelNet
 from minicnn.visualize.columns import draw_columns
@@ -36,8 +36,6 @@ def report_ranks(settings: dict, net: ParallelNet, run_dir: Path) -> None:
     print(net.comm.ledger.table())
     if settings["parallel"] == "columns" and net.comm.size == 2:
         batch = settings["batch"]
-        picture = draw_columns(
-            *net.drawing(batch), run_dir / "columns.png", f"{title(settings)} on two ranks",
-            f"bytes that cross in a forward pass of {batch} images ({net.dtype}), and again in the backward pass; "
-            "milliseconds of both")
-        say("columns", f"{picture}")
+        draw(draw_columns, *net.drawing(batch), run_dir / "columns.png", f"{title(settings)} on two ranks",
+             f"bytes that cross in a forward pass of {batch} images ({net.dtype}), and again in the backward pass; "
+             "milliseconds of both")

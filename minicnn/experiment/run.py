@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,30 +24,38 @@ from minicnn.experiment.settings import settle
 from minicnn.graph import Net
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.terminal import lasting
 from minicnn.train.finetune import load_pretrained
 from minicnn.train.loop import Outcome, Trainer
+from minicnn.train.runs.folder import RunFolder, new_run
 from minicnn.train.runs.results import check_page
-from minicnn.train.runs.run_dir import LAST, find_checkpoint, last_intact, new_run_dir
+from minicnn.train.runs.run_dir import LAST, find_checkpoint, last_intact
 from minicnn.visualize.report import draw_progress
 
 
 @dataclass
 class Trained:
     """What training has left.   outcome: None on ranks other than 0.   net: the whole network, also after several.
-    settings: those that the checkpoint holds."""
+    settings: those that the checkpoint holds.   held: the run folder, for as long as it is open."""
 
     run_dir: Path
     outcome: Outcome | None
     splits: Splits
     net: Net
     settings: dict
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
 def train_run(options: argparse.Namespace) -> int:
     """Train, or go on training; then test the best checkpoint, once, and draw. Returns the exit code.
 
-    options: those of options.py, and `program`, the words that start such a run.
+    options: those of options.py, and `program`, the words that start such a run. A terminal that is lost ends nothing.
     """
+    with lasting():
+        return _train_and_test(options)
+
+
+def _train_and_test(options: argparse.Namespace) -> int:
     checkpoint = None
     if options.resume is not None:
         checkpoint = last_intact(find_checkpoint(options.out, options.resume, LAST), partial(say, "damaged"))
@@ -57,14 +66,19 @@ def train_run(options: argparse.Namespace) -> int:
     if trained.outcome is None:
         return 0
     run_dir = trained.run_dir
-    if trained.outcome.interrupted:
-        again = shlex.join([*options.program, "--resume", str(run_dir)])
-        print(f"stopped; everything is in {run_dir / LAST}\nto go on: {again}")
-        return 130
-    set_threads(settings["threads"])
-    report = evaluate_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
-    if options.results:
-        add_run(options, trained.settings, run_dir, trained.splits, report)
+    again = shlex.join([*options.program, "--resume", str(run_dir)])
+    with trained.held:
+        if trained.outcome.interrupted:
+            print(f"stopped; everything is in {run_dir / LAST}\nto go on: {again}")
+            return 130
+        set_threads(settings["threads"])
+        try:
+            report = evaluate_best(trained.net, trained.splits, run_dir, settings["batch"], options.ten_crop)
+        except KeyboardInterrupt:
+            print(f"stopped; the training is done and saved\nto evaluate it: {again}")
+            return 130
+        if options.results:
+            add_run(options, trained.settings, run_dir, trained.splits, report)
     return 0
 
 
@@ -73,17 +87,26 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None =
     may_fall_back = options.data is None and checkpoint is None
 
     def on_rank(comm: Comm | None, splits: Splits, net: Net) -> Trained:
-        run_dir = checkpoint.parent if checkpoint else new_run_dir(options.out, options.run_name,
-                                                                   f"{splits.name}-{name_of(settings, net)}")
-        return fit(settings, splits, net, run_dir, checkpoint=checkpoint, comm=comm, save_every=options.save_every,
-                   tensorboard=options.tensorboard, chosen=options.recipe is None and checkpoint is None)
+        with contextlib.ExitStack() as held:
+            folder = None
+            if comm is None or comm.rank == 0:
+                folder = held.enter_context(RunFolder(checkpoint.parent) if checkpoint else new_run(
+                    options.out, options.run_name, f"{splits.name}-{name_of(settings, net)}"))
+            trained = fit(settings, splits, net, folder, checkpoint=checkpoint, comm=comm,
+                          save_every=options.save_every, tensorboard=options.tensorboard,
+                          chosen=options.recipe is None and checkpoint is None)
+            trained.held = held.pop_all()
+            return trained
 
     return on_ranks(settings, options, lambda local_size: prepare(settings, may_fall_back, local_size), on_rank)
 
 
-def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: Path | None = None,
+def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, checkpoint: Path | None = None,
         comm: Comm | None = None, save_every: int = 0, tensorboard: bool = False, chosen: bool = False) -> Trained:
-    """The training itself, on one rank or as one of several (comm); from `checkpoint` on, where there is one."""
+    """The training itself, on one rank or as one of several (comm); from `checkpoint` on, where there is one.
+
+    folder: of the run; None on ranks other than 0.
+    """
     if unknown := sorted(set(settings["freeze"]) - set(net.layers_with_weights)):
         raise ConfigError(f"--freeze names {unknown[0]!r}: {expected_one_of(unknown[0], net.layers_with_weights)}")
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
@@ -93,9 +116,10 @@ def fit(settings: dict, splits: Splits, net: Net, run_dir: Path, *, checkpoint: 
     if comm is not None:
         settings = {**settings, "ranks": comm.size}
         net = SCHEMES[settings["parallel"]](whole, comm)
-        run_dir = Path(comm.broadcast_object(str(run_dir))[0])
-    heading = f"{title(settings)} on {splits.name}"
-    trainer = Trainer(net, recipe, splits.train, splits.val, run_dir, save_every=save_every, about=settings,
+        path, _ = comm.broadcast_object(str(folder.path) if folder else None)
+        folder = folder or RunFolder(path)
+    heading, run_dir = f"{title(settings)} on {splits.name}", folder.path
+    trainer = Trainer(net, recipe, splits.train, splits.val, folder, save_every=save_every, about=settings,
                       keep_statistics=True, tensorboard=tensorboard,
                       on_epoch=lambda: draw_progress(run_dir, heading, whole))
     if checkpoint:

@@ -6,8 +6,12 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from minicnn.errors import MinicnnError
+from minicnn.terminal import any_text, beside, lasting
+from minicnn.train.watch.interrupt import unwinding
 
 
 def say(label: str, text: str) -> None:
@@ -16,18 +20,29 @@ def say(label: str, text: str) -> None:
                         break_long_words=False, break_on_hyphens=False), flush=True)
 
 
+def draw(work: Callable[..., Path | list[Path]], *arguments, **options) -> None:
+    """Say which pictures work(*arguments, **options) has drawn; one that fails costs a line, and nothing else."""
+    drawn = beside(partial(work, *arguments, **options), lambda text: say("pictures", text))
+    if drawn:
+        say("pictures", " ".join(map(str, drawn if isinstance(drawn, list) else [drawn])))
+
+
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; 2 and one line for what a user can act on, 130 for Ctrl-C, 141 for a reader that has gone."""
-    try:
-        code = run()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:                         # such as `| head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (MinicnnError, OSError) as error:        # such as a disk that is full when the pictures are drawn
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    """What `run` returns; 2 and one line for what a user can act on, 130 for Ctrl-C, 141 for a reader that has gone.
+
+    Characters that the terminal lacks are escaped. SIGTERM and SIGHUP stop it as Ctrl-C does.
+    """
+    with any_text(), lasting("stderr"), unwinding():
+        try:
+            code = run()
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:                     # such as `| head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except (MinicnnError, OSError) as error:    # such as a disk that is full when the page is written
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130

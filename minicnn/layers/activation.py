@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from minicnn.errors import ConfigError
 from minicnn.layers.base import Layer, LayerPlan
+from minicnn.shapes import finite
 
 
 class _Activation(Layer):
@@ -45,7 +46,7 @@ class LeakyReLU(_Activation):
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
-        if not slope > 0:
+        if not finite(slope, "LeakyReLU: slope") > 0:
             raise ConfigError(f"LeakyReLU: slope = {slope} must be positive, so that y has the sign of x (0 is ReLU)")
         self.slope = slope
 
@@ -69,7 +70,7 @@ class ClippedReLU(_Activation):
 
     def __init__(self, ceiling: float = 6.0):
         super().__init__()
-        if not ceiling > 0:
+        if not finite(ceiling, "ClippedReLU: ceiling") > 0:
             raise ConfigError(f"ClippedReLU: ceiling = {ceiling} must be positive")
         self.ceiling = ceiling
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.init import Normal
 from minicnn.layers.base import Layer, LayerPlan, need_axes
-from minicnn.shapes import pads4, pair, window_output
+from minicnn.shapes import pads4, pair, whole, window_output
 
 
 class Conv2d(Layer):
@@ -26,11 +26,14 @@ class Conv2d(Layer):
     def __init__(self, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, groups: int = 1,
                  ceil: bool = False, bias: bool = True, init=None, bias_init=0.0):
         super().__init__()
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+            whole(value, f"Conv2d: {name}", least=1)
+        if in_channels % groups or out_channels % groups:
             raise ConfigError(f"Conv2d: groups = {groups} must divide in_channels = {in_channels} and "
                               f"out_channels = {out_channels}")
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel, self.stride, self.padding = pair(kernel), pair(stride), pads4(padding)
+        self.kernel, self.stride = (pair(kernel, "Conv2d: kernel", least=1), pair(stride, "Conv2d: stride", least=1))
+        self.padding = pads4(padding, "Conv2d: padding", least=0)
         self.groups, self.ceil, self.bias = groups, ceil, bias
         self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from minicnn.errors import ConfigError
 from minicnn.layers.base import Layer, LayerPlan
+from minicnn.shapes import finite
 
 
 class Dropout(Layer):
@@ -22,7 +23,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float = 0.5, *, inverted: bool = False):
         super().__init__()
-        if not 0.0 <= rate < 1.0:
+        if not 0.0 <= finite(rate, "Dropout: rate") < 1.0:
             raise ConfigError(f"Dropout: rate = {rate} must be in [0, 1)")
         self.rate, self.inverted = rate, inverted
 

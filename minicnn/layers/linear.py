@@ -14,6 +14,7 @@ from math import prod
 from minicnn.errors import ShapeError
 from minicnn.init import Normal
 from minicnn.layers.base import Layer, LayerPlan
+from minicnn.shapes import whole
 
 WINDOW = {"stride": (1, 1), "pads": (0, 0, 0, 0)}       # of the 1 x 1 convolution
 
@@ -26,7 +27,8 @@ class Linear(Layer):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init=None, bias_init=0.0):
         super().__init__()
-        self.in_features, self.out_features, self.bias = in_features, out_features, bias
+        self.in_features = whole(in_features, "Linear: in_features", least=1)
+        self.out_features, self.bias = whole(out_features, "Linear: out_features", least=1), bias
         self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 
     def initial_values(self):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from minicnn.errors import ShapeError
 from minicnn.init import Normal
 from minicnn.layers.base import Layer, LayerPlan, need_axes
-from minicnn.shapes import pads4, pair, window_output
+from minicnn.shapes import pads4, pair, whole, window_output
 
 
 class Local2d(Layer):
@@ -27,10 +27,13 @@ class Local2d(Layer):
     def __init__(self, in_size, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, init=None,
                  bias_init=0.0):
         super().__init__()
-        self.in_shape = (*pair(in_size), in_channels)                           # (H, W, C)
-        self.kernel, self.stride, padding = pair(kernel), pair(stride), pads4(padding)
+        self.in_shape = (*pair(in_size, "Local2d: in_size", least=1),
+                         whole(in_channels, "Local2d: in_channels", least=1))                      # (H, W, C)
+        self.kernel = pair(kernel, "Local2d: kernel", least=1)
+        self.stride = pair(stride, "Local2d: stride", least=1)
+        padding = pads4(padding, "Local2d: padding", least=0)
         (P, Q), self.pads = window_output(self.in_shape[:2], self.kernel, self.stride, padding)
-        self.out_shape = (P, Q, out_channels)
+        self.out_shape = (P, Q, whole(out_channels, "Local2d: out_channels", least=1))
         self.init, self.bias_init = Normal(0.01) if init is None else init, bias_init
 
     def initial_values(self):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.layers.base import Layer, LayerPlan
+from minicnn.shapes import finite
 
 
 class SoftmaxCrossEntropy(Layer):
@@ -28,10 +29,11 @@ class SoftmaxCrossEntropy(Layer):
 
     def __init__(self, weight: float = 1.0, *, train_only: bool = False, label_smoothing: float = 0.0):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if not 0 <= finite(label_smoothing, "SoftmaxCrossEntropy: label_smoothing") < 1:
             raise ConfigError(f"SoftmaxCrossEntropy: label_smoothing = {label_smoothing} must be at least 0 and less "
                               "than 1")
-        self.weight, self.train_only, self.label_smoothing = weight, train_only, label_smoothing
+        self.weight = finite(weight, "SoftmaxCrossEntropy: weight")
+        self.train_only, self.label_smoothing = train_only, label_smoothing
 
     def plan(self, in_shapes, dtype, ops):
         shape, labels = in_shapes

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.layers.base import Layer, LayerPlan, need_axes
+from minicnn.shapes import finite, whole
 
 
 class LRN(Layer):
@@ -23,10 +24,9 @@ class LRN(Layer):
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1,
                  divide_alpha: bool = False):
         super().__init__()
-        if n < 1 or n % 2 == 0:
-            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a centre")
+        check_constants(self, n, k=k, alpha=alpha, beta=beta)
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
-        self.groups, self.divide_alpha = groups, divide_alpha
+        self.groups, self.divide_alpha = whole(groups, "LRN: groups", least=1), divide_alpha
 
     @property
     def constants(self):
@@ -63,8 +63,7 @@ class LRNWithin(Layer):
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75,
                  divide_alpha: bool = False):
         super().__init__()
-        if n < 1 or n % 2 == 0:
-            raise ConfigError(f"{type(self).__name__}: the window n = {n} must be odd, so that it has a centre")
+        check_constants(self, n, k=k, alpha=alpha, beta=beta)
         self.n, self.k, self.alpha, self.beta, self.divide_alpha = n, k, alpha, beta, divide_alpha
 
     @property
@@ -87,3 +86,12 @@ class LRNWithin(Layer):
     def describe(self):
         divided = "/n^2" if self.divide_alpha else ""
         return f"{self.n}x{self.n} pixels, k {self.k:g}, alpha {self.alpha:g}{divided}, beta {self.beta:g}"
+
+
+def check_constants(layer: Layer, n: int, **constants: float) -> None:
+    """ConfigError unless the window is a positive odd number and the constants are finite."""
+    kind = type(layer).__name__
+    if whole(n, f"{kind}: the window n", least=1) % 2 == 0:
+        raise ConfigError(f"{kind}: the window n = {n} must be odd, so that it has a centre")
+    for name, value in constants.items():
+        finite(value, f"{kind}: {name}")

@@ -23,11 +23,13 @@ class _Pool(Layer):
 
     def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False):
         super().__init__()
-        self.kernel, self.padding, self.ceil = pair(kernel), pads4(padding), ceil
-        self.stride = pair(stride if stride is not None else kernel)
+        kind = type(self).__name__
+        self.kernel, self.ceil = pair(kernel, f"{kind}: kernel", least=1), ceil
+        self.stride = pair(kernel if stride is None else stride, f"{kind}: stride", least=1)
+        self.padding = pads4(padding, f"{kind}: padding", least=0)
         (R, S), (top, left, bottom, right) = self.kernel, self.padding
         if max(top, bottom) >= R or max(left, right) >= S:
-            raise ConfigError(f"{type(self).__name__}: padding {self.padding} must be smaller than the window "
+            raise ConfigError(f"{kind}: padding {self.padding} must be smaller than the window "
                               f"{self.kernel}, since a window could otherwise be outside the image")
 
     def geometry(self, shape):

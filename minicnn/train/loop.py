@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.terminal import is_terminal, lasting
 from minicnn.train.calibrate import calibrate_on
 from minicnn.train.recipe import Recipe
 from minicnn.train.report import EpochMonitor, Report
-from minicnn.train.runs.run_dir import BEST, LAST, METRICS, check_writable, last_intact
+from minicnn.train.runs.folder import RunFolder
+from minicnn.train.runs.run_dir import BEST, LAST, METRICS, last_intact
 from minicnn.train.state import DivergedError, RunState
 from minicnn.train.step import READ_EVERY, captured_step, not_capturable
 from minicnn.train.watch.interrupt import Interrupt
@@ -51,12 +52,13 @@ class Outcome:
 class Trainer:
     """Trains `net` by `recipe` on `train`, and validates it on `val`.
 
-    run_dir: made by `fit`, not before.   seed: of order, crops and (in the net) dropout; default the net's.
-    save_every: write last.safetensors after every so many steps, too; besides epochs' ends and every 15 minutes.
+    run_dir: a path, or a RunFolder; made and locked by `fit`, not before, and removed again if no step is taken.
+    seed: of order, crops and (in the net) dropout; default the net's.   save_every: write last.safetensors after every
+    so many steps, too; besides epochs' ends and every 15 minutes.
     about: plain data that the checkpoint is to hold.   say: takes printed lines; None for silence.   progress: show a
     bar.   keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
     tensorboard: write the metrics as TensorBoard events, too.   on_epoch: called after each epoch, when its metrics and
-    checkpoint are written (on rank 0), such as to draw pictures; an OSError of it is printed and ends nothing.
+    checkpoint are written (on rank 0), such as to draw pictures; an exception of it is printed and ends nothing.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
@@ -69,8 +71,9 @@ class Trainer:
         if save_every < 0:
             raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
         self.net, self.recipe, self.train, self.val = net, recipe.of(train), train, val
-        self.run_dir, self.save_every, self.keep_statistics = Path(run_dir), save_every, keep_statistics
-        self.on_epoch = on_epoch if on_epoch and net.ranks.is_main else lambda: None
+        self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
+        self.run_dir, self.save_every, self.keep_statistics = self.folder.path, save_every, keep_statistics
+        self.on_epoch = on_epoch if net.ranks.is_main else None
         self.state = RunState(net, self.recipe, train, val, self.run_dir, net.seed if seed is None else seed,
                               about or {})
         self.optimiser = self.state.optimiser
@@ -99,7 +102,7 @@ class Trainer:
         """Find unreadable images, measure the mean image, check the memory. No run folder yet."""
         memory = check_memory(self.net, self.recipe.optimiser.batch, more=self.optimiser.more_memory)
         if self.statistics is None:
-            self.state.measure(self.keep_statistics, self.report.progress and sys.stderr.isatty(), self.report.say)
+            self.state.measure(self.keep_statistics, self.report.progress and is_terminal(), self.report.say)
         self.report.lines(dataset.report_skipped() for dataset in (self.train, self.val))
         self.report.line("memory", memory)
         if self.recipe.average:
@@ -110,14 +113,21 @@ class Trainer:
 
     # ---- training
     def fit(self, epochs: int) -> Outcome:
-        """Train until `epochs` epochs are done. On Ctrl-C and SIGTERM, finish the step, save, and return."""
+        """Train until `epochs` epochs are done. On Ctrl-C, SIGTERM and SIGHUP, finish the step, save, and return."""
         if epochs < 1:
             raise ConfigError(f"the number of epochs must be at least 1, got {epochs}")
+        if not self.net.ranks.is_main:
+            return self._fit(epochs)
+        with lasting(), self.folder:                    # before hours may go into the mean image
+            try:
+                return self._fit(epochs)
+            finally:
+                self.folder.begun |= self.epoch + self.step > 0
+
+    def _fit(self, epochs: int) -> Outcome:
         fresh = not self.state.started
         if fresh and self.last_path.exists():
             raise ConfigError(f"{self.last_path} exists: resume that run, or choose another folder")
-        if self.net.ranks.is_main:
-            check_writable(self.run_dir)                # before hours may go into the mean image
         pipeline = self.prepare()
         self.net.ranks.check_equal({"the recipe": self.recipe.to_dict(), "seed and data": self.state.identity(),
                                     "where the run is": (self.epoch, self.step, len(self.loader)),
@@ -128,7 +138,6 @@ class Trainer:
             self.state.begin()
         try:
             with Interrupt() as interrupt:
-                self.run_dir.mkdir(parents=True, exist_ok=True)
                 with self.report.writing(self.run_dir):
                     if fresh:
                         self.report.run()
@@ -193,10 +202,10 @@ class Trainer:
         monitor.step(self._loss)
         if log:
             self.report.step(self._loss, monitor.lap())
-        if diagnose:
-            self.report.diagnose(pipeline, self.report.since_diagnosis().result())
         if save and not stop:
             self.save()
+        if diagnose:
+            self.report.diagnose(pipeline, self.report.since_diagnosis().result())
         return not stop
 
     def _validate(self, pipeline: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
@@ -212,13 +221,12 @@ class Trainer:
                          for metrics in (state.metrics, self.report.since_diagnosis()))
         self.optimiser.lr = state.learning_rate(len(self.loader) - 1)   # a run may be resumed after the last step
         best = state.end_epoch(val)
-        self.report.epoch(epochs, train, val, best, self._timing)
+        self.report.epoch(train, val, best, self._timing)
         self.save(best=best)
+        self.report.say_epoch(epochs, train, val, best, self._timing)
         self.report.diagnose(pipeline, lately, val)
-        try:
-            self.on_epoch()
-        except OSError as error:                        # a full disk, say
-            self.report.say(f"after epoch {self.epoch}: {error}; training goes on")
+        if self.on_epoch:
+            self.report.beside(self.on_epoch)
         return not ranks.any(interrupt.requested)[0] or self.epoch == epochs
 
     def _read_metrics(self) -> None:

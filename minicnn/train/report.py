@@ -16,6 +16,7 @@ from minicnn.data.loader import Loader
 from minicnn.data.stage_times import in_words
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
+from minicnn.terminal import beside, escaped
 from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
@@ -38,9 +39,27 @@ class Report:
             need_tensorboard()
         is_main = state.net.ranks.is_main
         self._state, self._tensorboard, self.progress = state, tensorboard, progress and is_main
-        self.say = say if say and is_main else lambda text: None
+        self._say, self._said_beside = say if is_main else None, set()
         self.log: MetricsLog | NoLog | WithEvents = NoLog()
         self._diagnostics, self._diagnosed = Diagnostics(state.train.labels), state.metrics.state()
+
+    def say(self, text: str) -> None:
+        """Print a line, as far as the terminal can; what it cannot is no reason to end a run."""
+        if self._say:
+            with contextlib.suppress(OSError, UnicodeError):
+                try:
+                    self._say(text)
+                except UnicodeEncodeError:
+                    self._say(escaped(text))
+
+    def beside(self, work: Callable) -> None:
+        """Work beside the training, such as pictures; what goes wrong there is printed once, and ends nothing."""
+        def say_once(text: str) -> None:
+            if text not in self._said_beside:
+                self.say(f"after epoch {self._state.epoch}: {text}; training goes on")
+            self._said_beside.add(text)
+
+        beside(work, say_once)
 
     def line(self, label: str, text: str) -> None:
         self.say(f"{label:13s}{text}")
@@ -78,13 +97,17 @@ class Report:
         self.log.write({"kind": "step", "epoch": state.epoch + 1, "step": state.step, "steps": len(state.loader),
                         "lr": state.optimiser.lr, "loss": loss, "time": timing})
 
-    def epoch(self, epochs: int, train: dict, val: Evaluation, best: bool, timing: dict) -> None:
+    def epoch(self, train: dict, val: Evaluation, best: bool, timing: dict) -> None:
         """An epoch and its validation are done. train: {"loss", "top1", "top5"}; timing: of EpochMonitor."""
         state = self._state
         scale = {"loss_scale": state.loss_scale.to_dict()} if state.loss_scale else {}
         self.log.write({"kind": "epoch", "epoch": state.epoch, "lr": state.optimiser.lr, "train": train,
                         "val": {"loss": val.loss, "top1": val.top1, "top5": val.top5}, "best": best, **scale,
                         "time": timing})
+
+    def say_epoch(self, epochs: int, train: dict, val: Evaluation, best: bool, timing: dict) -> None:
+        """Print the same, once the epoch is saved."""
+        state = self._state
         speed, waited = timing["images_per_second"], timing["waited_for_data"]
         why = in_words(timing["data"]) if waited > WORTH_SHOWING * timing["seconds"] else ""
         self.say(f"epoch {state.epoch}/{epochs}   "

@@ -15,7 +15,7 @@ from pathlib import Path
 from minicnn.data.dataset import Dataset
 from minicnn.data.loader import Loader
 from minicnn.data.scan import scan
-from minicnn.data.statistics import Statistics, kept_statistics, measure
+from minicnn.data.statistics import Statistics, measure, measure_and_keep
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics
@@ -110,7 +110,8 @@ class RunState:
         found, arrays = None, {}
         if self.net.ranks.is_main:
             files = {part: dataset.state() for part, dataset in self._parts().items()}
-            self.statistics = measure(self.train, _cache(self.train, say) if keep else None, progress=show)
+            self.statistics = (measure_and_keep(self.train, progress=show, say=say) if keep else
+                               measure(self.train, progress=show))
             scan(self.val, progress=show)
             self.images = {part: {"files": files[part], "content": dataset.content}
                            for part, dataset in self._parts().items()}
@@ -253,14 +254,3 @@ def described(net) -> dict | None:
         return net.description()
     except ConfigError:
         return None
-
-
-def _cache(train: Dataset, say: Callable[[str], None]) -> Path | None:
-    """Where the statistics of this data set are kept from run to run; None where nothing can be kept."""
-    path = kept_statistics(train)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        say(f"the mean image will be measured again in the next run: {path.parent}: {error.strerror}")
-        return None
-    return path

@@ -1,14 +1,21 @@
 """One look for all pictures: sizes for the width of a README, quiet axes, colours that the colour-blind can tell apart.
 
-Matplotlib is imported here, at the first picture, with the Agg canvas: no display is needed, no global state changes.
+Matplotlib is imported here, at the first picture, with the Agg canvas: no display is needed, no global state changes,
+and MPLBACKEND, which a notebook sets for what it starts, does not matter.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from minicnn.files import atomic
+from minicnn.visualize.fonts import make_legible
 
 WIDTH = 9.0                      # inches; at DPI that is 1350 pixels, which stay sharp when shown at half the size
 DPI = 150
@@ -18,12 +25,28 @@ BLUE, ORANGE, GREEN, RED = "#0072b2", "#d55e00", "#00875a", "#c0392b"
 
 def new_figure(height: float):
     """A figure WIDTH x `height` inches on its own Agg canvas (so that pyplot and its state are never touched)."""
+    _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _import_matplotlib() -> None:
+    """Import it, if the process has not yet; it fails where MPLBACKEND names a backend that is not installed."""
+    if "matplotlib" in sys.modules:
+        return
+    wanted = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if wanted is not None:
+            os.environ["MPLBACKEND"] = wanted
+    if wanted:
+        with contextlib.suppress(ValueError):           # else what it does itself
+            matplotlib.rcParams["backend"] = wanted
 
 
 def quiet_axes(axes) -> None:
@@ -41,6 +64,21 @@ def save_png(figure, path: str | os.PathLike) -> Path:
     """Write the figure: whole, or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
+    make_legible(figure)
+    with atomic(path) as file, _quiet_about_fonts():
         figure.savefig(file, format="png", metadata={"Software": "minicnn"})
     return path
+
+
+@contextlib.contextmanager
+def _quiet_about_fonts() -> Iterator[None]:
+    """make_legible has said in one line what is missing; that a font has no bold letters is nobody's concern."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import posixpath
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
@@ -22,7 +23,6 @@ LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"
 FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats
 SAME = {"MPO": "JPEG", "DIB": "BMP"}               # containers of the same pixels
 
-BREAKS = str.maketrans("\t\n\r", "   ")            # in names: they separate columns and lines
 
 Row = tuple[str, str, str]                         # kind, part/class/name, explanation
 
@@ -47,10 +47,14 @@ def damage(reason: str, data: bytes) -> str:
 
 
 def write_report(path: str, rows: Iterable[Row]) -> None:
-    """One line a file: kind, file, explanation; separated by tabs."""
+    """One line a file: kind, file, explanation; separated by tabs. Control characters in a name are escaped."""
     with atomic(path, "w", errors="surrogateescape") as file:
         file.write("kind\tfile\twhat\n")
-        file.writelines("\t".join(text.translate(BREAKS) for text in row) + "\n" for row in rows)
+        file.writelines("\t".join(map(_printable, row)) + "\n" for row in rows)
+
+
+def _printable(text: str) -> str:
+    return "".join(ascii(mark)[1:-1] if unicodedata.category(mark) == "Cc" else mark for mark in text)
 
 
 def in_words(rows: Iterable[Row]) -> str:

@@ -66,7 +66,7 @@ def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, stric
                       for part, photos in found.parts.items()}
             _make(out, shards, settings, workers or available_cores(), progress, say)
             summary, rows = _complete(out, found, shards, settings, strict)
-        shutil.rmtree(os.path.join(out, UNFINISHED))
+            shutil.rmtree(unfinished)                   # while it is locked: another process may be waiting to begin
     except OSError as error:
         name = os.fspath(error.filename or out)
         if not os.path.abspath(name).startswith(os.path.abspath(out)):
@@ -123,12 +123,15 @@ def _folder(out: str) -> Iterator[str]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(lock.fileno()).st_nlink or os.path.exists(os.path.join(out, PREPARED)):
+                raise BlockingIOError("it has just been finished")
         except OSError as error:
             raise DataError(f"{out} is being prepared by another process; wait for it, or stop it") from error
         try:
             yield unfinished
-        except DataError:
-            if set(os.listdir(unfinished)) <= {LOCK, UNPACKED}:    # no shard was begun: leave nothing behind
+        except BaseException as error:                  # Ctrl-C, too, which keeps what was unpacked
+            begun = {LOCK, UNPACKED} if isinstance(error, DataError) else {LOCK}
+            if set(os.listdir(unfinished)) <= begun:    # no shard was begun: leave nothing behind
                 shutil.rmtree(unfinished)
                 if made and not os.listdir(out):
                     os.rmdir(out)

@@ -11,6 +11,7 @@ from minicnn.backend.cpu import thread_report
 from minicnn.cores import available_cores
 from minicnn.errors import ConfigError
 from minicnn.files import signed, unsigned, write_text
+from minicnn.lock import waiting
 from minicnn.train.runs.run_dir import check_writable
 
 
@@ -37,13 +38,15 @@ def add_to_page(path: Path, reports: list[dict], order: Callable[[dict], object]
     A report replaces an older one with the same command. order: the key they are sorted by; lines: the page of all of
     them in Markdown, to which the list of commands is added.
     """
-    known = known_runs(path) | {report["command"]: report for report in reports}
-    reports = sorted(known.values(), key=order)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines_of = [json.dumps(signed(report, "run")) for report in reports]
-    write_text(_file(path, ".json"), "[\n" + ",\n".join(lines_of) + "\n]\n")
-    commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
-    write_text(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]))
+    with waiting(path.parent):                          # another run may add itself at the same moment
+        known = known_runs(path) | {report["command"]: report for report in reports}
+        reports = sorted(known.values(), key=order)
+        lines_of = [json.dumps(signed(report, "run")) for report in reports]
+        write_text(_file(path, ".json"), "[\n" + ",\n".join(lines_of) + "\n]\n")
+        commands = [f"- `{report['command']}` ({report['machine']})" for report in reports]
+        write_text(_file(path, ".md"), "\n".join([*lines(reports), "## Commands and machines", "", *commands, ""]),
+                   errors="backslashreplace")           # a folder's name may be no text
 
 
 def _file(path: Path, ending: str) -> Path:

@@ -1,4 +1,4 @@
-"""Run folders: where a new one goes, how an old one is found, and a trained network loaded from it.
+"""Run folders: how one is found, and a trained network loaded from it; how one is made: folder.py.
 
     runs/elpv-paper-1/    last.safetensors previous.safetensors best.safetensors metrics.jsonl test.json
                           curves.png conv1.png predictions.png
@@ -23,26 +23,22 @@ TEST = "test.json"
 PREVIOUS = "previous.safetensors"          # the one before last, for when that is damaged
 
 
-def new_run_dir(out: str | os.PathLike, name: str | None, stem: str) -> Path:
-    """A folder that does not exist yet, out/name or out/stem-1, -2 ...; it is not made here."""
-    if name is not None:
-        folder = Path(out) / name
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder} exists and is not empty; resume that run, or choose another name")
-        return folder
-    number = 1
-    while (Path(out) / f"{stem}-{number}").exists():
-        number += 1
-    return Path(out) / f"{stem}-{number}"
-
-
 def check_writable(folder: Path) -> None:
     """ConfigError unless files can be made in the folder, or in what will hold it; nothing is left there."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     try:
-        tempfile.TemporaryFile(dir=there).close()
+        tempfile.TemporaryFile(dir=_existing(folder)).close()
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to: {there}: {error.strerror}; choose another folder") from error
+        raise cannot_write_to(folder, error) from error
+
+
+def cannot_write_to(folder: Path, error: OSError) -> ConfigError:
+    """The error for a folder in which no file can be made."""
+    return ConfigError(f"{folder} cannot be written to: {_existing(folder)}: {error.strerror}; choose another folder")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the innermost one around it that exists."""
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
 def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
@@ -85,7 +81,7 @@ def last_intact(path: Path, say: Callable[[str], None]) -> Path:
 def _in_folder(folder: Path, name: str) -> Path:
     """The checkpoint in a run folder; CheckpointError where the folder shows why there is none."""
     if not (folder / name).exists():
-        if name == LAST and (folder / BEST).exists():       # stopped between the two, after the first epoch
+        if name == LAST and (folder / BEST).exists():       # killed between the two names of its first checkpoint
             return folder / BEST
         if (folder / LAST).exists():
             raise CheckpointError(f"{folder} was stopped in its first epoch, and has no {name} yet; resume it, or name "

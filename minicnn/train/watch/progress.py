@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
+from minicnn.terminal import is_terminal
 from minicnn.train.watch.stall import StallMeter
 
 SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
@@ -22,7 +22,7 @@ class Progress:
         self._bar = None
         self._compiles = False
         self.show = show
-        if show and sys.stderr.isatty():
+        if show and is_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(total=steps, initial=done, desc=title, leave=False, dynamic_ncols=True,

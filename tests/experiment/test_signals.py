@@ -1,0 +1,110 @@
+"""Ctrl-C, SIGTERM and a lost terminal at every kind of moment of a command.
+
+What was finished is kept, nothing is left behind, and the same run goes on. kill -9: tests/train/test_kill.py.
+"""
+
+import os
+import signal
+
+import pytest
+
+from minicnn.cli.main import main
+from minicnn.train.runs.checkpoint import load_checkpoint
+from tests.helpers.tiny_command import tiny_command, tiny_set
+from tests.train.test_loop import state
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+DONE = ["best.safetensors", "conv1.png", "curves.png", "last.safetensors", "metrics.jsonl", "predictions.png",
+        "test.json"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("signals")
+    tiny_set(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root):
+    assert main(tiny_command(root, "--device", "reference", "--run-name", "undisturbed")) == 0
+    return root / "runs/undisturbed"
+
+
+def signalled(monkeypatch, where, number):
+    """The function, which first sends a signal to this process."""
+    module, _, name = where.rpartition(".")
+    real = getattr(__import__(module, fromlist=[name]), name)
+
+    def first(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(where, first)
+
+
+def moments(*places, quick):
+    """(place, signal), of which a few belong to the quick suite."""
+    return pytest.mark.parametrize(("where", "number"), [
+        pytest.param(where, number, marks=[] if (where, number) in quick else [pytest.mark.slow],
+                     id=f"{where.rpartition('.')[2]}-{number.name}") for where in places for number in SIGNALS])
+
+
+@moments("minicnn.experiment.run.recipe_of", "minicnn.train.state.measure_and_keep", "minicnn.train.loop.check_memory",
+         quick=[("minicnn.train.state.measure_and_keep", number) for number in SIGNALS])
+def test_before_the_first_step_nothing_is_left(root, monkeypatch, capsys, where, number):
+    before = sorted(root.glob("runs*"))
+    signalled(monkeypatch, where, number)
+    assert main(tiny_command(root, "--device", "reference")) == 130
+    assert capsys.readouterr().err == "stopped\n" and sorted(root.glob("runs*")) == before
+
+
+@moments("minicnn.train.loop.evaluate", "minicnn.experiment.run.draw_progress",
+         "minicnn.experiment.evaluation.evaluate", "minicnn.visualize.report.draw_filters",
+         "minicnn.experiment.evaluation.write_json",
+         quick=[("minicnn.experiment.evaluation.evaluate", signal.SIGHUP)])
+def test_later_the_same_run_goes_on(root, request, monkeypatch, capsys, where, number):
+    """Validation, a picture, the test images, the last pictures, and the results."""
+    name = f"{where}-{number}"
+    with monkeypatch.context() as patch:
+        signalled(patch, where, number)
+        assert main(tiny_command(root, "--device", "reference", "--run-name", name)) == 130
+    again = f"--resume {root / 'runs' / name}\n"
+    assert capsys.readouterr().out.endswith(again)
+    left = set(os.listdir(root / "runs" / name))
+    assert {"last.safetensors", "metrics.jsonl"} <= left <= set(DONE)
+    assert main(["train", "--resume", str(root / "runs" / name)]) == 0
+    assert sorted(os.listdir(root / "runs" / name)) == DONE
+    if request.node.get_closest_marker("slow"):         # the other one costs some seconds
+        undisturbed = request.getfixturevalue("undisturbed")
+        assert state(root / "runs" / name / "last.safetensors") == state(undisturbed / "last.safetensors")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_prepare(root, monkeypatch, capsys, number):
+    """Before a shard is begun nothing is left; later the same command goes on."""
+    command = ["prepare", f"{root / 'set'}", f"{root / 'prepared' / number.name}", "--size", "32", "--per-shard", "4"]
+    for where, left in (("minicnn.data.prepare.run.open_source", False), ("minicnn.data.prepare.run._complete", True)):
+        with monkeypatch.context() as patch:
+            signalled(patch, where, number)
+            assert main(command) == 130
+        assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
+        assert (root / "prepared" / number.name).exists() == left
+    assert main(command) == 0 and not (root / "prepared" / number.name / "unfinished").exists()
+
+
+def test_handlers_are_put_back(root):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    assert main(["models"]) == 0
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.slow
+def test_killed_between_the_two_names_of_its_first_checkpoint(root, monkeypatch):
+    """best.safetensors is put in place first; it is the whole checkpoint."""
+    with monkeypatch.context() as patch:
+        signalled(patch, "minicnn.experiment.run.draw_progress", signal.SIGTERM)
+        assert main(tiny_command(root, "--device", "reference", "--run-name", "halfway")) == 130
+    os.unlink(root / "runs/halfway/last.safetensors")
+    assert main(["train", "--resume", str(root / "runs/halfway")]) == 0
+    assert load_checkpoint(root / "runs/halfway/last.safetensors").meta["epoch"] == 2
