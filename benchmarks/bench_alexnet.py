@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_twins import batch_of, our_network, our_training, their_inference, their_training, torch_alexnet
 from benchmark import Benchmark, command_line
 
-from minicnn.cores import available_cores
+from minicnn.system.cores import available_cores
 
 # name -> (training, LRN, batch, goals on two threads and more)
 CASES = {

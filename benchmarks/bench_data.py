@@ -30,7 +30,6 @@ from PIL import Image
 from side_by_side import compare, import_torch, in_turns, write_json
 
 from minicnn.backend.cpu import make_ops, set_threads
-from minicnn.cores import available_cores
 from minicnn.data.augment import Augment
 from minicnn.data.images import decode, is_image_file
 from minicnn.data.input import InputPipeline
@@ -41,6 +40,7 @@ from minicnn.data.procedural import draw_image
 from minicnn.data.source import open_data
 from minicnn.data.statistics import measure
 from minicnn.models.alexnet import alexnet
+from minicnn.system.cores import available_cores
 from minicnn.train.sgd import SGD
 
 SIZE, CROP = 256, 224

@@ -30,10 +30,10 @@ from scaling_page import scaling_page
 from side_by_side import median_interval, order_of, write_json
 
 from minicnn.backend.cpu import set_threads
-from minicnn.cores import available_cores
 from minicnn.models.alexnet import alexnet
 from minicnn.parallel.launch import launch
 from minicnn.parallel.parallel_net import SCHEMES as NETS
+from minicnn.system.cores import available_cores
 from minicnn.train.sgd import SGD
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

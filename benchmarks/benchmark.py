@@ -29,7 +29,7 @@ from tables import terminal_head, terminal_line
 from threadpoolctl import threadpool_limits
 
 from minicnn.backend.cpu import set_threads, thread_report
-from minicnn.cores import available_cores
+from minicnn.system.cores import available_cores
 
 RUNS = 7                                # of the machine's limits, before the first comparison
 PAIRS = 15                              # fewer are a trial and no result

@@ -26,11 +26,11 @@ from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.run import Trained, fit
 from minicnn.experiment.say import exit_code
 from minicnn.experiment.settings import DEFAULTS
-from minicnn.files import signed, write_json
 from minicnn.graph import Net
 from minicnn.models import MODELS
 from minicnn.models.cifar import ACTIVATIONS
-from minicnn.terminal import is_terminal, lasting
+from minicnn.system.files import signed, write_json
+from minicnn.system.terminal import is_terminal, lasting
 from minicnn.train.recipes import named_recipe
 from minicnn.train.runs.folder import new_run
 from minicnn.train.runs.metrics import read_metrics, training_minutes

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minicnn.errors import CheckpointError
-from minicnn.files import cannot_write, read_safetensors, write_safetensors
+from minicnn.system.files import cannot_write, read_safetensors, write_safetensors
 
 STATE = "state/"            # prefix of the names of state, in files
 AVERAGE = "average/"        # and of averaged parameters and state (minicnn/train/average.py)

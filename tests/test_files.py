@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from minicnn.errors import DataError
-from minicnn.files import (
+from minicnn.system.files import (
     NewFile,
     atomic,
     cannot_write,
@@ -84,7 +84,7 @@ def test_new_files_have_the_permissions_of_any_new_file(tmp_path):
 
 PROGRAM = """
 import os, signal, sys
-from minicnn import files
+from minicnn.system import files
 
 folder, stage = sys.argv[1:]
 

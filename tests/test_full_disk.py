@@ -6,7 +6,7 @@ import pytest
 
 from minicnn.data.statistics import measure
 from minicnn.errors import CheckpointError, ConfigError, DataError
-from minicnn.files import read_safetensors
+from minicnn.system.files import read_safetensors
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.runs.run_dir import find_checkpoint

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from minicnn import lock
-from minicnn.lock import Lock, waiting
+from minicnn.system import lock
+from minicnn.system.lock import Lock, waiting
 
-HOLDER = "import sys, time; from minicnn.lock import Lock; print(Lock(sys.argv[1]).take(), flush=True); time.sleep(60)"
+HOLDER = ("import sys, time; from minicnn.system.lock import Lock; "
+          "print(Lock(sys.argv[1]).take(), flush=True); time.sleep(60)")
 
 
 def test_one_at_a_time(tmp_path):
@@ -61,7 +62,7 @@ def test_a_file_that_its_owner_removes_meanwhile(tmp_path, monkeypatch):
 
 def test_two_that_wait_for_a_folder(tmp_path):
     """The second goes on when the first is through."""
-    program = ("import sys; from minicnn.lock import waiting\n"
+    program = ("import sys; from minicnn.system.lock import waiting\n"
                "print('begun', flush=True)\nwith waiting(sys.argv[1]): print('in', flush=True)")
     with waiting(tmp_path):
         other = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)

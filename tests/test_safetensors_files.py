@@ -10,9 +10,9 @@ import pytest
 import safetensors.numpy
 from safetensors import safe_open
 
-from minicnn import files
 from minicnn.errors import CheckpointError, ConfigError
-from minicnn.files import read_safetensors, write_safetensors
+from minicnn.system import files
+from minicnn.system.files import read_safetensors, write_safetensors
 
 
 def arrays() -> dict:

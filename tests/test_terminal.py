@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from minicnn.terminal import LastingStream, any_text, beside, is_terminal, lasting
+from minicnn.system.terminal import LastingStream, any_text, beside, is_terminal, lasting
 
 
 class Broken(io.StringIO):

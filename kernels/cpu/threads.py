@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from minicnn.cores import available_cores, set_gil_switch_interval
+from minicnn.system.cores import available_cores, set_gil_switch_interval
 
 TOGETHER = 1 << 19              # elements of a range in `together`: some tenths of a millisecond
 RANGES_PER_THREAD = 4           # more than one, so that faster cores can take ranges of a slower one

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 
 from minicnn.backend.ops import Ops
-from minicnn.cores import available_cores
 from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
+from minicnn.system.cores import available_cores
 
 
 class CpuOps(Ops):

@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from minicnn.data.prepare.run import prepare
-from minicnn.terminal import lasting
+from minicnn.system.terminal import lasting
 
 ABOUT = "Decode photographs once, short side to 256 and central square, into shards for training."
 MORE = """SOURCE is ILSVRC2012_img_train.tar or the folder with it, ILSVRC2012_img_val.tar and the devkit;

@@ -15,7 +15,7 @@ from minicnn.data.prepared import PREPARED, STATISTICS, WORDS, Shards, index_nam
 from minicnn.errors import CheckpointError, ConfigError, DataError, MinicnnError
 from minicnn.evaluate.predict import read_words
 from minicnn.experiment.options import add_out
-from minicnn.files import has_checksums, read_safetensors, unsigned
+from minicnn.system.files import has_checksums, read_safetensors, unsigned
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.runs.run_dir import BEST, LAST, METRICS, PREVIOUS, TEST

@@ -59,7 +59,7 @@ def find_parts(root: str, folders: Collection[str], with_folders: Collection[str
     """Part -> its folder, of the folders of a set; {} where they are classes, one of which may be called train.
 
     with_folders, with_images: those that hold folders, and images of their own. The parts hold folders, one a class;
-    only val and test may be flat, beside a train that is not. DataError where it cannot be told.
+    only val and test may be flat, beside a train that is not. DataError where that is not clear.
     """
     parts = {part: found for part in PARTS if (found := min((f for f in folders if _part(f) == part), default=None))}
     others = {folder for folder in with_images if not _part(folder)}

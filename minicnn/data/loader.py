@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset
 from minicnn.data.prefetch import prefetched
 from minicnn.data.stage_times import StageTimes, stage
 from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
+from minicnn.system.cores import available_cores
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from minicnn.cores import set_gil_switch_interval
+from minicnn.system.cores import set_gil_switch_interval
 
 
 def prefetched(function: Callable, items: Iterable, workers: int, depth: int) -> Iterator:

@@ -28,7 +28,7 @@ from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.data.stage_times import stage
 from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
-from minicnn.files import signed, unsigned, write_json
+from minicnn.system.files import signed, unsigned, write_json
 
 FORMAT = "minicnn prepared 1"
 PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minicnn.cores import available_cores
 from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.prefetch import prefetched
+from minicnn.system.cores import available_cores
 
 
 def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None = None, progress: bool = True,

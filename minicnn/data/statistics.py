@@ -23,7 +23,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
-from minicnn.files import cannot_write, read_safetensors, write_safetensors
+from minicnn.system.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = "minicnn statistics 1"
 

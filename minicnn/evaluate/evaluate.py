@@ -15,7 +15,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.evaluate.crops import one_crop, ten_crops
 from minicnn.evaluate.metrics import RunningMetrics
-from minicnn.terminal import is_terminal
+from minicnn.system.terminal import is_terminal
 
 
 @dataclass

@@ -13,7 +13,7 @@ from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
-from minicnn.files import unsigned
+from minicnn.system.files import unsigned
 
 Guesses = list[tuple[str, float]]                  # class and probability, the most probable first
 

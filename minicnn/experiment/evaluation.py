@@ -18,9 +18,9 @@ from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.say import draw, say
 from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
-from minicnn.files import signed, write_json
 from minicnn.graph import Net
-from minicnn.terminal import is_terminal
+from minicnn.system.files import signed, write_json
+from minicnn.system.terminal import is_terminal
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from minicnn.backend.cpu import set_threads
-from minicnn.cores import available_cores
 from minicnn.data.dataset import Splits
 from minicnn.data.elpv import MissingPackageError
 from minicnn.data.prepared import is_prepared
@@ -14,6 +13,7 @@ from minicnn.experiment.nets import build_net
 from minicnn.experiment.settings import check_numbers, complete
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
+from minicnn.system.cores import available_cores
 from minicnn.train.recipes import named_recipe, recipes_of
 
 

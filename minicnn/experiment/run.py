@@ -24,7 +24,7 @@ from minicnn.experiment.settings import settle
 from minicnn.graph import Net
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
-from minicnn.terminal import lasting
+from minicnn.system.terminal import lasting
 from minicnn.train.finetune import load_pretrained
 from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.folder import RunFolder, new_run

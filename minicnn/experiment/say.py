@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from minicnn.errors import MinicnnError
-from minicnn.terminal import any_text, beside, lasting
+from minicnn.system.terminal import any_text, beside, lasting
 from minicnn.train.watch.interrupt import unwinding
 
 

@@ -13,9 +13,9 @@ import time
 import traceback
 from collections.abc import Callable
 
-from minicnn.cores import set_gil_switch_interval
 from minicnn.errors import ConfigError, MinicnnError
 from minicnn.parallel.comm import TIMEOUT, Comm, RankError
+from minicnn.system.cores import set_gil_switch_interval
 
 GROUPS = ("main", "background")
 EXIT_TIMEOUT = 30.0         # seconds after another rank's failure until rank 0 must have responded

@@ -24,7 +24,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import RunningMetrics
-from minicnn.terminal import is_terminal, lasting
+from minicnn.system.terminal import is_terminal, lasting
 from minicnn.train.calibrate import calibrate_on
 from minicnn.train.recipe import Recipe
 from minicnn.train.report import EpochMonitor, Report

@@ -16,7 +16,7 @@ from minicnn.data.loader import Loader
 from minicnn.data.stage_times import in_words
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
-from minicnn.terminal import beside, escaped
+from minicnn.system.terminal import beside, escaped
 from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
@@ -53,7 +53,7 @@ class Report:
                     self._say(escaped(text))
 
     def beside(self, work: Callable) -> None:
-        """Work beside the training, such as pictures; what goes wrong there is printed once, and ends nothing."""
+        """Work beside the training, such as pictures; an error there is printed once, and ends nothing."""
         def say_once(text: str) -> None:
             if text not in self._said_beside:
                 self.say(f"after epoch {self._state.epoch}: {text}; training goes on")

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from minicnn.files import atomic
+from minicnn.system.files import atomic
 from minicnn.visualize.fonts import make_legible
 
 WIDTH = 9.0                      # inches; at DPI that is 1350 pixels, which stay sharp when shown at half the size

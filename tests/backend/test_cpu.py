@@ -10,9 +10,9 @@ import pytest
 
 from minicnn.backend.cpu import set_threads, thread_report
 from minicnn.backend.select import get_ops
-from minicnn.cores import available_cores
 from minicnn.errors import DeviceError, ShapeError
 from minicnn.kernels.cpu import threads
+from minicnn.system.cores import available_cores
 
 
 @pytest.fixture(autouse=True)

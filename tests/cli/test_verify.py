@@ -8,7 +8,7 @@ import pytest
 
 from minicnn.cli import main as cli
 from minicnn.data.prepare.run import prepare
-from minicnn.files import read_safetensors, signed, write_json, write_safetensors
+from minicnn.system.files import read_safetensors, signed, write_json, write_safetensors
 from tests.helpers.small_run import save_tree, small_net, small_trainer
 
 OLD = Path(__file__).parents[1] / "vectors/v0_1"

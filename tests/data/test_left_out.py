@@ -1,4 +1,4 @@
-"""What a reader leaves out or meets twice is said in one line, by the folder reader as by prepare; so it is with tars.
+"""What a reader leaves out or finds twice is printed in one line, by the folder reader, by prepare, and of tars.
 
 And what minicnn has written is never data, wherever it lies.
 """
@@ -20,7 +20,7 @@ from tests.helpers.trees import tree
 
 
 def read(source, tmp_path, by="folder"):
-    """(images by class, what was said) of a set without a split."""
+    """(images by class, what was printed) of a set without a split."""
     if by == "tar":
         with tarfile.open(tmp_path / "set.tar", "w") as tar:
             tar.add(source, "set")

@@ -7,7 +7,7 @@ from minicnn.data.dataset import Dataset
 from minicnn.data.source import open_data
 from minicnn.data.statistics import kept_statistics, measure, principal_components
 from minicnn.errors import DataError
-from minicnn.files import read_safetensors, write_safetensors
+from minicnn.system.files import read_safetensors, write_safetensors
 from tests.helpers.trees import in_memory, tree
 
 

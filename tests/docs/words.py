@@ -20,12 +20,12 @@ class Rule(NamedTuple):
 
 
 PROSE = [
-    Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|sampling) rates?",
+    Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|sampling) rates?|Dropout: rate",
          "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/|dropout"),
     Rule(r"decay", "weight decay", r"weight decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
          "momentum and a decay of 0.0005", "weight decay; biases do not decay; v - decay * lr * w"),
     Rule(r"deviations?", "standard deviation", r"standard deviations?", "mean 0, deviation 1", "4 standard deviations"),
-    Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope", "144 slopes were compared",
+    Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope|LeakyReLU: slope", "144 slopes were compared",
          "LeakyReLU's negative slope", files="benchmarks/|activation|own_net_and_layer|docs/add_a"),
     Rule(r"\d % right|\d % of [^.]{,60} right|hits?", "accuracy 76.5 %; top-k correct", r"cache hits?",
          "val 76.5 % right; the hits of a row", "accuracy 76.5 %, and 12 cache hits"),
@@ -33,7 +33,7 @@ PROSE = [
          "every gradient is proven", "every gradient is tested, kill-proof"),
     Rule(r"tell(s|ing)? [^.]{,40} ?apart|told apart", "distinguish; has 10 classes", r"", "it tells 10 classes apart",
          "three inches apart"),
-    Rule(r"python's lock|the lock", "the GIL", r"", "decoders release Python's lock", "decoders release the GIL"),
+    Rule(r"python's lock", "the GIL", r"", "decoders release Python's lock", "decoders release the GIL"),
     Rule(r"(the|a) lead|lead alone", "rank 0, the main process", r"", "written by the lead", "paths that lead here"),
     Rule(r"louder|loud(ly)?", "larger, amplified", r"", "a net that begins too loud", "not amplified"),
     Rule(r"wish(es|ed)?", "request, ask", r"", "a wish to stop came", "a stop was requested"),

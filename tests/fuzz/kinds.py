@@ -25,7 +25,7 @@ from minicnn.data.prepared import open_prepared
 from minicnn.data.statistics import measure
 from minicnn.evaluate.predict import read_words as predicted_words
 from minicnn.experiment.trained import load_trained
-from minicnn.files import read_safetensors, signed, write_json, write_safetensors
+from minicnn.system.files import read_safetensors, signed, write_json, write_safetensors
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.results import add_to_page, known_runs
 from tests.data.test_statistics import in_memory

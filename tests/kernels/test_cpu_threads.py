@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from minicnn.backend.select import get_ops
-from minicnn.cores import GIL_SWITCH_SECONDS
 from minicnn.kernels.cpu import conv as cpu_conv
 from minicnn.kernels.cpu import correlate, threads
+from minicnn.system.cores import GIL_SWITCH_SECONDS
 from tests.helpers.harness import compare, garbage
 from tests.kernels.test_conv import LARGE, SMALL, Case
 

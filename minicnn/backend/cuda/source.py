@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import DeviceError
-from minicnn.files import write_bytes
+from minicnn.system.files import write_bytes
 
 # Options of NVRTC besides the number type; no fast-math, whose divisions and exponentials exceed the tolerances.
 OPTIONS = ("-std=c++17",)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from minicnn.data.prepared import LOCK, PREPARED, UNFINISHED
 from minicnn.errors import DataError
-from minicnn.files import atomic
+from minicnn.system.files import atomic
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -80,7 +80,7 @@ def stem(name: str) -> str:
 
 @dataclass
 class LeftOut:
-    """What a listing leaves out, or meets twice; said in one line, so that nothing vanishes without a word."""
+    """What a listing leaves out, or finds twice; printed in one line, so that nothing vanishes without a word."""
 
     written: list[str] = field(default_factory=list)           # folders that minicnn wrote
     links: list[str] = field(default_factory=list)             # to a folder above them

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from PIL import Image
 
 from minicnn.data.images import Picture
-from minicnn.files import atomic
+from minicnn.system.files import atomic
 
 LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"), ("unused", "empty")
 FORMAT_OF = Image.registered_extensions()          # ending -> format; images.py has loaded all formats

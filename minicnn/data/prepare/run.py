@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from minicnn.cores import available_cores
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prepare.classes import Source
 from minicnn.data.prepare.layout import open_source
@@ -33,7 +32,8 @@ from minicnn.data.prepared import (
 )
 from minicnn.data.statistics import statistics_of
 from minicnn.errors import ConfigError, DataError
-from minicnn.files import signed, write_json, write_safetensors
+from minicnn.system.cores import available_cores
+from minicnn.system.files import signed, write_json, write_safetensors
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
 UNPACKED = "unpacked"          # in the unfinished folder: compressed tars

@@ -29,7 +29,7 @@ from minicnn.data.prefetch import prefetched
 from minicnn.data.prepare.classes import Photo
 from minicnn.data.prepare.report import damage, oddities
 from minicnn.data.prepared import UNFINISHED, shard_name
-from minicnn.files import NewFile, write_safetensors
+from minicnn.system.files import NewFile, write_safetensors
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one

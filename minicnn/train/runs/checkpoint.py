@@ -7,8 +7,8 @@
     data/...               arrays computed from the training set (the mean image, the colour covariance)
     metadata "minicnn"     JSON: the position in the run, its counts, its recipe, seed and data
 
-A run that is killed at any moment leaves either the old file or the new one (minicnn/files.py). Random numbers need no
-state here, since they are a function of seed, epoch and image (minicnn/rng.py).
+A run that is killed at any moment leaves either the old file or the new one (minicnn/system/files.py). Random numbers
+need no state here, since they are a function of seed, epoch and image (minicnn/rng.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import CheckpointError, MinicnnError
-from minicnn.files import cannot_write, read_safetensors, write_safetensors
+from minicnn.system.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = 1
 SLOTS = ("velocity", "moment1", "moment2", "average")                  # of the optimisers, and the average

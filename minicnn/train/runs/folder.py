@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minicnn.errors import ConfigError
-from minicnn.lock import Lock
+from minicnn.system.lock import Lock
 from minicnn.train.runs.run_dir import METRICS, cannot_write_to
 
 LOCK = ".lock"

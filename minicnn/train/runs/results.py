@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minicnn.backend.cpu import thread_report
-from minicnn.cores import available_cores
 from minicnn.errors import ConfigError
-from minicnn.files import signed, unsigned, write_text
-from minicnn.lock import waiting
+from minicnn.system.cores import available_cores
+from minicnn.system.files import signed, unsigned, write_text
+from minicnn.system.lock import waiting
 from minicnn.train.runs.run_dir import check_writable
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from minicnn.terminal import is_terminal
+from minicnn.system.terminal import is_terminal
 from minicnn.train.watch.stall import StallMeter
 
 SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe

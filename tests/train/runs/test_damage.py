@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.errors import CheckpointError, DataError
-from minicnn.files import read_safetensors, write_safetensors
+from minicnn.system.files import read_safetensors, write_safetensors
 from minicnn.train.runs.checkpoint import SHAPE, load_checkpoint, misfit
 from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.runs.run_dir import last_intact

@@ -31,9 +31,9 @@ from typing import IO
 
 import numpy as np
 
-from minicnn.cores import available_cores
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
-from minicnn.lock import try_lock
+from minicnn.system.cores import available_cores
+from minicnn.system.lock import try_lock
 
 ENDING = ".part"
 STALE = 3600                   # seconds
