@@ -20,13 +20,15 @@ class Rule(NamedTuple):
 
 
 PROSE = [
-    Rule(r"rates?", "learning rate (a machine's: throughput)", r"(learning|dropout|frame|error|sampling) rates?|Dropout: rate",
+    Rule(r"rates?", "learning rate (a machine's: throughput)",
+         r"(learning|dropout|frame|error|sampling) rates?|Dropout: rate",
          "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/|dropout"),
     Rule(r"decay", "weight decay", r"weight decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
          "momentum and a decay of 0.0005", "weight decay; biases do not decay; v - decay * lr * w"),
     Rule(r"deviations?", "standard deviation", r"standard deviations?", "mean 0, deviation 1", "4 standard deviations"),
-    Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope|LeakyReLU: slope", "144 slopes were compared",
-         "LeakyReLU's negative slope", files="benchmarks/|activation|own_net_and_layer|docs/add_a"),
+    Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope|LeakyReLU: slope",
+         "144 slopes were compared", "LeakyReLU's negative slope",
+         files="benchmarks/|activation|own_net_and_layer|docs/add_a"),
     Rule(r"\d % right|\d % of [^.]{,60} right|hits?", "accuracy 76.5 %; top-k correct", r"cache hits?",
          "val 76.5 % right; the hits of a row", "accuracy 76.5 %, and 12 cache hits"),
     Rule(r"prove[sdn]?|proving|proofs?", "test, verify, check (mathematics: derive)", r"[a-z]+-proof",
