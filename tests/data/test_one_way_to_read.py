@@ -224,6 +224,7 @@ def test_what_minicnn_has_drawn_is_no_image():
         images.decode(encoded(PHOTO, "PNG", pnginfo=notes), 64)
 
 
+@pytest.mark.skipif(FAST is not images.simplejpeg, reason="simplejpeg is not installed (extra `jpeg`)")
 def test_damaged_jpegs_are_the_same_for_both_decoders(monkeypatch):
     """Refused by both, or the same pixels by both: 300 mutants with a few bits flipped, half of them in the header."""
     rng = np.random.default_rng(0)

@@ -133,7 +133,7 @@ def make_images(folder: Path) -> None:
         image.save(folder / name, **options)
     image.convert("CMYK").save(folder / "cmyk.jpg")
     image.convert("P").save(folder / "palette.png")
-    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(folder / "deep.png")
+    Image.fromarray(160 * np.arange(400, dtype=np.uint16).reshape(20, 20)).save(folder / "deep.png")
 
 
 def make_labels(folder: Path) -> None:

@@ -65,7 +65,7 @@ def test_copied_and_renamed_files_are_compared_in_one_pass(here, name, passes):
         path.rename(path.with_name(f"x{path.name}"))        # in the same order
     resumed = trainer(copied, here / f"run of {name}").resume()
     assert len(passes) == len(resumed.train) + len(resumed.state.val)
-    resumed.state.save(lambda: 0)
+    resumed.state.save(lambda: (0, None))
     passes.clear()
     trainer(copied, here / f"run of {name}").resume()       # they are known now
     assert not passes
@@ -117,7 +117,7 @@ def as_written_by_0_1_0(run, data):
         words = saved.meta["identity"]["data"][part].rpartition(", ")[0]
         saved.meta["identity"]["data"][part] = f"{words}, {dataset.former_fingerprint(dataset.name)[:12]})"
     del saved.meta["images"]
-    checkpoint.save_checkpoint(run / "last.safetensors", saved.params, saved.velocities, saved.data, saved.meta)
+    checkpoint.save_checkpoint(run / "last.safetensors", saved.params, saved.slots, saved.data, saved.meta)
 
 
 @pytest.mark.parametrize("name", ["parts", "flat"])
@@ -126,7 +126,7 @@ def test_runs_of_0_1_0_go_on(here, name):
     as_written_by_0_1_0(run, here / name)
     (here / name).rename(here / "moved")
     resumed = trainer(here / "moved", run).resume()
-    resumed.state.save(lambda: 0)
+    resumed.state.save(lambda: (0, None))
     os.utime(next((here / "moved").rglob("*.*g")), (1, 1))
     assert trainer(here / "moved", run).resume().epoch == 1
     next((here / "moved").rglob("*.*g")).unlink()
