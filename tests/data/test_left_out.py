@@ -218,4 +218,4 @@ def test_classes_with_a_byte_order_mark(tmp_path):
 def test_a_name_with_a_newline_is_one_line_of_the_report(source, tmp_path):
     (source / "a" / "two\nlines.jpg").write_bytes(b"\xff\xd8\xff" + bytes(9))
     prepared(source, tmp_path / "out")
-    assert [row[1] for row in report(tmp_path / "out")] == ["all/a/two lines.jpg"]
+    assert [row[1] for row in report(tmp_path / "out")] == ["all/a/two\\nlines.jpg"]
