@@ -1,5 +1,5 @@
-"""A lock file: one process at a time has the lock, and the file says which. A process that is killed leaves the file
-behind, but not the lock, which the system takes back (flock).
+"""A lock file: one process at a time has it, and the file says which. A process that is killed leaves the file behind,
+but not its hold on it, which the system takes back (flock).
 
 On a file system without locks, a file that a living process of this machine, or any of another one, wrote is believed.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 
 
 class Lock:
-    """path: of the file, which is made when the lock is taken and removed when it is released."""
+    """path: of the file, which is made by `take` and removed by `release`."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Whether this call has taken the lock; if not, see `owner`. OSError where the file cannot be made."""
+        """Whether this call has taken it; if not, see `owner`. OSError where the file cannot be made."""
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             if not self._is_free(descriptor):
@@ -36,7 +36,7 @@ class Lock:
             os.close(descriptor)                        # its last owner has removed it meanwhile
 
     def release(self) -> None:
-        """Remove the file, and then give the lock back."""
+        """Remove the file, and then give it back."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -44,7 +44,7 @@ class Lock:
             self._descriptor = None
 
     def owner(self) -> str:
-        """Such as "process 4711 on gpu3": who has the lock, or had it last."""
+        """Such as "process 4711 on gpu3": who has it, or had it last."""
         pid, machine = self._signature()
         return f"process {pid} on {machine}" if pid else "another process"
 
@@ -53,7 +53,7 @@ class Lock:
         return not _is_alive(*self._signature()) if locked is None else locked
 
     def _sign(self) -> None:
-        """Write who has the lock. On a full disk the file stays empty: the lock holds without it."""
+        """Write who has it. On a full disk the file stays empty, which is as good a lock."""
         text = json.dumps({"process": os.getpid(), "machine": socket.gethostname()})
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)

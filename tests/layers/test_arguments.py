@@ -53,9 +53,9 @@ WRONG = {
     "Local2d: stride must be a whole number, got None": lambda: Local2d(8, 3, 8, 3, stride=None),
     "Linear: in_features must be at least 1, got 0": lambda: Linear(0, 10),
     "Linear: out_features must be a whole number, got 10.0": lambda: Linear(10, 10.0),
-    "Dropout: rate must be a finite number, got '0.5'": lambda: Dropout("0.5"),
-    "Dropout: rate = 1.5 must be in": lambda: Dropout(1.5),
-    "LeakyReLU: slope must be a finite number, got nan": lambda: LeakyReLU(NAN),
+    "Dropout: .* must be a finite number, got '0.5'": lambda: Dropout("0.5"),
+    r"Dropout: .* = 1.5 must be in \[0, 1\)": lambda: Dropout(1.5),
+    "LeakyReLU: .* must be a finite number, got nan": lambda: LeakyReLU(NAN),
     "ClippedReLU: ceiling must be a finite number, got '6'": lambda: ClippedReLU("6"),
     "SoftmaxCrossEntropy: weight must be a finite number, got nan": lambda: SoftmaxCrossEntropy(NAN),
 }

@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import signal
-import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.schedule import Constant
 from minicnn.train.watch.memory import check_memory
-from minicnn.visualize.report import draw_progress
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
 
@@ -107,76 +104,6 @@ def test_stopped_during_validation(undisturbed, tmp_path, monkeypatch):
     assert log(tmp_path / "run") == log(undisturbed)
 
 
-def test_pictures_are_drawn_as_it_goes(tmp_path):
-    """After every epoch, with its metrics; what cannot be written is reported and ends nothing."""
-    seen, said = [], []
-
-    def draw():
-        seen.append(draw_progress(tmp_path / "run", "small").stat().st_size)
-        if len(seen) == 2:
-            raise OSError(28, "No space left on device")
-
-    outcome = small_trainer(tmp_path / "run", images=16, on_epoch=draw, say=said.append).fit(3)
-    assert not outcome.interrupted and outcome.epochs == len(seen) == 3
-    assert [line for line in said if "No space" in line] == [
-        "after epoch 2: [Errno 28] No space left on device; training goes on"]
-
-
-@pytest.mark.parametrize("error", [ValueError("Key backend: no such"), RuntimeError("in FT2Font")])
-def test_a_picture_that_fails_is_said_once(tmp_path, error):
-    said = []
-
-    def draw():
-        warnings.warn("as raw as it gets", stacklevel=1)
-        raise error
-
-    assert small_trainer(tmp_path / "run", images=16, on_epoch=draw, say=said.append).fit(3).epochs == 3
-    assert [line for line in said if "training goes on" in line] == [
-        "after epoch 1: as raw as it gets; training goes on",
-        f"after epoch 1: {type(error).__name__}: {error}; training goes on"]
-
-
-@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left on device"),
-                                   UnicodeEncodeError("ascii", "a", 0, 1, "no such character")])
-def test_an_epoch_is_saved_before_it_is_printed_and_printing_ends_nothing(undisturbed, tmp_path, error):
-    printed = []
-
-    def lost(text):
-        if text.startswith("epoch"):
-            printed.append(load_checkpoint(tmp_path / "run/last.safetensors").meta["epoch"])
-        raise error
-
-    assert small_trainer(tmp_path / "run", say=lost).fit(3).epochs == 3
-    assert list(dict.fromkeys(printed)) == [1, 2, 3]
-    assert log(tmp_path / "run") == log(undisturbed)
-
-
-def test_two_trainers_do_not_share_a_folder(tmp_path):
-    """The one that comes later is refused, and a run that is being trained is not resumed."""
-    tried = []
-
-    def meanwhile():
-        new, resumed = (small_trainer(tmp_path / "run", images=16) for _ in range(2))
-        for trainer in (new, resumed.resume()):
-            with pytest.raises(ConfigError, match="run is in use by process") as refused:
-                trainer.fit(3)
-            tried.append(refused)
-
-    small_trainer(tmp_path / "run", images=16, on_epoch=meanwhile).fit(1)
-    assert len(tried) == 2
-    assert sorted(os.listdir(tmp_path / "run")) == ["best.safetensors", "last.safetensors", "metrics.jsonl"]
-
-
-def test_a_run_without_a_step_leaves_nothing(tmp_path):
-    trainer = small_trainer(tmp_path / "runs/run", images=16)
-    trainer.prepare()
-    trainer.train.keep_decoded(0)
-    trainer.train.decode = lambda item: (_ for _ in ()).throw(ImageError(str(item), "gone"))
-    with pytest.raises(ImageError, match="gone"):
-        trainer.fit(1)
-    assert os.listdir(tmp_path) == []
-
-
 def test_an_image_that_goes_missing_ends_the_run_at_a_step_and_is_gone_on_from(tmp_path):
     """The steps before it are kept; once it is back, the run ends as an undisturbed one."""
     whole = small_trainer(tmp_path / "whole", images=32)
@@ -225,37 +152,6 @@ def test_handlers_are_put_back(tmp_path):
     StopAfter(trainer, 1)
     trainer.fit(1)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_scheduler_that_sends_it_twice(undisturbed, tmp_path):
-    """SIGTERM and SIGHUP, in any number, end the run as one of them does: saved."""
-    trainer = small_trainer(tmp_path / "run")
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
-        StopAfter(trainer, 2, number)
-    assert trainer.fit(3).interrupted and (trainer.epoch, trainer.step) == (0, 2)
-    small_trainer(tmp_path / "run").resume().fit(3)
-    assert state(tmp_path / "run" / "last.safetensors") == state(undisturbed / "last.safetensors")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path, number):
-    """As in `sh -c 'job &'` and under nohup."""
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        trainer = small_trainer(tmp_path / "run")
-        StopAfter(trainer, 2, number)
-        assert not trainer.fit(1).interrupted and signal.getsignal(number) is signal.SIG_IGN
-    finally:
-        signal.signal(number, before)
-
-
-def test_a_signal_when_nobody_can_be_told(tmp_path, monkeypatch):
-    """The terminal that was lost is where it would be said."""
-    monkeypatch.setattr(sys, "__stderr__", open(os.devnull))        # write() to it fails
-    trainer = small_trainer(tmp_path / "run")
-    StopAfter(trainer, 2, signal.SIGHUP)
-    assert trainer.fit(1).interrupted and trainer.step == 2
-    sys.__stderr__.close()
 
 
 def test_a_second_signal_stops_at_once(tmp_path):

@@ -20,12 +20,13 @@ EARLY = re.compile(rf"{re.escape(LOCK)}|{re.escape(METRICS)}|events\.out\..*|\..
 class RunFolder(os.PathLike):
     """`with RunFolder(path) as folder: ...` makes the folder and locks it, before anything slow; blocks may be nested.
 
-    What was made is removed again at the end, unless `begun` was set: a step was taken. Raises ConfigError where
-    another process has the folder, or where it cannot be written to.
+    What was made is removed again at the end, unless `begun` was set: a step was taken. numbered: the name is no user's
+    choice, so an empty folder of that name is ours as well. Raises ConfigError where another process has the folder, or
+    where it cannot be written to.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path, self.begun = Path(path), False
+    def __init__(self, path: str | os.PathLike, numbered: bool = False):
+        self.path, self.begun, self._numbered = Path(path), False, numbered
         self._lock, self._depth = Lock(self.path.absolute() / LOCK), 0
         self._made: list[Path] = []                     # folders, the innermost first
         self._is_free = False                           # it held nothing to keep
@@ -67,7 +68,7 @@ class RunFolder(os.PathLike):
             self._remove_made()
             raise cannot_write_to(self.path, error) from error
         self._is_free = taken and free and _is_free(folder)
-        if self._is_free and left:                                  # the folder of a run that was killed
+        if self._is_free and (left or self._numbered):              # left: by a run that was killed
             self._made.insert(0, folder)
         if not taken:
             self._made = []
@@ -92,7 +93,7 @@ class RunFolder(os.PathLike):
     def _remove_made(self) -> None:
         """Remove the folders that were made and are empty."""
         with contextlib.suppress(OSError):
-            for folder in self._made:
+            for folder in dict.fromkeys(self._made):
                 folder.rmdir()
         self._made = []
 
@@ -112,7 +113,8 @@ def _is_free(folder: Path) -> bool:
 def new_run(out: str | os.PathLike, name: str | None, stem: str) -> Iterator[RunFolder]:
     """The folder of a new run: out/name, or the first of out/stem-1, -2 ... that is free."""
     names = [name] if name is not None else (f"{stem}-{number}" for number in itertools.count(1))
-    folder = next((folder for name in names if (folder := RunFolder(Path(out) / name)).enter_if_free()), None)
+    folders = (RunFolder(Path(out) / each, numbered=name is None) for each in names)
+    folder = next((folder for folder in folders if folder.enter_if_free()), None)
     if folder is None:
         raise ConfigError(f"{Path(out) / name} exists and is not empty; resume that run, or choose another name")
     try:

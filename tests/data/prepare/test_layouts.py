@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from minicnn.data.prepare import run
+from minicnn.data.prepare.report import write_report
 from minicnn.data.prepare.run import prepare
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
@@ -79,6 +80,14 @@ def test_report(mini):
     [said] = [text for label, text in lines if label == "report"]
     assert said.startswith("left out: 1 truncated, 1 unreadable; used, converted where needed: 2 CMYK, 1 grey, "
                            "1 misnamed; not used: 1 empty; each is named in ")
+
+
+def test_a_line_a_file_in_the_report_whatever_its_name(tmp_path):
+    names = ["two\nlines", "a\ttab", "a\rreturn", "caf\udce9", "no-break\N{NO-BREAK SPACE}space"]
+    write_report(tmp_path / "report.tsv", [("unreadable", name, "why") for name in names])
+    lines = (tmp_path / "report.tsv").read_bytes().split(b"\n")
+    assert [line.split(b"\t")[1] for line in lines[1:-1]] == [
+        rb"two\nlines", rb"a\ttab", rb"a\rreturn", b"caf\xe9", "no-break\N{NO-BREAK SPACE}space".encode()]
 
 
 def test_counts_and_space_are_reported(mini):

@@ -46,7 +46,7 @@ def test_without_locks_in_the_file_system(tmp_path, monkeypatch, machine, alive,
 
 
 def test_a_file_that_its_owner_removes_meanwhile(tmp_path, monkeypatch):
-    """The lock on a file that is no longer there is no lock."""
+    """A lock on a file that is no longer there is none."""
     first, second, real = Lock(tmp_path / "lock"), Lock(tmp_path / "lock"), lock.try_lock
     assert first.take()
 
