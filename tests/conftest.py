@@ -6,6 +6,8 @@ on a GPU, if selected with -m cuda.
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -27,6 +29,15 @@ def one_thread_of_blas():
     """The reference's matrices are small and tests run in parallel, so BLAS threads would only slow them down."""
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_not_ignored():
+    """Of a job in the background some are, and minicnn leaves those alone: tests that send them would wait for ever."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+                          (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", params=[*BACKENDS, pytest.param("gpu", marks=pytest.mark.cuda)])

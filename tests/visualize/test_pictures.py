@@ -28,9 +28,10 @@ def pixels(path):
 def records(epochs, steps=10):
     for epoch in range(1, epochs + 1):
         for step in range(1, steps + 1):
-            yield {"kind": "step", "epoch": epoch, "step": step, "steps": steps, "loss": 1 / (epoch + step / steps)}
-        yield {"kind": "epoch", "epoch": epoch, "train": {"loss": 1 / epoch, "top1": 0.5},
-               "val": {"loss": 1, "top1": 0.6}}
+            yield {"kind": "step", "epoch": epoch, "step": step, "steps": steps, "loss": 1 / (epoch + step / steps),
+                   "lr": 0.01, "time": {}}
+        yield {"kind": "epoch", "epoch": epoch, "lr": 0.01, "train": {"loss": 1 / epoch, "top1": 0.5, "top5": 0.9},
+               "val": {"loss": 1, "top1": 0.6, "top5": 0.9}, "time": {"seconds": 1.0}}
 
 
 def has_colour(image, hexadecimal, tolerance=3):
