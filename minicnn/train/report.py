@@ -79,7 +79,7 @@ class Report:
             if state.metrics_crc32 not in (None, self.log.crc32):
                 self.say(f"{self.log.path} has changed since the last checkpoint: the curves may be incomplete")
             if self._tensorboard:
-                self.log = WithEvents(self.log, run_dir, steps, state.epoch * steps + state.step)
+                self.log = WithEvents(self.log, run_dir, steps, state.epoch * steps + state.step, self.say)
         with contextlib.closing(self.log):
             yield
 

@@ -3,8 +3,13 @@
 What was finished is kept, nothing is left behind, and the same run goes on. kill -9: tests/train/test_kill.py.
 """
 
+import contextlib
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -91,6 +96,31 @@ def test_prepare(root, monkeypatch, capsys, number):
         assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
         assert (root / "prepared" / number.name).exists() == left
     assert main(command) == 0 and not (root / "prepared" / number.name / "unfinished").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_at_any_moment_of_the_whole_command(root, undisturbed, number):
+    """From the first import to the last picture: killed ten times; every run goes on to the same end."""
+    draw, kills, runs, whole = random.Random(number), 0, 0, None
+    while kills < 10:
+        run_dir = root / "runs" / f"any-{number.name}-{runs}"
+        words = ["train", "--resume", str(run_dir)] if (run_dir / "last.safetensors").exists() else tiny_command(
+            root, "--device", "reference", "--run-name", run_dir.name)
+        began = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", "minicnn.cli", *words], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(whole and draw.uniform(0.2, 1) * whole)
+        process.send_signal(number)
+        errors = process.communicate(timeout=300)[1]
+        whole = whole or time.monotonic() - began
+        assert process.returncode in (0, 130, -number), errors
+        if process.returncode == 0:
+            assert sorted({*os.listdir(run_dir)} - {"previous.safetensors"}) == DONE
+            assert state(run_dir / "last.safetensors") == state(undisturbed / "last.safetensors")
+        runs, kills = runs + (process.returncode == 0), kills + (process.returncode != 0)
+    assert runs > 1
 
 
 def test_handlers_are_put_back(root):

@@ -46,7 +46,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     original = builtins.__import__
 
     def without(name, *arguments):
-        if name == "tensorboardX":
+        if name.partition(".")[0] == "tensorboardX":
             raise ImportError(name)
         return original(name, *arguments)
 
@@ -54,3 +54,22 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install 'minicnn\[tensorboard\]'"):
         small_trainer(tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("moment", [1, 3, 12])
+def test_events_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, moment):
+    """A full disk under them costs a line, whenever it is met; and no event waits for a thread that has ended."""
+    from tensorboardX.record_writer import RecordWriter
+    calls, write, said = [], RecordWriter.write, []
+
+    def full(self, data):
+        calls.append(data)
+        if len(calls) > moment:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    trainer = small_trainer(tmp_path / "run", tensorboard=True, say=said.append)
+    assert trainer.fit(3).epochs == 3
+    assert [line for line in said if "space" in line] == [
+        "no more TensorBoard events, training goes on: [Errno 28] No space left on device"]
