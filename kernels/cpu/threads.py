@@ -22,10 +22,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 
 from minicnn.system.cores import available_cores, set_gil_switch_interval
 
-TOGETHER = 1 << 19              # elements of a range in `together`: some tenths of a millisecond
+TOGETHER = 1 << 22          # elements of a range in `together`: long runs of memory, of which there are still many
 RANGES_PER_THREAD = 4           # more than one, so that faster cores can take ranges of a slower one
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
@@ -68,7 +69,7 @@ if hasattr(os, "register_at_fork"):
 class _Deferred(threading.local):
     """The ranges that a `together` of this thread has collected so far; None outside of one."""
 
-    tasks: list | None = None
+    tasks: SimpleQueue | None = None
 
 
 _deferred = _Deferred()
@@ -115,19 +116,39 @@ def run(tasks: list, body: Callable, lanes: list | None = None) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Calls of `parallel_for` inside are run together at the end, so that the threads synchronise once.
+    """Calls of `parallel_for` inside are run together, so that the threads synchronise once, at the end.
 
-    For operations that do not need each other's results, such as the updates of several arrays.
+    For operations that do not need each other's results, such as the updates of several arrays. The other threads begin
+    while this one still collects.
     """
     if _deferred.tasks is not None or threads() == 1:
         yield
         return
-    _deferred.tasks = tasks = []
+    _deferred.tasks = tasks = SimpleQueue()
+
+    def work():
+        while (task := tasks.get()) is not None:
+            kernel, first, last, arguments = task
+            kernel(first, last, *arguments)
+        tasks.put(None)                                     # the end, for the next thread
+
+    helpers = [_pool.submit(work) for _ in range(threads() - 1)]
     try:
         yield
+        _deferred.tasks = None
+        tasks.put(None)
+        work()
+    except BaseException:
+        with contextlib.suppress(Empty):                    # what nobody has begun is left out
+            while True:
+                tasks.get_nowait()
+        raise
     finally:
         _deferred.tasks = None
-    run(tasks, lambda kernel, first, last, arguments: kernel(first, last, *arguments))
+        tasks.put(None)
+        pending = [helper for helper in helpers if not helper.cancel()]
+    for helper in pending:                                  # one that never started found nothing left to do
+        helper.result()
 
 
 def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
@@ -137,7 +158,8 @@ def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
     would take longer.
     """
     if _deferred.tasks is not None:
-        _deferred.tasks += [(kernel, first, last, arguments) for first, last in blocks(total, -(-TOGETHER // cost))]
+        for first, last in blocks(total, -(-TOGETHER // cost)):
+            _deferred.tasks.put((kernel, first, last, arguments))
         return
     parts = min(threads() * RANGES_PER_THREAD, total * cost // 16384)
     if threads() == 1 or parts < 2:
