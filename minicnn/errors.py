@@ -41,6 +41,11 @@ def one_line(error: Exception) -> str:
     return text if isinstance(error, (MinicnnError, OSError)) else f"{type(error).__name__}{': ' * bool(text)}{text}"
 
 
+def plural(count: int, what: str) -> str:
+    """Such as "1 epoch" and "2 epochs"."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a mistyped one; None if none is close."""
     by_lower = {other.lower(): other for other in known}

@@ -21,7 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 
 from minicnn.system.cores import available_cores, set_gil_switch_interval
@@ -35,16 +35,16 @@ _setting = threading.RLock()    # ranks that are threads of one process may call
 
 
 def set_threads(count: int | None = None) -> None:
-    """Use `count` threads (None: every core this process may run on)."""
+    """Use `count` threads (None: every core this process may run on). What other threads have begun goes on."""
     global _threads, _pool
     with _setting:
-        if _pool is not None:
-            _pool.shutdown()
-        chosen = count or available_cores()
+        old, chosen = _pool, count or available_cores()
         _pool = ThreadPoolExecutor(chosen - 1, "minicnn") if chosen > 1 else None
         if chosen > 1:
             set_gil_switch_interval()
         _threads = chosen                                   # last: a thread that reads it may use the pool
+        if old is not None:
+            old.shutdown(wait=False)                        # its threads end when their work is done
 
 
 def threads() -> int:
@@ -59,7 +59,7 @@ def threads() -> int:
 def _after_fork() -> None:
     """The child of a fork has none of the parent's threads; the next operation makes a new pool."""
     global _threads, _pool, _setting
-    _threads, _pool, _setting = 0, None, threading.RLock()
+    _threads, _pool, _setting, _deferred.tasks = 0, None, threading.RLock(), None
 
 
 if hasattr(os, "register_at_fork"):
@@ -104,14 +104,31 @@ def run(tasks: list, body: Callable, lanes: list | None = None) -> None:
             body(*lane, *task)
 
     arguments = [() if lanes is None else (lane,) for lane in (lanes or [None] * workers)[:workers]]
-    helpers = [_pool.submit(work, *extra) for extra in arguments[1:]]
+    helpers: list[Future] = []
     try:
+        _submit(helpers, work, arguments[1:])
         work(*(arguments[0] if arguments else ()))
     finally:
-        queue.clear()                                       # after an exception here: let the helpers finish
-        pending = [helper for helper in helpers if not helper.cancel()]
-    for helper in pending:                                  # (one that never started found nothing left to do)
+        queue.clear()                                       # after an exception here: what nobody has begun is left out
+        pending = _waited_for(helpers)
+    for helper in pending:
         helper.result()
+
+
+def _submit(helpers: list[Future], work: Callable, arguments: list[tuple]) -> None:
+    """Let as many threads of the pool work(*arguments), too; none, where another thread is just changing the pool."""
+    pool = _pool
+    if pool is not None:
+        with contextlib.suppress(RuntimeError):             # it was shut down: this thread does the work
+            for extra in arguments:
+                helpers.append(pool.submit(work, *extra))
+
+
+def _waited_for(helpers: list[Future]) -> list[Future]:
+    """Those that had begun, and now are done; one that never started found nothing left to do."""
+    pending = [helper for helper in helpers if not helper.cancel()]
+    wait(pending)
+    return pending
 
 
 @contextlib.contextmanager
@@ -132,8 +149,9 @@ def together() -> Iterator[None]:
             kernel(first, last, *arguments)
         tasks.put(None)                                     # the end, for the next thread
 
-    helpers = [_pool.submit(work) for _ in range(threads() - 1)]
+    helpers: list[Future] = []
     try:
+        _submit(helpers, work, [()] * (threads() - 1))
         yield
         _deferred.tasks = None
         tasks.put(None)
@@ -146,8 +164,8 @@ def together() -> Iterator[None]:
     finally:
         _deferred.tasks = None
         tasks.put(None)
-        pending = [helper for helper in helpers if not helper.cancel()]
-    for helper in pending:                                  # one that never started found nothing left to do
+        pending = _waited_for(helpers)
+    for helper in pending:
         helper.result()
 
 

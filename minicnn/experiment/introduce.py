@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minicnn.backend.cpu import thread_report
 from minicnn.data.dataset import Splits
+from minicnn.errors import plural
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import in_words
 from minicnn.experiment.say import say
@@ -39,7 +40,7 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, chosen: 
 def fitted_in_words(settings: dict, recipe: Recipe, images: int) -> str:
     """Why this recipe, what is in it, and how to get the published one."""
     published = MODELS[settings["model"]].variants[settings["variant"]].recipe
-    return (f"{settings['recipe']}, fitted to {images:,} training images: {settings['epochs']} epochs, batch "
+    return (f"{settings['recipe']}, fitted to {images:,} training images: {plural(settings['epochs'], 'epoch')}, batch "
             f"{settings['batch']}, learning rate {settings['lr']:g}, {recipe.schedule.in_words()}"
             + (", initial weights fitted to the images" if recipe.calibrate else "")
             + f" (the published one: --recipe {published})")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.layers.base import Layer, LayerPlan
+from minicnn.shapes import finite, whole
 
 
 class _PerChannel(Layer):
@@ -52,6 +53,7 @@ class Affine(_PerChannel):
 
     def __init__(self, channels: int, *, bias: bool = True, init=1.0, bias_init=0.0):
         super().__init__()
+        channels = whole(channels, "Affine: channels", 1)
         self.channels, self.bias, self.init, self.bias_init = channels, bias, init, bias_init
 
     def initial_values(self):
@@ -83,6 +85,8 @@ class BatchNorm2d(_PerChannel):
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = False, init=1.0,
                  bias_init=0.0):
         super().__init__()
+        channels = whole(channels, "BatchNorm2d: channels", 1)
+        finite(eps, "BatchNorm2d: eps"), finite(momentum, "BatchNorm2d: momentum")
         if not eps > 0:
             raise ConfigError(f"BatchNorm2d: eps = {eps} must be positive, since a channel's variance may be 0")
         if not 0 <= momentum <= 1:

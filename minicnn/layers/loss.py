@@ -29,7 +29,7 @@ class SoftmaxCrossEntropy(Layer):
 
     def __init__(self, weight: float = 1.0, *, train_only: bool = False, label_smoothing: float = 0.0):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if not 0 <= finite(label_smoothing, "SoftmaxCrossEntropy: label_smoothing") < 1:
             raise ConfigError(f"SoftmaxCrossEntropy: label_smoothing = {label_smoothing} must be at least 0 and less "
                               "than 1")
         self.weight = finite(weight, "SoftmaxCrossEntropy: weight")

@@ -10,11 +10,12 @@ of g and so is divided by sqrt(v), too; AdamW applies it to the weights directly
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from minicnn.errors import ConfigError
+from minicnn.shapes import finite
 from minicnn.train.optimiser import Optimiser
 
 
@@ -31,9 +32,10 @@ class Adam(Optimiser):
     def __init__(self, net, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  decay: float = 0.0, lr_mults: Mapping[str, float] | None = None):
         super().__init__(net, lr, decay, lr_mults)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        pair = isinstance(betas, Sequence) and len(betas) == 2
+        if not pair or not all(0 <= finite(beta, "each of betas") < 1 for beta in betas):
             raise ConfigError(f"betas must be two values in [0, 1), not {betas}")
-        if not eps > 0:
+        if not finite(eps, "eps") > 0:
             raise ConfigError(f"eps must be positive, not {eps}")
         self.betas, self.eps = tuple(betas), eps
         self._steps, self._counts, self._to_host = 0, None, None        # counts: of kernels/reference/adam.py

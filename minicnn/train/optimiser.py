@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping
 
 from minicnn.errors import ConfigError
 from minicnn.param import Param
+from minicnn.shapes import finite
 from minicnn.train.average import WeightAverage
 
 
@@ -29,7 +29,8 @@ class Optimiser:
     SLOTS: tuple[str, ...] = ()                             # names of the arrays that are kept for each parameter
 
     def __init__(self, net, lr: float, decay: float, lr_mults: Mapping[str, float] | None):
-        if not 0 < lr < math.inf:
+        finite(lr, "the learning rate"), finite(decay, "weight decay")
+        if not lr > 0:
             raise ConfigError(f"the learning rate must be positive and finite, not {lr}")
         if not decay >= 0:
             raise ConfigError(f"weight decay must not be negative, it is {decay}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.data.stage_times import in_words
+from minicnn.errors import plural
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
 from minicnn.system.terminal import beside, escaped
@@ -177,7 +178,8 @@ class EpochMonitor:
         speed, images = self._progress.rate(), len(self._state.loader) * self._state.loader.batch
         if speed:
             seconds = self._epochs * (images + len(self._state.val.labels) / 3) / speed
-            self._line("time", f"about {duration(seconds)} for {self._epochs} epochs, at {speed:.0f} images/s")
+            epochs = plural(self._epochs, "epoch")
+            self._line("time", f"about {duration(seconds)} for {epochs}, at {speed:.0f} images/s")
 
     def lap(self) -> dict:
         """Time since the last lap; see StallMeter."""

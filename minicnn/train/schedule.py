@@ -129,6 +129,10 @@ class StepDecay(Constant):
             isinstance(epoch, numbers.Real) and epoch >= 0 for epoch in epochs)})
     by: float = _positive(0.1)
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.epochs = tuple(self.epochs)                    # so that one read back is equal
+
     def _after_warmup(self, progress: float) -> float:
         return self.by ** sum(progress >= epoch for epoch in self.epochs)
 

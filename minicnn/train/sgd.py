@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from minicnn.errors import ConfigError
+from minicnn.shapes import finite
 from minicnn.train.optimiser import Optimiser
 
 
@@ -38,7 +39,7 @@ class SGD(Optimiser):
                  lr_mults: Mapping[str, float] | None = None, *, lr_in_velocity: bool = True, nesterov: bool = False,
                  decoupled: bool = False):
         super().__init__(net, lr, decay, lr_mults)
-        if not 0 <= momentum < 1:
+        if not 0 <= finite(momentum, "momentum") < 1:
             raise ConfigError(f"momentum must lie in [0, 1), not {momentum}")
         self.momentum = momentum
         self.form = {"lr_in_velocity": lr_in_velocity, "nesterov": nesterov, "decoupled": decoupled}

@@ -210,7 +210,8 @@ class RunState:
             knob, was, now = different[0]
             others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
             raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
-                                  "the settings the run was started with, or start a new one")
+                                  "the settings the run was started with, or start a new one from its weights "
+                                  "(--init-from)")
 
     def _same_images(self, meta: dict) -> dict[str, bool]:
         """Whether "train" and "val" have the images of a saved run, whatever they are called; found by rank 0.

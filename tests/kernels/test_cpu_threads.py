@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -21,6 +22,14 @@ def count(request):
     before = threads.threads()
     threads.set_threads(request.param)
     yield request.param
+    threads.set_threads(before)
+
+
+@pytest.fixture
+def restored():
+    """Afterwards as many threads as before."""
+    before = threads.threads()
+    yield
     threads.set_threads(before)
 
 
@@ -97,3 +106,60 @@ def test_a_change_of_threads_between_two_calls(rng):
             c.compare(ops, work=None)
     finally:
         threads.set_threads(before)
+
+
+def test_a_pool_that_takes_no_work_is_done_without(monkeypatch, restored):
+    """Another thread may be changing the number of threads; nothing is left half collected."""
+    class ShutDown:
+        def submit(self, *arguments):
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+        def shutdown(self, wait):
+            pass
+
+    threads.set_threads(2)
+    monkeypatch.setattr(threads, "_pool", ShutDown())
+    a = np.zeros(1 << 20, np.float32)
+    for _ in range(2):
+        with threads.together():
+            threads.parallel_for(a.size, 1, lambda first, last: np.add(a[first:last], 1, out=a[first:last]))
+    threads.run(threads.split(a.size, 8), lambda first, last: np.add(a[first:last], 1, out=a[first:last]))
+    assert (a == 3).all()
+
+
+def test_threads_may_be_set_while_others_compute(restored):
+    """Two threads collect work, a third one changes the pool: nothing hangs, and all is computed."""
+    arrays, stop = [np.zeros(1 << 16, np.float32) for _ in range(2)], threading.Event()
+
+    def work(a):
+        while not stop.is_set():
+            with threads.together():
+                threads.parallel_for(a.size, 1, lambda first, last: np.add(a[first:last], 1, out=a[first:last]))
+
+    workers = [threading.Thread(target=work, args=(a,), daemon=True) for a in arrays]
+    for worker in workers:
+        worker.start()
+    for count in [1, 3, 2] * 30:
+        threads.set_threads(count)
+    stop.set()
+    for worker, a in zip(workers, arrays, strict=True):
+        worker.join(20)
+        assert not worker.is_alive() and a[0] > 0 and (a == a[0]).all()
+
+
+def test_after_an_exception_nothing_is_written(restored):
+    """Whoever handles it may use the arrays."""
+    threads.set_threads(3)
+    done, slow = [], threading.Event()
+
+    def body(first, last):
+        if first == 0:
+            raise ValueError("a kernel that fails")
+        slow.wait(0.05)
+        done.append(first)
+
+    with pytest.raises(ValueError, match="a kernel that fails"), threads.together():
+        threads.parallel_for(3 * threads.TOGETHER, 1, body)
+    count = len(done)
+    slow.wait(0.2)
+    assert len(done) == count

@@ -8,7 +8,9 @@ import pytest
 from minicnn.errors import ConfigError
 from minicnn.layers import (
     LRN,
+    Affine,
     AvgPool2d,
+    BatchNorm2d,
     ClippedReLU,
     Conv2d,
     Dropout,
@@ -57,6 +59,11 @@ WRONG = {
     r"Dropout: .* = 1.5 must be in \[0, 1\)": lambda: Dropout(1.5),
     "LeakyReLU: .* must be a finite number, got nan": lambda: LeakyReLU(NAN),
     "ClippedReLU: ceiling must be a finite number, got '6'": lambda: ClippedReLU("6"),
+    "BatchNorm2d: channels must be at least 1, got -3": lambda: BatchNorm2d(-3),
+    "BatchNorm2d: channels must be a whole number, got 2.5": lambda: BatchNorm2d(2.5),
+    "BatchNorm2d: eps must be a finite number, got 'a'": lambda: BatchNorm2d(3, eps="a"),
+    "BatchNorm2d: momentum must be a finite number, got None": lambda: BatchNorm2d(3, momentum=None),
+    "Affine: channels must be at least 1, got 0": lambda: Affine(0),
     "SoftmaxCrossEntropy: weight must be a finite number, got nan": lambda: SoftmaxCrossEntropy(NAN),
 }
 

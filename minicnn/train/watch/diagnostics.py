@@ -109,7 +109,7 @@ class Diagnostics:
     def _updates(net, updates: dict, factor: float) -> dict[str, Finding]:
         found = {}
         for name, update in updates.items():
-            if not name.endswith(".w"):
+            if not name.endswith(".w") or net.params[name].data.ndim < 2:     # scales of a normalisation may begin at 0
                 continue
             size = float(np.linalg.norm(sample_of(net.ops, net.params[name].data)))
             ratio = float(np.linalg.norm(update)) / size if size else 0.0
