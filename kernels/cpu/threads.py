@@ -27,6 +27,7 @@ from queue import Empty, SimpleQueue
 from minicnn.system.cores import available_cores, set_gil_switch_interval
 
 TOGETHER = 1 << 22          # elements of a range in `together`: long runs of memory, of which there are still many
+SMALL = 16384                   # elements that one thread has done before another one is awake
 RANGES_PER_THREAD = 4           # more than one, so that faster cores can take ranges of a slower one
 
 _threads = 0                    # how many threads take part, the calling one included; 0: not yet set
@@ -175,12 +176,12 @@ def parallel_for(total: int, cost: int, kernel: Callable, *arguments) -> None:
     cost: elements touched by one step of the range; small work runs in the calling thread, because handing it over
     would take longer.
     """
-    if _deferred.tasks is not None:
+    if _deferred.tasks is not None and total * cost >= SMALL:
         for first, last in blocks(total, -(-TOGETHER // cost)):
             _deferred.tasks.put((kernel, first, last, arguments))
         return
-    parts = min(threads() * RANGES_PER_THREAD, total * cost // 16384)
-    if threads() == 1 or parts < 2:
+    parts = min(threads() * RANGES_PER_THREAD, total * cost // SMALL)
+    if _deferred.tasks is not None or threads() == 1 or parts < 2:
         kernel(0, total, *arguments)
     else:
         run(split(total, parts), lambda first, last: kernel(first, last, *arguments))

@@ -60,7 +60,7 @@ class Optimiser:
         where one overflowed, nothing is updated.   lr: in place of `self.lr`, such as a number in device memory.
         """
         ops, lr = ops or self._ops(), self.lr if lr is None else lr
-        trained, scaled = self.trained, {}
+        trained, scaled = self._largest_first(self.trained), {}
         if loss_scale is not None:
             loss_scale.look([self.params[name].grad for name in trained])
             scaled = {"loss_scale": loss_scale.state}
@@ -74,6 +74,10 @@ class Optimiser:
             self.average.step(ops, **scaled)
         if loss_scale is not None:
             loss_scale.next()
+
+    def _largest_first(self, factors: dict[str, float]) -> dict[str, float]:
+        """So that other threads are busy with these while the small ones, which are many, are still collected."""
+        return dict(sorted(factors.items(), key=lambda item: -self.params[item[0]].data.size))
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Inside, the network has the averaged weights, where there is an average."""
