@@ -70,7 +70,7 @@ def test_mpiexec_without_a_way_to_share(example, photos, tmp_path, capsys, monke
 
 def test_fine_tuning(example, photos, tmp_path, capsys):
     """A run of one rank begins with the weights of another; the frozen layers stay what they were."""
-    runs = ["--data", str(photos), "--epochs", "1", "--batch", "4", "--out", str(tmp_path)]
+    runs = ["--data", str(photos), "--epochs", "1", "--batch", "4", "--recipe", "paper", "--out", str(tmp_path)]
     assert example.main(["--run-name", "first", *runs]) == 0
     assert example.main(["--init-from", "first", "--new-head", "--freeze", "conv1,conv2", "--run-name", "tuned",
                          *runs]) == 0

@@ -61,20 +61,18 @@ def test_ranges(rng, count):
 
 
 def test_together(rng, count):
-    """Several updates together: the same bits, and nothing before the end; a nested one ends with the outer one."""
+    """Several updates together, small and large: the same bits; a nested one ends with the outer one."""
     ops, shapes = get_ops("cpu"), [(3,), (7, 11, 13), (1200, 900)]
     apart, joined = ([[rng.standard_normal(shape).astype(np.float32) for _ in range(3)] for shape in shapes]
                      for _ in range(2))
     for ours, theirs in zip(apart, joined, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
             other[...] = mine
-    before = joined[0][0].copy()
     for arrays in apart:
         ops.sgd_step(*arrays, lr=0.1, momentum=0.9, decay=0.01)
     with ops.together(), ops.together():
         for arrays in joined:
             ops.sgd_step(*arrays, lr=0.1, momentum=0.9, decay=0.01)
-        assert count == 1 or joined[0][0].tobytes() == before.tobytes()
     for ours, theirs in zip(apart, joined, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
             assert mine.tobytes() == other.tobytes()
