@@ -101,9 +101,9 @@ def test_prepare(root, monkeypatch, capsys, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_at_any_moment_of_the_whole_command(root, undisturbed, number):
-    """From the first import to the last picture: killed ten times; every run goes on to the same end."""
+    """From the first import to the last picture: killed ten times or more; every run goes on to the same end."""
     draw, kills, runs, whole = random.Random(number), 0, 0, None
-    while kills < 10:
+    while kills < 10 or runs < 2:
         run_dir = root / "runs" / f"any-{number.name}-{runs}"
         words = ["train", "--resume", str(run_dir)] if (run_dir / "last.safetensors").exists() else tiny_command(
             root, "--device", "reference", "--run-name", run_dir.name)
@@ -120,7 +120,6 @@ def test_at_any_moment_of_the_whole_command(root, undisturbed, number):
             assert sorted({*os.listdir(run_dir)} - {"previous.safetensors"}) == DONE
             assert state(run_dir / "last.safetensors") == state(undisturbed / "last.safetensors")
         runs, kills = runs + (process.returncode == 0), kills + (process.returncode != 0)
-    assert runs > 1
 
 
 def test_handlers_are_put_back(root):
