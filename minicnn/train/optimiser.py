@@ -89,14 +89,14 @@ class Optimiser:
 
     def _update(self, ops, w, dw, *arrays, lr, decay, **scaled) -> None:
         """One update of w from dw; arrays: of the slots."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define the method _update")
 
     def last_updates(self, read) -> dict:
         """Name -> elements of the last update of each parameter, up to the sign; read(array) gives elements of one.
 
         Where the update itself is not kept: at the current learning rate, without decoupled weight decay.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not define the method last_updates")
 
     def _arrays_of(self, ops, name: str) -> list:
         """The arrays of this parameter, zeros at first."""
