@@ -32,9 +32,9 @@ from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES, fetch, load, part, splat, store
 from minicnn.kernels.cpu.window import correlate_windows, sum_windows
 
-PACKED_BYTES = 24 << 10          # of the lines that are packed at a time: half of an L1 cache
+PACKED_BYTES = 12 << 10          # of the lines that are packed at a time: a quarter of an L1 cache
 NEAR = 40000                     # elements: a unit up to this size is prefetched while the one before it is computed
-LEAST_RANGE = 16384              # elements that are worth a thread
+LEAST_RANGE = 65536              # elements that are worth a thread
 
 
 def suits(D: int, K: int, groups: int) -> bool:
