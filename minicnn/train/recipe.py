@@ -233,8 +233,9 @@ LAYER_LABELS = {"optimiser.layer_lr": "factor on the learning rate of", "calibra
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
-def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "paper") -> list[str]:
-    """Such as "batch 32 (paper: 128)", for every knob that has a label and differs."""
+def differences_in_words(ours: Recipe, theirs: Recipe = PAPER) -> list[tuple[str, str, str]]:
+    """Such as ("batch", "32", "128"): knob in words, our value and theirs, for every knob that has a label and differs.
+    """
     def word(value) -> str:
         if isinstance(value, list):
             return " ".join(f"{number:g}" for number in value)
@@ -248,5 +249,5 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
         part, _, layer = knob.rpartition(".")
         label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
         if label and word(a) != word(b):
-            lines.append(f"{label} {word(a)}" + ("" if part in LAYER_LABELS else f" ({name}: {word(b)})"))
+            lines.append((label, word(a), word(b)))
     return lines

@@ -24,7 +24,8 @@ class NamedRecipe:
     steady: the output layer's learning rate is lowered for few classes (recipe.steady_output_lr).   turned: images
     without an upright are turned by 90 degrees, too.
     images: for our own, the size of the training set that `epochs` is meant for; other sets get other epochs, so that
-    they take about as many steps: `epochs_for`.
+    they take about as many steps: `epochs_for`.   demo: epochs on the packaged sets, which show in two minutes what the
+    recipe does; 0: `epochs`.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class NamedRecipe:
     steady: bool = False
     turned: bool = False
     images: int = 0
+    demo: int = 0
 
     def epochs_for(self, images: int) -> int:
         """Epochs on a training set of this size: in proportion to `images`, from 2/3 of `epochs` to 200."""
@@ -81,7 +83,7 @@ ALEXNET: dict[str, NamedRecipe] = {
                  calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
                             "fc8": 0.05}),
         26, about="26 epochs on a few thousand images, initialised to fit them", stretched=True, turned=True,
-        images=2_300),
+        images=2_300, demo=5),
 
     "paper": NamedRecipe(PAPER, 90, "section 5 of the paper"),
 

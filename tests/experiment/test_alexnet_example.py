@@ -198,7 +198,7 @@ def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, m
 @pytest.mark.parametrize(("more", "epochs", "recipe"), [
     ([], 200, r"long, fitted to \d+ training images: 200 epochs"),
     (["--epochs", "7"], 7, r"long, fitted to \d+ training images: 7 epochs"),
-    (["--recipe", "paper"], 90, "paper: 90 epochs; error on")])
+    (["--recipe", "paper"], 90, "paper: 90 epochs, batch 4, SGD with momentum 0.9, .* Published: 90 epochs; error")])
 def test_a_folder_gets_a_recipe_that_fits_it(example, tmp_path, capsys, monkeypatch, more, epochs, recipe):
     """Unless one was asked for; what was chosen is printed, and how to get the published one."""
     asked = []
@@ -287,8 +287,8 @@ def test_settings_come_from_the_run_unless_given(example, place):
     settings = settle(example.parse(["--resume", "--lr", "0.5"]), last)
     assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
     fresh = settle(example.parse(["--seed", "3"]))
-    assert fresh == {**DEFAULTS, "model": "alexnet", "variant": "paper", "seed": 3, "recipe": "short", "epochs": 3,
-                     "batch": 32, "lr": 0.03}
+    assert fresh == {**DEFAULTS, "model": "alexnet", "variant": "paper", "seed": 3, "recipe": "long", "epochs": 5,
+                     "batch": 32, "lr": 0.004}
 
 
 def test_a_changed_knob_is_named(place):
