@@ -8,11 +8,11 @@ from minicnn.errors import plural
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import in_words
 from minicnn.experiment.say import say
+from minicnn.experiment.settings import PACKAGED
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
-from minicnn.experiment.settings import PACKAGED
-from minicnn.train.recipe import LAYER_LABELS, Recipe, SGDRecipe, differences_in_words
-from minicnn.train.recipes import NamedRecipe, named_recipe
+from minicnn.train.recipe import LAYER_LABELS, OptimiserRecipe, Recipe, SGDRecipe, differences_in_words
+from minicnn.train.recipes import named_recipe
 
 # Labels of what the line "recipe" says, or "net".
 SAID = ("epochs", "batch", "optimiser", "learning rate", "learning rate schedule", "weight decay", "momentum")
@@ -57,17 +57,23 @@ def steps_in_words(settings: dict, recipe: Recipe) -> str:
     momentum = f" with momentum {optimiser.momentum:g}" if isinstance(optimiser, SGDRecipe) else ""
     return ", ".join(filter(None, (
         plural(settings["epochs"], "epoch"), f"batch {optimiser.batch}", f"{optimiser.OPTIMISER.__name__}{momentum}",
-        f"learning rate {optimiser.lr:g}{_by_layer(optimiser.layer_lr)}", f"weight decay {optimiser.decay:g}",
-        recipe.schedule.in_words(),
+        f"learning rate {optimiser.lr:g}{_by_layer(optimiser.layer_lr)}",
+        f"weight decay {optimiser.decay:g}{_of_norms(optimiser)}", recipe.schedule.in_words(),
         recipe.average and f"moving average of the weights (EMA) of factor {recipe.average.factor:g}",
         recipe.calibrate and "initial weights fitted to the images",
         std and f"pixels divided by {' '.join(f'{value:g}' for value in dict.fromkeys(std))}")))
 
 
+def _of_norms(optimiser: OptimiserRecipe) -> str:
+    """The weight decay of batch normalisation, where it has one of its own."""
+    return "" if optimiser.norm_decay is None else f" ({optimiser.norm_decay:g} in batch normalisation)"
+
+
 def _by_layer(factors: dict[str, float]) -> str:
-    """Such as " (times 0.3 in fc6 fc7)"."""
+    """Such as " (frozen: conv1, times 0.3 in fc6 fc7)"."""
     layers = {factor: " ".join(name for name in factors if factors[name] == factor) for factor in factors.values()}
-    return f" ({', '.join(f'times {own:g} in {names}' for own, names in layers.items())})" * bool(layers)
+    said = [f"times {factor:g} in {names}" if factor else f"frozen: {names}" for factor, names in layers.items()]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def differences(settings: dict, recipe: Recipe) -> str:

@@ -14,6 +14,7 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe
 from minicnn.train.schedule import Cosine, StepDecay
+from minicnn.train.watch.diagnostics import OTHER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,14 @@ def recipe_for(model: str, published: str, images: int) -> str:
     the longest of our own."""
     ours = {name: entry.epochs for name, entry in RECIPES.get(model, {}).items() if entry.images}
     return max(ours, key=ours.get) if ours and images < MANY_IMAGES else published
+
+
+def other_weights(recipe: Recipe) -> str:
+    """What to try in place of the initial weights of this recipe, in words."""
+    if recipe.calibrate:
+        return "try another seed"
+    fitted = [name for name, entry in RECIPES.get(recipe.net.get("model"), {}).items() if entry.recipe.calibrate]
+    return f"try initial weights fitted to the images (--recipe {fitted[0]})" if fitted else OTHER_WEIGHTS
 
 
 def named_recipe(model: str, name: str) -> NamedRecipe:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from minicnn.data.elpv import MissingPackageError
 from minicnn.data.source import open_data
 from minicnn.experiment.page import command
-from minicnn.experiment.prepare import prepare
+from minicnn.experiment.prepare import open_sets, prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Outcome, Trainer
@@ -95,6 +96,13 @@ BAD = {
     "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
                                    "--warmup must be from 0 to the 3 epochs of the run, got 4"),
     "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be 0 or more epochs, got -1"),
+    "a warm-up before a schedule that begins with one": (["--data", "{root}/photos", "--schedule", "onecycle",
+                                                         "--warmup", "1"], "onecycle rises from there by itself"),
+    "a negative weight decay": (["--data", "{root}/photos", "--norm-weight-decay", "-1"],
+                                "--norm-weight-decay must be 0 or more, got -1"),
+    "a weight decay of nothing": (["--data", "{root}/photos", "--batch", "4", "--norm-weight-decay", "0"],
+                                  "batch normalisation, which this net does not have"),
+    "a folder with the end of a line in its name": (["--data", "{root}/no\nwhere"], r"no\nwhere does not exist"),
     "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
                                  "learning rate must be positive"),
     "an infinite learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "inf"],
@@ -272,6 +280,38 @@ def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys
     assert "a batch of 5000 is larger than synthetic train" in printed.err
     assert example.main(["--data", "elpv"]) == 2                                # asked for by name: no replacement
     assert "pip install 'minicnn[example]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+def test_only_rank_0_says_so(example, monkeypatch, capsys):
+    """Of the processes that mpiexec has started."""
+    def only_synthetic(data, **how):
+        if data == "elpv":
+            raise MissingPackageError
+        return data
+
+    for rank, lines in (("0", 4), ("1", 0), (None, 4)):
+        with monkeypatch.context() as patch:
+            patch.setattr("minicnn.experiment.prepare.open_data", only_synthetic)
+            for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK"):
+                patch.delenv(name, raising=False)
+            if rank:
+                patch.setenv("PMI_RANK", rank)
+            assert open_sets(settle(example.parse([])), may_fall_back=True) == "synthetic"
+        assert capsys.readouterr().out.count("\n") == lines
+
+
+def test_the_packaged_images_get_a_first_look(example, tmp_path, capsys, monkeypatch):
+    """The recipe for few images in few epochs, with its own number of them one option away; nothing is repeated."""
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: Outcome(True, 0, None, tmp_path))
+    assert example.main(["--data", "synthetic", "--out", str(tmp_path)]) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("recipe long: 5 epochs, batch 32, SGD with momentum 0.9, learning rate 0.004 (times 0.3 in fc6 fc7 fc8), "
+            "weight decay 0.0005, cosine over 5 epochs, initial weights fitted to the images (for a first look; "
+            "--recipe long takes 26 epochs) differences paper has epochs 90, batch 128, learning rate 0.01, learning "
+            "rate schedule plateau, times 0.1 after 3 epochs without improvement, 3 times at most; here: colour shift "
+            "no; no two GPUs, the same arithmetic run") in said
+    assert example.main(["--data", "synthetic", "--recipe", "long", "--out", str(tmp_path)]) == 130
+    assert "recipe long: 26 epochs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_is_grouped(example, capsys):

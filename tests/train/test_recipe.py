@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend.select import get_ops
+from minicnn.builder import Builder
 from minicnn.data.augment import Augment
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
@@ -71,6 +72,41 @@ def test_a_recipe_makes_its_optimiser():
     adam, adamw = AdamRecipe(lr=0.3, betas=(0.5, 0.6), eps=0.1).make(net), AdamWRecipe().make(net)
     assert type(adam) is Adam and (adam.lr, adam.betas, adam.eps, adam.decay) == (0.3, (0.5, 0.6), 0.1, 0.0)
     assert type(adamw) is AdamW and (adamw.lr, adamw.betas, adamw.eps, adamw.decay) == (0.001, (0.9, 0.999), 1e-8, 0.01)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: AverageRecipe(2), "average of the weights must lie in"), (lambda: AverageRecipe("0.9"), "moving average"),
+    (lambda: AdamWRecipe(lr=-1), "learning rate must be positive"), (lambda: SGDRecipe(momentum=1), "momentum must"),
+    (lambda: AdamRecipe(betas=(0.9,)), "betas must be two"), (lambda: SGDRecipe(decay=-1), "weight decay must not be"),
+    (lambda: AdamRecipe(norm_decay=-1), "weight decay must not be negative, it is -1")])
+def test_values_that_no_optimiser_takes_are_refused_at_once(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("kind", [SGDRecipe, AdamRecipe, AdamWRecipe])
+def test_batch_normalisation_may_have_a_weight_decay_of_its_own(kind):
+    """Its scales and shifts alone; with gradients of 0 a parameter moves by its weight decay."""
+    b = Builder((4, 4, 2))
+    b.conv("conv1", 3, 3)
+    b.batchnorm("bn1")
+    b.flatten("flat")
+    b.linear("fc2", 2)
+    b.loss()
+    moved = {}
+    for norm_decay in (None, 0, 0.5):
+        net = b.net(device="reference", seed=0)
+        optimiser = kind(lr=0.1, decay=0.5, norm_decay=norm_decay).make(net)
+        net.params["bn1.b"].data[...] = 1.0
+        before = {name: param.data.copy() for name, param in net.params.items()}
+        for param in net.params.values():
+            param.zero_grad()
+        optimiser.step()
+        moved[norm_decay] = {name for name, param in net.params.items() if (param.data != before[name]).any()}
+    assert moved[None] == moved[0.5] >= {"conv1.w", "fc2.w", "bn1.w", "bn1.b"}
+    assert moved[0] == moved[None] - {"bn1.w", "bn1.b"}
+    recipe = dataclasses.replace(RECIPE, optimiser=kind(norm_decay=0.0))
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe != RECIPE
 
 
 def test_the_crop_is_kept_in_one_place():
