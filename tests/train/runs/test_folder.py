@@ -11,6 +11,7 @@ from threading import Barrier
 import pytest
 
 from minicnn.errors import ConfigError
+from minicnn.system.lock import Lock
 from minicnn.train.runs.folder import LOCK, RunFolder, new_run
 
 
@@ -57,6 +58,55 @@ def test_only_what_a_step_was_taken_in_stays(tmp_path):
     assert os.listdir(tmp_path / "run-1") == ["metrics.jsonl"]
     with new_run(tmp_path, None, "run") as folder:
         assert folder.path == tmp_path / "run-2"
+
+
+def test_what_somebody_else_puts_there_stays(tmp_path):
+    with new_run(tmp_path, None, "run") as folder:
+        (folder.path / "metrics.jsonl").write_text("a run\n")
+        (folder.path / "note.txt").write_text("mine")
+    assert os.listdir(tmp_path / "run-1") == ["note.txt"]
+
+
+def test_a_run_that_is_resumed_for_no_step_stays_as_it_was(tmp_path):
+    for name in ("metrics.jsonl", "last.safetensors"):
+        (tmp_path / name).write_text("a run")
+    with RunFolder(tmp_path):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["last.safetensors", "metrics.jsonl"]
+
+
+def test_metrics_without_a_lock_are_no_early_run(tmp_path):
+    """Of version 0.1.0, or somebody's own."""
+    (tmp_path / "metrics.jsonl").write_text("a run")
+    with RunFolder(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_folder_that_another_process_has_is_not_removed_later(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "take", lambda lock: False)
+        with pytest.raises(ConfigError, match="is in use by another process"):
+            folder.__enter__()
+    with folder:
+        pass
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_folder_that_another_process_fills_meanwhile(tmp_path, monkeypatch):
+    """Between the look into it and the lock."""
+    real = Lock.take
+
+    def take(lock):
+        if lock.path.parent.name == "run-1":
+            (lock.path.parent / "last.safetensors").write_text("another run")
+        return real(lock)
+
+    monkeypatch.setattr(Lock, "take", take)
+    with new_run(tmp_path, None, "run") as folder:
+        assert folder.path.name == "run-2"
+    assert os.listdir(tmp_path / "run-1") == ["last.safetensors"]
 
 
 @pytest.mark.parametrize("killed", [False, True])
