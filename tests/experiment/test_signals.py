@@ -115,7 +115,7 @@ def test_a_terminal_that_is_lost(root, undisturbed, seen):
         while seen not in said:
             said += os.read(ours, 4096).decode(errors="replace")
         os.close(ours)
-        assert process.wait(300) in (0, 130)
+        assert process.wait(300) in (0, 130, -signal.SIGHUP)    # the last, once Python has begun to exit
     assert not (run_dir / ".lock").exists()
     words = ["--resume", str(run_dir)] if (run_dir / "last.safetensors").exists() else command[1:]
     assert main(["train", *words]) == 0
