@@ -66,7 +66,7 @@ def test_training(tmp_path, monkeypatch, every):
         with full_disk(monkeypatch, run_dir, lambda n, k=k: n == k):
             try:
                 small_trainer(run_dir, **SETTINGS).fit(2)
-                assert k > 24                                   # a link, as above
+                assert k == 2 or k > 24                         # who has the lock; a link, as above
             except (ConfigError, CheckpointError) as error:
                 assert "No space left on device" in str(error)
         assert leftovers(run_dir) == []

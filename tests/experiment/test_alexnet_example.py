@@ -264,6 +264,9 @@ def test_an_optimiser_that_was_asked_for(example):
     recipe, words = settled("--optimiser", "adamw", "--ema", "0.99")
     assert recipe.optimiser == AdamWRecipe(batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3})
     assert recipe.average == AverageRecipe(0.99) and "--lr=0.001 --optimiser=adamw --ema=0.99" in words
+    assert recipe.optimiser.norm_decay is None and "norm" not in words
+    recipe, words = settled("--norm-weight-decay", "0")
+    assert recipe.optimiser.norm_decay == 0 and "--norm-weight-decay=0.0" in words
     assert settled("--optimiser", "adam", "--lr", "0.1")[0].optimiser.lr == 0.1
     assert settled("--optimiser", "adam", "--recipe", "short")[0].optimiser.output_lr == 1.0
 

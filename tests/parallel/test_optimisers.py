@@ -9,12 +9,14 @@ from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.parallel.threads import run_local
 from minicnn.train.adam import Adam, AdamW
 from minicnn.train.average import WeightAverage
+from minicnn.train.recipe import SGDRecipe
 from minicnn.train.sgd import SGD
 from tests.parallel.test_state import batch, net
 
 MAKERS = {"sgd": lambda net: SGD(net, lr=0.05, lr_in_velocity=False, nesterov=True, decoupled=True),
           "adam": lambda net: Adam(net, lr=0.01, eps=1e-3, decay=0.1),
-          "adamw": lambda net: AdamW(net, lr=0.01, eps=1e-3)}
+          "adamw": lambda net: AdamW(net, lr=0.01, eps=1e-3),
+          "batch normalisation apart": lambda net: SGDRecipe(lr=0.05, decay=0.5, norm_decay=0.0).make(net)}
 
 
 def trained(own, make, steps: int = 5) -> dict[str, np.ndarray]:
