@@ -1,11 +1,13 @@
 """A disk that is full at any write: nothing that was finished is lost, nothing is left, and the same call goes on."""
 
+import errno
 import os
 import shutil
 
 import pytest
 
 from minicnn.cli.main import main
+from minicnn.data.prepare import shards
 from minicnn.data.statistics import measure
 from minicnn.errors import CheckpointError, ConfigError, DataError
 from minicnn.system.files import read_safetensors
@@ -107,8 +109,8 @@ def test_the_whole_command(tmp_path, monkeypatch, capsys):
             code, errors = train(*command)
         assert (code, errors) == (0, "") or (code == 2 and "No space left on device" in errors
                                              and errors.count("\n") == 1)
-        assert leftovers(runs) == [] and not (runs / "set-tiny-1" / LOCK).exists()
-        begun = (runs / "set-tiny-1").exists()
+        begun = any((runs / "set-tiny-1" / name).exists() for name in (BEST, LAST))
+        assert leftovers(runs) == [] and not (begun and (runs / "set-tiny-1" / LOCK).exists())
         assert train(*(["train", "--resume", f"{runs / 'set-tiny-1'}", *page] if begun else command)) == (0, "")
         assert {*os.listdir(runs / "set-tiny-1"), PREVIOUS} == done | {PREVIOUS}
         assert {*os.listdir(runs)} == {"set-tiny-1", "page.json", "page.md"}
@@ -134,6 +136,22 @@ def test_preparing(tmp_path, monkeypatch, jpeg, every):
         prepared(tmp_path / "tree", out, **options)
         assert contents(out) == expected
         assert finished == {path: path.stat().st_mtime_ns for path in finished}
+
+
+def test_a_shard_whose_record_cannot_be_written(tmp_path, monkeypatch):
+    """It has its name already: the same command goes on, and makes it again."""
+    save_tree(tmp_path / "tree", 3, size=16)
+    options = {"size": 16, "workers": 1}
+
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left on device"):
+        patch.setattr(shards, "write_safetensors", full)
+        prepared(tmp_path / "tree", tmp_path / "out", **options)
+    assert {"all-00000.rgb", "unfinished"} <= set(os.listdir(tmp_path / "out"))
+    prepared(tmp_path / "tree", tmp_path / "out", **options)
+    assert "prepared.json" in os.listdir(tmp_path / "out")
 
 
 def test_keeping_statistics(tmp_path, monkeypatch):

@@ -53,9 +53,9 @@ def test_only_what_a_step_was_taken_in_stays(tmp_path):
         (folder.path / "metrics.jsonl").write_text("a run\n")
     assert os.listdir(tmp_path) == []
     with new_run(tmp_path, None, "run") as folder:
-        (folder.path / "metrics.jsonl").write_text("a run\n")
+        (folder.path / "last.safetensors").write_text("a run\n")
         folder.begun = True
-    assert os.listdir(tmp_path / "run-1") == ["metrics.jsonl"]
+    assert os.listdir(tmp_path / "run-1") == ["last.safetensors"]
     with new_run(tmp_path, None, "run") as folder:
         assert folder.path == tmp_path / "run-2"
 
@@ -126,6 +126,19 @@ def test_files_of_other_kinds_are_left_alone(tmp_path, killed):
 BEGIN = ("import sys, time; from minicnn.train.runs.folder import new_run\n"
          "with new_run(sys.argv[1], None, 'run') as folder:\n"
          "    (folder.path / 'metrics.jsonl').write_text('a run'); print('begun', flush=True); time.sleep(60)")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_leaves_its_name(tmp_path):
+    """Its metrics may say why, until the next run has the folder."""
+    with new_run(tmp_path, None, "run") as folder:
+        (folder.path / "metrics.jsonl").write_text("a run")
+        folder.begun = True
+    assert sorted(os.listdir(tmp_path / "run-1")) == [LOCK, "metrics.jsonl"]
+    with new_run(tmp_path, None, "run") as folder:
+        assert folder.path.name == "run-1"
+        (folder.path / "last.safetensors").write_text("a run")
+        folder.begun = True
+    assert sorted(os.listdir(tmp_path / "run-1")) == ["last.safetensors", "metrics.jsonl"]
 
 
 def test_a_run_that_was_killed_early_leaves_its_name(tmp_path):
