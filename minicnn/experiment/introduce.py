@@ -8,7 +8,6 @@ from minicnn.errors import plural
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import in_words
 from minicnn.experiment.say import say
-from minicnn.experiment.settings import PACKAGED
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import LAYER_LABELS, OptimiserRecipe, Recipe, SGDRecipe, differences_in_words
@@ -44,8 +43,6 @@ def recipe_in_words(settings: dict, recipe: Recipe, images: int, chosen: bool = 
         return f"{will}. Published: {entry.epochs} epochs; error on {model.tested_on}: {error} ({entry.source}){apart}"
     if not (chosen and entry.images):
         return will
-    if settings["data"] in PACKAGED and settings["epochs"] == entry.demo:
-        return f"{will} (for a first look; --recipe {name} takes {entry.epochs} epochs)"
     published = MODELS[settings["model"]].variants[settings["variant"]].recipe
     return (f"{name}, fitted to {images:,} training images{will.removeprefix(name)} (the published one: --recipe "
             f"{published})")

@@ -15,7 +15,7 @@ from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import OPTIMISERS, OptimiserRecipe
-from minicnn.train.recipes import DEFAULT, NamedRecipe, named_recipe, recipe_for
+from minicnn.train.recipes import DEFAULT, NamedRecipe, named_recipe, recipe_for, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
 from minicnn.train.schedule import SCHEDULES
 
@@ -26,6 +26,7 @@ DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size":
             "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
             **dict.fromkeys(OF_SCHEDULE + OF_OPTIMISER)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
+QUICK = "quick"                                     # the recipe for them, where the model has one of that name
 
 
 def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
@@ -131,16 +132,9 @@ def complete(settings: dict, images: int | None = None) -> dict:
     if name is None:
         return settings
     entry = named_recipe(settings["model"], name)
-    epochs = entry.epochs if settings.get("recipe") else _fitting_epochs(entry, settings["data"], images)
+    epochs = entry.epochs if images is None or settings.get("recipe") else entry.epochs_for(images)
     optimiser = optimiser_of(entry, settings["optimiser"])
     return {"epochs": epochs, "batch": optimiser.batch, "lr": optimiser.lr, **settings, "recipe": name}
-
-
-def _fitting_epochs(entry: NamedRecipe, data: str, images: int | None) -> int:
-    """Of a recipe that nobody asked for, on these data."""
-    if data in PACKAGED:
-        return entry.demo or entry.epochs
-    return entry.epochs if images is None else entry.epochs_for(images)
 
 
 def optimiser_of(entry: NamedRecipe, kind: str | None) -> OptimiserRecipe:
@@ -157,7 +151,7 @@ def default_recipe(settings: dict, images: int | None = None) -> str | None:
     if model not in MODELS:
         return DEFAULT
     if settings["data"] in PACKAGED:
-        return recipe_for(model, DEFAULT, 0)
+        return QUICK if QUICK in recipes_of(model) else DEFAULT
     return None if images is None else recipe_for(model, MODELS[model].variants[variant].recipe, images)
 
 

@@ -25,8 +25,7 @@ class NamedRecipe:
     steady: the output layer's learning rate is lowered for few classes (recipe.steady_output_lr).   turned: images
     without an upright are turned by 90 degrees, too.
     images: for our own, the size of the training set that `epochs` is meant for; other sets get other epochs, so that
-    they take about as many steps: `epochs_for`.   demo: epochs on the packaged sets, which show in two minutes what the
-    recipe does; 0: `epochs`.
+    they take about as many steps: `epochs_for`.
     """
 
     recipe: Recipe
@@ -38,7 +37,6 @@ class NamedRecipe:
     steady: bool = False
     turned: bool = False
     images: int = 0
-    demo: int = 0
 
     def epochs_for(self, images: int) -> int:
         """Epochs on a training set of this size: in proportion to `images`, from 2/3 of `epochs` to 200."""
@@ -55,6 +53,14 @@ class NamedRecipe:
 def _alexnet(variant: str, augment: Augment, optimiser: SGDRecipe, schedule, **parts) -> Recipe:
     net = {"model": "alexnet", "variant": variant, "num_classes": 1000}
     return Recipe(net, augment=augment, optimiser=optimiser, schedule=schedule, **parts)
+
+
+def _calibrated(lr: float, epochs: int) -> Recipe:
+    """For a few thousand images: the initial weights are fitted to them."""
+    return _alexnet("paper", Augment(crop=224),
+                    SGDRecipe(lr=lr, batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}), Cosine(epochs=epochs),
+                    calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
+                               "fc8": 0.05})
 
 
 MANY_IMAGES = 300_000       # at least as many images as this are a set of ImageNet's size
@@ -78,13 +84,10 @@ ALEXNET: dict[str, NamedRecipe] = {
                          about="3 epochs on a few thousand images", stretched=True, steady=True),
 
     # With the paper's initialisation, these learn the brightness of an image and little else; see calibrate.py.
-    "long": NamedRecipe(
-        _alexnet("paper", Augment(crop=224),
-                 SGDRecipe(lr=0.004, batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}), Cosine(epochs=26),
-                 calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
-                            "fc8": 0.05}),
-        26, about="26 epochs on a few thousand images, initialised to fit them", stretched=True, turned=True,
-        images=2_300, demo=5),
+    "quick": NamedRecipe(_calibrated(lr=0.006, epochs=6), 6, stretched=True, turned=True,
+                         about="6 epochs on a few thousand images, initialised to fit them: two minutes"),
+    "long": NamedRecipe(_calibrated(lr=0.004, epochs=26), 26, stretched=True, turned=True, images=2_300,
+                        about="26 epochs on a few thousand images, initialised to fit them"),
 
     "paper": NamedRecipe(PAPER, 90, "section 5 of the paper"),
 
@@ -150,7 +153,7 @@ def other_weights(recipe: Recipe) -> str:
     if recipe.calibrate:
         return "try another seed"
     fitted = [name for name, entry in RECIPES.get(recipe.net.get("model"), {}).items() if entry.recipe.calibrate]
-    return f"try initial weights fitted to the images (--recipe {fitted[0]})" if fitted else OTHER_WEIGHTS
+    return f"try initial weights fitted to the images (--recipe {fitted[-1]})" if fitted else OTHER_WEIGHTS
 
 
 def named_recipe(model: str, name: str) -> NamedRecipe:

@@ -137,7 +137,7 @@ def test_it_trains_as_another_user(root, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_limits_of_a_container(root):
-    """Are said in the first lines; too little memory is an error, and no kill by the system."""
+    """Are printed in the first lines; too little memory is an error, and no kill by the system."""
     words = [sys.executable, "-c", IN_GROUPS, *tiny_command(root, "--run-name", "in a container")]
 
     def run(memory):
