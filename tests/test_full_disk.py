@@ -103,7 +103,7 @@ def test_the_whole_command(tmp_path, monkeypatch, capsys):
         assert train(*command) == (0, "")
     done = set(os.listdir(runs / "set-tiny-1"))
     assert disk.count > 100 and done > {"test.json", "predictions.png", BEST, LAST}
-    for k in range(disk.count):
+    for k in range(0, disk.count, 3):                           # each array of a checkpoint takes some; see above
         shutil.rmtree(runs)
         with full_disk(monkeypatch, runs, lambda n, k=k: n == k):
             code, errors = train(*command)
