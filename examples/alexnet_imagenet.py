@@ -1,7 +1,7 @@
 """Trains the AlexNet of the paper, all 61 million parameters of it, and shows what it has learned.
 
-With no arguments it trains on 1,670 photographs of solar cells (package elpv-dataset) for three epochs, which takes
-some minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
+With no arguments it trains on 1,670 photographs of solar cells (package elpv-dataset) for six epochs, which takes
+two minutes on two cores. `--data DIR` takes ImageNet, or any tree with one folder per class. A folder under
 runs/ then holds checkpoints, metrics, the curves, conv1's kernels as in Figure 3 of the paper, and a sheet of held-out
 photographs with predictions as in Figure 4. `--parallel columns` splits the network in two as the paper does, on two
 threads, or on the processes that `mpiexec -n 2` starts.
@@ -31,8 +31,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                     epilog="Ctrl-C saves and ends; --resume goes on, bit for bit.")
     parser.set_defaults(model="alexnet", program=["python", "examples/alexnet_imagenet.py"])
     add_options(parser, f"which AlexNet: {', '.join(VARIANTS)} (default: paper)",
-                "short (3 epochs), long (26 epochs, initialised to fit the images) or that of a variant's source, such "
-                "as paper (section 5)")
+                "quick (6 epochs) and long (26 epochs), both initialised to fit the images, or that of a variant's "
+                "source, such as paper (section 5)")
     parser.add_argument("--evaluate", metavar="RUN", nargs="+", help="only evaluate a run folder or checkpoint, by one "
                         "crop and by ten; of several, also the average of their predictions")
     return parser.parse_args(arguments)

@@ -7,6 +7,7 @@ its traceback.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -39,6 +40,12 @@ def one_line(error: Exception) -> str:
     """What an exception of any kind says, in one line."""
     text = " ".join(str(error).split())
     return text if isinstance(error, (MinicnnError, OSError)) else f"{type(error).__name__}{': ' * bool(text)}{text}"
+
+
+def printable(text: str, categories: tuple[str, ...] = ("Cc",), kept: str = "") -> str:
+    """The text with escapes for its control characters, such as a name's end of a line; except those in `kept`."""
+    return "".join(ascii(mark)[1:-1] if unicodedata.category(mark) in categories and mark not in kept else mark
+                   for mark in text)
 
 
 def plural(count: int, what: str) -> str:

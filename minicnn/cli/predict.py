@@ -7,7 +7,7 @@ import os
 import sys
 
 from minicnn.data.dataset import ImageError
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, printable
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.predict import predict, read_words
 from minicnn.experiment.options import add_out
@@ -36,10 +36,10 @@ def run(options: argparse.Namespace) -> int:
         print("weights: their moving average over the steps", file=sys.stderr)
     for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
-            print(f"error: {guesses}", file=sys.stderr)
+            print(f"error: {printable(str(guesses))}", file=sys.stderr)
             unread += 1
             continue
-        print(file)
+        print(printable(file))
         for name, probability in guesses:
             print(f"  {100 * probability:5.1f} %  {name}{' ' * (name in words)}{words.get(name, '')}")
     return 2 if unread else 0

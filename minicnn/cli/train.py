@@ -10,7 +10,7 @@ from minicnn.experiment.run import train_run
 
 ABOUT = "Train a network on photographs; a run folder keeps checkpoints, metrics and pictures."
 MORE = """examples:
-  minicnn train alexnet                                 the packaged photographs of solar cells, three epochs
+  minicnn train alexnet                                 the packaged photographs of solar cells, six epochs
   minicnn train alexnet:caffe --data DIR                a variant, on a folder with one folder per class
   minicnn train my_net.py:build --data DIR --lr 0.01    a network of your own: build() returns a Net, and may have
                                                         parameters num_classes, device, seed, dtype

@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from minicnn.errors import DataError
+from minicnn.errors import DataError, printable
 
 USUAL_DECODING = ("short", "bicubic")
 
@@ -209,7 +209,8 @@ class Dataset:
             return ""
         named = ", ".join(f"{path} ({reason})" for path, reason in self.skipped[:most])
         more = f" and {len(self._left_out) - most} more" if len(self._left_out) > most else ""
-        return f"{self.name}: skipped {len(self._left_out)} of {len(self._items)} images, unreadable: {named}{more}"
+        return printable(f"{self.name}: skipped {len(self._left_out)} of {len(self._items)} images, unreadable: "
+                         f"{named}{more}")
 
 
 @dataclass

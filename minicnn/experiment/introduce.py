@@ -10,8 +10,12 @@ from minicnn.experiment.nets import in_words
 from minicnn.experiment.say import say
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
-from minicnn.train.recipe import Recipe, differences_in_words
+from minicnn.train.recipe import LAYER_LABELS, OptimiserRecipe, Recipe, SGDRecipe, differences_in_words
 from minicnn.train.recipes import named_recipe
+
+# Labels of what the line "recipe" says, or "net".
+SAID = ("epochs", "batch", "optimiser", "learning rate", "learning rate schedule", "weight decay", "momentum")
+SAID_OF_LAYERS = (*LAYER_LABELS.values(), "moving average", "EMA", "classes", "divided by", "betas", "epsilon")
 
 
 def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, chosen: bool = False) -> None:
@@ -23,54 +27,66 @@ def introduce(settings: dict, splits: Splits, net: Net, recipe: Recipe, chosen: 
     if settings["parallel"] != "none":
         say("parallel", f"{settings['parallel']} on {settings['ranks']} ranks, {net.ops.spec} each; batch and learning "
                         "rate are those of all ranks together")
-    own = own_net.is_own(settings["model"])
-    if not own:
-        say("differences", "; ".join(differences(settings, recipe)))
-    entry = named_recipe(settings["model"], settings["recipe"])
-    if chosen and entry.images:
-        say("recipe", fitted_in_words(settings, recipe, len(splits.train)))
-    elif own or entry.source:
-        say("recipe", recipe_in_words(settings))
-    if settings["optimiser"]:
-        say("optimiser", optimiser_in_words(recipe))
-    if settings["schedule"] or settings["warmup"]:
-        say("schedule", recipe.schedule.in_words())
+    say("recipe", recipe_in_words(settings, recipe, len(splits.train), chosen))
+    if not own_net.is_own(settings["model"]):
+        say("differences", differences(settings, recipe))
 
 
-def fitted_in_words(settings: dict, recipe: Recipe, images: int) -> str:
-    """Why this recipe, what is in it, and how to get the published one."""
+def recipe_in_words(settings: dict, recipe: Recipe, images: int, chosen: bool = False) -> str:
+    """What will be done; of a published recipe also where it is printed, what it reached, and what it leaves out."""
+    name, entry = settings["recipe"], named_recipe(settings["model"], settings["recipe"])
+    will = f"{name}: {steps_in_words(settings, recipe)}"
+    if entry.source:
+        model = MODELS[settings["model"]]
+        error = next(variant.error for variant in model.variants.values() if variant.recipe == name)
+        apart = f". What it leaves out: {entry.apart}" if entry.apart else ""
+        return f"{will}. Published: {entry.epochs} epochs; error on {model.tested_on}: {error} ({entry.source}){apart}"
+    if not (chosen and entry.images):
+        return will
     published = MODELS[settings["model"]].variants[settings["variant"]].recipe
-    return (f"{settings['recipe']}, fitted to {images:,} training images: {plural(settings['epochs'], 'epoch')}, batch "
-            f"{settings['batch']}, learning rate {settings['lr']:g}, {recipe.schedule.in_words()}"
-            + (", initial weights fitted to the images" if recipe.calibrate else "")
-            + f" (the published one: --recipe {published})")
+    return (f"{name}, fitted to {images:,} training images{will.removeprefix(name)} (the published one: --recipe "
+            f"{published})")
 
 
-def optimiser_in_words(recipe: Recipe) -> str:
-    """Such as "AdamW, learning rate 0.001, weight decay 0.01"."""
-    optimiser = recipe.optimiser
-    return f"{optimiser.OPTIMISER.__name__}, learning rate {optimiser.lr:g}, weight decay {optimiser.decay:g}"
+def steps_in_words(settings: dict, recipe: Recipe) -> str:
+    """Such as "5 epochs, batch 32, SGD with momentum 0.9, learning rate 0.01, weight decay 0.0005, cosine over ..."."""
+    optimiser, std = recipe.optimiser, recipe.preprocess.std
+    momentum = f" with momentum {optimiser.momentum:g}" if isinstance(optimiser, SGDRecipe) else ""
+    return ", ".join(filter(None, (
+        plural(settings["epochs"], "epoch"), f"batch {optimiser.batch}", f"{optimiser.OPTIMISER.__name__}{momentum}",
+        f"learning rate {optimiser.lr:g}{_by_layer(optimiser.layer_lr)}",
+        f"weight decay {optimiser.decay:g}{_of_norms(optimiser)}", recipe.schedule.in_words(),
+        recipe.average and f"moving average of the weights (EMA) of factor {recipe.average.factor:g}",
+        recipe.calibrate and "initial weights fitted to the images",
+        std and f"pixels divided by {' '.join(f'{value:g}' for value in dict.fromkeys(std))}")))
 
 
-def differences(settings: dict, recipe: Recipe) -> list[str]:
-    """Where a run of a published network departs from what the bare name of its model means."""
+def _of_norms(optimiser: OptimiserRecipe) -> str:
+    """The weight decay of batch normalisation, where it has one of its own."""
+    return "" if optimiser.norm_decay is None else f" ({optimiser.norm_decay:g} in batch normalisation)"
+
+
+def _by_layer(factors: dict[str, float]) -> str:
+    """Such as " (frozen: conv1, times 0.3 in fc6 fc7)"."""
+    layers = {factor: " ".join(name for name in factors if factors[name] == factor) for factor in factors.values()}
+    said = [f"times {factor:g} in {names}" if factor else f"frozen: {names}" for factor, names in layers.items()]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def differences(settings: dict, recipe: Recipe) -> str:
+    """Where a run of a published network departs from what the bare name of its model means.
+
+    What the recipe's line has said is not repeated: of that, the published values.
+    """
     model = MODELS[settings["model"]]
     name = model.variants[model.default].recipe
     published = named_recipe(settings["model"], name)
-    lines = [f"epochs {settings['epochs']} ({name}: {published.epochs})",
-             *differences_in_words(recipe, published.recipe, name), *model.differences(settings["variant"])]
+    found = differences_in_words(recipe, published.recipe)
+    there = [f"epochs {published.epochs}"] * (settings["epochs"] != published.epochs)
+    there += [f"{label} {theirs}" for label, _, theirs in found if label in SAID and theirs != "no"]
+    here = [f"{label} {ours}" for label, ours, _ in found if label not in SAID and not label.startswith(SAID_OF_LAYERS)]
+    here += model.differences(settings["variant"])
     if model.two_gpus:
         as_printed = settings["parallel"] == "columns" and settings["ranks"] == 2
-        lines.append(model.two_gpus[0 if as_printed else 1])
-    return lines
-
-
-def recipe_in_words(settings: dict) -> str:
-    """What the recipe is; of a published one also where it is printed, what it reached, and what it leaves out."""
-    entry = named_recipe(settings["model"], settings["recipe"])
-    if not entry.source:
-        return f"{settings['recipe']}: {entry.about}"
-    model = MODELS[settings["model"]]
-    error = next(variant.error for variant in model.variants.values() if variant.recipe == settings["recipe"])
-    return (f"{settings['recipe']}: {entry.epochs} epochs; error on {model.tested_on}: {error} ({entry.source})"
-            + (f". What it leaves out: {entry.apart}" if entry.apart else ""))
+        here.append(model.two_gpus[0 if as_printed else 1])
+    return "; ".join(filter(None, (there and f"{name} has {', '.join(there)}", here and f"here: {'; '.join(here)}")))

@@ -50,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
                      "the recipe's)")
     how.add_argument("--optimiser", metavar="NAME", help=f"{', '.join(OPTIMISERS)}, with its usual learning rate and "
                      "weight decay (default: the recipe's)")
+    how.add_argument("--norm-weight-decay", metavar="N", type=float, help="of batch normalisation's scales and shifts, "
+                     "such as 0 (default: that of all parameters)")
     how.add_argument("--ema", metavar="N", type=float, help="validate with a moving average of the weights of this "
                      "factor, such as 0.999")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")

@@ -13,6 +13,7 @@ from minicnn.experiment.nets import build_net
 from minicnn.experiment.settings import check_numbers, complete
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
+from minicnn.parallel.launch import speaks
 from minicnn.system.cores import available_cores
 from minicnn.train.recipes import named_recipe, recipes_of
 
@@ -56,7 +57,8 @@ def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preproces
         if not may_fall_back:
             raise
         bar = "!" * 100
-        print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
+        if speaks():
+            print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
         settings["data"] = "synthetic"
         return open_data("synthetic", **how)
 

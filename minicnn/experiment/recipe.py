@@ -18,12 +18,14 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     entry, lr = named_recipe(settings["model"], settings["recipe"]), settings["lr"]
     ours, frozen = entry.recipe, dict.fromkeys(settings["freeze"], 0.0)
     optimiser = optimiser_of(entry, settings["optimiser"])
+    norm_decay = settings["norm_weight_decay"]
     steady = entry.steady and isinstance(optimiser, SGDRecipe)
     turned = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
         preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
         optimiser=replace(optimiser, lr=lr, batch=settings["batch"], layer_lr=optimiser.layer_lr | frozen,
+                          norm_decay=optimiser.norm_decay if norm_decay is None else norm_decay,
                           output_lr=steady_output_lr(lr, classes) if steady else optimiser.output_lr),
         schedule=_schedule(entry, settings),
         average=ours.average if settings["ema"] is None else AverageRecipe(settings["ema"]))

@@ -110,6 +110,9 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
     if unknown := sorted(set(settings["freeze"]) - set(net.layers_with_weights)):
         raise ConfigError(f"--freeze names {unknown[0]!r}: {expected_one_of(unknown[0], net.layers_with_weights)}")
     recipe = recipe_of(settings, len(splits.classes), net.input_shape[0])
+    if settings["norm_weight_decay"] is not None and not recipe.optimiser.decays(net):
+        raise ConfigError("--norm-weight-decay is that of batch normalisation, which this net does not have; leave "
+                          "it out")
     begin = settings["init_from"] if checkpoint is None else None
     taken = load_pretrained(net, begin, settings["new_head"]) if begin else []
     whole = net

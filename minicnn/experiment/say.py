@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from minicnn.errors import MinicnnError
+from minicnn.errors import MinicnnError, printable
 from minicnn.system.terminal import any_text, beside, lasting
 from minicnn.train.watch.interrupt import unwinding
 
@@ -41,7 +41,7 @@ def exit_code(run: Callable[[], int]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except (MinicnnError, OSError) as error:    # such as a disk that is full when the page is written
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(str(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

@@ -21,11 +21,12 @@ from minicnn.train.schedule import SCHEDULES
 
 OF_RECIPE = ("epochs", "batch", "lr")               # what of a recipe can be asked for
 OF_SCHEDULE = ("schedule", "warmup")                # likewise; None: the recipe's
-OF_OPTIMISER = ("optimiser", "ema")
+OF_OPTIMISER = ("optimiser", "norm_weight_decay", "ema")
 DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
             "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
             **dict.fromkeys(OF_SCHEDULE + OF_OPTIMISER)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
+QUICK = "quick"                                     # the recipe for them, where the model has one of that name
 
 
 def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
@@ -56,7 +57,7 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     if settings["data"] is None:
         raise ConfigError(f"{checkpoint}: does not say where its images are: add --data DIR (it was trained on "
                           f"{read_settings(checkpoint)['identity']['data']['train']})")
-    check_optimiser(settings["optimiser"], settings["ema"])
+    check_optimiser(settings["optimiser"], settings["ema"], settings["norm_weight_decay"])
     return check_numbers(complete(settings))
 
 
@@ -105,14 +106,21 @@ def check_schedule(kind: str | None, warmup: float | None, epochs: int | None) -
     if warmup is not None and not 0 <= warmup <= (math.inf if epochs is None else epochs):
         most = "0 or more epochs" if epochs is None else f"from 0 to the {epochs} epochs of the run"
         raise ConfigError(f"--warmup must be {most}, got {warmup:g}")
+    if warmup and kind == "onecycle":
+        raise ConfigError(f"--warmup {warmup:g} rises to the factor that onecycle begins with, 1/25 of the learning "
+                          "rate, and onecycle rises from there by itself: leave --warmup out, or choose --schedule "
+                          "cosine")
 
 
-def check_optimiser(kind: str | None, ema: float | None) -> None:
-    """ConfigError for an optimiser that does not exist, or a factor that is none of an average."""
+def check_optimiser(kind: str | None, ema: float | None, norm_decay: float | None) -> None:
+    """ConfigError for an optimiser that does not exist, a factor that is none of an average, or a weight decay that is
+    none."""
     if kind is not None and kind not in OPTIMISERS:
         raise ConfigError(f"--optimiser: unknown optimiser {kind!r}: {expected_one_of(kind, OPTIMISERS)}")
     if ema is not None and not 0 <= ema < 1:
         raise ConfigError(f"--ema must lie in [0, 1), such as 0.999, got {ema:g}")
+    if norm_decay is not None and not 0 <= norm_decay < math.inf:
+        raise ConfigError(f"--norm-weight-decay must be 0 or more, got {norm_decay:g}")
 
 
 def complete(settings: dict, images: int | None = None) -> dict:
@@ -143,7 +151,7 @@ def default_recipe(settings: dict, images: int | None = None) -> str | None:
     if model not in MODELS:
         return DEFAULT
     if settings["data"] in PACKAGED:
-        return next(name for name, entry in recipes_of(model).items() if not entry.source)
+        return QUICK if QUICK in recipes_of(model) else DEFAULT
     return None if images is None else recipe_for(model, MODELS[model].variants[variant].recipe, images)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from minicnn.backend.ops import Ops
 from minicnn.builder import Builder
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, expected_one_of
 from minicnn.gradcheck.check import Report, TensorCheck, check_layer, check_net
 from minicnn.graph import Net
 from minicnn.layers.activation import ReLU, Tanh
@@ -206,6 +206,6 @@ def names(what: str) -> list[str]:
     if what in GROUPS:
         return GROUPS[what]
     if what not in LAYERS and what not in NETS:
-        known = ", ".join([*GROUPS, *LAYERS, *NETS])
-        raise ConfigError(f"nothing to check is called {what!r}: expected one of {known}")
+        known = [*GROUPS, *LAYERS, *NETS]
+        raise ConfigError(f"nothing to check is called {what!r}: {expected_one_of(what, known)}")
     return [what]

@@ -18,12 +18,19 @@ PRINT_DELAY = 1.0       # seconds by which other ranks delay their error message
 FLUSH_DELAY = 0.3       # seconds for mpiexec to forward output, which it drops when a rank aborts all processes
 # environment variables set by mpiexec: MPICH and Intel MPI, Open MPI
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
 LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
 
 def started_ranks() -> int | None:
     """Number of processes started by mpiexec, including this one; None if mpiexec did not start this process."""
     return _number(SIZES)
+
+
+def speaks() -> bool:
+    """Whether this process may print what all would print: rank 0 of those that mpiexec has started, or the only one.
+    """
+    return not _number(NUMBERS)
 
 
 def launch(ranks: int | None, prepare: Callable, body: Callable, timeout: float = TIMEOUT):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+
+from minicnn.system.container import cpu_quota
 
 # Between two calls of compiled code a thread holds the GIL for a few microseconds. A thread that has to wait for the
 # GIL sleeps, and waking it up can take milliseconds: on a virtual machine with two cores, a training step of the
@@ -12,8 +15,9 @@ GIL_SWITCH_SECONDS = 1e-4
 
 
 def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may run on; in a container, no more than its limit of processor time fills."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cpu_quota(), cores)))
 
 
 def set_gil_switch_interval() -> None:

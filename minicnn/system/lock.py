@@ -35,11 +35,12 @@ class Lock:
                 return True
             os.close(descriptor)                        # its last owner has removed it meanwhile
 
-    def release(self) -> None:
-        """Remove the file, and then give it back."""
+    def release(self, keep: bool = False) -> None:
+        """Remove the file, unless it is to be kept as that of a process that was killed; and then give it back."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
-                self.path.unlink()
+                if not keep:
+                    self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -30,8 +30,9 @@ class Adam(Optimiser):
     DECOUPLED = False
 
     def __init__(self, net, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 decay: float = 0.0, lr_mults: Mapping[str, float] | None = None):
-        super().__init__(net, lr, decay, lr_mults)
+                 decay: float = 0.0, lr_mults: Mapping[str, float] | None = None, *,
+                 decays: Mapping[str, float] | None = None):
+        super().__init__(net, lr, decay, lr_mults, decays)
         pair = isinstance(betas, Sequence) and len(betas) == 2
         if not pair or not all(0 <= finite(beta, "each of betas") < 1 for beta in betas):
             raise ConfigError(f"betas must be two values in [0, 1), not {betas}")
@@ -70,5 +71,6 @@ class AdamW(Adam):
     DECOUPLED = True
 
     def __init__(self, net, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 decay: float = 0.01, lr_mults: Mapping[str, float] | None = None):
-        super().__init__(net, lr, betas, eps, decay, lr_mults)
+                 decay: float = 0.01, lr_mults: Mapping[str, float] | None = None, *,
+                 decays: Mapping[str, float] | None = None):
+        super().__init__(net, lr, betas, eps, decay, lr_mults, decays=decays)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from minicnn.errors import ConfigError
+from minicnn.shapes import finite
 
 
 class WeightAverage:
@@ -25,7 +26,7 @@ class WeightAverage:
     """
 
     def __init__(self, net, factor: float = 0.999, warmup: bool = True):
-        if not 0 <= factor < 1:
+        if not 0 <= finite(factor, "the factor of the moving average") < 1:
             raise ConfigError(f"the factor of the moving average of the weights must lie in [0, 1), not {factor}")
         self._net, self.factor, self.warmup = net, factor, warmup
         self.arrays: dict = {}

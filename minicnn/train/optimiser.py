@@ -21,22 +21,23 @@ class Optimiser:
 
     net: a network, or its `params`; `step` must then be given the backend.   lr: may be changed between steps.
     `decay`: the weight decay.   lr_mults: further factors on the learning rate, by parameter name, besides each
-    parameter's own `lr_mult`.
+    parameter's own `lr_mult`.   decays: weight decay by parameter name, in place of `decay`.
     arrays: slot -> parameter name -> array like param.data, made at the first step.   average: None, or a WeightAverage
     that every step updates.
     """
 
     SLOTS: tuple[str, ...] = ()                             # names of the arrays that are kept for each parameter
 
-    def __init__(self, net, lr: float, decay: float, lr_mults: Mapping[str, float] | None):
-        finite(lr, "the learning rate"), finite(decay, "weight decay")
-        if not lr > 0:
+    def __init__(self, net, lr: float, decay: float, lr_mults: Mapping[str, float] | None,
+                 decays: Mapping[str, float] | None = None):
+        if not finite(lr, "the learning rate") > 0:
             raise ConfigError(f"the learning rate must be positive and finite, not {lr}")
-        if not decay >= 0:
-            raise ConfigError(f"weight decay must not be negative, it is {decay}")
+        for value in (decay, *(decays or {}).values()):
+            if not finite(value, "weight decay") >= 0:
+                raise ConfigError(f"weight decay must not be negative, it is {value}")
         self._net = None if isinstance(net, Mapping) else net
         self.params: dict[str, Param] = dict(net if self._net is None else net.params)
-        self.lr, self.decay, self.lr_mults = lr, decay, dict(lr_mults or {})
+        self.lr, self.decay, self.lr_mults, self.decays = lr, decay, dict(lr_mults or {}), dict(decays or {})
         self.arrays: dict[str, dict] = {slot: {} for slot in self.SLOTS}
         self.average: WeightAverage | None = None
 
@@ -69,7 +70,7 @@ class Optimiser:
             for name, factor in trained.items():
                 param = self.params[name]
                 self._update(ops, param.data, param.grad, *self._arrays_of(ops, name), lr=lr * factor,
-                             decay=self.decay * param.decay_mult, **scaled)
+                             decay=self.decays.get(name, self.decay) * param.decay_mult, **scaled)
         if self.average is not None:
             self.average.step(ops, **scaled)
         if loss_scale is not None:

@@ -14,6 +14,7 @@ from minicnn.data.augment import Augment
 from minicnn.data.dataset import Dataset
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected
+from minicnn.layers.batchnorm import BatchNorm2d
 from minicnn.param import layer_of
 from minicnn.train.adam import Adam, AdamW
 from minicnn.train.average import WeightAverage
@@ -26,17 +27,31 @@ class OptimiserRecipe:
     """What the recipes of all optimisers share: `lr`, the learning rate; `decay`, the weight decay; and
 
     batch: images in a batch.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
-    layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.
+    layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.   norm_decay: the weight
+    decay of batch normalisation's scales and shifts, such as 0; None: `decay`.
+    ConfigError for values that the optimiser refuses.
     """
 
     OPTIMISER: ClassVar[type[Optimiser]]
 
+    def __post_init__(self):
+        self.OPTIMISER({}, **self._own(), decays={} if self.norm_decay is None else {"norm": self.norm_decay})
+
     def make(self, net) -> Optimiser:
         """The optimiser of this network. Raises ConfigError for a layer that the net does not have."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("batch", "output_lr", "layer_lr"):
-            del own[name]
-        return self.OPTIMISER(net, lr_mults=self.lr_mults(net), **own)
+        return self.OPTIMISER(net, lr_mults=self.lr_mults(net), decays=self.decays(net), **self._own())
+
+    def _own(self) -> dict[str, Any]:
+        """The arguments that the optimiser has of its own."""
+        shared = ("batch", "output_lr", "layer_lr", "norm_decay")
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in shared}
+
+    def decays(self, net) -> dict[str, float]:
+        """Parameter name -> weight decay, of those that have one of their own."""
+        if self.norm_decay is None:
+            return {}
+        norms = {node.name for node in net.nodes if isinstance(node.layer, BatchNorm2d)}
+        return {name: self.norm_decay for name in net.params if layer_of(name) in norms}
 
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
@@ -62,6 +77,7 @@ class SGDRecipe(OptimiserRecipe):
     lr_in_velocity: bool = True
     nesterov: bool = False
     decoupled: bool = False
+    norm_decay: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +92,7 @@ class AdamRecipe(OptimiserRecipe):
     batch: int = 128
     output_lr: float = 1.0
     layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
+    norm_decay: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +127,9 @@ class AverageRecipe:
 
     factor: float = 0.999
     warmup: bool = True
+
+    def __post_init__(self):
+        self.make(None)
 
     def make(self, net) -> WeightAverage:
         return WeightAverage(net, self.factor, self.warmup)
@@ -222,7 +242,8 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "augment.colour": "colour shift",
           "augment.colour_std": "size of the colour shift", "optimiser.kind": "optimiser",
           "optimiser.lr": "learning rate", "optimiser.batch": "batch",
-          "optimiser.decay": "weight decay", "optimiser.momentum": "momentum",
+          "optimiser.decay": "weight decay", "optimiser.norm_decay": "weight decay of batch normalisation",
+          "optimiser.momentum": "momentum",
           "optimiser.lr_in_velocity": "learning rate inside the velocity",
           "optimiser.nesterov": "Nesterov momentum", "optimiser.decoupled": "decoupled weight decay",
           "optimiser.betas": "betas", "optimiser.eps": "epsilon",
@@ -233,8 +254,9 @@ LAYER_LABELS = {"optimiser.layer_lr": "factor on the learning rate of", "calibra
 WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
-def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "paper") -> list[str]:
-    """Such as "batch 32 (paper: 128)", for every knob that has a label and differs."""
+def differences_in_words(ours: Recipe, theirs: Recipe = PAPER) -> list[tuple[str, str, str]]:
+    """Such as ("batch", "32", "128"): knob in words, our value and theirs, for every knob that has a label and differs.
+    """
     def word(value) -> str:
         if isinstance(value, list):
             return " ".join(f"{number:g}" for number in value)
@@ -248,5 +270,5 @@ def differences_in_words(ours: Recipe, theirs: Recipe = PAPER, name: str = "pape
         part, _, layer = knob.rpartition(".")
         label = f"{LAYER_LABELS[part]} {layer}" if part in LAYER_LABELS else LABELS.get(knob)
         if label and word(a) != word(b):
-            lines.append(f"{label} {word(a)}" + ("" if part in LAYER_LABELS else f" ({name}: {word(b)})"))
+            lines.append((label, word(a), word(b)))
     return lines

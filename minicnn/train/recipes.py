@@ -14,6 +14,7 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.train.recipe import PAPER, Recipe, SGDRecipe
 from minicnn.train.schedule import Cosine, StepDecay
+from minicnn.train.watch.diagnostics import OTHER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ def _alexnet(variant: str, augment: Augment, optimiser: SGDRecipe, schedule, **p
     return Recipe(net, augment=augment, optimiser=optimiser, schedule=schedule, **parts)
 
 
+def _calibrated(lr: float, epochs: int) -> Recipe:
+    """For a few thousand images: the initial weights are fitted to them."""
+    return _alexnet("paper", Augment(crop=224),
+                    SGDRecipe(lr=lr, batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}), Cosine(epochs=epochs),
+                    calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
+                               "fc8": 0.05})
+
+
 MANY_IMAGES = 300_000       # at least as many images as this are a set of ImageNet's size
 
 STRETCHED = "learning rate, schedule and augmentation as published, the schedule stretched over --epochs"
@@ -75,13 +84,10 @@ ALEXNET: dict[str, NamedRecipe] = {
                          about="3 epochs on a few thousand images", stretched=True, steady=True),
 
     # With the paper's initialisation, these learn the brightness of an image and little else; see calibrate.py.
-    "long": NamedRecipe(
-        _alexnet("paper", Augment(crop=224),
-                 SGDRecipe(lr=0.004, batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3}), Cosine(epochs=26),
-                 calibrate={"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3,
-                            "fc8": 0.05}),
-        26, about="26 epochs on a few thousand images, initialised to fit them", stretched=True, turned=True,
-        images=2_300),
+    "quick": NamedRecipe(_calibrated(lr=0.006, epochs=6), 6, stretched=True, turned=True,
+                         about="6 epochs on a few thousand images, initialised to fit them: two minutes"),
+    "long": NamedRecipe(_calibrated(lr=0.004, epochs=26), 26, stretched=True, turned=True, images=2_300,
+                        about="26 epochs on a few thousand images, initialised to fit them"),
 
     "paper": NamedRecipe(PAPER, 90, "section 5 of the paper"),
 
@@ -140,6 +146,14 @@ def recipe_for(model: str, published: str, images: int) -> str:
     the longest of our own."""
     ours = {name: entry.epochs for name, entry in RECIPES.get(model, {}).items() if entry.images}
     return max(ours, key=ours.get) if ours and images < MANY_IMAGES else published
+
+
+def other_weights(recipe: Recipe) -> str:
+    """What to try in place of the initial weights of this recipe, in words."""
+    if recipe.calibrate:
+        return "try another seed"
+    fitted = [name for name, entry in RECIPES.get(recipe.net.get("model"), {}).items() if entry.recipe.calibrate]
+    return f"try initial weights fitted to the images (--recipe {fitted[-1]})" if fitted else OTHER_WEIGHTS
 
 
 def named_recipe(model: str, name: str) -> NamedRecipe:

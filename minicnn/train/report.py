@@ -18,6 +18,7 @@ from minicnn.errors import plural
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
 from minicnn.system.terminal import beside, escaped
+from minicnn.train.recipes import other_weights
 from minicnn.train.runs.metrics import MetricsLog, NoLog
 from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
@@ -42,7 +43,8 @@ class Report:
         self._state, self._tensorboard, self.progress = state, tensorboard, progress and is_main
         self._say, self._said_beside = say if is_main else None, set()
         self.log: MetricsLog | NoLog | WithEvents = NoLog()
-        self._diagnostics, self._diagnosed = Diagnostics(state.train.labels), state.metrics.state()
+        self._diagnostics = Diagnostics(state.train.labels, other_weights(state.recipe))
+        self._diagnosed = state.metrics.state()
 
     def say(self, text: str) -> None:
         """Print a line, as far as the terminal can; what it cannot is no reason to end a run."""

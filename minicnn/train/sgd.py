@@ -37,8 +37,8 @@ class SGD(Optimiser):
 
     def __init__(self, net, lr: float, momentum: float = 0.9, decay: float = 0.0005,
                  lr_mults: Mapping[str, float] | None = None, *, lr_in_velocity: bool = True, nesterov: bool = False,
-                 decoupled: bool = False):
-        super().__init__(net, lr, decay, lr_mults)
+                 decoupled: bool = False, decays: Mapping[str, float] | None = None):
+        super().__init__(net, lr, decay, lr_mults, decays)
         if not 0 <= finite(momentum, "momentum") < 1:
             raise ConfigError(f"momentum must lie in [0, 1), not {momentum}")
         self.momentum = momentum

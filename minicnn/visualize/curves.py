@@ -13,11 +13,11 @@ from minicnn.visualize.style import BLUE, INK, LINE, ORANGE, QUIET, new_figure, 
 
 
 def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", majority: float | None = None,
-                training: str = "training") -> Path:
+                training: str = "training", validation: str = "validation") -> Path:
     """Draw the records of metrics.jsonl (minicnn.train.runs.metrics.read_metrics).
 
-    majority: share of the most frequent class among the validation images, or None.   training: the label of the
-    training accuracy.
+    majority: share of the most frequent class among the validation images, or None.   training, validation: the
+    labels of these curves, whose points are means over an epoch.
     """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
@@ -31,14 +31,14 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     few = 5 if len(epochs) <= 40 else 0
     marks = {"marker": "o", "markersize": few, "linewidth": 1.8, "clip_on": False, "zorder": 3}
     loss_axes.plot([r["epoch"] - 1 + r["step"] / r["steps"] for r in steps], [r["loss"] for r in steps],
-                   color=BLUE, linewidth=0.8, alpha=0.35)
-    loss_axes.plot(x, [r["train"]["loss"] for r in epochs], color=BLUE, label="training", **marks)
-    loss_axes.plot(x, [r["val"]["loss"] for r in epochs], color=ORANGE, label="validation", **marks)
+                   color=BLUE, linewidth=0.8, alpha=0.35, label="training loss of single batches")
+    loss_axes.plot(x, [r["train"]["loss"] for r in epochs], color=BLUE, **marks)
+    loss_axes.plot(x, [r["val"]["loss"] for r in epochs], color=ORANGE, **marks)
     loss_axes.set_title("loss (cross-entropy)", loc="left", fontsize=10, color=INK)
 
     percent = {name: [100 * r[name]["top1"] for r in epochs] for name in ("train", "val")}
-    accuracy_axes.plot(x, percent["train"], color=BLUE, label=training, **marks)
-    accuracy_axes.plot(x, percent["val"], color=ORANGE, label="validation", **marks)
+    accuracy_axes.plot(x, percent["train"], color=BLUE, label=f"{training}: mean of each epoch", **marks)
+    accuracy_axes.plot(x, percent["val"], color=ORANGE, label=validation, **marks)
     if majority is not None:
         accuracy_axes.axhline(100 * majority, color=QUIET, linewidth=1, linestyle=(0, (4, 3)),
                               label=f"always the largest class, {100 * majority:.1f} %")
@@ -47,7 +47,9 @@ def draw_curves(records: list[dict], path: str | os.PathLike, title: str = "", m
     accuracy_axes.set_title("accuracy (%)", loc="left", fontsize=10, color=INK)
     _limits(loss_axes, [r["train"]["loss"] for r in epochs] + [r["val"]["loss"] for r in epochs],
             [r["loss"] for r in steps])
-    figure.legend(*accuracy_axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.035, 0.925), ncols=3,
+    handles, labels = ([*a, *b] for a, b in zip(accuracy_axes.get_legend_handles_labels(),
+                                                loss_axes.get_legend_handles_labels(), strict=True))
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.035, 0.925), ncols=2,
                   fontsize=8.5, frameon=False, labelcolor=INK)
     for axes in (loss_axes, accuracy_axes):
         quiet_axes(axes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
+
+from minicnn.errors import printable
 
 BOXES = "Last Resort"                                   # matplotlib's own: a box for every character there is
 SOME = 12                                               # missing characters that the warning shows
@@ -19,7 +20,7 @@ def make_legible(figure) -> None:
     texts = figure.findobj(Text)
     for text in texts:
         text.set_parse_math(False)
-        text.set_text(_printable(text.get_text()))
+        text.set_text(printable(text.get_text(), ("Cc", "Cs"), kept="\n"))
     missing = {mark for text in texts for mark in text.get_text() if mark != "\n"} - _characters(_default_font())
     if missing:
         families, missing = _families_with(missing)
@@ -29,11 +30,6 @@ def make_legible(figure) -> None:
         some = " ".join(sorted(missing)[:SOME]) + (" ..." if len(missing) > SOME else "")
         warnings.warn(f"no installed font has {some}, so names are drawn with boxes; install one, such as Noto Sans "
                       "CJK", stacklevel=2)
-
-
-def _printable(text: str) -> str:
-    return "".join(ascii(mark)[1:-1] if unicodedata.category(mark) in ("Cc", "Cs") and mark != "\n" else mark
-                   for mark in text)
 
 
 def _default_font() -> str:

@@ -29,7 +29,8 @@ def draw_progress(folder: str | os.PathLike, title: str, net=None) -> Path:
     records = read_metrics(Path(folder) / METRICS)
     run = next((record for record in records if record["kind"] == "run"), {})
     share = run["majority"]["val"] if run else None
-    return draw_curves(records, Path(folder) / "curves.png", title, share, training_label(run, net))
+    return draw_curves(records, Path(folder) / "curves.png", title, share, training_label(run, net),
+                       validation_label(run))
 
 
 def training_label(run: dict, net) -> str:
@@ -40,6 +41,11 @@ def training_label(run: dict, net) -> str:
     if net is not None and any(isinstance(node.layer, Dropout) for node in net.nodes):
         how.append("with dropout")
     return "training" + (f", {' and '.join(how)}" if how else "")
+
+
+def validation_label(run: dict) -> str:
+    """With which weights was validated, for the record of a run."""
+    return "validation" + (", averaged weights" if run.get("recipe", {}).get("average") else "")
 
 
 def draw_run(folder: str | os.PathLike, *, net, title: str, images_seen: int, epochs: int, held_out,

@@ -115,7 +115,7 @@ def test_doctor(capsys):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["gradcheck", "lnr"], "nothing to check is called 'lnr': expected one of layers"),
+    (["gradcheck", "lnr"], "nothing to check is called 'lnr': did you mean 'lrn'? expected one of layers"),
     (["gradcheck", "lrn", "--device", "gpu"], "unknown device 'gpu'"),
     (["gradcheck", "lrn", "--device", "cuda"], "device 'cuda' cannot be used"),
     (["summary", "lenet5"], "unknown model 'lenet5': did you mean 'alexnet'? expected one of alexnet, cifar_18pct"),

@@ -118,3 +118,15 @@ def test_fingerprints_of_different_sets_differ():
     prints = {in_memory(5).fingerprint, in_memory(6).fingerprint, in_memory(5, size=7).fingerprint,
               in_memory(5, classes=2).fingerprint}
     assert len(prints) == 4 and in_memory(5).fingerprint in prints
+
+
+def test_the_content_is_of_pixels_labels_ids_classes_and_size():
+    """In whatever folder they lie: sets whose images would be trained on otherwise have another one."""
+    def content(classes="ab", labels=(0, 0, 1), ids=(0, 1, 2), size=(2, 2), checksums=(7, 8, 9), name="here"):
+        album = Dataset(name, classes, labels, "xyz", None, size=size, ids=ids)
+        album.checksums = np.array(checksums, np.uint32)
+        return album.content
+
+    others = {content("bc"), content(labels=(0, 1, 1)), content(ids=(0, 2, 1)), content(size=(2, 3)),
+              content(checksums=(7, 8, 0))}
+    assert len(others) == 5 and content(name="there") == content() not in others

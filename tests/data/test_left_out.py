@@ -219,3 +219,10 @@ def test_a_name_with_a_newline_is_one_line_of_the_report(source, tmp_path):
     (source / "a" / "two\nlines.jpg").write_bytes(b"\xff\xd8\xff" + bytes(9))
     prepared(source, tmp_path / "out")
     assert [row[1] for row in report(tmp_path / "out")] == ["all/a/two\\nlines.jpg"]
+
+
+def test_the_name_of_an_image_left_out_is_no_second_line(source):
+    (source / "a" / "two\nlines\t.jpg").write_bytes(b"no image")
+    train = open_data(source, size=16).train
+    scan(train)
+    assert r"a/two\nlines\t.jpg (" in train.report_skipped() and "\n" not in train.report_skipped()

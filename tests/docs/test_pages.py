@@ -59,3 +59,14 @@ def test_from_pytorch():
     variables = run(blocks("from_pytorch.md"), "from_pytorch.md")
     assert variables["net"].num_params == 10 * 8 * 8 * 16 + 10 + 16 * 5 * 5 * 3 + 16
     assert variables["weights"].shape == (16, 3, 5, 5) and variables["after"] < variables["before"]
+
+
+def test_train_in_python(tmp_path, monkeypatch, capsys):
+    """It learns, is validated with averaged weights, and draws."""
+    monkeypatch.chdir(tmp_path)
+    found = blocks("train_in_python.md")
+    after = run(found, "train_in_python.md")
+    assert len(found) == 4 and after["result"].top1 > 0.5 and after["outcome"].epochs == 4
+    assert [path.name for path in after["paths"]] == ["curves.png", "conv1.png", "predictions.png"]
+    assert after["saved"].meta["average"] and all(path.stat().st_size > 1000 for path in after["paths"])
+    assert "with the moving average" in (said := capsys.readouterr().out) and "warning" not in said

@@ -23,7 +23,7 @@ PROSE = [
     Rule(r"rates?", "learning rate (a machine's: throughput)",
          r"(learning|dropout|frame|error|sampling) rates?|Dropout: rate",
          "the rate is divided by ten", "the learning\nrate, the dropout rate, frame rate", files="benchmarks/|dropout"),
-    Rule(r"decay", "weight decay", r"weight decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
+    Rule(r"decay", "weight decay", r"weight decay|weight-decay|(not|nor) decay|decay (lr|w)|[-+*] decay|decay [-+*]",
          "momentum and a decay of 0.0005", "weight decay; biases do not decay; v - decay * lr * w"),
     Rule(r"deviations?", "standard deviation", r"standard deviations?", "mean 0, deviation 1", "4 standard deviations"),
     Rule(r"slopes?", "gradient, derivative, element of a gradient", r"negative slope|LeakyReLU: slope",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from minicnn.data.elpv import MissingPackageError
 from minicnn.data.source import open_data
 from minicnn.experiment.page import command
-from minicnn.experiment.prepare import prepare
+from minicnn.experiment.prepare import open_sets, prepare
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.settings import DEFAULTS, settle
 from minicnn.train.loop import Outcome, Trainer
@@ -95,6 +96,13 @@ BAD = {
     "a warm-up that is too long": (["--data", "{root}/photos", "--epochs", "3", "--warmup", "4"],
                                    "--warmup must be from 0 to the 3 epochs of the run, got 4"),
     "a negative warm-up": (["--data", "{root}/photos", "--warmup", "-1"], "--warmup must be 0 or more epochs, got -1"),
+    "a warm-up before a schedule that begins with one": (["--data", "{root}/photos", "--schedule", "onecycle",
+                                                         "--warmup", "1"], "onecycle rises from there by itself"),
+    "a negative weight decay": (["--data", "{root}/photos", "--norm-weight-decay", "-1"],
+                                "--norm-weight-decay must be 0 or more, got -1"),
+    "a weight decay of nothing": (["--data", "{root}/photos", "--batch", "4", "--norm-weight-decay", "0"],
+                                  "batch normalisation, which this net does not have"),
+    "a folder with the end of a line in its name": (["--data", "{root}/no\nwhere"], r"no\nwhere does not exist"),
     "a negative learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "-1"],
                                  "learning rate must be positive"),
     "an infinite learning rate": (["--data", "{root}/photos", "--batch", "4", "--lr", "inf"],
@@ -198,7 +206,7 @@ def test_a_run_of_version_0_1_is_resumed_to_its_end(example, tmp_path, capsys, m
 @pytest.mark.parametrize(("more", "epochs", "recipe"), [
     ([], 200, r"long, fitted to \d+ training images: 200 epochs"),
     (["--epochs", "7"], 7, r"long, fitted to \d+ training images: 7 epochs"),
-    (["--recipe", "paper"], 90, "paper: 90 epochs; error on")])
+    (["--recipe", "paper"], 90, "paper: 90 epochs, batch 4, SGD with momentum 0.9, .* Published: 90 epochs; error")])
 def test_a_folder_gets_a_recipe_that_fits_it(example, tmp_path, capsys, monkeypatch, more, epochs, recipe):
     """Unless one was asked for; what was chosen is printed, and how to get the published one."""
     asked = []
@@ -256,6 +264,9 @@ def test_an_optimiser_that_was_asked_for(example):
     recipe, words = settled("--optimiser", "adamw", "--ema", "0.99")
     assert recipe.optimiser == AdamWRecipe(batch=32, layer_lr={"fc6": 0.3, "fc7": 0.3, "fc8": 0.3})
     assert recipe.average == AverageRecipe(0.99) and "--lr=0.001 --optimiser=adamw --ema=0.99" in words
+    assert recipe.optimiser.norm_decay is None and "norm" not in words
+    recipe, words = settled("--norm-weight-decay", "0")
+    assert recipe.optimiser.norm_decay == 0 and "--norm-weight-decay=0.0" in words
     assert settled("--optimiser", "adam", "--lr", "0.1")[0].optimiser.lr == 0.1
     assert settled("--optimiser", "adam", "--recipe", "short")[0].optimiser.output_lr == 1.0
 
@@ -274,6 +285,37 @@ def test_without_the_package_it_says_so_and_goes_on(example, monkeypatch, capsys
     assert "pip install 'minicnn[example]'" in capsys.readouterr().err and os.listdir(tmp_path) == []
 
 
+def test_only_rank_0_says_so(example, monkeypatch, capsys):
+    """Of the processes that mpiexec has started."""
+    def only_synthetic(data, **how):
+        if data == "elpv":
+            raise MissingPackageError
+        return data
+
+    for rank, lines in (("0", 4), ("1", 0), (None, 4)):
+        with monkeypatch.context() as patch:
+            patch.setattr("minicnn.experiment.prepare.open_data", only_synthetic)
+            for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK"):
+                patch.delenv(name, raising=False)
+            if rank:
+                patch.setenv("PMI_RANK", rank)
+            assert open_sets(settle(example.parse([])), may_fall_back=True) == "synthetic"
+        assert capsys.readouterr().out.count("\n") == lines
+
+
+def test_the_packaged_images_get_the_quick_recipe(example, tmp_path, capsys, monkeypatch):
+    """Nothing is printed twice: of what differs from the paper's, only the paper's values."""
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: Outcome(True, 0, None, tmp_path))
+    assert example.main(["--data", "synthetic", "--out", str(tmp_path)]) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("recipe quick: 6 epochs, batch 32, SGD with momentum 0.9, learning rate 0.006 (times 0.3 in fc6 fc7 fc8), "
+            "weight decay 0.0005, cosine over 6 epochs, initial weights fitted to the images differences paper has "
+            "epochs 90, batch 128, learning rate 0.01, learning rate schedule plateau, times 0.1 after 3 epochs "
+            "without improvement, 3 times at most; here: colour shift no; no two GPUs, the same arithmetic run") in said
+    assert example.main(["--data", "synthetic", "--recipe", "long", "--out", str(tmp_path)]) == 130
+    assert "recipe long: 26 epochs" in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_is_grouped(example, capsys):
     with pytest.raises(SystemExit) as leaving:
         example.main(["--help"])
@@ -287,8 +329,8 @@ def test_settings_come_from_the_run_unless_given(example, place):
     settings = settle(example.parse(["--resume", "--lr", "0.5"]), last)
     assert settings["batch"] == 8 and settings["lr"] == 0.5 and settings["data"] == str(place / "photos")
     fresh = settle(example.parse(["--seed", "3"]))
-    assert fresh == {**DEFAULTS, "model": "alexnet", "variant": "paper", "seed": 3, "recipe": "short", "epochs": 3,
-                     "batch": 32, "lr": 0.03}
+    assert fresh == {**DEFAULTS, "model": "alexnet", "variant": "paper", "seed": 3, "recipe": "quick", "epochs": 6,
+                     "batch": 32, "lr": 0.006}
 
 
 def test_a_changed_knob_is_named(place):

@@ -17,7 +17,7 @@ from minicnn.errors import CheckpointError
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import name_of
 from minicnn.experiment.trained import load_trained
-from minicnn.train.loop import Trainer
+from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from tests.helpers.small_run import save_tree
@@ -145,6 +145,22 @@ def test_what_a_run_holds(place, run, capsys):
     losses = [record["train"]["loss"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "epoch"]
     assert losses[0] < 2                                    # the default recipe suits a net that is initialised usually
     assert {path.name for path in run.iterdir()} >= {"test.json", "curves.png", "conv1.png", "predictions.png"}
+
+
+def test_the_first_lines_say_what_is_run(place, tmp_path, capsys, monkeypatch):
+    """The default recipe with what was asked for in its place, and nothing of it that is not so."""
+    monkeypatch.setattr(Trainer, "fit", lambda trainer, epochs: Outcome(True, 0, None, tmp_path))
+    command = ["train", f"{place}/mine.py:build", "--data", f"{place}/photos", "--batch", "4", "--out", str(tmp_path)]
+    assert cli.main(command) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("recipe default: 10 epochs, batch 4, SGD with momentum 0.9, learning rate 0.01, weight decay 0.0005, "
+            "cosine over 10 epochs, pixels divided by 64 run") in said
+    assert cli.main([*command, "--epochs", "3", "--optimiser", "adamw", "--schedule", "step", "--warmup", "1", "--ema",
+                     "0.99", "--freeze", "conv1"]) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("recipe default: 3 epochs, batch 4, AdamW, learning rate 0.001 (frozen: conv1), weight decay 0.01, step, "
+            "times 0.1 at epochs 1 2, with 1 epoch of warm-up from 0, moving average of the weights (EMA) of factor "
+            "0.99, pixels divided by 64 run") in said
 
 
 def test_in_a_fresh_process(place, run):

@@ -76,7 +76,7 @@ def test_fine_tuning(example, photos, tmp_path, capsys):
                          *runs]) == 0
     text = capsys.readouterr().out
     assert "weights      7 of 8 layers" in text and "initialised anew: fc8 (a new head)" in text
-    assert "factor on the learning rate of conv1 0" in " ".join(text.split())
+    assert "(frozen: conv1 conv2)" in " ".join(text.split())
     tuned = load_checkpoint(tmp_path / "tuned/last.safetensors")
     best = load_checkpoint(tmp_path / "first/best.safetensors")
     assert (tuned.params["conv2.w"] == best.params["conv2.w"]).all() and "conv2.w" not in tuned.velocities

@@ -4,11 +4,14 @@ What was finished is kept, nothing is left behind, and the same run goes on. kil
 """
 
 import contextlib
+import fcntl
 import os
+import pty
 import random
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -56,6 +59,7 @@ def moments(*places, quick):
 
 
 @moments("minicnn.experiment.run.recipe_of", "minicnn.train.state.measure_and_keep", "minicnn.train.loop.check_memory",
+         "minicnn.train.state.scan", "minicnn.train.state.first_kernels",
          quick=[("minicnn.train.state.measure_and_keep", number) for number in SIGNALS])
 def test_before_the_first_step_nothing_is_left(root, monkeypatch, capsys, where, number):
     before = sorted(root.glob("runs*"))
@@ -64,12 +68,12 @@ def test_before_the_first_step_nothing_is_left(root, monkeypatch, capsys, where,
     assert capsys.readouterr().err == "stopped\n" and sorted(root.glob("runs*")) == before
 
 
-@moments("minicnn.train.loop.evaluate", "minicnn.experiment.run.draw_progress",
+@moments("minicnn.train.loop.evaluate", "minicnn.train.state.save_checkpoint", "minicnn.experiment.run.draw_progress",
          "minicnn.experiment.evaluation.evaluate", "minicnn.visualize.report.draw_filters",
          "minicnn.experiment.evaluation.write_json",
          quick=[("minicnn.experiment.evaluation.evaluate", signal.SIGHUP)])
 def test_later_the_same_run_goes_on(root, request, monkeypatch, capsys, where, number):
-    """Validation, a picture, the test images, the last pictures, and the results."""
+    """Validation, a checkpoint, a picture, the test images, the last pictures, and the results."""
     name = f"{where}-{number}"
     with monkeypatch.context() as patch:
         signalled(patch, where, number)
@@ -83,6 +87,40 @@ def test_later_the_same_run_goes_on(root, request, monkeypatch, capsys, where, n
     if request.node.get_closest_marker("slow"):         # the other one costs some seconds
         undisturbed = request.getfixturevalue("undisturbed")
         assert state(root / "runs" / name / "last.safetensors") == state(undisturbed / "last.safetensors")
+
+
+@moments("minicnn.experiment.evaluation.load_trained", "minicnn.experiment.evaluation.evaluate",
+         "minicnn.visualize.report.draw_predictions", quick=[])
+def test_evaluate(root, undisturbed, monkeypatch, capsys, where, number):
+    """A run that is only evaluated stays as it was, and can be evaluated again."""
+    before = {path.name: path.read_bytes() for path in undisturbed.iterdir()}
+    with monkeypatch.context() as patch:
+        signalled(patch, where, number)
+        assert main(["evaluate", str(undisturbed)]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    assert {path.name: path.read_bytes() for path in undisturbed.iterdir()} == before
+    assert main(["evaluate", str(undisturbed)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["data  ", "memory  ", "epoch 1/", "epoch 2/", "test  ", "pictures  "])
+def test_a_terminal_that_is_lost(root, undisturbed, seen):
+    """Closed once it shows this: the system sends SIGHUP, and everything that is printed after it fails."""
+    run_dir, (ours, theirs) = root / "runs" / f"lost {seen.strip(' /')}", pty.openpty()
+    command = tiny_command(root, "--device", "reference", "--run-name", run_dir.name)
+    with subprocess.Popen([sys.executable, "-m", "minicnn.cli", *command], stdin=theirs, stdout=theirs, stderr=theirs,
+                          start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as process:
+        os.close(theirs)
+        said = ""
+        while seen not in said:
+            said += os.read(ours, 4096).decode(errors="replace")
+        os.close(ours)
+        assert process.wait(300) in (0, 130, -signal.SIGHUP)    # the last, once Python has begun to exit
+    assert not (run_dir / ".lock").exists()
+    words = ["--resume", str(run_dir)] if (run_dir / "last.safetensors").exists() else command[1:]
+    assert main(["train", *words]) == 0
+    assert sorted({*os.listdir(run_dir)} - {"previous.safetensors"}) == DONE
+    assert state(run_dir / "last.safetensors") == state(undisturbed / "last.safetensors")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

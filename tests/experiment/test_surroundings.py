@@ -27,6 +27,9 @@ NOBODY = 65534
 QUICK = {"a notebook's background job"}
 NOTEBOOK = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 PLAIN = ["-m", "minicnn.cli"]
+IN_GROUPS = ("import sys; from pathlib import Path; from minicnn.system import container; "
+             "container.ROOT, container.OWN = Path('groups'), Path('groups/own'); "
+             "from minicnn.cli.main import main; sys.exit(main())")
 
 # name -> environment (None: not set), what Python gets, in what the shell starts it
 SURROUNDINGS = {
@@ -46,6 +49,10 @@ SURROUNDINGS = {
     "-W error": ({}, ["-W", "error", *PLAIN], "{}"),
     "a small stack": ({}, PLAIN, "ulimit -s 1024; {}"),
     "few files": ({}, PLAIN, "ulimit -n 64; {}"),
+    "half a processor": ({}, ["-c", IN_GROUPS], "{}"),
+    "one thread of Numba's": ({"NUMBA_NUM_THREADS": "1"}, PLAIN, "{}"),
+    "more threads of Numba's than cores": ({"NUMBA_NUM_THREADS": "64"}, PLAIN, "{}"),
+    "no folder for compiled kernels": ({"NUMBA_CACHE_DIR": "/proc/nowhere"}, PLAIN, "{}"),
 }
 
 
@@ -57,6 +64,10 @@ def root(tmp_path_factory):
     for part in ("train", "val", "test"):
         os.rename(root / "set" / part / "checks", os.path.join(os.fsencode(root / "set" / part), ODD))
     Path(os.fsdecode(os.path.join(os.fsencode(root / "set/train"), ODD, ODD + b".png"))).write_bytes(b"no image")
+    (root / "groups").mkdir()
+    for name, text in (("own", "0::/"), ("cpu.max", "50000 100000"), ("memory.max", "max"), ("memory.current", "0"),
+                       ("memory.stat", "")):
+        (root / "groups" / name).write_text(text)
     return root
 
 
@@ -122,6 +133,23 @@ def test_it_trains_as_another_user(root, tmp_path_factory):
         pytest.skip("another user cannot read this installation")
     ended = subprocess.run(started, env=where, capture_output=True, text=True, timeout=300, **who)
     check(root, "another user", ended.returncode, ended.stderr)
+
+
+@pytest.mark.slow
+def test_the_limits_of_a_container(root):
+    """Are printed in the first lines; too little memory is an error, and no kill by the system."""
+    words = [sys.executable, "-c", IN_GROUPS, *tiny_command(root, "--run-name", "in a container")]
+
+    def run(memory):
+        (root / "groups/memory.max").write_text(memory)
+        return subprocess.run(words, env=environment({}), cwd=root, capture_output=True, text=True, errors="replace")
+
+    ended = run("99999")
+    assert ended.returncode == 2 and "needs" in ended.stderr and "0 MiB are free; " in ended.stderr
+    assert ended.stderr.count("\n") == 1 and not (root / "runs/in a container").exists()
+    ended = run("2147483648")
+    assert "cpu, 1 of 1 cores" in ended.stdout and "predicted for a step, 2.0 GiB free" in ended.stdout
+    check(root, "in a container", ended.returncode, ended.stderr)
 
 
 @pytest.mark.slow

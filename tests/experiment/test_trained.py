@@ -41,8 +41,8 @@ def test_version_0_1_goes_on_with_its_settings(tmp_path):
     assert settings == {**settings, **meta["about"], "model": "alexnet", "knobs": {}, "size": None}
     recipe = recipe_of(settings, len(meta["classes"]), meta["recipe"]["augment"]["crop"])
     assert recipe == Recipe.from_dict(meta["recipe"])
-    fresh = settle(example.parse([]))
-    assert recipe_of(fresh, 2, 224) == recipe                   # what make demo trains by is what it was
+    fresh = settle(example.parse(["--recipe", "short"]))
+    assert recipe_of(fresh, 2, 224) == recipe                   # the recipe of that name is what it was
 
 
 def test_by_description_alone(tmp_path):

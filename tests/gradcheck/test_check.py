@@ -233,7 +233,7 @@ def test_every_network_passes(name, device):
 def test_names():
     assert names("lrn") == ["lrn"] and names("layers") == list(LAYERS) and names("all") == [*LAYERS, *NETS]
     assert not set(LAYERS) & set(NETS) and not set(GROUPS) & {*LAYERS, *NETS}
-    with pytest.raises(ConfigError, match="nothing to check is called 'lnr': expected one of layers, models, all"):
+    with pytest.raises(ConfigError, match="called 'lnr': did you mean 'lrn'. expected one of layers, models, all"):
         names("lnr")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.parallel.threads import run_local
 from minicnn.train.adam import Adam, AdamW
 from minicnn.train.average import WeightAverage
+from minicnn.train.recipe import SGDRecipe
 from minicnn.train.sgd import SGD
 from tests.parallel.test_state import batch, net
 
@@ -40,3 +42,20 @@ def test_ranks_compute_what_a_single_process_does(scheme, make):
     assert two.keys() == alone.keys()
     for name, array in alone.items():
         np.testing.assert_allclose(two[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_rank_finds_its_batch_normalisation(scheme):
+    """Which may have a weight decay of its own."""
+    def decays(comm):
+        b = Builder((5, 5, 4))
+        b.conv("conv1", 4, 3)
+        b.batchnorm("bn1", sync=True)
+        b.flatten("flat")
+        b.linear("fc1", 6)
+        b.batchnorm("bn2")
+        b.linear("fc2", 4)
+        b.loss("loss")
+        return SGDRecipe(norm_decay=0.0).make(SCHEMES[scheme](b.net(device="reference"), comm)).decays
+
+    assert run_local(2, decays) == 2 * [dict.fromkeys(("bn1.w", "bn1.b", "bn2.w", "bn2.b"), 0.0)]

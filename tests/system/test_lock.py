@@ -10,6 +10,7 @@ import pytest
 
 from minicnn.system import lock
 from minicnn.system.lock import Lock, waiting
+from tests.helpers.full_disk import full_disk
 
 HOLDER = ("import sys, time; from minicnn.system.lock import Lock; "
           "print(Lock(sys.argv[1]).take(), flush=True); time.sleep(60)")
@@ -43,6 +44,30 @@ def test_without_locks_in_the_file_system(tmp_path, monkeypatch, machine, alive,
               "machine": socket.gethostname() if machine == "here" else "elsewhere"}
     (tmp_path / "lock").write_text(json.dumps(signed))
     assert Lock(tmp_path / "lock").take() == free
+
+
+def test_of_a_process_of_another_user(tmp_path, monkeypatch):
+    """Which may not be sent a signal: it lives."""
+    monkeypatch.setattr(lock, "try_lock", lambda descriptor: None)
+    (tmp_path / "lock").write_text(json.dumps({"process": 1, "machine": socket.gethostname()}))
+
+    def refuse(process, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert not Lock(tmp_path / "lock").take()
+
+
+def test_a_longer_signature_is_overwritten(tmp_path):
+    (tmp_path / "lock").write_text(json.dumps({"process": 1, "machine": 200 * "x"}))
+    assert Lock(tmp_path / "lock").take()
+    assert Lock(tmp_path / "lock").owner() == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_on_a_full_disk_it_is_taken_without_a_signature(tmp_path, monkeypatch):
+    with full_disk(monkeypatch, tmp_path, lambda n: n > 0):         # the file itself can be made
+        assert Lock(tmp_path / "lock").take()
+    assert Lock(tmp_path / "lock").owner() == "another process"
 
 
 def test_a_file_that_its_owner_removes_meanwhile(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 import warnings
 
@@ -38,6 +39,18 @@ def test_a_stream_that_was_closed(monkeypatch):
     with lasting():
         print("to nobody", flush=True)
     assert not is_terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert not is_terminal()
+
+
+OPENED = ("import sys; from minicnn.system.terminal import any_text\n"
+          "with any_text(), open(sys.argv[1], 'w') as file: print(file.fileno(), file=file)")
+
+
+def test_no_file_gets_the_descriptor_of_a_closed_stream(tmp_path):
+    """What libraries print would be written into it."""
+    subprocess.run(["bash", "-c", '"$@" <&- >&- 2>&-', "", sys.executable, "-c", OPENED, tmp_path / "file"], check=True)
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 def test_what_is_left_of_a_lost_pipe_does_not_come_back_at_exit(monkeypatch):

@@ -58,7 +58,7 @@ def test_a_warm_up_follows_the_epochs_too():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ConfigError, match="unknown recipe 'caffee': did you mean 'caffe'. expected one of short, long"):
+    with pytest.raises(ConfigError, match="unknown recipe 'caffee': did you mean 'caffe'. expected one of short, qui"):
         named_recipe("alexnet", "caffee")
 
 

@@ -67,6 +67,8 @@ def test_without_one_it_is_said_in_one_line(tmp_path, monkeypatch, caplog):
     assert [str(entry.message) for entry in said] == [
         "no installed font has 고 양 이, so names are drawn with boxes; install one, such as Noto Sans CJK"]
     assert not caplog.records
+    with pytest.warns(UserWarning, match=r"has (\S ){12}\.\.\., so names"):
+        sheet(tmp_path / "sheet.png", "".join(chr(0xac00 + k) for k in range(13)))
 
 
 @pytest.mark.parametrize("name", [r"$\frac$", "a$b$c", "caf\udce9", "two\nlines\tand\0more", "$", ""])
@@ -80,6 +82,13 @@ def test_a_formula_is_drawn_as_its_source(tmp_path):
     text = figure.text(0, 0, "$x^2$ caf\udce9\t")
     save_png(figure, tmp_path / "text.png")
     assert text.get_text() == r"$x^2$ caf\udce9\t" and not text.get_parse_math()
+
+
+def test_a_caption_keeps_its_lines(tmp_path):
+    figure = new_figure(1)
+    text = figure.text(0, 0, "two\nlines")
+    save_png(figure, tmp_path / "text.png")
+    assert text.get_text() == "two\nlines"
 
 
 PROGRAM = """

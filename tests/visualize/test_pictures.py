@@ -11,7 +11,7 @@ from minicnn.builder import Builder
 from minicnn.data.procedural import procedural_sets
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train.loop import METRICS
-from minicnn.visualize import report
+from minicnn.visualize import curves, report
 from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
@@ -44,6 +44,18 @@ def test_curves(tmp_path, epochs):
     image = pixels(draw_curves(list(records(epochs)), tmp_path / "curves.png", "a title", majority=0.55))
     assert epochs == 0 or (has_colour(image, "#0072b2") and has_colour(image, "#d55e00"))
     assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_the_legend_says_which_curve_is_what(tmp_path, monkeypatch):
+    """Means or single batches, and with which weights was validated."""
+    monkeypatch.setattr(curves, "save_png", lambda figure, path: figure)
+    run = {"kind": "run", "recipe": {"average": {"factor": 0.999}}, "majority": {"val": 0.55}}
+    monkeypatch.setattr(report, "read_metrics", lambda path: [run, *records(3)])
+    labels = {text.get_text() for text in report.draw_progress(tmp_path, "a title").legends[0].get_texts()}
+    assert labels == {"training: mean of each epoch", "training loss of single batches", "validation, averaged weights",
+                      "always the largest class, 55.0 %"}
+    run["recipe"] = {"average": None}
+    assert "validation" in {text.get_text() for text in report.draw_progress(tmp_path, "").legends[0].get_texts()}
 
 
 def test_filters_are_laid_out_as_in_figure_3(tmp_path):

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 import posixpath
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
 from PIL import Image
 
 from minicnn.data.images import Picture
+from minicnn.errors import printable
 from minicnn.system.files import atomic
 
 LEFT_OUT, ODD, UNUSED = ("truncated", "unreadable"), ("CMYK", "grey", "misnamed"), ("unused", "empty")
@@ -50,11 +50,7 @@ def write_report(path: str, rows: Iterable[Row]) -> None:
     """One line a file: kind, file, explanation; separated by tabs. Control characters in a name are escaped."""
     with atomic(path, "w", errors="surrogateescape") as file:
         file.write("kind\tfile\twhat\n")
-        file.writelines("\t".join(map(_printable, row)) + "\n" for row in rows)
-
-
-def _printable(text: str) -> str:
-    return "".join(ascii(mark)[1:-1] if unicodedata.category(mark) == "Cc" else mark for mark in text)
+        file.writelines("\t".join(map(printable, row)) + "\n" for row in rows)
 
 
 def in_words(rows: Iterable[Row]) -> str:

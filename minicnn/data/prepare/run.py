@@ -131,7 +131,7 @@ def _folder(out: str) -> Iterator[str]:
             yield unfinished
         except BaseException as error:                  # Ctrl-C, too, which keeps what was unpacked
             begun = {LOCK, UNPACKED} if isinstance(error, DataError) else {LOCK}
-            if set(os.listdir(unfinished)) <= begun:    # no shard was begun: leave nothing behind
+            if set(os.listdir(unfinished)) <= begun and os.listdir(out) == [UNFINISHED]:     # no shard was begun
                 shutil.rmtree(unfinished)
                 if made and not os.listdir(out):
                     os.rmdir(out)

@@ -20,9 +20,10 @@ EARLY = re.compile(rf"{re.escape(LOCK)}|{re.escape(METRICS)}|events\.out\..*|\..
 class RunFolder(os.PathLike):
     """`with RunFolder(path) as folder: ...` makes the folder and locks it, before anything slow; blocks may be nested.
 
-    What was made is removed again at the end, unless `begun` was set: a step was taken. numbered: the name is no user's
-    choice, so an empty folder of that name is ours as well. Raises ConfigError where another process has the folder, or
-    where it cannot be written to.
+    What was made is removed again at the end, unless `begun` was set: a step was taken. A run that failed before its
+    first checkpoint leaves the folder as one that was killed does: the next one of this name may have it.   numbered:
+    the name is no user's choice, so an empty folder of that name is ours as well. Raises ConfigError where another
+    process has the folder, or where it cannot be written to.
     """
 
     def __init__(self, path: str | os.PathLike, numbered: bool = False):
@@ -87,7 +88,7 @@ class RunFolder(os.PathLike):
             for name in filter(EARLY.fullmatch, os.listdir(self.path)):
                 if name != LOCK:
                     (self.path / name).unlink()
-        self._lock.release()
+        self._lock.release(keep=self.begun and self._is_free and all(map(EARLY.fullmatch, os.listdir(self.path))))
         self._remove_made()
 
     def _remove_made(self) -> None:

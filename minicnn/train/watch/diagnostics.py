@@ -30,7 +30,7 @@ SAMPLE = 1 << 16                            # elements of an array that are look
 FEW = 64                                    # images that it takes to call a unit dead
 
 
-FITTED = "fitted to the images (a recipe with `calibrate`, such as alexnet's long)"
+OTHER_WEIGHTS = "try other initial weights (init= of the layers)"
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Finding:
 
 
 class Diagnostics:
-    """labels: of the training images."""
+    """labels: of the training images.   other_weights: what to try in place of the initial weights."""
 
-    def __init__(self, labels: np.ndarray):
+    def __init__(self, labels: np.ndarray, other_weights: str = OTHER_WEIGHTS):
+        self.other_weights = other_weights
         share = np.bincount(labels) / len(labels)
         share = share[share > 0]
         self.entropy, self.majority = float(-(share * np.log(share)).sum()), float(share.max())
@@ -62,7 +63,8 @@ class Diagnostics:
         the last update of a parameter.   factor: of the schedule; small updates are expected where it is small.
         images: batches of them, as the net takes them.
         """
-        found = {**dead_units(net, images), **self._loss(train), **self._updates(net, updates, factor)}
+        found = {**dead_units(net, images, self.other_weights), **self._loss(train),
+                 **self._updates(net, updates, factor)}
         if val:
             found["chance"] = Finding(self._chance(train, val))
         fresh = {what: finding for what, finding in found.items() if finding.text and what not in self._given}
@@ -88,12 +90,12 @@ class Diagnostics:
                 "gives. Nothing is learned: ",
                 "higher", "try a learning rate three times as high, larger initial weights, and look at some training "
                 "images with their labels",
-                f"try initial weights {FITTED}, and look at some training images with their labels")}
+                f"{self.other_weights}, and look at some training images with their labels")}
         if state == "worse" and again:
             return {"worse": Finding(
                 f"the loss is {loss:.3f} once more, where {self.entropy:.3f} could be had without looking "
                 "at the images: ",
-                "lower", "try a third of the learning rate", f"try initial weights {FITTED}")}
+                "lower", "try a third of the learning rate", self.other_weights)}
         return {}
 
     def _chance(self, train: dict, val) -> str:
@@ -127,7 +129,7 @@ class Diagnostics:
         return found
 
 
-def dead_units(net, images: Iterable) -> dict[str, Finding]:
+def dead_units(net, images: Iterable, other_weights: str = OTHER_WEIGHTS) -> dict[str, Finding]:
     """Layers in which more than DEAD of the channels are 0 for some FEW images or more, as warnings by name."""
     names = [node.name for node in net.nodes if isinstance(node.layer, ReLU)]
     alive, count = {}, 0
@@ -146,7 +148,7 @@ def dead_units(net, images: Iterable) -> dict[str, Finding]:
             found[f"dead {name}"] = Finding(
                 f"{name}: {(~lives).sum():,} of {len(lives):,} units are 0 for each of {count} images, and learn no "
                 "more: ",
-                "lower", f"try a lower learning rate, or initial weights {FITTED}", f"try initial weights {FITTED}")
+                "lower", f"try a lower learning rate, or {other_weights.removeprefix('try ')}", other_weights)
     return found
 
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minicnn.errors import ConfigError
-
-CGROUP = Path("/sys/fs/cgroup")
+from minicnn.system.container import memory_left
 
 
 def free_memory() -> int | None:
@@ -19,25 +18,7 @@ def free_memory() -> int | None:
                 free.append(int(line.split()[1]) * 1024)
     except OSError:                                   # not Linux
         return None
-    for limit, used in (("memory.max", "memory.current"),
-                        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        try:
-            limit_bytes, used_bytes = (CGROUP / limit).read_text().strip(), int((CGROUP / used).read_text())
-        except OSError:                               # this kind of container limit is not in use
-            continue
-        if limit_bytes != "max":
-            cache = _reclaimable((CGROUP / used).parent / "memory.stat")
-            free.append(int(limit_bytes) - used_bytes + cache)
-    return min(free, default=None)
-
-
-def _reclaimable(stat: Path) -> int:
-    """Bytes of file cache that count as used in a container but make room when asked."""
-    try:
-        lines = stat.read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "active_file"))
+    return min([*free, *memory_left()], default=None)
 
 
 def check_memory(net, batch: int, free: int | None = None, *, more: int = 0) -> str:

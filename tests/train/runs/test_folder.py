@@ -11,6 +11,7 @@ from threading import Barrier
 import pytest
 
 from minicnn.errors import ConfigError
+from minicnn.system.lock import Lock
 from minicnn.train.runs.folder import LOCK, RunFolder, new_run
 
 
@@ -52,11 +53,60 @@ def test_only_what_a_step_was_taken_in_stays(tmp_path):
         (folder.path / "metrics.jsonl").write_text("a run\n")
     assert os.listdir(tmp_path) == []
     with new_run(tmp_path, None, "run") as folder:
-        (folder.path / "metrics.jsonl").write_text("a run\n")
+        (folder.path / "last.safetensors").write_text("a run\n")
         folder.begun = True
-    assert os.listdir(tmp_path / "run-1") == ["metrics.jsonl"]
+    assert os.listdir(tmp_path / "run-1") == ["last.safetensors"]
     with new_run(tmp_path, None, "run") as folder:
         assert folder.path == tmp_path / "run-2"
+
+
+def test_what_somebody_else_puts_there_stays(tmp_path):
+    with new_run(tmp_path, None, "run") as folder:
+        (folder.path / "metrics.jsonl").write_text("a run\n")
+        (folder.path / "note.txt").write_text("mine")
+    assert os.listdir(tmp_path / "run-1") == ["note.txt"]
+
+
+def test_a_run_that_is_resumed_for_no_step_stays_as_it_was(tmp_path):
+    for name in ("metrics.jsonl", "last.safetensors"):
+        (tmp_path / name).write_text("a run")
+    with RunFolder(tmp_path):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["last.safetensors", "metrics.jsonl"]
+
+
+def test_metrics_without_a_lock_are_no_early_run(tmp_path):
+    """Of version 0.1.0, or somebody's own."""
+    (tmp_path / "metrics.jsonl").write_text("a run")
+    with RunFolder(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_folder_that_another_process_has_is_not_removed_later(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "take", lambda lock: False)
+        with pytest.raises(ConfigError, match="is in use by another process"):
+            folder.__enter__()
+    with folder:
+        pass
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_folder_that_another_process_fills_meanwhile(tmp_path, monkeypatch):
+    """Between the look into it and the lock."""
+    real = Lock.take
+
+    def take(lock):
+        if lock.path.parent.name == "run-1":
+            (lock.path.parent / "last.safetensors").write_text("another run")
+        return real(lock)
+
+    monkeypatch.setattr(Lock, "take", take)
+    with new_run(tmp_path, None, "run") as folder:
+        assert folder.path.name == "run-2"
+    assert os.listdir(tmp_path / "run-1") == ["last.safetensors"]
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -76,6 +126,19 @@ def test_files_of_other_kinds_are_left_alone(tmp_path, killed):
 BEGIN = ("import sys, time; from minicnn.train.runs.folder import new_run\n"
          "with new_run(sys.argv[1], None, 'run') as folder:\n"
          "    (folder.path / 'metrics.jsonl').write_text('a run'); print('begun', flush=True); time.sleep(60)")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_leaves_its_name(tmp_path):
+    """Its metrics may say why, until the next run has the folder."""
+    with new_run(tmp_path, None, "run") as folder:
+        (folder.path / "metrics.jsonl").write_text("a run")
+        folder.begun = True
+    assert sorted(os.listdir(tmp_path / "run-1")) == [LOCK, "metrics.jsonl"]
+    with new_run(tmp_path, None, "run") as folder:
+        assert folder.path.name == "run-1"
+        (folder.path / "last.safetensors").write_text("a run")
+        folder.begun = True
+    assert sorted(os.listdir(tmp_path / "run-1")) == ["last.safetensors", "metrics.jsonl"]
 
 
 def test_a_run_that_was_killed_early_leaves_its_name(tmp_path):

@@ -8,6 +8,8 @@ from minicnn.data.procedural import procedural_sets
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.train import loop
 from minicnn.train.loop import Trainer
+from minicnn.train.recipe import PAPER
+from minicnn.train.recipes import named_recipe, other_weights
 from minicnn.train.watch.diagnostics import Diagnostics, dead_units
 from tests.helpers.small_run import small_net, small_recipe, small_trainer
 
@@ -133,7 +135,7 @@ def test_advice_does_not_contradict_itself(rng):
     low = {"fc2.w": 1e-8 * dying.params["fc2.w"].data}
 
     def lines(*checks) -> list[str]:
-        diagnostics = Diagnostics(LABELS)
+        diagnostics = Diagnostics(LABELS, "try initial weights fitted to the images (--recipe long)")
         return [line for options in checks for line in check(diagnostics, **options)]
 
     stuck = {"loss": np.log(4), "top1": 0.25, "val": 0.25}
@@ -143,3 +145,11 @@ def test_advice_does_not_contradict_itself(rng):
     assert len(found) == 2 and directions(found) == {"higher"} and "fitted to the images" in found[1]
     found = lines({"net": dying, "velocities": low}, {"loss": 2.5, "top1": 0.3}, {"loss": 2.5, "top1": 0.3})
     assert len(found) == 2 and directions(found) == {"higher"}
+
+
+def test_advice_about_initial_weights_can_be_followed():
+    """A recipe on the command line, where the net has one that fits them; else an argument of the layers."""
+    assert other_weights(PAPER) == "try initial weights fitted to the images (--recipe long)"
+    assert named_recipe("alexnet", "long").recipe.calibrate                     # the recipe of that name
+    assert other_weights(named_recipe("alexnet", "long").recipe) == "try another seed"
+    assert "calibrate" not in other_weights(small_recipe()) and "init=" in other_weights(small_recipe())
