@@ -16,7 +16,7 @@ IMAGES = 4                  # so many that conv3 to conv5 have enough tiles for 
 NETS = {f"alexnet:{variant}": (lambda variant=variant, **options: alexnet(variant, 10, fc=16, **options))
         for variant in VARIANTS} | {"cifar_18pct": cifar_18pct, "cifar_paper": cifar_paper}
 QUICK = {"alexnet:paper", "cifar_18pct", "cifar_paper"}
-FARTHEST = 2e-3             # of a gradient, in units of its norm; 6e-4 measured. A branch that is wrong is at 0.1 or more
+FARTHEST = 2e-3             # of a gradient, in units of its norm; 6e-4 measured; a wrong branch is at 0.1 or more
 
 
 def weights(make) -> dict[str, np.ndarray]:

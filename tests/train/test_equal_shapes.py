@@ -51,8 +51,11 @@ def mark(found: dict) -> dict[str, float]:
 
 def everything(run) -> dict[str, np.ndarray]:
     """All that a checkpoint holds of the net and the optimiser, on this rank: "velocity/conv1.w" and the like."""
-    slots = run.state._slots()
-    return {**run.net.arrays(), **{f"{slot}/{name}": array for slot, own in slots.items() for name, array in own.items()}}
+    return run.net.arrays() | in_slots(run.state._slots())
+
+
+def in_slots(slots: dict) -> dict[str, np.ndarray]:
+    return {f"{slot}/{name}": array for slot, own in slots.items() for name, array in own.items()}
 
 
 def marks(found: dict) -> dict[str, float]:
@@ -69,9 +72,7 @@ def test_each_array_comes_back_under_its_own_name(tmp_path, optimiser):
     run.state.save(lambda: (0, None), best=True)
     assert marks(everything(trainer(tmp_path / "run", optimiser).resume())) == expected
     saved = load_checkpoint(run.best_path)
-    arrays = saved.arrays() | {f"{slot}/{name}": array for slot, own in saved.slots.items()
-                               for name, array in own.items()}
-    assert marks(arrays) == expected
+    assert marks(saved.arrays() | in_slots(saved.slots)) == expected
     averages = {name.removeprefix("average/"): value for name, value in expected.items() if "average/" in name}
     assert marks(load_trained(run.best_path, "reference")[0].arrays()) == averages
     tuned = alike(seed=2)

@@ -64,7 +64,8 @@ def test_the_factor_changes_with_every_step(tmp_path, validated):
     assert logged == pytest.approx([LR * factor for factor in used], rel=1e-3)
 
 
-def test_the_best_epoch_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stops", [(6,), (1, 2, 3, 4, 5, 6)], ids=["in one go", "resumed after each epoch"])
+def test_the_best_epoch_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp_path, monkeypatch, stops):
     """(accuracy, loss) of six validations: a lower loss alone, an equal one, a higher one, then less accuracy."""
     scores = iter([(0.5, 2.0), (0.5, 1.5), (0.5, 1.5), (0.5, 1.9), (0.4, 0.1), (0.6, 3.0)])
     evaluate = loop.evaluate
@@ -75,7 +76,10 @@ def test_the_best_epoch_has_the_highest_accuracy_and_of_equal_ones_the_lowest_lo
 
     monkeypatch.setattr(loop, "evaluate", replaced)
     trainer = small_trainer(tmp_path / "run", images=IMAGES)
-    trainer.fit(6)
+    trainer.fit(stops[0])
+    for epochs in stops[1:]:
+        trainer = small_trainer(tmp_path / "run", images=IMAGES).resume()
+        trainer.fit(epochs)
     records = [record for record in read_metrics(trainer.run_dir / "metrics.jsonl") if record["kind"] == "epoch"]
     assert [record["best"] for record in records] == [True, True, False, False, False, True]
     assert load_checkpoint(trainer.best_path).meta["epoch"] == 6
