@@ -45,7 +45,7 @@ class Planted(NamedTuple):
         """Where it is and what it changes; the line's text keeps it from being taken for another after an edit."""
         line = (ROOT / self.path).read_text().splitlines()[self.mutant.line - 1].strip()
         old, new = (re.sub(r"\s+", " ", text)[:60] for text in (self.mutant.old, self.mutant.new))
-        where = f"{self.path}:{self.mutant.line} {self.mutant.kind}"
+        where = f"{self.path}:{self.mutant.line}:{self.mutant.column} {self.mutant.kind}"
         return f"{where}: {old or 'nothing'} -> {new or 'nothing'} in {line[:90]}"
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 PYTHON = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
-          ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
+          ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"), ast.Pow: ("**", "*"),
+          ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
           ast.LShift: ("<<", ">>"), ast.RShift: (">>", "<<"), ast.And: ("and", "or"), ast.Or: ("or", "and"),
           ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"), ast.Eq: ("==", "!="),
           ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"), ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"),
@@ -36,6 +37,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     line: int
+    column: int                                             # from 1, as editors count
 
     def apply(self, text: str) -> str:
         return text[:self.start] + self.new + text[self.end:]
@@ -45,6 +47,11 @@ def mutants(text: str, suffix: str) -> list[Mutant]:
     """All mutants of a source text; suffix: ".py", ".cu" or ".cuh"."""
     found = sorted(set(_Python(text).mutants if suffix == ".py" else _cuda(text)), key=lambda mutant: mutant[1:])
     return [mutant for mutant in found if suffix != ".py" or _compiles(mutant.apply(text))]
+
+
+def _mutant(text: str, kind: str, start: int, end: int, new: str) -> Mutant:
+    return Mutant(kind, start, end, text[start:end], new, text.count("\n", 0, start) + 1,
+                  start - text.rfind("\n", 0, start))
 
 
 def _compiles(text: str) -> bool:
@@ -72,7 +79,7 @@ class _Python(ast.NodeVisitor):
         return self._at(node.lineno, node.col_offset), self._at(node.end_lineno, node.end_col_offset)
 
     def _add(self, kind: str, start: int, end: int, new: str) -> None:
-        self.mutants.append(Mutant(kind, start, end, self.text[start:end], new, self.text.count("\n", 0, start) + 1))
+        self.mutants.append(_mutant(self.text, kind, start, end, new))
 
     def _operator(self, op, after: int, before: int) -> None:
         """The operator between two operands."""
@@ -166,23 +173,21 @@ NUMBER = re.compile(r"(?<![\w.\"#])(\d+)(?=[^\w.\"]|u\b)")
 CALL = re.compile(r"^[ \t]+((?!(?:return|if|for|else|while|switch)\b)\w+(?:<\w+>)?\([^;{}]*\);)[ \t]*$", re.MULTILINE)
 
 
-NO_CODE = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\n])*\"|^[ \t]*#(?:\\\n|[^\n])*|\basm\b[^;]*;|template <[^>]*>"
+TEXT = r'"(?:\\.|[^"\n])*"'
+NO_CODE = re.compile(rf"//[^\n]*|/\*.*?\*/|\basm\b(?:{TEXT}|[^;\"])*;|{TEXT}|^[ \t]*#(?:\\\n|[^\n])*|template <[^>]*>"
                      r"|static_assert[^;]*;|__launch_bounds__\([^)]*\)", re.DOTALL | re.MULTILINE)
 
 
 def _cuda(text: str) -> Iterator[Mutant]:
     code = _without_comments(text)
-
-    def found(kind: str, start: int, end: int, new: str) -> Mutant:
-        return Mutant(kind, start, end, text[start:end], new, text.count("\n", 0, start) + 1)
-
     for match in OPERATOR.finditer(code):
-        yield found("comparison" if match[0] in COMPARISONS else "arithmetic", *match.span(), CUDA[match[0]])
+        kind = "comparison" if match[0] in COMPARISONS else "arithmetic"
+        yield _mutant(text, kind, *match.span(), CUDA[match[0]])
     for match in NUMBER.finditer(code):
         kind = "index" if code[match.start() - 1] == "[" else "constant"
-        yield found(kind, *match.span(1), str(int(match[1]) + 1))
+        yield _mutant(text, kind, *match.span(1), str(int(match[1]) + 1))
     for match in CALL.finditer(code):
-        yield found("deleted call", *match.span(1), ";")
+        yield _mutant(text, "deleted call", *match.span(1), ";")
 
 
 def _without_comments(text: str) -> str:
