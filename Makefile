@@ -1,13 +1,14 @@
 # make demo   train AlexNet on real photographs and draw what it learned     make test   every check that needs no GPU
 # make bench  ours beside PyTorch, into benchmarks/results/     make bench ONLY=bench_conv   one of them
-# make judge  every comparison of results with PyTorch     make versions   the tests with the oldest and newest of everything
+# make judge  all comparisons with PyTorch     make versions   the tests with the oldest and newest of everything
+# make mutate mistakes planted in a copy, of which the tests should notice each     make mutate COUNT=60 SEED=1   a sample
 # Each target makes .venv and installs what it needs. PYTHON chooses the interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow fuzz judge versions lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
+.PHONY: demo test slow fuzz judge versions mutate lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
         gpu-core gpu-products gpu-rest gpu-profile clean
 
 demo: $(VENV)/demo
@@ -28,6 +29,9 @@ judge: $(VENV)/dev $(VENV)/judge
 # The oldest versions that pyproject.toml allows and the newest there are, under each Python from 3.10 to 3.14 that is here.
 versions:
 	$(PYTHON) .ci/versions.py --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+
+mutate: $(VENV)/dev          # goes on where it was stopped; all mutants take days
+	$(RUN)/python -m tests.mutate.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(UNTIL),--until $(UNTIL))
 
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck

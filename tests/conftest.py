@@ -81,7 +81,7 @@ def tensor_cores(request, cuda_cache):
 
 @pytest.fixture(scope="session")
 def torch():
-    """PyTorch, as a judge (`make judge`); `make test` does without."""
+    """PyTorch, where it is installed: `make judge`; `make test` does without."""
     return pytest.importorskip("torch")
 
 
