@@ -127,6 +127,11 @@ def known() -> dict[str, dict]:
     return {record["name"]: record for record in map(json.loads, lines)}
 
 
+def _is_final(record: dict | None, until: str) -> bool:
+    """Whether these tests would say nothing new: it was caught, or has survived as many."""
+    return record is not None and (record["verdict"] != "survived" or UNTIL.index(record["until"]) >= UNTIL.index(until))
+
+
 def equivalent() -> dict[str, str]:
     """Name -> why it computes the same."""
     lines = EQUIVALENT.read_text().splitlines() if EQUIVALENT.exists() else []
@@ -166,7 +171,7 @@ def main() -> int:
     if not options.list:
         make_copy()
         for number, planted in enumerate(chosen, 1):
-            if planted.name not in done:
+            if not _is_final(done.get(planted.name), options.until):
                 done[planted.name] = found = verdict(planted, options.until)
                 with open(VERDICTS, "a") as file:
                     file.write(json.dumps(found) + "\n")

@@ -116,6 +116,11 @@ def test_a_run_and_its_list(project, monkeypatch, capsys):
     run.main()
     said = capsys.readouterr().out
     assert "caught (80 %)" in said and f"survived: {survivor}" in said and "by `tests/test_twice.py::test_it`" in said
+    monkeypatch.setattr("sys.argv", ["run", "--until", "all"])                  # more tests for the one that survived
+    run.main()
+    assert len((project / ".mutate/verdicts.jsonl").read_text().splitlines()) == 6
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["run", "--list"])
     (project / "equivalent.tsv").write_text(f"{survivor}\ttwice 0 is 0\n")
     run.main()
     said = capsys.readouterr().out
