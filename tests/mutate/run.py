@@ -129,7 +129,8 @@ def known() -> dict[str, dict]:
 
 def _is_final(record: dict | None, until: str) -> bool:
     """Whether these tests would say nothing new: it was caught, or has survived as many."""
-    return record is not None and (record["verdict"] != "survived" or UNTIL.index(record["until"]) >= UNTIL.index(until))
+    return record is not None and (record["verdict"] != "survived" or
+                                   UNTIL.index(record["until"]) >= UNTIL.index(until))
 
 
 def equivalent() -> dict[str, str]:
