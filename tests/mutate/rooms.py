@@ -23,6 +23,11 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "data": (["minicnn/data/**/*.py"], ["tests/data"]),
     "parallel": (["minicnn/parallel/*.py"], ["tests/parallel"]),
 }
+# Files that others are made of: the tests of a kernel that is.
+MIRRORS = {"gemm": ["linear", "gemm_tiling"], "hopper": ["gemm_tiling"], "common": ["activation", "epilogue"],
+           "update": ["sgd", "adam"], "window": ["pool"], "microkernel": ["linear", "conv"], "product": ["linear"],
+           "correlate": ["conv"], "philox": ["dropout"], "elementwise": ["activation"], "compiling": ["activation"],
+           "windows": ["conv"], "launcher": ["ops"], "arguments": ["ops"], "source": ["ops"]}
 QUICK = ["tests"]                                           # by pyproject.toml: what is not slow
 SKIPPED = {"kernels/cpu/code_cache.py", "kernels/cpu/llvm_code.py"}     # caching and code generation
 
@@ -36,7 +41,7 @@ def sources(room: str) -> list[str]:
 def stages(room: str, path: str) -> list[list[str]]:
     """The tests to run for a mutant of this file, one list after the other until one fails."""
     stem, folders = Path(path).stem.removesuffix("_hopper"), ROOMS[room][1]
-    names = {stem, stem.removesuffix("_weights"), stem.partition("_")[0]}
+    names = {stem, stem.removesuffix("_weights"), stem.partition("_")[0], *MIRRORS.get(stem, ())}
     mirrors = {test.relative_to(ROOT).as_posix() for name in names for test in ROOT.glob(f"tests/**/test_{name}.py")}
     kinds = ROOT / "tests/mutations" / f"{stem}.py"
     planted = ["tests/test_mutations.py"] if kinds.exists() and room.startswith(("kernels", "layers")) else []
