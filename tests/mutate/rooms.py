@@ -19,7 +19,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
                         "tests/test_rng.py", "tests/test_shapes.py", "tests/test_param.py", "tests/test_ownership.py"]),
     "layers": (["minicnn/layers/*.py"], ["tests/layers", "tests/gradcheck", "tests/test_mutations.py"]),
     "train": (["minicnn/train/**/*.py"], ["tests/train"]),
-    "evaluate": (["minicnn/evaluate/*.py"], ["tests/evaluate"]),
+    "evaluate": (["minicnn/evaluate/*.py"], ["tests/evaluate", "tests/train/runs/test_metrics.py"]),
     "data": (["minicnn/data/**/*.py"], ["tests/data"]),
     "parallel": (["minicnn/parallel/*.py"], ["tests/parallel"]),
 }
@@ -45,5 +45,5 @@ def stages(room: str, path: str) -> list[list[str]]:
     mirrors = {test.relative_to(ROOT).as_posix() for name in names for test in ROOT.glob(f"tests/**/test_{name}.py")}
     kinds = ROOT / "tests/mutations" / f"{stem}.py"
     planted = ["tests/test_mutations.py"] if kinds.exists() and room.startswith(("kernels", "layers")) else []
-    first = sorted(mirrors) + planted
+    first = sorted(test for test in mirrors if test.startswith(tuple(folders))) + planted
     return [stage for stage in (first, folders, QUICK) if stage]

@@ -105,6 +105,8 @@ def verdict(planted: Planted, until: str) -> dict:
     numba, began, by = WORK / ("numba-of-a-mutant" if compiled else "numba"), time.monotonic(), ""
     path.write_text(planted.mutant.apply(text))
     try:
+        if path.suffix == ".py":
+            compile(path.read_text(), path, "exec")         # every mutant should be Python
         for tests in stages(planted.room, planted.path)[:UNTIL.index(until) + 1]:
             passed, by = passes(tests, numba)
             if not passed:
