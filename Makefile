@@ -1,12 +1,14 @@
 # make demo   train AlexNet on real photographs and draw what it learned     make test   every check that needs no GPU
 # make bench  ours beside PyTorch, into benchmarks/results/     make bench ONLY=bench_conv   one of them
+# make judge  all comparisons with PyTorch     make versions   the tests with the oldest and newest of everything
+# make mutate mistakes planted in a copy, of which the tests should notice each     make mutate COUNT=60 SEED=1   a sample
 # Each target makes .venv and installs what it needs. PYTHON chooses the interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow fuzz lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
+.PHONY: demo test slow fuzz judge versions mutate lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
         gpu-core gpu-products gpu-rest gpu-profile clean
 
 demo: $(VENV)/demo
@@ -20,6 +22,16 @@ slow: $(VENV)/dev $(VENV)/demo
 
 fuzz: $(VENV)/dev            # a hundred thousand damaged files of every kind, in some minutes; make test reads a few
 	$(RUN)/python -m tests.fuzz.run $(if $(COUNT),--count $(COUNT))
+
+judge: $(VENV)/dev $(VENV)/judge
+	$(RUN)/python -m pytest -n $(JOBS) -m "torch and not cuda"
+
+# The oldest versions that pyproject.toml allows and the newest there are, under each Python from 3.10 to 3.14 that is here.
+versions:
+	$(PYTHON) .ci/versions.py --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+
+mutate: $(VENV)/dev          # goes on where it was stopped; all mutants take days
+	$(RUN)/python -m tests.mutate.run $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(UNTIL),--until $(UNTIL))
 
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck
@@ -50,7 +62,7 @@ gpu-bench: $(VENV)/cuda$(CUDA)
 #   make gpu-core GPU_PY=python3 RESULTS=results
 GPU_PY  ?= python3
 RESULTS ?= results
-IN_PLACE = mkdir -p .gpu $(RESULTS); ln -sfn ../kernels minicnn/kernels; export PYTHONPATH=$$PWD PYTHONUNBUFFERED=1 \
+IN_PLACE = mkdir -p .gpu $(RESULTS); export PYTHONPATH=$$PWD PYTHONUNBUFFERED=1 \
 	CUPY_CACHE_DIR=$$PWD/.gpu/cupy NUMBA_CACHE_DIR=$$PWD/.gpu/numba TORCHINDUCTOR_CACHE_DIR=$$PWD/.gpu/ind \
 	TRITON_CACHE_DIR=$$PWD/.gpu/tri
 ON_GPU   = $(GPU_PY) -m pytest -m cuda -W default -p no:benchmark -p no:cacheprovider -q
@@ -107,8 +119,10 @@ $(VENV)/cuda$(CUDA): pyproject.toml setup.py | $(VENV)/bin/python
 	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[dev,cuda$(CUDA)]'
 	@touch $@
 
+# PyTorch for the CPU: the default of PyPI brings gigabytes of libraries for GPUs.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 $(VENV)/judge: pyproject.toml setup.py | $(VENV)/bin/python
-	$(RUN)/pip install --quiet --disable-pip-version-check -e '.[judge]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) -e '.[judge]'
 	@touch $@
 
 clean:

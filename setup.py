@@ -2,11 +2,12 @@
 
 from setuptools import find_packages, setup
 
-KERNELS = {"minicnn.kernels": "kernels"}
-KERNELS.update({f"minicnn.kernels.{name}": f"kernels/{name.replace('.', '/')}" for name in find_packages("kernels")})
+KERNELS = {"minicnn.kernels": "kernels"} | {f"minicnn.kernels.{backend}": f"kernels/{backend}"
+                                            for backend in ("reference", "cpu", "cuda")}
 
 setup(
-    packages=find_packages(include=["minicnn", "minicnn.*"]) + list(KERNELS),
+    packages=find_packages(include=["minicnn", "minicnn.*"], exclude=["minicnn.kernels", "minicnn.kernels.*"])
+    + list(KERNELS),
     package_dir=KERNELS,
-    package_data={"minicnn.kernels": ["README.md", "cuda/*.cu", "cuda/*.cuh"]},
+    package_data={"minicnn.kernels": ["README.md"], "minicnn.kernels.cuda": ["*.cu", "*.cuh"]},
 )

@@ -5,6 +5,8 @@ minicnn.kernels; minicnn.train runs the training loop. Importing this package lo
 they are loaded when a network is made.
 """
 
+from pathlib import Path
+
 from minicnn import layers, models
 from minicnn.backend.select import get_ops
 from minicnn.builder import Builder
@@ -13,5 +15,8 @@ from minicnn.graph import Net
 from minicnn.param import Param
 
 __version__ = "0.1.0"
+
+if not (Path(__file__).parent / "kernels").is_dir():        # a checkout: kernels/ lies beside this folder
+    __path__.append(str(Path(__file__).parents[1]))
 
 __all__ = ["Builder", "MinicnnError", "Net", "Param", "get_ops", "layers", "models"]

@@ -80,6 +80,18 @@ def tensor_cores(request, cuda_cache):
 
 
 @pytest.fixture(scope="session")
+def torch():
+    """PyTorch, where it is installed: `make judge`; `make test` does without."""
+    return pytest.importorskip("torch")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
+
+
+@pytest.fixture(scope="session")
 def reference():
     """The reference backend, which is the specification."""
     return get_ops("reference")

@@ -50,6 +50,12 @@ def test_the_order_is_write_sync_rename_sync(tmp_path, monkeypatch):
     with atomic(tmp_path / "last", "w", also=tmp_path / "best") as file:
         file.write("한국")
     assert events == ["sync 6 bytes", "rename to best", "sync folder", "rename to last", "sync folder"]
+    events.clear()
+    with atomic(tmp_path / "last", "w", also=tmp_path / "best", keep=tmp_path / "previous") as file:
+        file.write("new")
+    assert events == ["sync 3 bytes", "rename to best", "sync folder", "rename to previous", "sync folder",
+                      "rename to last", "sync folder"]
+    assert [(tmp_path / name).read_text() for name in ("best", "previous", "last")] == ["new", "한국", "new"]
 
 
 def test_text_bytes_and_json(tmp_path):

@@ -111,6 +111,20 @@ def test_a_value_that_is_read_twice_is_not_absorbed():
     assert fused_into_forward(b.net(device="reference")) == []
 
 
+def test_a_convolution_that_is_read_before_its_relu_is_not_changed_by_it():
+    """conv + relu(conv), as in a residual net: fused, both would be relu(conv)."""
+    b = Builder((5, 4, 3))
+    b.conv("conv", 3, 3, padding=1)
+    b.relu("relu")
+    b.add("sum", inputs=["conv", "relu"])
+    net, x = b.net(device="reference", dtype="float64"), batch()[0]
+    y = net.forward(x).copy()
+    net.forward(x, keep=["conv"])                       # what is kept is not fused either way
+    conv = net.activation("conv")
+    assert (conv < 0).any() and (y < 0).any()
+    np.testing.assert_array_equal(y, conv + np.maximum(conv, 0))
+
+
 def fused_into_forward(net) -> list[str]:
     return [node.name for step in net.compile_plan(1, [net.output], (), grad=False).steps for node in step.fused]
 

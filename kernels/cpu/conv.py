@@ -157,7 +157,7 @@ def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, line
 
     window: (R, S, *stride, top, left).   runs: see _weights_plan.   tiles: address of microkernel.outer_tiles.
     """
-    N, P, Q, K = dy.shape
+    _, P, Q, K = dy.shape
     H, W, C, size = x.shape[1], x.shape[2], x.shape[3], x.itemsize
     R, S, u, v, top, left = window
     D, E, width, depth = C // groups, K // groups, total.shape[2], total.shape[1]

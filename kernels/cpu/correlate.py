@@ -165,7 +165,7 @@ def panel_space(groups, columns, taps, depth, dtype):
 @kernel
 def pack_forward(first, last, w, panels):
     """panels[g, panel, tap, d, :] = w[tap, d, columns of this panel], rows first..last of w (R*S*C/G, K)."""
-    groups, count, taps, D, width = panels.shape
+    groups, count, _, D, width = panels.shape
     E = w.shape[1] // groups
     for row in range(first, last):
         t, d = row // D, row % D
@@ -181,7 +181,7 @@ def pack_forward(first, last, w, panels):
 @kernel
 def pack_backward(first, last, w, panels, r_first, r_step, s_first, s_step, down, across):
     """panels[g, panel, tap, k, :] = w[r, s, input channels of this panel, k], the taps of one phase in reverse."""
-    groups, count, taps, E, width = panels.shape
+    _, count, taps, E, width = panels.shape
     D = w.shape[2]
     for i in range(first, last):
         g, panel, t = i // (count * taps), i // taps % count, i % taps

@@ -77,7 +77,7 @@ def _colours(weights: np.ndarray) -> np.ndarray:
 
 def _mosaic(kernels: np.ndarray, rows: int, scale: int) -> np.ndarray:
     """The kernels (K, R, S, 3) in rows of COLUMNS on white, each pixel `scale` pixels wide."""
-    K, R, S, _ = kernels.shape
+    _, R, S, _ = kernels.shape
     gap = max(1, scale // 2)
     cell_height, cell_width = R * scale + gap, S * scale + gap
     sheet = np.ones((rows * cell_height - gap, COLUMNS * cell_width - gap, 3))

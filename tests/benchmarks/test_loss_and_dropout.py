@@ -12,7 +12,7 @@ from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
+pytestmark = [pytest.mark.torch, pytest.mark.skipif(bool(why_not()), reason=why_not() or "")]
 
 
 class HostWithCalls(Host):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import re
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from minicnn.backend.cuda import source as cuda_source
+from minicnn.system.files import write_json
 
 
 @cache
@@ -52,6 +56,17 @@ def compile_cubin(text: str, name: str, arch: str | None, options: tuple[str, ..
         return cubin.raw, log.value.decode()
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def kept_log(text: str, name: str, arch: str | None, options: tuple[str, ...], folder: Path) -> str:
+    """The log of compile_cubin, kept in `folder` under the digest of all that decides what it is."""
+    everything = repr((metadata.version("nvidia-cuda-nvrtc"), cuda_source.CUPY_ADDS, text, name, arch, options))
+    path = folder / f"nvrtc-{hashlib.sha256(everything.encode()).hexdigest()[:24]}.json"
+    if not path.exists():
+        cubin, log = compile_cubin(text, name, arch, options)
+        assert cubin[:4] == b"\x7fELF"
+        write_json(path, log)
+    return json.loads(path.read_text())
 
 
 def resources(log: str) -> dict[str, dict[str, int]]:

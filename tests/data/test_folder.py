@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minicnn.data.images import load
+from minicnn.data.loader import Loader
+from minicnn.data.prepare.run import prepare
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
@@ -55,6 +58,28 @@ def test_flat_tree_is_split_the_same_way_each_time(tmp_path):
     assert np.bincount(splits.test.labels).tolist() == [2, 3]
     assert splits.test.ids.tolist() == again.test.ids.tolist() != other.test.ids.tolist()
     assert len({int(i) for part in (splits.train, splits.val, splits.test) for i in part.ids}) == 50
+
+
+@pytest.mark.parametrize("prepare_it", [False, True], ids=["folder", "prepared"])
+def test_every_image_has_the_label_of_its_folder(tmp_path, prepare_it):
+    """Seven classes of unequal size, split into three parts, and read through the loader in another order."""
+    counts = {"d": 10, "a": 12, "g": 10, "b": 20, "c": 11, "f": 13, "e": 10}
+    tree(tmp_path / "photos", counts)
+    source = tmp_path / "photos"
+    if prepare_it:
+        source = tmp_path / "out"
+        prepare(str(tmp_path / "photos"), str(source), size=16, progress=False)
+    folders, seen = np.repeat(list(counts), list(counts.values())), 0
+    content = {image.tobytes(): folder for image, folder in zip(
+        (load(str(path), 16) for path in (tmp_path / "photos" / folder / f"{number:03d}.png"
+                                          for number, folder in enumerate(folders))), folders, strict=True)}
+    splits = open_data(source, size=16)
+    for part in (splits.train, splits.val, splits.test):
+        for batch in Loader(part, 8, shuffle=True).epoch(0):
+            found = [part.classes[label] for label in batch.labels]
+            assert found == [content[image.tobytes()] for image in batch.images]
+            seen += len(batch.labels)
+    assert seen == len(content) == len(folders)
 
 
 def test_nested_files_other_extensions_and_other_files(tmp_path):

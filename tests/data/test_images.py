@@ -70,6 +70,21 @@ def test_rotated_photograph_is_put_upright():
     np.testing.assert_array_equal(images.decode(data, 64), np.asarray(upright))
 
 
+@pytest.mark.parametrize("turn", range(2, 9))
+@pytest.mark.parametrize("decoder", ["simplejpeg", None])
+def test_rotated_jpeg_is_put_upright_whoever_decodes_it(decoder, turn, monkeypatch):
+    """The short way to the pixels of plain JPEGs is not for those whose metadata say how they lie."""
+    if decoder is None:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    elif images.simplejpeg is None:
+        pytest.skip("simplejpeg is not installed (extra `jpeg`)")
+    exif, upright = Image.Exif(), photo(64, 64)
+    exif[images.EXIF_ORIENTATION] = turn
+    back = {6: 8, 8: 6}.get(turn, turn)                    # every other turn is its own inverse
+    data = encoded(upright.transpose(images.UPRIGHT[back]), "JPEG", exif=exif, quality=95, subsampling=0)
+    assert np.abs(images.decode(data, 64).astype(int) - np.asarray(upright)).mean() < 4
+
+
 def test_very_large_jpeg_is_decoded_smaller():
     sizes = ((500, 375), (1023, 4000), (1024, 1024), (4000, 6000))
     assert [images._reduction(width, height, 256) for width, height in sizes] == [1, 1, 2, 4]

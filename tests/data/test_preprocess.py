@@ -83,6 +83,18 @@ def test_training_sees_the_same_values(batch, mean_image, device):
         np.testing.assert_allclose(x[n], (pixels[..., ::-1] / 255 - MEANS) / STDS, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_the_authors_factor_reaches_training_and_nothing_else(batch, mean_image, device):
+    """Their training images are divided by 1.1; their test images, and all images of other recipes, are not."""
+    pca = (np.zeros(3), np.eye(3))                             # no colour shift
+    authors, other = (InputPipeline(small_net(device), Preprocess(size=SIZE, crop=CROP), mean_image, pca=pca, seed=7,
+                                    augment=Augment(colour=colour)) for colour in ("authors", None))
+    np.testing.assert_allclose(authors.train(batch, 3), other.train(batch, 3) / np.float32(1.1), rtol=1e-6)
+    np.testing.assert_array_equal(authors.evaluation(batch), other.evaluation(batch))
+    cut = slice(MARGIN, -MARGIN)
+    np.testing.assert_array_equal(authors.evaluation(batch), batch.images[:, cut, cut] - mean_image[cut, cut])
+
+
 def test_it_survives_json():
     for preprocess in (Preprocess(), TORCHVISION, CAFFE, Preprocess(size=None, mean=None, std=(1, 2, 3))):
         assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess

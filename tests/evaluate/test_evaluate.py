@@ -61,6 +61,18 @@ def test_the_batch_does_not_matter(parts):
         assert other.top1 == results[0].top1
 
 
+def test_top_5_of_seven_classes(parts):
+    """Labels of each rank: five of seven are among the first five, and both numbers are printed."""
+    _, test, mean = parts
+    net = small_net(classes=7)
+    first = evaluate(net, test, pipeline_of(net, mean), progress=False)
+    ranked = np.argsort(-first.probabilities, axis=1)                           # (21, 7)
+    labels = ranked[np.arange(21), np.arange(21) % 7].astype(np.int32)
+    result = averaged([Evaluation(0.0, 0.0, 0.0, first.probabilities, labels)])
+    assert (result.top1, result.top5) == (3 / 21, 15 / 21)
+    assert str(result).startswith("accuracy 14.3 %, top-5 71.4 %, loss ")
+
+
 def test_it_can_be_stopped(parts):
     net, test, mean = parts
     assert evaluate(net, test, pipeline_of(net, mean), progress=False, stop=lambda: True) is None

@@ -1,13 +1,8 @@
-"""A small training run in a process of its own, for tests that kill it.
-
-    python -m tests.helpers.small_run RUN_DIR [settings as JSON]
-
-It is resumed from RUN_DIR/last.safetensors where there is one. "training" is printed when everything is ready.
-Settings are those of small_trainer, epochs, with_state of small_net, and parts of the recipe that replace ours.
-"""
+"""A small training run, and the same in a process of its own, for tests that kill it."""
 
 import importlib.util
-import json
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -71,16 +66,51 @@ def save_tree(root, per_class: int, classes: int = 2, size: int = 64) -> None:
             Image.fromarray(draw_image(7, size, number)).save(folder / f"{number}.png")
 
 
-def main() -> int:
-    run_dir, settings = sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
-    epochs, net = settings.pop("epochs", 4), small_net(with_state=settings.pop("with_state", False))
+def _train(run_dir: str, errors: str, ready, settings: dict) -> None:
+    """What a RunProcess does."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    epochs, net = settings.pop("epochs"), small_net(with_state=settings.pop("with_state", False))
     recipe = Recipe.from_dict(small_recipe().to_dict() | settings.pop("recipe", {}))
     trainer = small_trainer(run_dir, net=net, recipe=recipe, **settings)
     if trainer.last_path.exists():
         trainer.resume()
-    print("training", flush=True)
-    return 130 if trainer.fit(epochs).interrupted else 0
+    ready.send("training")
+    sys.exit(130 if trainer.fit(epochs).interrupted else 0)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class RunProcess:
+    """A process about to take its first step, resumed from last.safetensors where there is one.
+
+    Settings are those of small_trainer, epochs, with_state of small_net, and parts of the recipe that replace ours.
+    It is forked from a process that has imported everything, since the imports take longer than a run.
+    """
+
+    CONTEXT = multiprocessing.get_context("forkserver")
+
+    def __init__(self, run_dir, **settings):
+        self.CONTEXT.set_forkserver_preload([__name__])
+        self._errors, (ready, theirs) = Path(f"{run_dir}.stderr"), self.CONTEXT.Pipe(duplex=False)
+        self._process = self.CONTEXT.Process(target=_train, args=(str(run_dir), str(self._errors), theirs, settings))
+        self._process.start()
+        theirs.close()
+        assert ready.recv() == "training"
+
+    def poll(self) -> int | None:
+        """The exit code; None before the end."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def finish(self) -> int:
+        """The exit code, once it has ended."""
+        self._process.join(300)
+        return self.poll()
+
+    @property
+    def errors(self) -> str:
+        """What it has written to stderr."""
+        return self._errors.read_text()

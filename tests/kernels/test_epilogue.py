@@ -21,7 +21,9 @@ def test_backward_equals_differences(reference, rng):
     assert_close(db - 1, numeric_gradient(forward, b, dy), "numeric")                          # added to the ones
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 19), (2, 13, 13, 33), (1, 7), (67, 131)], ids=str)
+# the last two: more than 32 partial sums, which a thread of the second pass adds up, with packs and without
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 19), (2, 13, 13, 33), (1, 7), (67, 131), (2130, 64),
+                                   (1060, 33)], ids=str)
 def test_equals_reference(ops, dtype, rng, shape):
     dy, y = rng.standard_normal(shape).astype(dtype), np.maximum(rng.standard_normal(shape), 0).astype(dtype)
     db = rng.standard_normal(shape[-1]).astype(dtype)

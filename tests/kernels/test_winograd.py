@@ -23,6 +23,7 @@ CASES = {
     "64 tiles, one panel":   ((16, 8, 8, 32), 3, 32, (1, 1, 1, 1), 1),
     "5 x 5, uneven pads":    ((4, 14, 16, 80), 5, 32, (4, 0, 1, 3), 1),
     "5 x 5, no padding":     ((5, 15, 17, 32), 5, 48, (0, 0, 0, 0), 1),
+    "panels in pieces":      ((16, 8, 8, 192), 3, 272, (1, 1, 1, 1), 1),      # the last piece of 272 is shorter
 }
 
 

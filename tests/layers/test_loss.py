@@ -71,8 +71,7 @@ def smoothed_net(smoothing):
     return b.net(device="cpu", dtype="float64")
 
 
-def test_label_smoothing_is_pytorchs():
-    torch = pytest.importorskip("torch")
+def test_label_smoothing_is_pytorchs(torch):
     net, labels = smoothed_net(0.2), np.array([0, 4, 2])
     x = np.random.default_rng(0).standard_normal((3, 2, 2, 3))
     logits = torch.from_numpy(np.array(net(x))).requires_grad_()

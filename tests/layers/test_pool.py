@@ -84,8 +84,7 @@ def test_three_divisors(ops, dtype, count_pad):
 
 @settings(max_examples=40)
 @given(window=windows(), count_pad=st.sampled_from(["padding", False]))
-def test_the_average_is_pytorchs(ops, window, count_pad):
-    torch = pytest.importorskip("torch")
+def test_the_average_is_pytorchs(ops, torch, window, count_pad):
     (H, W), options = window
     (top, left, _, _), kernel = options["padding"], options["kernel"]
     padding = min(top, kernel[0] // 2), min(left, kernel[1] // 2)           # PyTorch's are symmetric, half a window

@@ -4,7 +4,6 @@ The gate is thirty kills. Runs follow one another; each is killed and resumed un
 written after every second step, so that many kills fall into the writing of one.
 """
 
-import json
 import os
 import random
 import signal
@@ -16,28 +15,22 @@ from pathlib import Path
 import pytest
 
 from minicnn.train.runs.checkpoint import load_checkpoint
-from tests.helpers.small_run import save_tree
+from tests.helpers.small_run import RunProcess, save_tree
 from tests.train.test_loop import log, state
 
 ROOT = Path(__file__).parents[2]
-PROGRAM, EXAMPLE = "tests.helpers.small_run", ROOT / "examples/alexnet_imagenet.py"
+EXAMPLE = ROOT / "examples/alexnet_imagenet.py"
 KILLS = 30
-ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def start(run_dir, **settings):
     """A process that is about to take its first step."""
-    settings = {"epochs": 4, "save_every": 2, **settings}
-    process = subprocess.Popen([sys.executable, "-m", PROGRAM, run_dir, json.dumps(settings)], cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
-    assert process.stdout.readline() == "training\n"
-    return process
+    return RunProcess(run_dir, **{"epochs": 4, "save_every": 2, **settings})
 
 
 def finish(process):
     """Its exit code, once it has ended."""
-    process.communicate(timeout=300)
-    return process.returncode
+    return process.finish()
 
 
 def assert_same_run(run_dir, other):
@@ -82,8 +75,8 @@ def test_ctrl_c_ends_cleanly_and_goes_on(tmp_path):
         while not (run_dir / "metrics.jsonl").exists():
             time.sleep(0.01)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 130 and "stopping after this step" in errors and "Traceback" not in errors
+        assert finish(process) == 130
+        assert "stopping after this step" in process.errors and "Traceback" not in process.errors
         if load_checkpoint(run_dir / "last.safetensors").meta["epoch"] < 4:         # else the machine was too quick
             assert finish(start(run_dir, save_every=0)) == 0
             assert_same_run(run_dir, tmp_path / "undisturbed")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.train import loop
+from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from minicnn.train.schedule import OneCycle, Plateau
 from tests.helpers.small_run import small_recipe, small_trainer
@@ -61,6 +62,27 @@ def test_the_factor_changes_with_every_step(tmp_path, validated):
     assert used == pytest.approx([0.1, 0.3, 0.5, 0.625, 0.75, 0.875, 1.0, 0.75, 0.5, 0.25], rel=1e-3, abs=1e-4)
     logged = [record["lr"] for record in read_metrics(trainer.run_dir / "metrics.jsonl") if record["kind"] == "step"]
     assert logged == pytest.approx([LR * factor for factor in used], rel=1e-3)
+
+
+@pytest.mark.parametrize("stops", [(6,), (1, 2, 3, 4, 5, 6)], ids=["in one go", "resumed after each epoch"])
+def test_the_best_epoch_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss(tmp_path, monkeypatch, stops):
+    """(accuracy, loss) of six validations: a lower loss alone, an equal one, a higher one, then less accuracy."""
+    scores = iter([(0.5, 2.0), (0.5, 1.5), (0.5, 1.5), (0.5, 1.9), (0.4, 0.1), (0.6, 3.0)])
+    evaluate = loop.evaluate
+
+    def replaced(*arguments, **options):
+        top1, loss = next(scores)
+        return dataclasses.replace(evaluate(*arguments, **options), top1=top1, loss=loss)
+
+    monkeypatch.setattr(loop, "evaluate", replaced)
+    trainer = small_trainer(tmp_path / "run", images=IMAGES)
+    trainer.fit(stops[0])
+    for epochs in stops[1:]:
+        trainer = small_trainer(tmp_path / "run", images=IMAGES).resume()
+        trainer.fit(epochs)
+    records = [record for record in read_metrics(trainer.run_dir / "metrics.jsonl") if record["kind"] == "epoch"]
+    assert [record["best"] for record in records] == [True, True, False, False, False, True]
+    assert load_checkpoint(trainer.best_path).meta["epoch"] == 6
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

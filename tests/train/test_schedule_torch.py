@@ -7,6 +7,7 @@ import pytest
 from minicnn.train.schedule import Constant, Cosine, ExponentialDecay, OneCycle, Plateau, Polynomial, StepDecay
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 schedulers = torch.optim.lr_scheduler
 
 LR, EPOCHS, STEPS = 0.3, 8, 5                       # learning rate; epochs, and steps in each

@@ -1,6 +1,6 @@
 """Makes optimisers_torch.npz: what PyTorch's optimisers make of a small least-squares problem in 50 steps.
 
-    python tests/vectors/make_optimisers.py          (needs torch; the tests do not)
+    python -m tests.vectors.make_optimisers          (needs torch; what `make judge` compares with what is stored)
 
 `w` (7, 5) are the initial weights, `x` (50, 6, 7) and `y` (50, 6, 5) a batch for each step, `lr` (50,) what the
 learning rate of each optimiser is multiplied by. NAME.DTYPE are the weights after 10 and after 50 steps. SETTINGS is
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+FILE = Path(__file__).with_name("optimisers_torch.npz")
 STEPS, KEPT = 50, (10, 50)
 SGD = {"lr": 0.02, "momentum": 0.9}
 ADAM = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-4}
@@ -31,7 +32,7 @@ def problem() -> dict[str, np.ndarray]:
             "lr": 0.5 + rng.random(STEPS)}
 
 
-def main() -> None:
+def vectors() -> dict[str, np.ndarray]:
     import torch
 
     arrays = problem()
@@ -47,9 +48,8 @@ def main() -> None:
                 if step + 1 in KEPT:
                     found.append(w.detach().numpy().copy())
             arrays[f"{name}.{dtype}"] = np.array(found)
-    np.savez_compressed(Path(__file__).with_name("optimisers_torch.npz"), **arrays)
-    print({name: array.shape for name, array in arrays.items()}, "by torch", torch.__version__)
+    return arrays
 
 
 if __name__ == "__main__":
-    main()
+    np.savez_compressed(FILE, **vectors())

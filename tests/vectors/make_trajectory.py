@@ -1,7 +1,6 @@
 """Let PyTorch, in float64, take the steps of tests/models/trajectory.py, and store where they lead.
 
-    pip install -e .[judge]
-    python -m tests.vectors.make_trajectory        writes tests/vectors/trajectory.npz
+    python -m tests.vectors.make_trajectory        (needs torch; what `make judge` compares with what is stored)
 
 The network is written with PyTorch's own layers and automatic differentiation, in PyTorch's layout: images NCHW,
 kernels (K, C, R, S), and fc6 reading its input in the order C, H, W. From minicnn come only numbers: data, starting
@@ -104,13 +103,13 @@ def take_steps(size: int) -> dict[str, np.ndarray]:
         displacement = np.ascontiguousarray(net.to_minicnn(name, (param.detach() - start[name]).numpy()))
         stored[f"{size}/{name}/norm"] = np.array(np.linalg.norm(displacement))
         stored[f"{size}/{name}/sample"] = run.sampled(displacement)
-        print(f"{size} {name:8s} rms of the displacement {np.sqrt(np.mean(displacement**2)):.2e}, of w "
-              f"{param.detach().square().mean().sqrt():.2e}")
-    print("losses", " ".join(f"{loss:.3f}" for loss in losses))
     return stored
 
 
-if __name__ == "__main__":
+def vectors() -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    np.savez_compressed(FILE, **{key: value for size in run.SIZES for key, value in take_steps(size).items()})
-    print(f"{FILE.name}: {FILE.stat().st_size:,} bytes")
+    return {key: value for size in run.SIZES for key, value in take_steps(size).items()}
+
+
+if __name__ == "__main__":
+    np.savez_compressed(FILE, **vectors())

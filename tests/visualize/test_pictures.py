@@ -79,6 +79,16 @@ def test_filters_are_laid_out_as_in_figure_3(tmp_path):
     assert right.min() > 60 and down.min() > 60 and down[2] > 1.4 * down[0]         # the gap between the two groups
 
 
+def test_rows_of_a_kernel_are_drawn_as_rows(tmp_path):
+    """A kernel whose first row is red and last column blue: red runs along the top, blue down the right."""
+    weights = np.full((5, 5, 3, 1), -1.0)
+    weights[0, :, 0], weights[1:, 4, 2] = 1, 1
+    image = pixels(draw_filters(weights, tmp_path / "conv1.png"))
+    red, blue = ((np.abs(image - colour).max(axis=2) <= 1).nonzero() for colour in ([255, 0, 0], [0, 0, 255]))
+    assert np.ptp(red[1]) > 4 * np.ptp(red[0]) > 0 and np.ptp(blue[0]) > 3 * np.ptp(blue[1]) > 0
+    assert red[0].max() < blue[0].min() and abs(red[1].max() - blue[1].max()) <= 1
+
+
 def test_filters_of_other_nets(tmp_path):
     plain = pixels(draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "grey.png"))
     both = pixels(draw_filters(np.ones((3, 3, 1, 20)), tmp_path / "both.png", start=np.zeros((3, 3, 1, 20))))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 
 import numpy as np
 import pytest
@@ -64,6 +65,41 @@ def test_a_source_that_changed_meanwhile(tmp_path, monkeypatch):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.rgb")}
     assert [name for name in sorted(before) if before[name] != after[name]] == ["train-00002.rgb"]
     assert (open_data(tmp_path / "out").train.read(9) == 9).all()
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_a_finished_shard_that_was_cut_short_is_made_again(tmp_path, monkeypatch, jpeg):
+    """As by a disk that was full, or a copy that was stopped; the other shards are kept."""
+    source = tree(tmp_path / "source" / "train", {"a": 8, "b": 8}).parent
+    tree(source / "val", {"a": 2, "b": 2}, first=50)
+    prepared(source, tmp_path / "whole", jpeg=jpeg)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_complete", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(DataError, match="full"):
+            prepared(source, tmp_path / "out", jpeg=jpeg)
+    shards = sorted((tmp_path / "out").glob("*-*.*"))
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    os.truncate(shards[1], shards[1].stat().st_size - 1)
+    prepared(source, tmp_path / "out", jpeg=jpeg)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert [path for path in shards if path.stat().st_mtime_ns != before[path]] == [shards[1]]
+
+
+def test_shards_are_complete_before_their_records_and_these_before_the_summary(tmp_path, monkeypatch):
+    """Each shard is brought to the disk and renamed, then its record, and prepared.json after all of them."""
+    source = tree(tmp_path / "source", {"a": 8, "b": 8})
+    events, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(
+        "sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync"))
+    monkeypatch.setattr(os, "replace", lambda old, new: events.append(os.path.basename(new)) or replace(old, new))
+    prepared(source, tmp_path / "out")
+    for name in (path.name for path in (tmp_path / "out").glob("*.rgb")):
+        at, record = events.index(name), events.index(f"{name}.record")
+        assert at < record and events[at - 1:at + 2] == ["sync", name, "sync folder"]
+    last = events.index("prepared.json")
+    assert events[last - 1:last + 2] == ["sync", "prepared.json", "sync folder"]
+    assert last > max(events.index(path.name) for path in (tmp_path / "out").iterdir() if path.name in events[:last])
+    assert not [name for name in events[last + 1:] if "sync" not in name]
 
 
 def test_a_large_tar_is_listed_once(tmp_path, mini, monkeypatch):

@@ -28,7 +28,12 @@ def test_running_metrics_are_means_over_images_and_can_be_stored(rng):
         metrics.add(4.0, scores[10:], labels[10:])
     assert whole.result() == second.result()
     assert whole.result()["loss"] == pytest.approx(3.0)
-    assert whole.result()["top1"] == pytest.approx((scores.argmax(axis=1) == labels).mean())
+    ranks = (scores > scores[np.arange(30), labels][:, None]).sum(axis=1)   # of the labels, 0 to 7
+    assert set(ranks) == set(range(8))
+    assert whole.result()["top1"] == pytest.approx((ranks < 1).mean())
+    assert whole.result()["top5"] == pytest.approx((ranks < 5).mean())
+    assert whole.since(first.state()).state() == {"images": 20, "loss": 80.0, "top1": (ranks[10:] < 1).sum(),
+                                                  "top5": (ranks[10:] < 5).sum()}
 
 
 def test_majority():

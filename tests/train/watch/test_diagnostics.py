@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.data.dataset import Dataset
 from minicnn.data.procedural import procedural_sets
 from minicnn.evaluate.evaluate import Evaluation
@@ -108,6 +109,18 @@ def test_dead_units(rng):
     (finding,) = dead_units(net, x).values()
     assert "20 of 32 units are 0 for each of 64 images" in finding.text
     assert dead_units(net, x[:1]) == {}                         # too few images to say so
+
+
+def test_a_unit_that_is_alive_for_one_batch_is_not_dead():
+    """Whichever batch that is: bright images give y > 0 everywhere, dark ones nowhere."""
+    b = Builder((2, 2, 3))
+    b.conv("conv", 4, 1)
+    b.relu("relu")
+    net = b.net(device="reference")
+    net.params["conv.w"].data[...] = 1
+    bright = np.ones((32, 2, 2, 3), np.float32)
+    assert dead_units(net, [bright, -bright]) == dead_units(net, [-bright, bright]) == {}
+    assert "4 of 4 units are 0" in dead_units(net, [-bright, -bright])["dead relu"].text
 
 
 def test_a_run_prints_it(tmp_path):
