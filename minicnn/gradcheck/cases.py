@@ -22,7 +22,7 @@ from minicnn.graph import Net
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.base import Layer
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
-from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.combine import Add, Concat, Flatten, Subsample
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
@@ -166,6 +166,10 @@ LAYERS: dict[str, list[LayerCase]] = {
     ],
     "concat": [LayerCase(Concat, [(2, 3, 4, 2), (2, 3, 4, 3), (2, 3, 4, 1)])],
     "add": [LayerCase(Add, [(2, 3, 4, 2)] * 3)],
+    "subsample": [
+        LayerCase(lambda: Subsample(5), [(2, 5, 4, 3)]),
+        LayerCase(lambda: Subsample(6, (1, 3), before=2), [(2, 3, 7, 4)]),
+    ],
     "flatten": [LayerCase(Flatten, [(2, 3, 4, 2)])],
     "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
     "loss": [
