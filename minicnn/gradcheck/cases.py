@@ -29,7 +29,7 @@ from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.cifar import cifar_18pct, cifar_paper
@@ -131,6 +131,10 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad="padding"), [(2, 6, 7, 2)]),
     ],
     "global_avgpool": [LayerCase(GlobalAvgPool2d, [(2, 3, 5, 7)]), LayerCase(GlobalAvgPool2d, [(3, 1, 1, 4)])],
+    "adaptive_avgpool": [
+        LayerCase(lambda: AdaptiveAvgPool2d((3, 4)), [(2, 7, 6, 3)]),
+        LayerCase(lambda: AdaptiveAvgPool2d(2), [(2, 1, 4, 2)]),                        # one row, in both windows
+    ],
     "lrn": [
         LayerCase(lambda: LRN(5, alpha=1.0), [(2, 3, 2, 11)]),
         LayerCase(lambda: LRN(3, k=1.0, alpha=1.0, beta=0.5, groups=2), [(2, 3, 2, 10)]),
