@@ -64,7 +64,8 @@ class Flatten(Layer):
 
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes
-        return LayerPlan((shape[0], prod(shape[1:])))
+        pixels = tuple(shape[1:3]) if len(shape) == 4 else (1, 1)
+        return LayerPlan((shape[0], prod(shape[1:])), window=(pixels, pixels))
 
 
 class Subsample(Layer):
@@ -90,7 +91,7 @@ class Subsample(Layer):
             raise ShapeError(f"Subsample to {self.channels} channels, {self.before} of them before those of x, cannot "
                              f"hold the {C} channels of shape {tuple(shape)}")
         u, v = self.stride
-        return LayerPlan((N, -(-H // u), -(-W // v), self.channels))
+        return LayerPlan((N, -(-H // u), -(-W // v), self.channels), window=((1, 1), self.stride))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.subsample_forward(xs[0], y, stride=self.stride, first=self.before)

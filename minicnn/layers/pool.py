@@ -58,7 +58,7 @@ class MaxPool2d(_Pool):
             raise ConfigError(f"MaxPool2d: the window {self.kernel} has more than 255 pixels; "
                               "the index of the maximum is stored in one byte")
         y_shape = self.out_shape(in_shapes)
-        return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")})
+        return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")}, window=(self.kernel, self.stride))
 
     def forward(self, ctx, xs, y, saved):
         _, window = self.geometry(xs[0].shape)
@@ -95,7 +95,7 @@ class AvgPool2d(_Pool):
         self.count_pad = count_pad
 
     def plan(self, in_shapes, dtype, ops):
-        return LayerPlan(self.out_shape(in_shapes))
+        return LayerPlan(self.out_shape(in_shapes), window=(self.kernel, self.stride))
 
     def window(self, shape):
         """The keyword arguments of the kernels; counted: the border of the image that counts in the divisor."""
@@ -122,7 +122,7 @@ class GlobalAvgPool2d(Layer):
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes
         need_axes(self, shape, "NHWC")
-        return LayerPlan((shape[0], shape[3]))
+        return LayerPlan((shape[0], shape[3]), window=(tuple(shape[1:3]),) * 2)
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.global_avgpool_forward(xs[0], y)
@@ -147,7 +147,10 @@ class AdaptiveAvgPool2d(Layer):
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes
         need_axes(self, shape, "NHWC")
-        return LayerPlan((shape[0], *self.size, shape[3]))
+        strides = tuple(-(-side // count) for side, count in zip(shape[1:3], self.size, strict=True))
+        largest = tuple(max(-(-(i + 1) * side // count) - i * side // count for i in range(count))
+                        for side, count in zip(shape[1:3], self.size, strict=True))
+        return LayerPlan((shape[0], *self.size, shape[3]), window=(largest, strides))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.adaptive_avgpool_forward(xs[0], y)

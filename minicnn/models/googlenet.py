@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minicnn.builder import Builder
+from minicnn.errors import ConfigError
 from minicnn.graph import Net
 from minicnn.init import Normal, Uniform
 from minicnn.models import knobs as variants_of
@@ -55,7 +56,8 @@ class Knobs:
     aux_fc: int = 1024                                      # section 5
     aux_adaptive: bool = False                              # section 5: average of 5 x 5, stride 3; True: 4 x 4 means
                                                             # of windows that cover maps of any size
-    std: float | None = None                                # of all weights; None: Caffe's Xavier, U(sqrt(3 / fan in))
+    init: str = "xavier"                                    # Caffe's, U(-sqrt(3 / fan in), sqrt(3 / fan in)); or
+                                                            # "normal", of standard deviation 0.01
     bias: float = 0.2                                       # Caffe: of convolutions and the auxiliary hidden layers
     bias_lr: float = 2.0                                    # Caffe: factor on the learning rate of biases
     bias_decay: float = 0.0                                 # Caffe: factor on their weight decay
@@ -68,7 +70,7 @@ VARIANTS: dict[str, Knobs] = {
     "torchvision": replace(                                 # pytorch/vision: torchvision/models/googlenet.py
         PAPER, lrn=False, batchnorm=True,
         five=3,                                             # pytorch/vision#906: kept for the trained weights
-        pool4=2, dropout=0.2, aux_adaptive=True, std=0.01, bias=0.0, bias_lr=1.0, bias_decay=1.0),
+        pool4=2, dropout=0.2, aux_adaptive=True, init="normal", bias=0.0, bias_lr=1.0, bias_decay=1.0),
     "naive": replace(PAPER, naive=True),                    # Figure 2 (a), with the kernels of Table 1
 }
 
@@ -81,6 +83,8 @@ def googlenet(variant: str = "paper", num_classes: int = 1000, seed: int = 0, de
     ShapeError naming the layer for which the image is too small.
     """
     known = variants_of.knobs_of("GoogLeNet", VARIANTS, variant, **changes)
+    if known.init not in ("xavier", "normal"):
+        raise ConfigError(f"GoogLeNet: init {known.init!r} is unknown: expected one of xavier, normal")
     b = Builder((known.input_size, known.input_size, 3), name=f"googlenet-{variant}")
     _stem(b, known)
     for module, kernels in MODULES.items():
@@ -159,7 +163,7 @@ def _conv(b: Builder, name: str, channels: int, kernel: int, known: Knobs, *, st
 
 
 def _weights(known: Knobs, fan_in: int) -> Uniform | Normal:
-    return Uniform((3 / fan_in) ** 0.5) if known.std is None else Normal(known.std)
+    return Normal(0.01) if known.init == "normal" else Uniform((3 / fan_in) ** 0.5)
 
 
 def _scaled(count: int, known: Knobs) -> int:

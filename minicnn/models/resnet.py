@@ -18,7 +18,7 @@ convolution; or C: a 1 x 1 convolution in every block. Plain nets are the same w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -182,8 +182,13 @@ def differences(variant: str) -> list[str]:
     return variants_of.differences(PAPER, VARIANTS[variant])
 
 
-resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(resnet, depth) for depth in BLOCKS)
-plain18, plain34 = (partial(resnet, depth, residual=False) for depth in (18, 34))
-resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202 = (partial(cifar_resnet, depth) for depth in CIFAR_DEPTHS)
-plain20, plain32, plain44, plain56, plain110 = (partial(cifar_resnet, depth, residual=False)
-                                                for depth in CIFAR_DEPTHS[:-1])
+# Every net by its name.
+NETS: dict[str, Callable[..., Net]] = {
+    **{f"resnet{depth}": partial(resnet, depth) for depth in BLOCKS},
+    **{f"plain{depth}": partial(resnet, depth, residual=False) for depth in (18, 34)},
+    **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in CIFAR_DEPTHS},
+    **{f"plain{depth}": partial(cifar_resnet, depth, residual=False) for depth in CIFAR_DEPTHS[:-1]},
+}
+(resnet18, resnet34, resnet50, resnet101, resnet152, plain18, plain34,
+ resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202, plain20, plain32, plain44, plain56,
+ plain110) = NETS.values()
