@@ -47,6 +47,7 @@ class Knobs:
     naive: bool = False                                     # modules of Figure 2 (a)
     lrn: bool = True                                        # after pool1 and before pool2; from Caffe
     batchnorm: bool = False                                 # after every convolution, which then has no bias
+    sync: bool = False                                      # batch statistics of all ranks
     five: int = 5                                           # side of the kernels of the 5 x 5 branch
     pool4: int = 3                                          # Table 1; window of the pooling after module 4e
     dropout: float = 0.4                                    # Table 1
@@ -158,7 +159,7 @@ def _conv(b: Builder, name: str, channels: int, kernel: int, known: Knobs, *, st
     b.conv(name, channels, kernel, stride=stride, padding=kernel // 2, bias=not known.batchnorm,
            init=_weights(known, fan_in), bias_init=known.bias, input=input)
     if known.batchnorm:
-        b.batchnorm(f"{name}_bn", eps=1e-3)
+        b.batchnorm(f"{name}_bn", eps=1e-3, sync=known.sync)
     return b.relu(f"{name}_relu")
 
 

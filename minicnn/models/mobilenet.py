@@ -20,19 +20,21 @@ BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def mobilenet_v2(num_classes: int = 1000, input_size: int = 224, width: float = 1.0, seed: int = 0,
-                 device: str = "auto", dtype: str = "float32", *, dropout: float = 0.2,
+                 device: str = "auto", dtype: str = "float32", *, dropout: float = 0.2, sync: bool = False,
                  values: Mapping[str, np.ndarray] | None = None) -> Net:
     """MobileNetV2 for images (N, 224, 224, 3); logits (N, num_classes).
 
     width: a factor on all numbers of channels, which are rounded to multiples of 8, as in the authors' code.   dropout:
-    0.2, as there and in torchvision. ShapeError naming the layer for which the image is too small.
+    0.2, as there and in torchvision.   sync: batch statistics of all ranks. ShapeError naming the layer for which the
+    image is too small.
     """
     b = Builder((input_size, input_size, 3), name="mobilenet_v2")
-    _conv(b, "conv1", multiple_of_8(32 * width), 3, stride=2)                           # 224 -> 112
+    _conv(b, "conv1", multiple_of_8(32 * width), 3, stride=2, sync=sync)                # 224 -> 112
     for stage, (factor, channels, count, stride) in enumerate(BLOCKS, start=2):         # 112, 56, 28, 14, 14, 7, 7
         for block in range(1, count + 1):
-            _block(b, f"conv{stage}_{block}", factor, multiple_of_8(channels * width), stride if block == 1 else 1)
-    _conv(b, "conv9", multiple_of_8(1280 * max(width, 1.0)), 1)
+            _block(b, f"conv{stage}_{block}", factor, multiple_of_8(channels * width),
+                   stride=stride if block == 1 else 1, sync=sync)
+    _conv(b, "conv9", multiple_of_8(1280 * max(width, 1.0)), 1, sync=sync)
     b.global_avgpool("pool")
     b.dropout("drop", dropout, inverted=True)
     b.linear("fc", num_classes, init=Normal(0.01))
@@ -40,21 +42,21 @@ def mobilenet_v2(num_classes: int = 1000, input_size: int = 224, width: float = 
     return b.net(seed=seed, device=device, dtype=dtype, values=values)
 
 
-def _block(b: Builder, name: str, factor: int, channels: int, stride: int) -> None:
+def _block(b: Builder, name: str, factor: int, channels: int, *, stride: int, sync: bool) -> None:
     """An inverted residual block (Table 1)."""
     start, before = b.last, b.shape()[-1]
     if factor > 1:
-        _conv(b, f"{name}_expand", factor * before, 1)
-    _conv(b, f"{name}_depthwise", factor * before, 3, stride=stride, groups=factor * before)
-    _conv(b, f"{name}_project", channels, 1, relu=False)
+        _conv(b, f"{name}_expand", factor * before, 1, sync=sync)
+    _conv(b, f"{name}_depthwise", factor * before, 3, stride=stride, groups=factor * before, sync=sync)
+    _conv(b, f"{name}_project", channels, 1, relu=False, sync=sync)
     if (before, stride) == (channels, 1):
         b.add(f"{name}_sum", [b.last, start])
 
 
 def _conv(b: Builder, name: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1,
-          relu: bool = True) -> None:
+          relu: bool = True, sync: bool = False) -> None:
     b.conv(name, channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False, init=He("out"))
-    b.batchnorm(f"{name}_bn")
+    b.batchnorm(f"{name}_bn", sync=sync)
     if relu:
         b.clipped_relu(f"{name}_relu6", 6.0)
 

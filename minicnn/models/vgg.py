@@ -45,6 +45,7 @@ class Knobs:
     fc: int = 4096                                          # section 2.1
     dropout: float = 0.5                                    # section 3.1; by Caffe: not scaled at test time
     init: str = "glorot"                                    # a key of INITS
+    sync: bool = False                                      # batch statistics of all ranks
 
 
 PAPER = Knobs()
@@ -81,7 +82,7 @@ def vgg(variant: str = "d", num_classes: int = 1000, seed: int = 0, device: str 
             kernel, kernels = map(int, entry.split("-"))
             b.conv(f"conv{block}_{number}", kernels, kernel, padding=kernel // 2, init=conv_init)
             if known.batchnorm:
-                b.batchnorm(f"conv{block}_{number}_bn")
+                b.batchnorm(f"conv{block}_{number}_bn", sync=known.sync)
             b.relu(f"relu{block}_{number}")
             if known.lrn and block == number == 1:
                 b.lrn("norm1")

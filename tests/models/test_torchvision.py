@@ -15,6 +15,7 @@ from minicnn.models.registry import build
 
 pytestmark = pytest.mark.slow
 CLASSES = 7
+WITHOUT_JUMPS = ("alexnet", "squeezenet1_1")
 LEAST = 1e-3        # of the largest gradient: that of a bias before a normalisation is 0
 # name here, name there, the side of the image, knobs here, arguments there
 NETS = {
@@ -168,18 +169,30 @@ class Pair:
         return ours, theirs
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_equals_torchvisions(torchvision, name, dtype, tolerance):
-    """In float32 at full size, with fixed statistics: those of two images amplify rounding errors in a net this deep. In
-    float64 in training, where there is no dropout, and at an odd size, where the fully connected layers allow it."""
-    exact = dtype == "float64"
-    size = SMALL.get(name, 97) if exact else 224
-    ours, theirs = Pair(torchvision, name, size, dtype).step(size, train=exact and name in IN_TRAINING)
+def distances(ours: dict, theirs: dict) -> dict[str, float]:
+    """For each array the norm of the difference, relative to its own."""
     assert ours.keys() == theirs.keys() and len(theirs) > 10
-    least = LEAST * max(np.abs(theirs[key]).max() for key in theirs if key.endswith((".w", ".b")))
-    away = {key: np.abs(np.asarray(ours[key], np.float64) - theirs[key]).max() / max(np.abs(theirs[key]).max(), least)
-            for key in theirs}
+    least = LEAST * max(np.linalg.norm(theirs[key]) for key in theirs if key.endswith((".w", ".b")))
+    return {key: float(np.linalg.norm(np.asarray(ours[key], np.float64) - wanted) / max(np.linalg.norm(wanted), least))
+            for key, wanted in theirs.items()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_equals_torchvisions_in_float64(torchvision, name):
+    """In training, where there is no dropout, and at an odd size, where the fully connected layers allow it."""
+    size = SMALL.get(name, 97)
+    away = distances(*Pair(torchvision, name, size, "float64").step(size, train=name in IN_TRAINING))
     worst = max(away, key=away.get)
-    print(name, dtype, size, worst, f"{away[worst]:.1e}", f"{np.median(list(away.values())):.1e}")
-    assert away[worst] < tolerance, f"{worst} is {away[worst]:.1e} away"
+    assert away[worst] < 1e-9, f"{worst} is {away[worst]:.1e} away"
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_equals_torchvisions_in_float32(torchvision, name):
+    """At full size, with fixed statistics. Gradients jump where rounding moves a value over a kink: those of PyTorch's
+    ResNet-18 in float32 are 1.4e-2 from its own in float64; tests/models/test_families.py compares without such values.
+    """
+    away = distances(*Pair(torchvision, name, 224, "float32").step(224, train=False))
+    gradients = {key: away[key] for key in away if key.endswith((".w", ".b"))}
+    print(name, max(gradients.values()), away["logits"])
+    assert max(away[key] for key in away.keys() - gradients.keys()) < 1e-4
+    assert max(gradients.values()) < (1e-4 if name in WITHOUT_JUMPS else 0.2)
