@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property, partial
 from math import prod
 from unittest.mock import patch
@@ -29,14 +30,15 @@ class PlannedError(Exception):
     """Carries the builder of a network that is not made."""
 
 
-def planned(name: str, **knobs) -> Planned:
-    """The layers of a network of the registry and their shapes; no weights are drawn."""
+def planned(net: str | Callable, **knobs) -> Planned:
+    """The layers of a network of the registry, or of a function, and their shapes; no weights are drawn."""
     def stop(builder, output=None, **options):
         raise PlannedError(builder, output)
 
     with patch.object(Builder, "net", stop):
         try:
-            build(name, device="reference", **knobs)
+            make = partial(build, net) if isinstance(net, str) else net
+            make(device="reference", **knobs)
         except PlannedError as found:
             return Planned(*found.args)
 
@@ -66,10 +68,22 @@ class Planned:
         return sum(node.layer.plan([shape(name) for name in node.inputs], "float32", REFERENCE).macs
                    for node in self.in_prediction)
 
-    def maps(self, kind: type) -> list[int]:
-        """Widths of the outputs of all layers of this kind, one after the other without repetitions."""
-        found = [self.builder.shape(node.name)[2] for node in self.in_prediction if isinstance(node.layer, kind)]
-        return [width for i, width in enumerate(found) if i == 0 or found[i - 1] != width]
+    def __getitem__(self, name: str):
+        """The layer of this name."""
+        return next(node.layer for node in self.nodes if node.name == name)
+
+    def layers(self, kind: type, prefix: str = "") -> list:
+        """The layers of a kind that prediction runs."""
+        return [node.layer for node in self.in_prediction
+                if isinstance(node.layer, kind) and node.name.startswith(prefix)]
+
+    def widths(self, *names: str) -> list[int]:
+        """The widths of these layers' outputs."""
+        return [self.builder.shape(name)[2] for name in names]
+
+    def channels(self, *names: str) -> list[int]:
+        """The numbers of channels of these layers' outputs."""
+        return [self.builder.shape(name)[-1] for name in names]
 
 
 def _parameters(node) -> int:
