@@ -50,7 +50,7 @@ VGG = {
 GOOGLENET = {
     "paper": Variant("paper", 13_378_280, "- / 10.07", "the paper, Tables 1 and 3; BVLC/caffe: models/bvlc_googlenet",
                      macs=1_582_671_872, auxiliary=6_379_728),
-    "torchvision": Variant("torchvision", 13_004_888, "30.22 / 10.47", "pytorch/vision: models/googlenet.py",
+    "torchvision": Variant("paper", 13_004_888, "30.22 / 10.47", "pytorch/vision: models/googlenet.py",
                            macs=1_498_376_192, auxiliary=6_379_984),
     "naive": Variant("paper", 104_274_376, "not published", "the paper, Figure 2 (a)", macs=12_568_061_056,
                      auxiliary=6_748_368),

@@ -45,7 +45,9 @@ def test_a_step_equals_pytorchs(case, device, dtype):
     check(case, take_step(CASES[case].net(device=device, dtype=dtype)), TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("case", ["zfnet-spp", "googlenet-torchvision", "resnet18-a", "squeezenet", "mobilenet"])
+@pytest.mark.parametrize("case", [
+    "resnet18-a", "squeezenet", "mobilenet",
+    *(pytest.param(case, marks=pytest.mark.slow) for case in ("zfnet-spp", "googlenet-torchvision"))])
 def test_a_step_on_the_emulated_gpu_equals_pytorchs(case, emulated):
     net = CASES[case].net(device="reference", dtype="float64")
     net.ops = emulated

@@ -29,7 +29,7 @@ def test_it_survives_being_stored(model, name):
 @pytest.mark.parametrize(("model", "name"), EVERY)
 def test_its_net_takes_its_crops(model, name):
     recipe = named_recipe(model, name).recipe
-    net = planned(**{("name" if key == "model" else key): value for key, value in recipe.net.items()})
+    net = planned(model, **{key: value for key, value in recipe.net.items() if key != "model"})
     crop, with_weights = recipe.preprocess.crop, {node.name for node in net.nodes if node.layer.initial_values()}
     assert recipe.net["model"] == model and net.builder.inputs == {"image": (crop, crop, 3)}
     assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= with_weights
