@@ -28,7 +28,6 @@ from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
 from minicnn.init import He, Uniform
-from minicnn.layers.pool import GlobalAvgPool2d
 from minicnn.models import knobs as variants_of
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}     # Table 1
@@ -159,7 +158,7 @@ def _conv(b: Builder, name: str, channels: int, kernel: int, known: Knobs, *, st
 
 def _classifier(b: Builder, num_classes: int, known: Knobs, **common) -> Net:
     """The average over all pixels and the last layer."""
-    b.layer("pool", GlobalAvgPool2d())
+    b.global_avgpool("pool")
     bound = Uniform(b.shape()[-1] ** -0.5)
     b.linear("fc", num_classes, **({"init": bound, "bias_init": bound} if known.fc_uniform else {"init": He()}))
     b.loss("loss")

@@ -28,8 +28,7 @@ def squeezenet1_1(num_classes: int = 1000, input_size: int = 224, width: float =
     ShapeError naming the layer for which the image is too small.
     """
     b = Builder((input_size, input_size, 3), name="squeezenet1_1")
-    scaled = lambda count: max(1, round(count * width))     # noqa: E731
-    b.conv("conv1", scaled(64), 3, stride=2, init=He())                     # 224 -> 111
+    b.conv("conv1", _scaled(64, width), 3, stride=2, init=He())                     # 224 -> 111
     b.relu("relu1")
     b.maxpool("pool1", 3, stride=2, ceil=True)                              # 55
     number = 2
@@ -37,7 +36,7 @@ def squeezenet1_1(num_classes: int = 1000, input_size: int = 224, width: float =
         if fire is None:
             b.maxpool(f"pool{number - 1}", 3, stride=2, ceil=True)          # 27, then 13
         else:
-            _fire(b, f"fire{number}", *map(scaled, fire))
+            _fire(b, f"fire{number}", *(_scaled(count, width) for count in fire))
             number += 1
     b.dropout("drop9", 0.5, inverted=True)
     b.conv("conv10", num_classes, 1, init=Normal(0.01))
@@ -54,3 +53,7 @@ def _fire(b: Builder, name: str, squeeze: int, expand: int) -> None:
         b.conv(f"{name}_expand{kernel}x{kernel}", expand, kernel, padding=kernel // 2, init=He(), input=squeezed)
         b.relu(f"{name}_expand{kernel}x{kernel}_relu")
     b.concat(name, [f"{name}_expand{kernel}x{kernel}_relu" for kernel in (1, 3)])
+
+
+def _scaled(count: int, width: float) -> int:
+    return max(1, round(count * width))

@@ -3,6 +3,7 @@ logits, every gradient, the running statistics, and the prediction with these.""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,14 @@ def test_a_step_on_the_emulated_gpu_equals_pytorchs(case, emulated):
     net = CASES[case].net(device="reference", dtype="float64")
     net.ops = emulated
     check(case, take_step(net), TOLERANCE["float64"])
+
+
+@pytest.mark.parametrize(("case", "change"), [
+    ("zfnet", {"lrn_alpha": 1.1e-4}), ("zfnet-spp", {"levels": (6, 3, 1, 2)}), ("vgg-a-lrn", {"lrn": False}),
+    ("googlenet", {"aux_weight": 0.31}), ("googlenet", {"lrn": False}), ("resnet18-a", {"zeros_around": False}),
+    ("resnet50", {"stride_3x3": True}), ("resnet50-c", {"pool1_ceil": False}), ("mobilenet", {"dropout": 0.21})])
+def test_a_small_change_of_the_network_is_noticed(case, change):
+    """None of them changes a shape of the parameters."""
+    net = replace(CASES[case], knobs=CASES[case].knobs | change).net(device="reference", dtype="float64")
+    with pytest.raises(AssertionError):
+        check(case, take_step(net), 1e-6)
