@@ -87,8 +87,11 @@ class Net:
 
     @property
     def output_params(self) -> list[str]:
-        """Names of the parameters of the output layer."""
-        return [param.name for param in self[self.output].params.values()]
+        """Names of the parameters of the output layer: of the last one before the output that has any."""
+        nodes, name = {node.name: node for node in self.nodes}, self.output
+        while name in nodes and not nodes[name].layer.params:
+            name = nodes[name].inputs[0]
+        return [param.name for param in nodes[name].layer.params.values()] if name in nodes else []
 
     @property
     def layers_with_weights(self) -> list[str]:

@@ -331,17 +331,18 @@ def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
 
 def _pack(storages: list[Storage]) -> int:
     """Assign offsets, largest storage first, each at the lowest offset free for its lifetime; returns total bytes."""
-    placed: list[Storage] = []
-    for storage in sorted(storages, key=lambda s: (-s.nbytes, s.birth)):
-        offset = 0
-        for other in sorted(placed, key=lambda s: s.offset):
-            alive_together = storage.birth <= other.death and other.birth <= storage.death
-            if alive_together and other.offset < offset + storage.nbytes:
-                offset = max(offset, _aligned(other.offset + other.nbytes))
-        storage.offset = offset
-        placed.append(storage)
-    return max((storage.offset + storage.nbytes for storage in placed), default=0)
+    storages = sorted(storages, key=lambda s: (-s.nbytes, s.birth))
+    births, deaths = (np.array([getattr(s, name) for s in storages]) for name in ("birth", "death"))
+    offsets, ends = np.zeros(len(storages), np.int64), np.zeros(len(storages), np.int64)
+    for i, storage in enumerate(storages):
+        others = np.flatnonzero((births[:i] <= storage.death) & (deaths[:i] >= storage.birth))     # alive together
+        others = others[np.argsort(offsets[others])]
+        free = np.maximum.accumulate(np.append(0, _aligned(ends[others])))      # the end of all before each, and of all
+        gaps = np.flatnonzero(offsets[others] >= free[:-1] + storage.nbytes)
+        storage.offset = int(free[gaps[0] if len(gaps) else -1])
+        offsets[i], ends[i] = storage.offset, storage.offset + storage.nbytes
+    return int(ends.max(initial=0))
 
 
-def _aligned(nbytes: int) -> int:
+def _aligned(nbytes):
     return -(-nbytes // ALIGNMENT) * ALIGNMENT

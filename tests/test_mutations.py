@@ -19,13 +19,13 @@ from minicnn.gradcheck.cases import fork
 from minicnn.gradcheck.functions import LayerFunction
 from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
-from minicnn.layers.combine import Add, Concat
+from minicnn.layers.combine import Add, Concat, Subsample
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
 from tests.helpers.harness import needs_numpy
 from tests.mutations import MUTATIONS
@@ -225,6 +225,8 @@ CASES = {
     "avgpool_overhang": Layer(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad="padding"),
                               [(2, 4, 4, 2)]),
     "global_avgpool": Layer(GlobalAvgPool2d, [(2, 3, 4, 5)]),
+    "adaptive_avgpool": Layer(lambda: AdaptiveAvgPool2d((3, 2)), [(2, 5, 4, 2)]),
+    "subsample": Layer(lambda: Subsample(7, before=1), [(2, 5, 4, 3)]),
     "lrn": Layer(lambda: LRN(3, alpha=1.0), [(2, 2, 2, 7)]),
     "lrn_groups": Layer(lambda: LRN(5, alpha=1.0, groups=2), [(2, 2, 2, 8)]),
     "lrn_paper": Layer(lambda: LRN(5, **PAPER), [(2, 2, 2, 8)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minicnn import plan as plan_module
 from minicnn.graph import LABELS
@@ -126,3 +127,25 @@ def test_workspace_of_a_batch_suffices_for_smaller_ones(ops):
         assert max(sizes) == sizes[-1]
     sizes = [ops.linear_work((batch, 700), (700, 90), "float32") for batch in range(1, 130)]
     assert max(sizes) == sizes[-1]
+
+
+def first_fit(storages) -> int:
+    """Offsets by comparing each storage with each that is placed, in the order of their offsets."""
+    placed = []
+    for storage in sorted(storages, key=lambda s: (-s.nbytes, s.birth)):
+        offset = 0
+        for other in sorted(placed, key=lambda s: s.offset):
+            if storage.birth <= other.death and other.birth <= storage.death and other.offset < offset + storage.nbytes:
+                offset = max(offset, -(-(other.offset + other.nbytes) // 256) * 256)
+        storage.offset = offset
+        placed.append(storage)
+    return max((storage.offset + storage.nbytes for storage in placed), default=0)
+
+
+@given(lives=st.lists(st.tuples(st.sampled_from([0, 1, 256, 257, 4096, 5000]), st.integers(0, 20), st.integers(0, 10)),
+                      max_size=40))
+def test_every_array_is_at_the_first_offset_that_is_free(lives):
+    ours, naive = ([plan_module.Storage(nbytes, birth, birth + length) for nbytes, birth, length in lives]
+                   for _ in range(2))
+    assert plan_module._pack(ours) == first_fit(naive)
+    assert [storage.offset for storage in ours] == [storage.offset for storage in naive]

@@ -22,6 +22,38 @@ def _add(a, b, y):
         y[i] = a[i] + b[i]
 
 
+@kernel
+def _subsample(first, last, x, y, u, v, channel):
+    """Lines first..last of y (N, P, Q, K): every v-th pixel of every u-th line of x (N, H, W, C), between zeros."""
+    _, P, Q, K = y.shape
+    C, zero = x.shape[3], y.dtype.type(0)
+    for line in range(first, last):
+        n, p = line // P, line % P
+        for q in range(Q):
+            for k in range(channel):
+                y[n, p, q, k] = zero
+            for c in range(C):
+                y[n, p, q, index(channel + c)] = x[n, index(u * p), index(v * q), c]
+            for k in range(channel + C, K):
+                y[n, p, q, k] = zero
+
+
+@kernel
+def _subsample_backward(first, last, dy, dx, u, v, channel):
+    """Lines first..last of dx (N, H, W, C) from dy (N, P, Q, K)."""
+    _, H, W, C = dx.shape
+    zero = dx.dtype.type(0)
+    for line in range(first, last):
+        n, h = line // H, line % H
+        for w in range(W):
+            if h % u == 0 and w % v == 0:
+                for c in range(C):
+                    dx[n, h, w, c] = dy[n, h // u, w // v, index(channel + c)]
+            else:
+                for c in range(C):
+                    dx[n, h, w, c] = zero
+
+
 def concat_forward(xs, y):
     """y (..., C0+C1+...) from arrays (..., C0), (..., C1) ..."""
     Y, start = rows(y, y.shape[-1]), 0
@@ -54,6 +86,18 @@ def add_backward(dy, dxs):
     for dx in dxs:
         if dx is not None:
             concat_forward([dy], dx)
+
+
+def subsample_forward(x, y, *, stride, first):
+    """y (N, P, Q, K): every stride-th pixel of x (N, H, W, C) as channels first ... first+C-1, zeros around them."""
+    N, P, Q, K = y.shape
+    parallel_for(N * P, Q * K, _subsample, x, y, *stride, first)
+
+
+def subsample_backward(dy, dx, *, stride, first):
+    """dx (N, H, W, C), overwritten, from dy (N, P, Q, K)."""
+    N, H, W, C = dx.shape
+    parallel_for(N * H, W * C, _subsample_backward, dy, dx, *stride, first)
 
 
 def accumulate(x, y):

@@ -245,3 +245,52 @@ def global_avgpool_forward(x, y):
 def global_avgpool_backward(dy, dx):
     """dx (N, H, W, C), overwritten, from dy (N, C): dy / (H*W) at every pixel."""
     parallel_for(len(dx), dx[0].size, _global_avgpool_backward, dy, _pixels(dx))
+
+
+@kernel
+def _adaptive_avgpool(first, last, x, y):
+    """Lines first..last of y (N, P, Q, C) from x (N, H, W, C)."""
+    _, H, W, C = x.shape
+    _, P, Q, _ = y.shape
+    for line in range(first, last):
+        n, p = line // P, line % P
+        top, bottom = p * H // P, -(-(p + 1) * H // P)
+        for q in range(Q):
+            left, right = q * W // Q, -(-(q + 1) * W // Q)
+            for c in range(C):
+                y[n, p, q, c] = 0
+            for h in range(top, bottom):
+                for w in range(left, right):
+                    for c in range(C):
+                        y[n, p, q, c] += x[n, h, w, c]
+            for c in range(C):
+                y[n, p, q, c] /= y.dtype.type((bottom - top) * (right - left))
+
+
+@kernel
+def _adaptive_avgpool_backward(first, last, dy, dx):
+    """Lines first..last of dx (N, H, W, C) from dy (N, P, Q, C): row h is in windows floor(h P / H) to
+    ceil((h+1) P / H) - 1, and columns likewise."""
+    _, H, W, C = dx.shape
+    _, P, Q, _ = dy.shape
+    for line in range(first, last):
+        n, h = line // H, line % H
+        for w in range(W):
+            for c in range(C):
+                dx[n, h, w, c] = 0
+            for p in range(h * P // H, -(-(h + 1) * P // H)):
+                for q in range(w * Q // W, -(-(w + 1) * Q // W)):
+                    pixels = (-(-(p + 1) * H // P) - p * H // P) * (-(-(q + 1) * W // Q) - q * W // Q)
+                    share = dx.dtype.type(1 / pixels)
+                    for c in range(C):
+                        dx[n, h, w, c] += dy[n, p, q, c] * share
+
+
+def adaptive_avgpool_forward(x, y):
+    """y[n,p,q,c] = mean of x[n,h,w,c] over rows floor(p H / P) <= h < ceil((p+1) H / P), and columns likewise."""
+    parallel_for(len(y) * y.shape[1], x[0].size // y.shape[1], _adaptive_avgpool, x, y)
+
+
+def adaptive_avgpool_backward(dy, dx):
+    """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
+    parallel_for(len(dx) * dx.shape[1], dx[0, 0].size, _adaptive_avgpool_backward, dy, dx)

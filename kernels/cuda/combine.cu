@@ -1,4 +1,5 @@
-// Where branches of the graph join or split: concatenation of channels, sum, and the sum of gradients at a fan-out.
+// Where branches of the graph join or split: concatenation of channels, sum, every stride-th pixel, and the sum of
+// gradients at a fan-out.
 //
 // Layout: channels-last, so an array is rows of channels, and concatenation puts strips of rows side by side. Grid: one-
 // dimensional, blocks of 256. Memory bandwidth is the limit of everything here.
@@ -25,4 +26,24 @@ extern "C" __global__ void copy_channels(const T* from, T* to, unsigned rows, un
 // y = a + b.
 extern "C" __global__ void add(const T* a, const T* b, T* y, unsigned n) {
   map(n, a, b, y, [](T p, T q) { return p + q; });
+}
+
+// y (N, P, Q, K), of n elements: every stride-th pixel of x (N, H, W, C) as channels first ... first+C-1, zeros around them.
+extern "C" __global__ void subsample_forward(const T* x, T* y, unsigned n, Divisor K, Divisor Q, Divisor P, unsigned H,
+                                             unsigned W, unsigned C, unsigned stride_h, unsigned stride_w, unsigned first) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    unsigned pixel = i / K, row = pixel / Q, image = row / P, p = row % P, q = pixel % Q;
+    unsigned c = i % K - first;                                 // beyond C, too, for channels before the first
+    y[i] = c < C ? x[((image * H + p * stride_h) * W + q * stride_w) * C + c] : T(0);
+  }
+}
+
+// dx (N, H, W, C), of n elements, from dy (N, P, Q, K).
+extern "C" __global__ void subsample_backward(const T* dy, T* dx, unsigned n, Divisor C, Divisor W, Divisor H, unsigned P,
+                                              unsigned Q, unsigned K, Divisor stride_h, Divisor stride_w, unsigned first) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    unsigned pixel = i / C, row = pixel / W, image = row / H, h = row % H, w = pixel % W;
+    bool kept = h % stride_h == 0 && w % stride_w == 0;
+    dx[i] = kept ? dy[((image * P + h / stride_h) * Q + w / stride_w) * K + first + i % C] : T(0);
+  }
 }

@@ -153,3 +153,34 @@ extern "C" __global__ void global_avgpool_backward(const T* dy, T* dx, unsigned 
   if (packs) global_avgpool_spread<VECTOR>(dy, dx, n, image, C, share);
   else global_avgpool_spread<1>(dy, dx, n, image, C, share);
 }
+
+// ---- adaptive average. Window p of P covers rows floor(p H / P) ... ceil((p+1) H / P) - 1, and row h is in the windows
+// floor(h P / H) ... ceil((h+1) P / H) - 1. Grid: one-dimensional, a thread for each element of y, or of dx.
+__device__ inline unsigned first_of(unsigned i, unsigned from, unsigned to) { return i * to / from; }
+__device__ inline unsigned end_of(unsigned i, unsigned from, unsigned to) { return ((i + 1) * to + from - 1) / from; }
+
+extern "C" __global__ void adaptive_avgpool_forward(const T* x, T* y, unsigned n, Divisor C, Divisor Q, Divisor P, unsigned H,
+                                                    unsigned W) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    unsigned pixel = i / C, row = pixel / Q, image = row / P, p = row % P, q = pixel % Q;
+    unsigned top = first_of(p, P, H), bottom = end_of(p, P, H), left = first_of(q, Q, W), right = end_of(q, Q, W);
+    T sum = 0;
+    for (unsigned h = top; h < bottom; h++)
+      for (unsigned w = left; w < right; w++) sum += x[((image * H + h) * W + w) * C + i % C];
+    y[i] = sum / T((bottom - top) * (right - left));
+  }
+}
+
+extern "C" __global__ void adaptive_avgpool_backward(const T* dy, T* dx, unsigned n, Divisor C, Divisor W, Divisor H,
+                                                     unsigned P, unsigned Q) {
+  for (unsigned i = thread_number(); i < n; i += thread_count()) {
+    unsigned pixel = i / C, row = pixel / W, image = row / H, h = row % H, w = pixel % W;
+    T sum = 0;
+    for (unsigned p = first_of(h, H, P); p < end_of(h, H, P); p++)
+      for (unsigned q = first_of(w, W, Q); q < end_of(w, W, Q); q++) {
+        unsigned rows = end_of(p, P, H) - first_of(p, P, H), columns = end_of(q, Q, W) - first_of(q, Q, W);
+        sum += dy[((image * P + p) * Q + q) * C + i % C] / T(rows * columns);
+      }
+    dx[i] = sum;
+  }
+}

@@ -1,6 +1,7 @@
 """Where branches of the graph join or split: concatenation of channels, sum, and the sum of gradients at a fan-out.
 
     concat   y = [x0 | x1 | ...] along the channels       add   y = x0 + x1 + ...       accumulate   y += x
+    subsample   y = [0 | every stride-th pixel of x | 0] along the channels
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ def add_backward(dy, dxs):
     for dx in dxs:
         if dx is not None:
             dx[...] = dy
+
+
+def subsample_forward(x, y, *, stride, first):
+    """y (N, P, Q, K): every stride-th pixel of x (N, H, W, C) as channels first ... first+C-1, zeros around them."""
+    C = x.shape[-1]
+    y[...] = 0
+    y[..., first : first + C] = x[:, :: stride[0], :: stride[1]]
+
+
+# Every value of x is copied to one place of y, or to none: its gradient is the one of that place, or 0.
+def subsample_backward(dy, dx, *, stride, first):
+    """dx (N, H, W, C), overwritten, from dy (N, P, Q, K)."""
+    C = dx.shape[-1]
+    dx[...] = 0
+    dx[:, :: stride[0], :: stride[1]] = dy[..., first : first + C]
 
 
 def accumulate(x, y):

@@ -1,5 +1,6 @@
 """Pooling: the largest, or the mean, of each window of each channel. x (N, H, W, C) -> y (N, P, Q, C).
 Global pooling: the mean of each channel. x (N, H, W, C) -> y (N, C).
+Adaptive pooling: the mean of P x Q windows that cover the image, whatever its size; they may differ by a pixel.
 
 Windows may overlap (AlexNet paper, section 3.4: 3 x 3 cells every 2 pixels) and may reach into the padding, which
 counts as -inf for the maximum. Max pooling saves the index r*S + s of the largest cell of each window; average pooling
@@ -79,3 +80,26 @@ def global_avgpool_forward(x, y):
 def global_avgpool_backward(dy, dx):
     """dx (N, H, W, C), overwritten, from dy (N, C): dy / (H*W) at every pixel."""
     dx[...] = dy[:, None, None] / (dx.shape[1] * dx.shape[2])
+
+
+def _adaptive_windows(x_shape, y_shape):
+    """(p, q, rows, columns) of each window of adaptive pooling: rows floor(p H / P) ... ceil((p+1) H / P) - 1."""
+    (_, H, W, _), (_, P, Q, _) = x_shape, y_shape
+    for p in range(P):
+        for q in range(Q):
+            yield p, q, slice(p * H // P, -(-(p + 1) * H // P)), slice(q * W // Q, -(-(q + 1) * W // Q))
+
+
+def adaptive_avgpool_forward(x, y):
+    """y[n,p,q,c] = mean of x[n,h,w,c] over rows floor(p H / P) <= h < ceil((p+1) H / P), and columns likewise."""
+    for p, q, rows, columns in _adaptive_windows(x.shape, y.shape):
+        y[:, p, q] = x[:, rows, columns].mean(axis=(1, 2))                     # (N, C)
+
+
+# As for average pooling: dy[o]/dx[i] = 1 / (pixels of window o), for each window o that contains pixel i.
+def adaptive_avgpool_backward(dy, dx):
+    """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
+    dx[...] = 0
+    for p, q, rows, columns in _adaptive_windows(dx.shape, dy.shape):
+        window = dx[:, rows, columns]                                          # a view
+        window += dy[:, p : p + 1, q : q + 1] / (window.shape[1] * window.shape[2])

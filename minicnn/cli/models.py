@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.models.registry import MODELS, Model, find, full_name
+from minicnn.models.model import Model
+from minicnn.models.page import page
+from minicnn.models.registry import MODELS, find, full_name
 from minicnn.train.recipes import recipes_of
 
 ABOUT = "Print the networks of this package; of one, its variants and recipes."
@@ -13,10 +15,14 @@ ABOUT = "Print the networks of this package; of one, its variants and recipes."
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", nargs="?", help="such as alexnet: its variants, where each departs "
                         "from the paper, and its recipes")
+    parser.add_argument("--markdown", action="store_true", help="print minicnn/models/README.md: all of them, with "
+                        "their multiply-adds and differences")
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.model:
+    if options.markdown:
+        print(page(), end="")
+    elif options.model:
         name, _ = find(options.model)
         print("\n".join(describe(name, MODELS[name])))
     else:

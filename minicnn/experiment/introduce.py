@@ -38,7 +38,8 @@ def recipe_in_words(settings: dict, recipe: Recipe, images: int, chosen: bool = 
     will = f"{name}: {steps_in_words(settings, recipe)}"
     if entry.source:
         model = MODELS[settings["model"]]
-        error = next(variant.error for variant in model.variants.values() if variant.recipe == name)
+        own = model.variants[settings["variant"]]           # several variants may have one recipe
+        error = next(variant.error for variant in (own, *model.variants.values()) if variant.recipe == name)
         apart = f". What it leaves out: {entry.apart}" if entry.apart else ""
         return f"{will}. Published: {entry.epochs} epochs; error on {model.tested_on}: {error} ({entry.source}){apart}"
     if not (chosen and entry.images):

@@ -39,9 +39,11 @@ def in_words(settings: dict) -> str:
 
 
 def name_of(settings: dict, net: Net) -> str:
-    """The network as part of a folder's name: its variant, its model; of one's own the name it has, else the file's."""
+    """The network as part of a folder's name: its model and variant, of AlexNet the variant alone, as since 0.1.0; of
+    one's own the name it has, else the file's."""
     if not own_net.is_own(settings["model"]):
-        return settings["variant"] or settings["model"]
+        model = settings["model"] if settings["model"] != "alexnet" else ""
+        return "-".join(filter(None, (model, settings["variant"])))
     name = net.name if net.name != "net" else Path(own_net.split(settings["model"])[0]).stem
     return re.sub(r"[^\w.-]+", "-", name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment.nets import title
-from minicnn.experiment.say import draw
+from minicnn.experiment.say import draw, say
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.parallel_net import SCHEMES, ParallelNet
 from minicnn.visualize.columns import draw_columns
@@ -34,7 +34,11 @@ def on_ranks(settings: dict, options: argparse.Namespace, prepare: Callable, bod
 def report_ranks(settings: dict, net: ParallelNet, run_dir: Path) -> None:
     """What crossed between the ranks, as a table; for two columns also as a picture, columns.png."""
     print(net.comm.ledger.table())
-    if settings["parallel"] == "columns" and net.comm.size == 2:
+    if settings["parallel"] != "columns" or net.comm.size != 2:
+        return
+    if net.has_branches:
+        say("picture", "none of the columns, which is of layers one after the other: this network has branches")
+    else:
         batch = settings["batch"]
         draw(draw_columns, *net.drawing(batch), run_dir / "columns.png", f"{title(settings)} on two ranks",
              f"bytes that cross in a forward pass of {batch} images ({net.dtype}), and again in the backward pass; "

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from minicnn.experiment.nets import data_of
 from minicnn.experiment.settings import optimiser_of
-from minicnn.train.recipe import AverageRecipe, Recipe, SGDRecipe, steady_output_lr
-from minicnn.train.recipes import NamedRecipe, named_recipe
+from minicnn.train.recipe import AverageRecipe, NamedRecipe, Recipe, SGDRecipe, steady_output_lr
+from minicnn.train.recipes import named_recipe
 from minicnn.train.schedule import schedule_for
 
 NO_UPRIGHT = ("elpv",)                              # a solar cell may be mirrored up-down; most photographs may not

@@ -14,8 +14,8 @@ from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
-from minicnn.train.recipe import OPTIMISERS, OptimiserRecipe
-from minicnn.train.recipes import DEFAULT, NamedRecipe, named_recipe, recipe_for, recipes_of
+from minicnn.train.recipe import OPTIMISERS, NamedRecipe, OptimiserRecipe
+from minicnn.train.recipes import DEFAULT, named_recipe, recipe_for, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
 from minicnn.train.schedule import SCHEDULES
 

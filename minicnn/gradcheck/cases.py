@@ -7,8 +7,10 @@ at the paper's 1e-4 the cross-channel term is so small that a coarse check would
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from math import prod
 
@@ -22,17 +24,18 @@ from minicnn.graph import Net
 from minicnn.layers.activation import ReLU, Tanh
 from minicnn.layers.base import Layer
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
-from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.combine import Add, Concat, Flatten, Subsample
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.dropout import Dropout
 from minicnn.layers.linear import Linear
 from minicnn.layers.local import Local2d
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
-from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.cifar import cifar_18pct, cifar_paper
+from minicnn.models.registry import build
 
 
 @dataclass
@@ -50,21 +53,29 @@ class LayerCase:
 
 @dataclass
 class NetCase:
-    """A float64 network for a device name, the standard deviation of its input, and the extent of the check."""
+    """A float64 network for a device name, the standard deviation of its input, and the extent of the check.
+
+    constant: a regular expression of the parameters on which the loss does not depend: shifts of channels that a batch
+    normalisation subtracts again. Their gradient is 0, so that nothing can be checked.   seed: of images and weights,
+    such that no branch is dead.
+    """
 
     make: Callable[[str], Net]
     input_std: float = 1.0
     batch: int = 2
     coordinates: int = 15
     elementwise: int = 40
+    constant: str = "$^"
+    seed: int = 0
 
     def run(self, device: str, on_row: Callable[[TensorCheck], None] | None = None) -> Report:
         net = self.make(device)
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(self.seed)
         x = self.input_std * generator.standard_normal((self.batch, *net.input_shape))
         scale_weights(net, x, generator)
         labels = generator.integers(0, net.num_classes, self.batch)
-        return check_net(net, x, labels, elementwise=self.elementwise, coordinates=self.coordinates,
+        only = ["x", *(name for name in net.params if not re.fullmatch(self.constant, name))]
+        return check_net(net, x, labels, elementwise=self.elementwise, coordinates=self.coordinates, only=only,
                          on_row=on_row)
 
 
@@ -75,9 +86,11 @@ def scale_weights(net: Net, x: np.ndarray, generator: np.random.Generator) -> No
     """
     for name, param in net.params.items():
         shape = param.data.shape
-        std = 0.5 if name.endswith(".b") else np.sqrt(2 / prod(shape[:-1]))
-        param.data[...] = net.ops.from_host(std * generator.standard_normal(shape))
-    net.params[f"{net.output}.w"].data[...] /= net.ops.to_host(net.forward(x)).std()
+        std = 0.5 if len(shape) == 1 else np.sqrt(2 / prod(shape[:-1]))
+        scale = 1.0 if len(shape) == 1 and name.endswith(".w") else 0.0           # of a normalisation
+        param.data[...] = net.ops.from_host(scale + std * generator.standard_normal(shape))
+    last = next(name for name in net.output_params if name.endswith(".w"))
+    net.params[last].data[...] /= net.ops.to_host(net.forward(x)).std()
 
 
 def fork(device: str) -> Net:
@@ -131,6 +144,10 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad="padding"), [(2, 6, 7, 2)]),
     ],
     "global_avgpool": [LayerCase(GlobalAvgPool2d, [(2, 3, 5, 7)]), LayerCase(GlobalAvgPool2d, [(3, 1, 1, 4)])],
+    "adaptive_avgpool": [
+        LayerCase(lambda: AdaptiveAvgPool2d((3, 4)), [(2, 7, 6, 3)]),
+        LayerCase(lambda: AdaptiveAvgPool2d(2), [(2, 1, 4, 2)]),                        # one row, in both windows
+    ],
     "lrn": [
         LayerCase(lambda: LRN(5, alpha=1.0), [(2, 3, 2, 11)]),
         LayerCase(lambda: LRN(3, k=1.0, alpha=1.0, beta=0.5, groups=2), [(2, 3, 2, 10)]),
@@ -166,6 +183,10 @@ LAYERS: dict[str, list[LayerCase]] = {
     ],
     "concat": [LayerCase(Concat, [(2, 3, 4, 2), (2, 3, 4, 3), (2, 3, 4, 1)])],
     "add": [LayerCase(Add, [(2, 3, 4, 2)] * 3)],
+    "subsample": [
+        LayerCase(lambda: Subsample(5), [(2, 5, 4, 3)]),
+        LayerCase(lambda: Subsample(6, (1, 3), before=2), [(2, 3, 7, 4)]),
+    ],
     "flatten": [LayerCase(Flatten, [(2, 3, 4, 2)])],
     "local": [LayerCase(lambda: Local2d((3, 4), 2, 3, 3, padding=1), [(2, 3, 4, 2)])],
     "loss": [
@@ -197,6 +218,35 @@ NETS |= {
     "cifar-paper": NetCase(lambda device: cifar_paper(input_size=12, device=device, dtype="float64")),
     "cifar-18pct": NetCase(lambda device: cifar_18pct(input_size=12, device=device, dtype="float64")),
 }
+
+# Reduced nets of the other families: every kind of block once, few kernels, odd sizes.
+FEW = {"blocks": (1, 2, 1, 1), "widths": (3, 4, 3, 5)}
+REDUCED: dict[str, tuple[str, dict]] = {
+    "zfnet": ("zfnet", {"input_size": 93, "kernels": (4, 6, 5, 7, 4), "fc": (9, 8)}),
+    "zfnet-spp": ("zfnet:spp", {"input_size": 127, "kernels": (6, 8, 7, 9, 6), "fc": (20, 16)}),
+    "vgg": ("vgg:a-lrn", {"input_size": 33, "blocks": ("3-4", "3-5 1-4", "3-6", "3-5", "3-6"), "fc": 9}),
+    "vgg-bn": ("vgg:a-bn", {"input_size": 33, "blocks": ("3-4", "3-5 1-4", "3-6", "3-5", "3-6"), "fc": 9}),
+    "googlenet": ("googlenet", {"input_size": 75, "width": 0.07, "aux_fc": 16}),
+    "googlenet-torchvision": ("googlenet:torchvision", {"input_size": 75, "width": 0.07, "aux_fc": 16}),
+    "resnet": ("resnet18", {"input_size": 45, **FEW}),
+    "resnet-a": ("resnet18:a", {"input_size": 43, **FEW, "widths": (3, 4, 5, 6)}),
+    "resnet-bottleneck": ("resnet50", {"input_size": 41, **FEW}),
+    "resnet-cifar": ("resnet20", {"input_size": 11, "widths": (3, 4, 5)}),
+    "plain-cifar": ("plain20", {"input_size": 11, "widths": (3, 4, 5)}),
+    "squeezenet": ("squeezenet1_1", {"input_size": 69, "width": 0.1}),
+    "mobilenet": ("mobilenet_v2", {"input_size": 41, "width": 0.25}),
+}
+CONSTANT = {"vgg-bn": r"conv\d_\d\.b", "mobilenet": r"conv\d_\d_project_bn\.b"}
+SEEDS = {"googlenet-torchvision": 1, "mobilenet": 2}
+
+
+def _reduced(name: str, device: str) -> Net:
+    model, knobs = REDUCED[name]
+    return build(model, num_classes=3, device=device, dtype="float64", **knobs)
+
+
+NETS |= {name: NetCase(partial(_reduced, name), coordinates=2, elementwise=2, constant=CONSTANT.get(name, "$^"),
+                         seed=SEEDS.get(name, 0)) for name in REDUCED}
 
 GROUPS = {"layers": list(LAYERS), "models": list(NETS), "all": [*LAYERS, *NETS]}
 

@@ -43,6 +43,7 @@ class LayerPlan:
     reuses_dy: the input whose dx may be the same array as dy; its place among the inputs.
     work: bytes of workspace, valid during one call only.   macs: multiply-adds of forward.
     algorithm: a description, if the backend has a choice.
+    window: the pixels of x that a pixel of y depends on, (height, width), and their stride: for receptive fields.
     """
 
     out_shape: tuple[int, ...]
@@ -53,6 +54,7 @@ class LayerPlan:
     work: int = 0
     macs: int = 0
     algorithm: str = ""
+    window: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1))
 
 
 @dataclass

@@ -57,7 +57,8 @@ class Conv2d(Layer):
         R, S, Cg, K = w_shape
         return LayerPlan((shape[0], P, Q, K), saves=("x",), work=ops.conv_work(shape, w_shape, dtype, **window),
                          macs=shape[0] * P * Q * K * R * S * Cg,
-                         algorithm=ops.conv_algorithm(shape, w_shape, dtype, **window))
+                         algorithm=ops.conv_algorithm(shape, w_shape, dtype, **window),
+                         window=(self.kernel, self.stride))
 
     def forward(self, ctx, xs, y, saved):
         x, w = xs[0], self.params["w"].data

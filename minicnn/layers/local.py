@@ -63,7 +63,8 @@ class Local2d(Layer):
         windows = (N, P, Q, *self.kernel, shape[3])
         flat = (N, 1, 1, P * Q * w_shape[2])
         return LayerPlan((N, P, Q, K), buffers={"windows": (windows, dtype), "dwindows": (windows, dtype)},
-                         work=ops.conv_work(flat, w_shape, dtype, **options), macs=N * w_shape[2] * P * Q * K)
+                         work=ops.conv_work(flat, w_shape, dtype, **options), macs=N * w_shape[2] * P * Q * K,
+                         window=(self.kernel, self.stride))
 
     def forward(self, ctx, xs, y, saved):
         (x,), windows, (w_shape, options) = xs, saved["windows"], self.as_conv

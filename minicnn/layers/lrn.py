@@ -74,7 +74,7 @@ class LRNWithin(Layer):
 
     def plan(self, in_shapes, dtype, ops):
         need_axes(self, in_shapes[0], "NHWC")
-        return LayerPlan(tuple(in_shapes[0]), saves=("x",))
+        return LayerPlan(tuple(in_shapes[0]), saves=("x",), window=((self.n, self.n), (1, 1)))
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.lrn_within_forward(xs[0], y, **self.constants)

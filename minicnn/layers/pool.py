@@ -5,6 +5,8 @@ Max:      y[p,q] = max of window (p,q); backward routes dy to the position of th
           sums over overlapping windows. Saved: the index of the maximum in its window, one byte (the switch).
 Average:  y[p,q] = sum of the window / divisor; backward distributes dy / divisor over the window. Saved: nothing.
 Global:   y = the mean over all pixels of a channel; backward distributes dy / (H*W). Saved: nothing.
+Adaptive: y = the means of P x Q windows that cover an image of any size; backward distributes each dy over its window,
+          divided by its pixels. Saved: nothing.
 Max-pooling pads with minus infinity; for average pooling, `count_pad` sets whether padding counts in the divisor.
 """
 
@@ -56,7 +58,7 @@ class MaxPool2d(_Pool):
             raise ConfigError(f"MaxPool2d: the window {self.kernel} has more than 255 pixels; "
                               "the index of the maximum is stored in one byte")
         y_shape = self.out_shape(in_shapes)
-        return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")})
+        return LayerPlan(y_shape, buffers={"argmax": (y_shape, "uint8")}, window=(self.kernel, self.stride))
 
     def forward(self, ctx, xs, y, saved):
         _, window = self.geometry(xs[0].shape)
@@ -93,7 +95,7 @@ class AvgPool2d(_Pool):
         self.count_pad = count_pad
 
     def plan(self, in_shapes, dtype, ops):
-        return LayerPlan(self.out_shape(in_shapes))
+        return LayerPlan(self.out_shape(in_shapes), window=(self.kernel, self.stride))
 
     def window(self, shape):
         """The keyword arguments of the kernels; counted: the border of the image that counts in the divisor."""
@@ -120,7 +122,7 @@ class GlobalAvgPool2d(Layer):
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes
         need_axes(self, shape, "NHWC")
-        return LayerPlan((shape[0], shape[3]))
+        return LayerPlan((shape[0], shape[3]), window=(tuple(shape[1:3]),) * 2)
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.global_avgpool_forward(xs[0], y)
@@ -128,3 +130,34 @@ class GlobalAvgPool2d(Layer):
     def backward(self, ctx, dy, saved, dxs):
         if dxs[0] is not None:
             ctx.ops.global_avgpool_backward(dy, dxs[0])
+
+
+class AdaptiveAvgPool2d(Layer):
+    """(N, H, W, C) -> (N, P, Q, C), for images of any size: the mean of rows floor(p H / P) ... ceil((p+1) H / P) - 1,
+    and of columns likewise. size: P and Q, or one number for both. Where P divides H, a pooling of H / P rows.
+    """
+
+    capturable = True
+    channelwise = True
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = pair(size, "AdaptiveAvgPool2d: size", least=1)
+
+    def plan(self, in_shapes, dtype, ops):
+        (shape,) = in_shapes
+        need_axes(self, shape, "NHWC")
+        strides = tuple(-(-side // count) for side, count in zip(shape[1:3], self.size, strict=True))
+        largest = tuple(max(-(-(i + 1) * side // count) - i * side // count for i in range(count))
+                        for side, count in zip(shape[1:3], self.size, strict=True))
+        return LayerPlan((shape[0], *self.size, shape[3]), window=(largest, strides))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.adaptive_avgpool_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.adaptive_avgpool_backward(dy, dxs[0])
+
+    def describe(self):
+        return f"to {self.size[0]}x{self.size[1]}"

@@ -11,9 +11,9 @@ some knobs, with the source file of each change. `differences` describes a varia
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from minicnn.errors import ConfigError
+from minicnn.models import knobs
 
 
 @dataclass(frozen=True)
@@ -94,39 +94,9 @@ VARIANTS: dict[str, Knobs] = {
 
 def knobs_of(variant: str = "paper", **changes) -> Knobs:
     """The knobs of a variant, with some overridden. Raises ConfigError for an unknown name."""
-    if variant not in VARIANTS:
-        raise ConfigError(f"unknown AlexNet variant {variant!r}: expected one of {', '.join(VARIANTS)}")
-    known = [field.name for field in fields(Knobs)]
-    for name in changes:
-        if name not in known:
-            raise ConfigError(f"AlexNet has no knob {name!r}: expected one of {', '.join(known)}")
-    return replace(VARIANTS[variant], **changes)
+    return knobs.knobs_of("AlexNet", VARIANTS, variant, **changes)
 
 
 def differences(variant: str = "paper", **changes) -> list[str]:
     """The differences of a variant from the paper, one line per knob; empty if there are none."""
-    knobs = knobs_of(variant, **changes)
-    lines = []
-    for field in fields(Knobs):
-        ours, papers = getattr(knobs, field.name), getattr(PAPER, field.name)
-        if ours == papers:
-            continue
-        if not (isinstance(ours, tuple) and isinstance(papers, tuple) and len(ours) == len(papers)):
-            lines.append(f"{field.name}: {_words(ours)} (paper: {_words(papers)})")
-            continue
-        layers: dict[tuple, list[int]] = {}                 # (ours, paper's) -> the layers with these values
-        for layer, both in enumerate(zip(ours, papers, strict=True), start=1):
-            layers.setdefault(both, []).append(layer)
-        lines += [f"{field.name}, layer {', '.join(map(str, where))}: {_words(our)} (paper: {_words(paper)})"
-                  for (our, paper), where in layers.items() if our != paper]
-    return lines
-
-
-def _words(value) -> str:
-    if value is None:
-        return "uniform within 1/sqrt(fan in)"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ", ".join(map(_words, dict.fromkeys(value)))
-    return value.replace(" ", " -> ") if isinstance(value, str) else f"{value:g}"
+    return knobs.differences(PAPER, knobs_of(variant, **changes))

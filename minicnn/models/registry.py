@@ -1,14 +1,11 @@
 """Every network by its name: `build("alexnet")`, `build("alexnet:caffe", num_classes=10)`.
 
-MODELS has one declaration for each: the function that builds it, its variants (the first is what the bare name means)
-and what they reached. How each is trained is in minicnn/train/recipes.py, under the name of its recipe.
+MODELS has one declaration for each (minicnn/models/model.py): the function that builds it, its variants (the first is
+what the bare name means) and what they reached. How each is trained is in minicnn/train/recipes.py, under the name of
+its recipe. minicnn/models/README.md shows all of them; `minicnn models --page` writes it.
 """
 
 from __future__ import annotations
-
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.graph import Net
@@ -16,81 +13,38 @@ from minicnn.models.alexnet import alexnet
 from minicnn.models.alexnet_variants import Knobs
 from minicnn.models.alexnet_variants import differences as alexnet_differences
 from minicnn.models.cifar import cifar_18pct, cifar_paper
-
-COMMON = ("variant", "num_classes", "device", "seed", "dtype", "values")        # arguments of `build`, so no knobs
-
-
-@dataclass(frozen=True)
-class Variant:
-    """recipe: how it is trained.   parameters: their number, with the classes it was published for.   error: published,
-    in the words of its source.   knobs: arguments of the function.
-    """
-
-    recipe: str
-    parameters: int
-    error: str
-    source: str
-    knobs: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A network that `build` knows.
-
-    title: its name in prose.   function: builds it.   variants: name -> Variant, the default first; a network without
-    variants has one, called "".   tested_on: the images that published errors are of.   image_size: side of the images
-    that its crops are cut from.   changes: knobs that the function takes as **changes.   aliases: another name -> the
-    variant it means.   differences: variant -> lines that say where it departs from the paper.   two_gpus: how
-    runs depart from the paper's two GPUs, where the columns are on two ranks, and where they are not.
-    """
-
-    title: str
-    function: Callable[..., Net]
-    variants: dict[str, Variant]
-    tested_on: str = "ImageNet's validation images, top-1 / top-5"
-    image_size: int = 256
-    changes: tuple[str, ...] = ()
-    aliases: dict[str, str] = field(default_factory=dict)
-    differences: Callable[[str], list[str]] = lambda variant: []
-    two_gpus: tuple[str, str] | None = None
-
-    @property
-    def default(self) -> str:
-        """The variant that the bare name means."""
-        return next(iter(self.variants))
-
-    @property
-    def knobs(self) -> list[str]:
-        """The arguments by which a network departs from its variant."""
-        named = [parameter.name for parameter in inspect.signature(self.function).parameters.values()
-                 if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in COMMON]
-        return [*named, *self.changes]
-
+from minicnn.models.descendants import DESCENDANTS
+from minicnn.models.knobs import names_of
+from minicnn.models.model import CIFAR10, Model, Variant
 
 MODELS: dict[str, Model] = {
     "alexnet": Model("AlexNet", alexnet, {
         "paper": Variant("paper", 60_965_224, "40.7 / 18.2, ten crops", "the paper, sections 3 and 5",
-                         {"variant": "paper"}),
+                         {"variant": "paper"}, 724_406_816),
         "authors": Variant("authors", 60_965_224, "40.66 / 18.21, ten crops", "akrizhevsky: layers/layers-145.cfg",
-                           {"variant": "authors"}),
+                           {"variant": "authors"}, 724_406_816),
         "caffe": Variant("caffe", 60_965_224, "42.9 / 19.8, centre crop", "BVLC/caffe: models/bvlc_alexnet",
-                         {"variant": "caffe"}),
+                         {"variant": "caffe"}, 724_406_816),
         "ungrouped": Variant("ungrouped", 62_378_344, "not published", "the paper, without its two GPUs",
-                             {"variant": "ungrouped"}),
+                             {"variant": "ungrouped"}, 1_135_256_096),
         "torchvision": Variant("torchvision", 61_100_840, "43.48 / 20.93, centre crop",
-                               "pytorch/vision: models/alexnet.py", {"variant": "torchvision"}),
-    }, changes=tuple(knob.name for knob in fields(Knobs)),
+                               "pytorch/vision: models/alexnet.py", {"variant": "torchvision"}, 714_188_480),
+    }, changes=tuple(names_of(Knobs)),
         differences=alexnet_differences,
         two_gpus=("two processors instead of two GPUs", "no two GPUs, the same arithmetic")),
 
     "cifar_18pct": Model("cuda-convnet's 18 % net", cifar_18pct, {
-        "": Variant("published", 89_578, "18 %", "dnouri/cuda-convnet: example-layers/layers-18pct.cfg"),
-    }, tested_on="CIFAR-10's test images", image_size=32, aliases={"cifar-18pct": ""}),
+        "": Variant("published", 89_578, "18 %", "dnouri/cuda-convnet: example-layers/layers-18pct.cfg",
+                     macs=12_298_240),
+    }, tested_on=CIFAR10, image_size=32, aliases={"cifar-18pct": ""}),
 
     "cifar_paper": Model("The four-layer net", cifar_paper, {
         "": Variant("published", 2_112_970, "11 %; 13 % with lrn=False",
-                    "the paper, section 3.3; dnouri/cuda-convnet: layers-conv-local-11pct.cfg and -13pct.cfg"),
-    }, tested_on="CIFAR-10's test images", image_size=32, aliases={"cifar-paper": ""}),
+                    "the paper, section 3.3; dnouri/cuda-convnet: layers-conv-local-11pct.cfg and -13pct.cfg",
+                    macs=19_512_576),
+    }, tested_on=CIFAR10, image_size=32, aliases={"cifar-paper": ""}),
+
+    **DESCENDANTS,
 }
 
 

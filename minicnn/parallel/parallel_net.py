@@ -21,6 +21,7 @@ as in a single process.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 
 import numpy as np
@@ -78,6 +79,7 @@ class ParallelNet(Net):
     forward(x)        takes all images and returns all logits, on every rank.
     logits            after `loss`: of the images passed in; only if `ranks.has_logits` (columns: on rank 0).
     backward()        after `loss` only.
+    has_branches      whether several layers read one value: `drawing` is of a chain.
     """
 
     def __init__(self, net: Net, comm: Comm, place, by_rows: bool):
@@ -87,6 +89,8 @@ class ParallelNet(Net):
         self.full_shapes = {name: tuple(array.shape) for name, array in net.arrays().items()}
         self._description = net.description
         self._num_classes, self._output_params = net.num_classes, net.output_params
+        read = Counter(name for node in net.nodes if not node.layer.is_loss for name in node.inputs)
+        self.has_branches = max(read.values()) > 1
         if not self.partition.output:
             raise ConfigError(f"network {net.name!r} has no layer with parameters between its images and its output: "
                               "there is nothing to partition")

@@ -209,6 +209,39 @@ class Recipe:
                    average=_make(AverageRecipe, data["average"]) if data.get("average") else None)
 
 
+@dataclasses.dataclass(frozen=True)
+class NamedRecipe:
+    """A recipe, how many epochs it takes, where it is printed ("": it is our own), and what of that is not in it.
+
+    about: what it is, in a few words.   stretched: the schedule follows the number of epochs that is asked for.
+    steady: the output layer's learning rate is lowered for few classes (recipe.steady_output_lr).   turned: images
+    without an upright are turned by 90 degrees, too.
+    images: for our own, the size of the training set that `epochs` is meant for; other sets get other epochs, so that
+    they take about as many steps: `epochs_for`.
+    """
+
+    recipe: Recipe
+    epochs: int
+    source: str = ""
+    apart: str = ""
+    about: str = ""
+    stretched: bool = False
+    steady: bool = False
+    turned: bool = False
+    images: int = 0
+
+    def epochs_for(self, images: int) -> int:
+        """Epochs on a training set of this size: in proportion to `images`, from 2/3 of `epochs` to 200."""
+        if not self.images:
+            return self.epochs
+        return round(min(max(self.epochs * self.images / max(images, 1), 2 / 3 * self.epochs), 200))
+
+    def schedule(self, epochs: int):
+        """The learning rate schedule of a run of so many epochs."""
+        ours = self.recipe.schedule
+        return ours.stretched(epochs, self.epochs) if self.stretched else ours
+
+
 def _make(cls, settings: dict[str, Any]):
     known = [field.name for field in dataclasses.fields(cls)]
     if unknown := sorted(set(settings) - set(known)):

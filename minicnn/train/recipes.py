@@ -7,47 +7,15 @@ images; `default` is for every network, one's own included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from minicnn.data.augment import Augment
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected_one_of
-from minicnn.train.recipe import PAPER, Recipe, SGDRecipe
+from minicnn.train.recipe import PAPER, NamedRecipe, Recipe, SGDRecipe
+from minicnn.train.recipes_descendants import DESCENDANTS
 from minicnn.train.schedule import Cosine, StepDecay
 from minicnn.train.watch.diagnostics import OTHER_WEIGHTS
-
-
-@dataclass(frozen=True)
-class NamedRecipe:
-    """A recipe, how many epochs it takes, where it is printed ("": it is our own), and what of that is not in it.
-
-    about: what it is, in a few words.   stretched: the schedule follows the number of epochs that is asked for.
-    steady: the output layer's learning rate is lowered for few classes (recipe.steady_output_lr).   turned: images
-    without an upright are turned by 90 degrees, too.
-    images: for our own, the size of the training set that `epochs` is meant for; other sets get other epochs, so that
-    they take about as many steps: `epochs_for`.
-    """
-
-    recipe: Recipe
-    epochs: int
-    source: str = ""
-    apart: str = ""
-    about: str = ""
-    stretched: bool = False
-    steady: bool = False
-    turned: bool = False
-    images: int = 0
-
-    def epochs_for(self, images: int) -> int:
-        """Epochs on a training set of this size: in proportion to `images`, from 2/3 of `epochs` to 200."""
-        if not self.images:
-            return self.epochs
-        return round(min(max(self.epochs * self.images / max(images, 1), 2 / 3 * self.epochs), 200))
-
-    def schedule(self, epochs: int):
-        """The learning rate schedule of a run of so many epochs."""
-        ours = self.recipe.schedule
-        return ours.stretched(epochs, self.epochs) if self.stretched else ours
 
 
 def _alexnet(variant: str, augment: Augment, optimiser: SGDRecipe, schedule, **parts) -> Recipe:
@@ -126,6 +94,8 @@ RECIPES: dict[str, dict[str, NamedRecipe]] = {
         "dnouri/cuda-convnet: example-layers/layer-params-conv-local-11pct.cfg and -13pct.cfg",
         "the first 350 epochs leave out a fifth of the images, for validation; tested on ten crops",
         about=STRETCHED, stretched=True)),
+
+    **DESCENDANTS,
 }
 
 DEFAULT = "default"

@@ -226,6 +226,7 @@ def test_its_name_in_a_run_folder(place):
         assert name_of(settings, b.net(device="reference")) == name
     assert name_of({"model": "alexnet", "variant": "caffe"}, None) == "caffe"
     assert name_of({"model": "cifar_paper", "variant": ""}, None) == "cifar_paper"
+    assert name_of({"model": "resnet50", "variant": "v1.5"}, None) == "resnet50-v1.5"
 
 
 def test_without_its_ending(place, capsys):

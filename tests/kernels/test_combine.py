@@ -45,3 +45,22 @@ def test_add_of_one_array_to_itself(ops, dtype, rng):
 def test_accumulate(ops, dtype, rng):
     x, y = (rng.standard_normal((7, 31, 33, 19)).astype(dtype) for _ in range(2))
     np.testing.assert_array_equal(compare(ops, "accumulate", x, y, writes=(1,), kind="elementwise"), x + y)
+
+
+@pytest.mark.parametrize(("shape", "stride", "channels", "first"), [
+    ((2, 7, 31, 19), (2, 2), 40, 0), ((3, 4, 5, 3), (1, 3), 8, 2), ((1, 6, 6, 8), (2, 2), 8, 0),
+    ((2, 5, 4, 1), (3, 2), 2, 1)])
+def test_subsample(ops, dtype, rng, shape, stride, channels, first):
+    (N, H, W, C), (u, v) = shape, stride
+    x = rng.standard_normal(shape).astype(dtype)
+    y = garbage((N, -(-H // u), -(-W // v), channels), dtype)
+    y = compare(ops, "subsample_forward", x, y, writes=(1,), kind="exact", stride=stride, first=first)
+    for p, q, k in np.ndindex(y.shape[1:]):
+        c = k - first
+        np.testing.assert_array_equal(y[:, p, q, k], x[:, u * p, v * q, c] if 0 <= c < C else 0)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx = compare(ops, "subsample_backward", dy, garbage(shape, dtype), writes=(1,), kind="exact", stride=stride,
+                 first=first)
+    for h, w in np.ndindex(H, W):
+        kept = h % u == 0 and w % v == 0
+        np.testing.assert_array_equal(dx[:, h, w], dy[:, h // u, w // v, first : first + C] if kept else 0)

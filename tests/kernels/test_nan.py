@@ -22,6 +22,8 @@ FORWARDS = {
     "maxpool_forward": ([], [(2, 2, 2, 17), None], WINDOW),
     "avgpool_forward": ([], [(2, 2, 2, 17)], {**WINDOW, "counted": (0, 0, 0, 0)}),
     "global_avgpool_forward": ([], [(2, 17)], {}),
+    "adaptive_avgpool_forward": ([], [(2, 3, 2, 17)], {}),
+    "subsample_forward": ([], [(2, 3, 2, 17)], {"stride": (2, 2), "first": 0}),
     "lrn_forward": ([], [SHAPE], {"n": 5, "k": 2.0, "alpha": 1e-4, "beta": 0.75}),
     "lrn_within_forward": ([], [SHAPE], {"n": 3, "k": 2.0, "alpha": 1e-4, "beta": 0.5}),
     "affine_forward": ([np.full(17, 0.5), np.full(17, 0.1)], [SHAPE], {"relu": True}),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,3 +155,22 @@ def test_global_average_equals_reference(ops, dtype, rng, shape):
     compare(ops, "global_avgpool_forward", x, garbage(dy.shape, dtype), writes=(1,), kind="sum",
             terms=shape[1] * shape[2])
     compare(ops, "global_avgpool_backward", dy, garbage(shape, dtype), writes=(1,), kind="elementwise")
+
+
+def adaptive_windows(size: int, count: int) -> list[range]:
+    return [range(math.floor(i * size / count), math.ceil((i + 1) * size / count)) for i in range(count)]
+
+
+@pytest.mark.parametrize(("shape", "size"), [((2, 14, 14, 19), (4, 4)), ((2, 7, 5, 3), (3, 4)), ((1, 2, 6, 4), (3, 2))])
+def test_adaptive_average(ops, dtype, rng, shape, size):
+    """The means of the windows that PyTorch documents, and their gradient."""
+    x, (N, H, W, C), (P, Q) = rng.standard_normal(shape).astype(dtype), shape, size
+    y = compare(ops, "adaptive_avgpool_forward", x, garbage((N, P, Q, C), dtype), writes=(1,), kind="sum", terms=H * W)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    dx = compare(ops, "adaptive_avgpool_backward", dy, garbage(shape, dtype), writes=(1,), kind="sum", terms=P * Q)
+    wanted = np.zeros(shape)
+    for (p, rows), (q, columns) in product(enumerate(adaptive_windows(H, P)), enumerate(adaptive_windows(W, Q))):
+        window = np.s_[:, rows.start : rows.stop, columns.start : columns.stop]
+        assert_close(y[:, p, q], x[window].astype("float64").mean(axis=(1, 2)), "sum", H * W)
+        wanted[window] += dy[:, p, None, q, None] / (len(rows) * len(columns))
+    assert_close(dx, wanted, "sum", P * Q)

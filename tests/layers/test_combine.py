@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
-from minicnn.layers.combine import Add, Concat, Flatten
+from minicnn.layers.combine import Add, Concat, Flatten, Subsample
 from tests.helpers.strategies import must_pass
 
 
@@ -43,3 +43,16 @@ def test_errors_say_what_was_expected(ops):
         Concat()(a, b, ops=ops)
     with pytest.raises(ShapeError, match=r"Add expects inputs of one shape, got \(1, 2, 2, 3\) and \(1, 2, 3, 3\)"):
         Add()(a, b, ops=ops)
+
+
+@settings(max_examples=10)
+@given(size=st.tuples(st.integers(1, 6), st.integers(1, 6)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+       widths=st.tuples(st.integers(1, 3), st.integers(0, 2), st.integers(0, 2)))
+def test_gradients_of_subsample(ops, size, stride, widths):
+    C, before, after = widths
+    must_pass(check_layer(Subsample(before + C + after, stride, before=before), [(2, *size, C)], ops=ops))
+
+
+def test_subsample_has_no_room_for_the_channels():
+    with pytest.raises(ShapeError, match=r"to 4 channels, 2 of them before those of x, cannot hold the 3 channels"):
+        Subsample(4, before=2)(np.zeros((1, 2, 2, 3), "float32"))

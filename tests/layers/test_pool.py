@@ -11,7 +11,7 @@ from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
-from minicnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import extent
 from tests.helpers.strategies import must_pass, windows
 from tests.tolerances import assert_close
@@ -138,3 +138,16 @@ def test_errors_say_what_was_expected(ops):
         AvgPool2d(2)(np.zeros((2, 9), "float32"), ops=ops)
     with pytest.raises(ShapeError, match="a window of 3 does not fit into 2"):
         MaxPool2d(3)(np.zeros((1, 2, 2, 1), "float32"), ops=ops)
+
+
+@settings(max_examples=10)
+@given(image=st.tuples(st.integers(1, 6), st.integers(1, 6)), size=st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_gradients_of_the_adaptive_average(ops, image, size):
+    must_pass(check_layer(AdaptiveAvgPool2d(size), [(2, *image, 2)], ops=ops))
+
+
+def test_the_adaptive_average_equals_pytorchs(ops, rng):
+    torch = pytest.importorskip("torch")
+    x = rng.standard_normal((2, 14, 9, 3))
+    wanted = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), (4, 5))
+    assert_close(AdaptiveAvgPool2d((4, 5))(x, ops=ops), wanted.permute(0, 2, 3, 1).numpy(), "elementwise", 9)

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import pytest
 
 from minicnn import models
-from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.models.registry import MODELS, build, find, full_name
 from minicnn.train.recipes import RECIPES, recipes_of
+from tests.helpers.models import planned
 
 EVERY = [(name, variant) for name, model in MODELS.items() for variant in model.variants]
 
 
-class CountedError(Exception):
-    """Carries the number of parameters of a network that is not made."""
-
-
 @pytest.mark.parametrize(("name", "variant"), EVERY)
-def test_the_number_of_parameters_is_right(name, variant, monkeypatch):
-    """Of the shapes alone: nothing is drawn."""
-    def count(builder, **options):
-        shapes = [shape for node in builder.nodes for _, shape in node.layer.initial_values().values()]
-        raise CountedError(sum(map(prod, shapes)))
-
-    monkeypatch.setattr(Builder, "net", count)
-    with pytest.raises(CountedError) as counted:
-        build(full_name(name, variant))
-    assert counted.value.args[0] == MODELS[name].variants[variant].parameters
+def test_parameters_and_multiply_adds_are_right(name, variant):
+    plan, declared = planned(full_name(name, variant)), MODELS[name].variants[variant]
+    assert plan.parameters == declared.parameters
+    assert plan.parameters_in_training_only == declared.auxiliary
+    assert plan.macs == declared.macs
 
 
 def test_a_name_is_the_function_of_that_name():

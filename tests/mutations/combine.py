@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, arguments, instead
+from tests.mutations.mutate import Mutation, afterwards, arguments, fixed, instead
 
 
 def only_first(op, ops):
@@ -13,6 +13,13 @@ def only_first(op, ops):
         for dx in dxs[1:]:
             dx[...] = 0
     return call
+
+
+def every_pixel(dy, dx, *, stride, first):
+    """The gradient of a pixel that is kept, also at those beside it."""
+    C = dx.shape[-1]
+    spread = dy.repeat(stride[0], axis=1).repeat(stride[1], axis=2)
+    dx[...] = spread[:, : dx.shape[1], : dx.shape[2], first : first + C]
 
 
 MUTATIONS = [
@@ -24,6 +31,14 @@ MUTATIONS = [
     Mutation("add: gradient to the first input only", "add", {"add_backward": only_first}),
     Mutation("add: gradient shared out", "add", {"add_backward": arguments(lambda dy, dxs: (dy / len(dxs), dxs))}),
     Mutation("add: last input forgotten", "add", {"add_forward": arguments(lambda xs, y: (xs[:-1], y))}),
+    Mutation("subsample: the zeros are not written", "subsample", {
+        "subsample_forward": afterwards(lambda x, y, first, **options: y[..., first + x.shape[-1]:].fill(1))},
+        consistent=True),
+    Mutation("subsample: the pixels beside those wanted", "subsample", {
+        "subsample_forward": arguments(lambda x, y: (np.roll(x, -1, axis=2), y))}),
+    Mutation("subsample: zeros before forgotten in backward", "subsample", {
+        "subsample_backward": fixed("first", 0)}),
+    Mutation("subsample: gradient at every pixel", "subsample", {"subsample_backward": instead(every_pixel)}),
     Mutation("graph: gradients of a fork overwritten", "fork", {"accumulate": instead(lambda x, y: np.copyto(y, x))}),
     Mutation("graph: gradients of a fork forgotten", "fork", {"accumulate": instead(lambda x, y: None)}),
 ]

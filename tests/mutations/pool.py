@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, added, afterwards, arguments, option, without_last
+from tests.mutations.mutate import Mutation, added, afterwards, arguments, instead, option, without_last
 
 
 def scatter(dy, index, dx, kernel, stride, pads, add: bool = True) -> None:
@@ -54,6 +54,25 @@ def one_row_less(kernel):
     return (kernel[0] - 1, kernel[1])
 
 
+def windows(shape, count, end) -> list[tuple]:
+    """Indices of windows whose last row and column are found by `end`; the right one is np.ceil."""
+    ranges = [[slice(i * size // n, int(end((i + 1) * size / n))) for i in range(n)]
+              for size, n in zip(shape[1:3], count[1:3], strict=True)]
+    return [(p, q, rows, columns) for p, rows in enumerate(ranges[0]) for q, columns in enumerate(ranges[1])]
+
+
+def adaptive(x, y, end) -> None:
+    for p, q, rows, columns in windows(x.shape, y.shape, end):
+        y[:, p, q] = x[:, rows, columns].mean(axis=(1, 2))
+
+
+def adaptive_spread(dy, dx, end) -> None:
+    dx[...] = 0
+    for p, q, rows, columns in windows(dx.shape, dy.shape, end):
+        window = dx[:, rows, columns]
+        window += dy[:, p : p + 1, q : q + 1] / window[0, :, :, 0].size
+
+
 MUTATIONS = [
     Mutation("maxpool: overlapping windows overwrite", "maxpool", {"maxpool_backward": overlaps_overwritten}),
     Mutation("maxpool: row and column of the winner mixed up", "maxpool", {
@@ -101,4 +120,14 @@ MUTATIONS = [
         "global_avgpool_forward": afterwards(lambda x, y: np.multiply(y, x.shape[1], out=y)),
         "global_avgpool_backward": afterwards(lambda dy, dx: np.multiply(dx, dx.shape[1], out=dx))}, True),
     Mutation("global avgpool: dx added", "global_avgpool", {"global_avgpool_backward": added}),
+    Mutation("adaptive avgpool: windows without overlap", "adaptive_avgpool", {
+        "adaptive_avgpool_forward": instead(lambda x, y: adaptive(x, y, np.floor)),
+        "adaptive_avgpool_backward": instead(lambda dy, dx: adaptive_spread(dy, dx, np.floor))}, True),
+    Mutation("adaptive avgpool: gradient of windows without overlap", "adaptive_avgpool", {
+        "adaptive_avgpool_backward": instead(lambda dy, dx: adaptive_spread(dy, dx, np.floor))}),
+    Mutation("adaptive avgpool: not divided in backward", "adaptive_avgpool", {
+        "adaptive_avgpool_backward": afterwards(lambda dy, dx: np.multiply(dx, 2, out=dx))}),
+    Mutation("adaptive avgpool: rows and columns mixed up", "adaptive_avgpool", {
+        "adaptive_avgpool_forward": arguments(lambda x, y: (np.ascontiguousarray(x.transpose(0, 2, 1, 3)), y))}),
+    Mutation("adaptive avgpool: dx added", "adaptive_avgpool", {"adaptive_avgpool_backward": added}),
 ]

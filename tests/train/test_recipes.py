@@ -6,10 +6,10 @@ import pytest
 
 from minicnn.errors import ConfigError
 from minicnn.models.alexnet_variants import VARIANTS
-from minicnn.models.registry import build
-from minicnn.train.recipe import PAPER, Recipe
-from minicnn.train.recipes import DEFAULT, RECIPES, NamedRecipe, named_recipe, recipe_for, recipes_of
+from minicnn.train.recipe import PAPER, NamedRecipe, Recipe
+from minicnn.train.recipes import DEFAULT, RECIPES, named_recipe, recipe_for, recipes_of
 from minicnn.train.schedule import OneCycle, StepDecay
+from tests.helpers.models import planned
 
 EVERY = [(model, name) for model, recipes in RECIPES.items() for name in recipes]
 
@@ -29,11 +29,10 @@ def test_it_survives_being_stored(model, name):
 @pytest.mark.parametrize(("model", "name"), EVERY)
 def test_its_net_takes_its_crops(model, name):
     recipe = named_recipe(model, name).recipe
-    arguments = {key: value for key, value in recipe.net.items() if key != "model"}
-    small = {"fc": 8} if model == "alexnet" else {}
-    net = build(recipe.net["model"], device="reference", **arguments, **small)
-    assert recipe.net["model"] == model and net.input_shape == (recipe.preprocess.crop, recipe.preprocess.crop, 3)
-    assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= set(net.layers_with_weights)
+    net = planned(model, **{key: value for key, value in recipe.net.items() if key != "model"})
+    crop, with_weights = recipe.preprocess.crop, {node.name for node in net.nodes if node.layer.initial_values()}
+    assert recipe.net["model"] == model and net.builder.inputs == {"image": (crop, crop, 3)}
+    assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= with_weights
 
 
 def test_torchvisions_has_the_learning_rate_outside_the_velocity():

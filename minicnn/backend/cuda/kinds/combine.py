@@ -1,4 +1,4 @@
-"""Launches of combine.cu: concatenation and sums."""
+"""Launches of combine.cu: concatenation, sums and subsampling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from minicnn.backend.cuda.kinds.kind import Kind
 
 
 class Combine(Kind):
-    """Concatenation, sums and copies."""
+    """Concatenation, sums, subsampling and copies."""
 
     def concat_forward(self, xs, y):
         """y (..., C0+C1+...) from arrays (..., C0), (..., C1) ..."""
@@ -42,6 +42,16 @@ class Combine(Kind):
         for dx in dxs:
             if dx is not None:
                 self._copy(dy, dx)
+
+    def subsample_forward(self, x, y, *, stride, first):
+        """y (N, P, Q, K): every stride-th pixel of x (N, H, W, C) as channels first ... first+C-1, zeros beside."""
+        (_, H, W, C), (_, P, Q, K) = x.shape, y.shape
+        self._gpu.each("combine", "subsample_forward", y.size, x, y, y.size, K, Q, P, H, W, C, *stride, first)
+
+    def subsample_backward(self, dy, dx, *, stride, first):
+        """dx (N, H, W, C), overwritten, from dy (N, P, Q, K)."""
+        (_, H, W, C), (_, P, Q, K) = dx.shape, dy.shape
+        self._gpu.each("combine", "subsample_backward", dx.size, dy, dx, dx.size, C, W, H, P, Q, K, *stride, first)
 
     def accumulate(self, x, y):
         """y += x."""

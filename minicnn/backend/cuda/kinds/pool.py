@@ -8,7 +8,7 @@ from minicnn.backend.ops import address
 
 
 class Pool(Kind):
-    """Maximum, average and global average pooling."""
+    """Maximum, average, global and adaptive average pooling."""
 
     def _windows(self, kernel_name: str, rows: int, columns: int, arrays: tuple, x_shape, y_shape, kernel, stride, pads,
                  *more) -> None:
@@ -57,6 +57,16 @@ class Pool(Kind):
         _, H, W, C = dx.shape
         self._gpu.each("pool", "global_avgpool_backward", dx.size, dy, dx, dx.size, H * W * C, C, 1 / (H * W),
                        self._gpu.packs(C, dy, dx))
+
+    def adaptive_avgpool_forward(self, x, y):
+        """y (N, P, Q, C), the means of windows that cover x (N, H, W, C)."""
+        (_, H, W, _), (_, P, Q, C) = x.shape, y.shape
+        self._gpu.each("pool", "adaptive_avgpool_forward", y.size, x, y, y.size, C, Q, P, H, W)
+
+    def adaptive_avgpool_backward(self, dy, dx):
+        """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
+        (_, P, Q, _), (_, H, W, C) = dy.shape, dx.shape
+        self._gpu.each("pool", "adaptive_avgpool_backward", dx.size, dy, dx, dx.size, C, W, H, P, Q)
 
 
 def _border(counted) -> dict[str, int]:

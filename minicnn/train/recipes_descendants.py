@@ -1,0 +1,144 @@
+"""The recipes of ZFNet, VGG, GoogLeNet, ResNet, SqueezeNet and MobileNetV2, for minicnn/train/recipes.py.
+
+Each family has "short" and "long" of our own, for a few thousand images, and what its paper prints ("paper") or its
+most used implementation runs ("torchvision"). What of these is not expressed here is in `apart`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minicnn.data.augment import Augment
+from minicnn.data.preprocess import TORCHVISION, Preprocess
+from minicnn.train.recipe import NamedRecipe, Recipe, SGDRecipe
+from minicnn.train.schedule import Cosine, ExponentialDecay, Plateau, Polynomial, StepDecay
+
+IMAGES = 2_300                                              # that the epochs of "long" are meant for
+RANDOM_CROPS = "crops are of random size and shape"
+STANDARD = Preprocess(size=None, std=(64.0, 64.0, 64.0))    # minus the mean image; a standard deviation near 1
+RGB_MEAN = Preprocess(size=None, mean=(123.68, 116.779, 103.939))
+OF_PYTORCH = replace(TORCHVISION, size=None)
+
+
+def _ours(net: dict, optimiser: SGDRecipe, epochs: int, crop: int = 224, images: int = IMAGES, **parts) -> dict:
+    """A short recipe, and one that is fitted to the size of the set: the learning rate falls to 0 as half a cosine."""
+    recipe = Recipe(net, augment=Augment(crop=crop), optimiser=optimiser, schedule=Cosine(epochs=epochs, warmup=1),
+                    **parts)
+    return {
+        "short": NamedRecipe(replace(recipe, schedule=Cosine(epochs=3)), 3, about="3 epochs on a few thousand images",
+                             stretched=True),
+        "long": NamedRecipe(recipe, epochs, about=f"{epochs} epochs on a few thousand images", stretched=True,
+                            images=images)}
+
+
+def _net(model: str, variant: str = "", classes: int = 1000) -> dict:
+    return {"model": model, **({"variant": variant} if variant else {}), "num_classes": classes}
+
+
+def _zfnet() -> dict[str, NamedRecipe]:
+    net = _net("zfnet", "paper")
+    calibrate = {"conv1": 60, "conv2": 15, "conv3": 4, "conv4": 2, "conv5": 1, "fc6": 1, "fc7": 0.3, "fc8": 0.05}
+    return {
+        **_ours(net, SGDRecipe(lr=0.004, batch=32), 26, calibrate=calibrate),
+        "paper": NamedRecipe(
+            Recipe(net, augment=Augment(crop=224), optimiser=SGDRecipe(lr=0.01, batch=128), schedule=Plateau()), 70,
+            "section 3 of the paper; the weight decay is not printed, and AlexNet's here",
+            "training crops are the corners and the centre, mirrored; after each update, filters of convolutions are "
+            "scaled down to an RMS of 0.1")}
+
+
+def _vgg() -> dict[str, NamedRecipe]:
+    net = _net("vgg", "d")
+    return {
+        **_ours(net, SGDRecipe(lr=0.002, batch=32), 26),
+        "paper": NamedRecipe(
+            Recipe(net, preprocess=RGB_MEAN, augment=Augment(crop=224, colour="paper"),
+                   optimiser=SGDRecipe(lr=0.01, batch=256), schedule=Plateau()), 74, "section 3.1 of the paper",
+            "nets B to E were initialised with the first four convolutions and the fully connected layers of net A; "
+            "the short side is 256 here, and was 384, or random in [256, 512], for the best results"),
+        "torchvision": NamedRecipe(
+            Recipe(_net("vgg", "d-bn"), preprocess=OF_PYTORCH, augment=Augment(crop=224),
+                   optimiser=SGDRecipe(lr=0.01, decay=1e-4, batch=256, lr_in_velocity=False),
+                   schedule=StepDecay(epochs=(30, 60))), 90,
+            "pytorch/vision: references/classification/README.md (vgg: --lr 1e-2, 8 GPUs of 32)", RANDOM_CROPS)}
+
+
+def _googlenet() -> dict[str, NamedRecipe]:
+    net = _net("googlenet", "paper")
+    return {
+        **_ours(net, SGDRecipe(lr=0.005, decay=2e-4, batch=32), 40),
+        "paper": NamedRecipe(
+            Recipe(net, preprocess=Preprocess(size=None, mean=(123.0, 117.0, 104.0)), augment=Augment(crop=224),
+                   optimiser=SGDRecipe(lr=0.01, decay=2e-4, batch=32), schedule=ExponentialDecay(by=0.96, every=8)),
+            250, "section 6 of the paper; learning rate, weight decay, batch and epochs are not printed, and those of "
+                 "BVLC/caffe: models/bvlc_googlenet/solver.prototxt",
+            "crops are of 8 to 100 % of the area, their aspect 3/4 to 4/3; the weights are averaged over steps")}
+
+
+def _resnet(model: str) -> dict[str, NamedRecipe]:
+    return {
+        **_ours(_net(model, "v1"), SGDRecipe(lr=0.02, batch=32), 40, preprocess=STANDARD),
+        "paper": NamedRecipe(
+            Recipe(_net(model, "v1"), augment=Augment(crop=224, colour="paper"),
+                   optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=256), schedule=Plateau()), 120,
+            "section 3.4 of the paper: 600,000 steps of 256", "the short side is random in [256, 480]"),
+        "torchvision": NamedRecipe(
+            Recipe(_net(model, "v1.5" if model in ("resnet50", "resnet101", "resnet152") else "v1"),
+                   preprocess=OF_PYTORCH, augment=Augment(crop=224),
+                   optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=256, lr_in_velocity=False, nesterov=True),
+                   schedule=StepDecay(epochs=(30, 60))), 90,
+            "facebookarchive/fb.resnet.torch: opts.lua and datasets/imagenet.lua",
+            f"{RANDOM_CROPS}; brightness, contrast and saturation vary, and colours as in AlexNet")}
+
+
+def _plain(model: str) -> dict[str, NamedRecipe]:
+    """As the residual net, without a variant."""
+    recipes = _resnet(model)
+    return {name: replace(entry, recipe=replace(entry.recipe, net=_net(model)))
+            for name, entry in recipes.items() if name != "torchvision"}
+
+
+def _cifar(model: str, depth: int) -> dict[str, NamedRecipe]:
+    """Section 4.2: 64,000 steps of 128, divided by ten after 32,000 and 48,000; of 50,000 images."""
+    warmup = {"warmup": 1, "warmup_start": 0.1, "warmup_shape": "constant"} if depth >= 110 else {}
+    net = _net(model, classes=10)
+    return {
+        **_ours(net, SGDRecipe(lr=0.1, decay=5e-4, batch=128), 20, crop=32, images=50_000, preprocess=STANDARD),
+        "paper": NamedRecipe(
+            Recipe(net, augment=Augment(crop=32), optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=128),
+                   schedule=StepDecay(epochs=(82, 123), **warmup)), 164, "section 4.2 of the paper",
+            "images are padded by 4 pixels on each side, and crops of 32 x 32 are drawn from them"
+            + "; a learning rate of 0.01 until the training error is below 80 %, here for an epoch" * bool(warmup))}
+
+
+def _squeezenet() -> dict[str, NamedRecipe]:
+    net = _net("squeezenet1_1")
+    return {
+        **_ours(net, SGDRecipe(lr=0.005, decay=2e-4, batch=32), 40, preprocess=STANDARD),
+        "paper": NamedRecipe(
+            Recipe(net, preprocess=Preprocess(size=None, mean=(123.0, 117.0, 104.0)), augment=Augment(crop=224),
+                   optimiser=SGDRecipe(lr=0.04, decay=2e-4, batch=512), schedule=Polynomial(epochs=68, power=1)), 68,
+            "forresti/SqueezeNet: SqueezeNet_v1.1/solver.prototxt (170,000 steps of 512)",
+            "images are squashed to 256 x 256, channels are BGR; crops of 227")}
+
+
+def _mobilenet() -> dict[str, NamedRecipe]:
+    net = _net("mobilenet_v2")
+    return {
+        **_ours(net, SGDRecipe(lr=0.02, decay=4e-5, batch=32), 40, preprocess=STANDARD),
+        "torchvision": NamedRecipe(
+            Recipe(net, preprocess=OF_PYTORCH, augment=Augment(crop=224),
+                   optimiser=SGDRecipe(lr=0.045, decay=4e-5, batch=256, lr_in_velocity=False),
+                   schedule=ExponentialDecay(by=0.98, every=1)), 300,
+            "pytorch/vision: references/classification/README.md (mobilenet_v2)",
+            f"{RANDOM_CROPS}; the paper has RMSProp and batches of 96")}
+
+
+DESCENDANTS: dict[str, dict[str, NamedRecipe]] = {
+    "zfnet": _zfnet(), "vgg": _vgg(), "googlenet": _googlenet(),
+    **{f"resnet{depth}": _resnet(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
+    **{f"plain{depth}": _plain(f"plain{depth}") for depth in (18, 34)},
+    **{f"resnet{depth}": _cifar(f"resnet{depth}", depth) for depth in (20, 32, 44, 56, 110, 1202)},
+    **{f"plain{depth}": _cifar(f"plain{depth}", depth) for depth in (20, 32, 44, 56, 110)},
+    "squeezenet1_1": _squeezenet(), "mobilenet_v2": _mobilenet(),
+}
