@@ -95,14 +95,17 @@ def test_an_unreadable_image_reaches_the_consumer():
 
 @pytest.mark.parametrize("how", ["close", "drop", "error"])
 def test_stopping_early_leaves_no_threads(how):
+    calls = []
+
     def slow(item):
+        calls.append(item)
         time.sleep(0.02 if item >= 300 else 0)                               # a quick first batch, then 6 s for each
         return np.zeros((4, 4, 3), np.uint8)
 
     loader = Loader(Dataset("slow", ["a"], [0] * 1500, range(1500), slow, size=(4, 4)), 300, workers=2, prefetch=4)
     batches = loader.epoch(0)
     next(batches)
-    began = time.perf_counter()
+    before = len(calls)
     if how == "error":
         with pytest.raises(KeyboardInterrupt):
             batches.throw(KeyboardInterrupt())
@@ -110,7 +113,7 @@ def test_stopping_early_leaves_no_threads(how):
         batches.close()
     del batches
     gc.collect()
-    assert data_threads() == [] and time.perf_counter() - began < 2
+    assert data_threads() == [] and len(calls) < before + 100                # in the middle of a batch
 
 
 def test_images_left_out_in_the_middle_of_an_epoch_shift_no_label():
