@@ -48,6 +48,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "adam": ("adam_advance", "adam_step"),
     "ema": ("ema_advance", "ema_step"),
     "augment": ("augment_forward",),
+    "resize_crop": ("resize_crop_forward", "cutout_forward"),
 }
 
 BACKENDS = ("reference", "cpu", "cuda")
