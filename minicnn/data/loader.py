@@ -55,11 +55,6 @@ class Photographs:
         A, B = int(self.heights[k]), int(self.widths[k])
         return self.pixels[self.offsets[k]:self.offsets[k] + A * B * 3].reshape(A, B, 3)
 
-    def select(self, indices: Sequence[int]) -> Photographs:
-        """Some of the images; pixels are shared."""
-        at = np.asarray(indices, np.intp)
-        return Photographs(self.pixels, self.offsets[at], self.heights[at], self.widths[at])
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -73,6 +68,12 @@ class Batch:
         """Height and width of all images, or two arrays (n,)."""
         return self.images.shape[1:3] if isinstance(self.images, np.ndarray) else (self.images.heights,
                                                                                     self.images.widths)
+
+    def select(self, indices: Sequence[int]) -> Batch:
+        """Some of the images."""
+        one_size = isinstance(self.images, np.ndarray)
+        images = self.images[indices] if one_size else Photographs.of([self.images[k] for k in indices])
+        return Batch(images, self.labels[indices], self.sample_ids[indices], self.indices[indices])
 
 
 class Loader:

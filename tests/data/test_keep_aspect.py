@@ -59,18 +59,19 @@ def test_the_short_side_alone_is_resized(folder):
 
 
 def test_batches_hold_what_they_say(folder):
-    """Images and their sizes, one after the other, without padding; some of them share the pixels."""
+    """Images and their sizes, one after the other, without padding."""
     train = opened(folder).train
     scan(train, progress=False)
     [batch] = Loader(train, len(train), workers=2, shuffle=True).epoch(0)
     assert isinstance(batch.images, Photographs) and batch.images.pixels.dtype == np.uint8
     assert batch.images.pixels.size == sum(train.read(i).size for i in range(len(train)))
-    some = batch.images.select([3, 1])
+    some = batch.select([3, 1])
     for k, i in enumerate(batch.indices):
         np.testing.assert_array_equal(batch.images[k], train.read(i))
         assert (batch.image_hw[0][k], batch.image_hw[1][k]) == train.read(i).shape[:2]
-    np.testing.assert_array_equal(some[0], batch.images[3])
-    assert len(some) == 2 and some.pixels is batch.images.pixels
+    np.testing.assert_array_equal(some.images[0], batch.images[3])
+    np.testing.assert_array_equal(some.images[1], batch.images[1])
+    assert len(some.images) == 2 and some.labels.tolist() == batch.labels[[3, 1]].tolist()
 
 
 def test_kept_in_memory_within_the_bytes_allowed(folder, monkeypatch):
