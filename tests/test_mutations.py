@@ -113,6 +113,15 @@ def sgd_forms(ops, rng):
     return found
 
 
+def rms_limits(ops, rng):
+    """Filters above the limit and below it; and all of them after an overflow."""
+    w = rng.standard_normal((3, 2, 4, 5)) * (0.01, 1.0, 0.05, 3.0, 0.2)
+    after, skipped = w.copy(), w.copy()
+    ops.rms_limit_step(after, limit=0.1)
+    ops.rms_limit_step(skipped, limit=0.1, loss_scale=np.array([3, 0, 1, 0], np.int32))
+    return [after, skipped]
+
+
 def adam_steps(ops, rng, scale=None):
     """Three steps of Adam and of AdamW, one of them after an overflow where the loss is scaled."""
     found = []
@@ -272,6 +281,7 @@ CASES = {
     "softmax": Values(softmax),
     "sgd": Values(sgd),
     "sgd_forms": Values(sgd_forms),
+    "rms_limit": Values(rms_limits),
     "adam": Values(adam_steps),
     "scaled_adam": Values(partial(adam_steps, scale=3)),
     "ema": Values(ema_steps),

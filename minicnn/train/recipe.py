@@ -78,6 +78,7 @@ class SGDRecipe(OptimiserRecipe):
     nesterov: bool = False
     decoupled: bool = False
     norm_decay: float | None = None
+    filter_rms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +283,7 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "optimiser.momentum": "momentum",
           "optimiser.lr_in_velocity": "learning rate inside the velocity",
           "optimiser.nesterov": "Nesterov momentum", "optimiser.decoupled": "decoupled weight decay",
+          "optimiser.filter_rms": "largest RMS of a filter",
           "optimiser.betas": "betas", "optimiser.eps": "epsilon",
           "optimiser.output_lr": "factor on the last layer's learning rate",
           "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",

@@ -17,9 +17,10 @@ from tests.mutations import (
     lrn,
     pool,
     resize_crop,
+    rms_limit,
     sgd,
 )
 
 MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, batchnorm, dropout, combine, loss, loss_scale,
-                                     sgd, adam, augment, resize_crop)
+                                     sgd, rms_limit, adam, augment, resize_crop)
              for mutation in module.MUTATIONS]
