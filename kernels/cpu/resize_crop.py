@@ -50,20 +50,85 @@ def _folded(x, pixels, border):
 
 
 @kernel
+def _down(line, weights, row, image, A, B, C, low, high, mean, mean_of_image, border):
+    """The weighted sum of some rows of an image (A * B * C,), from `row` on, into `line`: its columns low..high."""
+    first, last = max(low, 0), min(high, B)
+    into, count = line[(first - low) * C:], (last - first) * C
+    for k in range(count):
+        into[k] = 0
+    for t in range(weights.size):
+        source, weight = _folded(row + t, A, border), weights[t]
+        if weight == 0 or source < 0:
+            continue
+        pixels = image[(source * B + first) * C:]
+        if mean_of_image:
+            means = mean[source].reshape(-1)[first * C:]
+            for k in range(count):
+                into[k] += weight * (line.dtype.type(pixels[k]) - means[k])
+        else:
+            for k in range(count):
+                into[k] += weight * pixels[k]
+    for x in range(low, high):                                  # beyond the image
+        if x < 0 or x >= B:
+            source = _folded(x, B, border)
+            for c in range(C):
+                line[(x - low) * C + c] = line[(source - low) * C + c] if source >= 0 else 0
+
+
+@kernel
+def _across(cells, line, weights, taps, starts, C, mirrored):
+    """The weighted sums of `taps` pixels of a line for each output; the last output first, if mirrored."""
+    W = starts.size
+    for j in range(W):
+        begin, to = starts[j] * C, (W - 1 - j if mirrored else j) * C
+        if C == 3:
+            red = green = blue = line.dtype.type(0)
+            for t in range(taps):
+                weight, k = weights[index(j * taps + t)], index(begin + 3 * t)
+                red += weight * line[k]
+                green += weight * line[k + index(1)]
+                blue += weight * line[k + index(2)]
+            cells[index(to)], cells[index(to + 1)], cells[index(to + 2)] = red, green, blue
+        else:
+            for c in range(C):
+                total = line.dtype.type(0)
+                for t in range(taps):
+                    total += weights[j * taps + t] * line[begin + t * C + c]
+                cells[to + c] = total
+
+
+@kernel
+def _to_row(into, cells, shifts, mean, mean_of_image):
+    for k in range(cells.size):
+        into[k] = cells[k] + shifts[k]
+    if not mean_of_image:
+        for k in range(cells.size):
+            into[k] -= mean[k]
+
+
+@kernel
+def _to_column(y, i, cells, flip, shift, mean, mean_of_image):
+    """Line i of a crop that is transposed and then mirrored, y (H, W, C)."""
+    H, W, C = y.shape
+    for j in range(cells.size // C):
+        p, q = H - 1 - j if flip & UP_DOWN else j, W - 1 - i if flip & LEFT_RIGHT else i
+        for c in range(C):
+            y[p, q, c] = cells[j * C + c] + shift[c] - (0 if mean_of_image else mean[p, q, c])
+
+
+@kernel
 def _resize_crop(first, last, images, y, offsets, heights, widths, mean, mean_of_image, top, left, height, width, flip,
                  shift, border, most_taps, most_columns):
     """Lines first..last of the crops, counted through all images."""
     H, W, C = y.shape[1], y.shape[2], y.shape[3]
-    line, cells = np.zeros((most_columns + most_taps) * C, y.dtype), np.empty(W * C, y.dtype)
-    shifts = np.empty(W * C, y.dtype)
+    line = np.zeros((most_columns + most_taps) * C, y.dtype)
+    cells, shifts = np.empty(W * C, y.dtype), np.empty(W * C, y.dtype)
     down, across, starts = np.empty(most_taps, y.dtype), np.empty(W * most_taps, y.dtype), np.empty(W, np.int64)
     low, high, taps = 0, 0, 0
     for at in range(first, last):
         n, i = at // H, at % H
         A, B = heights[n], widths[n]
         if at == first or i == 0:                               # the weights across, and the columns that they reach
-            for k in range(W * C):
-                shifts[k] = shift[n, k % C]
             scale = width[n] / W
             support = max(scale, 1.0)
             taps = int(np.ceil(2 * support))
@@ -71,72 +136,22 @@ def _resize_crop(first, last, images, y, offsets, heights, widths, mean, mean_of
             for j in range(W):
                 starts[j] = _window(across[j * taps:(j + 1) * taps], B, left[n] + (j + 0.5) * scale, support, border)
                 low, high = min(low, starts[j]), max(high, starts[j] + taps)
-            if border == INSIDE:
-                high = min(high, B)
-        # down
+            high = min(high, B) if border == INSIDE else high
+            starts -= low
+            for k in range(W * C):
+                shifts[k] = shift[n, k % C]
         scale = height[n] / H
         support = max(scale, 1.0)
-        rows = int(np.ceil(2 * support))
-        row = _window(down[:rows], A, top[n] + (i + 0.5) * scale, support, border)
-        inner, wide = max(low, 0), min(high, B)
-        into, count = line[(inner - low) * C:], (wide - inner) * C
-        for k in range(count):
-            into[k] = 0
-        for t in range(rows):
-            source = _folded(row + t, A, border)
-            if down[t] == 0 or source < 0:
-                continue
-            weight, begin = down[t], offsets[n] + (source * B + inner) * C
-            pixels = images[begin:begin + count]
-            if mean_of_image:
-                means = mean[source].reshape(-1)[inner * C:]
-                for k in range(count):
-                    into[k] += weight * (y.dtype.type(pixels[k]) - means[k])
-            else:
-                for k in range(count):
-                    into[k] += weight * pixels[k]
-        # what is beyond the image
-        for x in range(low, high):
-            if x < 0 or x >= B:
-                source = _folded(x, B, border)
-                for c in range(C):
-                    line[(x - low) * C + c] = line[(source - low) * C + c] if source >= 0 else 0
-        for k in range((high - low) * C, (high - low + taps) * C):
-            line[k] = 0                                         # read with a weight of 0, and never NaN
-        # across, mirrored where it is
-        mirrored = flip[n] & LEFT_RIGHT and not flip[n] & TRANSPOSE
-        for j in range(W):
-            begin, to = (starts[j] - low) * C, ((W - 1 - j) if mirrored else j) * C
-            if C == 3:
-                red = green = blue = y.dtype.type(0)
-                for t in range(taps):
-                    weight, k = across[index(j * taps + t)], index(begin + 3 * t)
-                    red += weight * line[k]
-                    green += weight * line[k + index(1)]
-                    blue += weight * line[k + index(2)]
-                cells[index(to)], cells[index(to + 1)], cells[index(to + 2)] = red, green, blue
-            else:
-                for c in range(C):
-                    total = y.dtype.type(0)
-                    for t in range(taps):
-                        total += across[j * taps + t] * line[begin + t * C + c]
-                    cells[to + c] = total
-        # to where it belongs
-        i = H - 1 - i if flip[n] & UP_DOWN and not flip[n] & TRANSPOSE else i
-        if flip[n] & TRANSPOSE:
-            for j in range(W):
-                p, q = H - 1 - j if flip[n] & UP_DOWN else j, W - 1 - i if flip[n] & LEFT_RIGHT else i
-                for c in range(C):
-                    value = cells[j * C + c] + shift[n, c]
-                    y[n, p, q, c] = value if mean_of_image else value - mean[p, q, c]
+        weights = down[:int(np.ceil(2 * support))]
+        row = _window(weights, A, top[n] + (i + 0.5) * scale, support, border)
+        _down(line, weights, row, images[offsets[n]:], A, B, C, low, high, mean, mean_of_image, border)
+        turned = flip[n] & TRANSPOSE
+        _across(cells, line, across, taps, starts, C, flip[n] & LEFT_RIGHT and not turned)
+        if turned:
+            _to_column(y[n], i, cells, flip[n], shift[n], mean, mean_of_image)
         else:
-            into = y[n, i].reshape(-1)
-            for k in range(W * C):
-                into[k] = cells[k] + shifts[k]
-            if not mean_of_image:
-                means = mean[i].reshape(-1)
-                for k in range(W * C):
-                    into[k] -= means[k]
+            p = H - 1 - i if flip[n] & UP_DOWN else i
+            _to_row(y[n, p].reshape(-1), cells, shifts, mean[0 if mean_of_image else p].reshape(-1), mean_of_image)
 
 
 def resize_crop_forward(images, y, *, offsets, heights, widths, mean, top, left, height, width, flip, shift,

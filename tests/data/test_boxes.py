@@ -18,6 +18,10 @@ IDS = np.arange(20_000, dtype=np.uint32)
 HW = (np.where(IDS % 2, 512, 600), np.where(IDS % 3, 512, 683))
 KINDS = [Augment(crop=224), Augment(crop=224, scale=(256, 480)), Augment(crop=224, area=(0.08, 1.0)),
          Augment(crop=32, pad=4), Augment(crop=224, cutout=60), Augment(crop=224, alternate=True)]
+# Seed 7, epoch 3.
+TURNED, TOPS = [3, 0, 5, 0, 2, 7], [13, 4, 31, 9, 30, 27]
+SCALES, AREAS = [406, 401, 258], [[173.0, 413.0, 244.0], [148.0, 405.0, 284.0]]
+CUTOUTS = [[3, 223, 83], [151, 138, 94]]
 
 
 def drawn(augment, epoch=0, ids=IDS, hw=HW, seed=0):
@@ -78,6 +82,8 @@ def test_areas_are_those_of_torchvision():
     assert 0.079 < area.min() < 0.081 and abs(area.mean() - 0.24) < 0.003
     assert abs(aspect.mean()) < 0.005 and np.abs(aspect).max() < np.log(4 / 3) + 0.02
     assert abs(aspect.std() - np.log(4 / 3) / np.sqrt(3)) < 0.005
+    wide = Augment(crop=9, area=(0.1, 0.2), aspect=(1.5, 2.0)).draw(0, 0, IDS[:50], (400, 400))
+    assert (wide["width"] > 1.4 * wide["height"]).all()                    # width / height
 
 
 @pytest.mark.parametrize(("hw", "wanted"), [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)),
@@ -214,3 +220,15 @@ def test_whole_images_at_a_size_of_their_own(rng):
     assert x.shape == (2, 30, 45, 3)
     np.testing.assert_allclose(x[1, :, ::-1], by_pillow(batch.images[1], 0, 0, 40, 60, (30, 45)), atol=1.0)
     assert central_box(1, 24, (40, 60), 30)["top"] == [4.0] and box(1.0, 2.0, 3, 2.0)["left"] == 4.0
+
+
+def test_draws_are_fixed_across_versions():
+    """Each unit has its place: a new kind of draw changes no old one."""
+    turned = Augment(crop=224, updown=True, transpose=True).draw(7, 3, IDS[:6], (256, 256))
+    assert turned["flip"].tolist() == TURNED and turned["top"].tolist() == TOPS
+    scaled = Augment(crop=224, scale=(256, 480)).draw(7, 3, IDS[:3], (512, 512))
+    np.testing.assert_allclose(224 * 512 / scaled["height"], SCALES)
+    areas = Augment(crop=224, area=(0.08, 1.0)).draw(7, 3, IDS[:3], (512, 512))
+    assert [areas["height"].tolist(), areas["width"].tolist()] == AREAS
+    squares = Augment(cutout=1).draw_cutout(7, 3, IDS[:3], 224)
+    assert [squares["top"].tolist(), squares["left"].tolist()] == CUTOUTS
