@@ -25,8 +25,8 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
                  one that `minicnn prepare` has written; a folder of one of these names is reached as ./elpv
     seed         of the procedural images, and of the split of a folder that comes without one. This is not the training
                  seed: runs that differ only in that are tested on the same images
-    size         images become size x size; default 256, or what a prepared set was prepared at
-    resize, interpolation    how, as in Preprocess; a prepared set is "short" and "bicubic"
+    size         images become size x size, or get a short side of size; default 256, or that of a prepared set
+    resize, interpolation    how, as in Preprocess; a prepared set is "short", or "aspect", and "bicubic"
     cache_bytes  memory for decoded images, at most
     counts       procedural images for train, val and test
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
