@@ -4,7 +4,7 @@
     folder.py elpv.py procedural.py prepared.py    the kinds of data set;  split.py splits a set that has no split
     prepare/        `minicnn prepare`: ImageNet's tars, class folders or WebDataset, decoded once into a prepared set
     images.py       a file's bytes -> uint8 (256, 256, 3), or the whole image (A, B, 3) with a short side of 256
-    dataset.py      Dataset: labelled images of one size, or one short side, without the unreadable ones, which are listed
+    dataset.py      Dataset: labelled images of one size or short side, without the unreadable ones, which are listed
     scan.py         one pass over a set before training: finds unreadable images, fills the cache
     statistics.py   the same pass for the training set: mean image and the covariance of its colours
     pixel_stats.py  the exact sums over pixels that these are computed from

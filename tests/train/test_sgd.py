@@ -117,6 +117,25 @@ def test_zfnets_filters_are_limited_after_each_update(rng, device):
         np.testing.assert_array_equal(limited[name][below], free[name][below])
 
 
+def test_biases_may_have_a_learning_rate_of_their_own(rng):
+    """64 times that of the weights, and a 64th of the weight decay: a step decays both by as much."""
+    nets, x = [small_net() for _ in range(2)], rng.normal(size=(4, 24, 24, 3)).astype("f4")
+    for net, recipe in zip(nets, (SGDRecipe(lr=0.01, decay=0.1), SGDRecipe(lr=0.01, decay=0.1, bias_lr=64.0)),
+                           strict=True):
+        for name in ("fc2.b", "fc3.b"):
+            net.params[name].data[...] = 1.0
+        optimiser = recipe.make(net)
+        net.loss(x, [0, 1, 2, 3])
+        net.backward()
+        optimiser.step()
+    for name, param in nets[1].params.items():
+        plain = nets[0].params[name]
+        wanted = plain.data - 63 * 0.01 * plain.grad if name.endswith(".b") else plain.data
+        np.testing.assert_allclose(param.data, wanted, rtol=1e-5, atol=1e-7)
+    with pytest.raises(ConfigError, match="bias_lr, the factor on biases' learning rate, must be positive"):
+        SGDRecipe(bias_lr=0.0)
+
+
 def test_the_limit_is_part_of_the_recipe():
     recipe = SGDRecipe(filter_rms=0.1)
     assert optimiser_from_dict(json.loads(json.dumps(optimiser_to_dict(recipe)))) == recipe
