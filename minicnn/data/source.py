@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from minicnn.data.dataset import USUAL_DECODING, Splits
+from minicnn.data.dataset import ASPECT, USUAL_DECODING, Splits
 from minicnn.data.elpv import open_elpv
 from minicnn.data.folder import open_folder
 from minicnn.data.prepared import is_prepared, open_prepared
@@ -56,4 +56,5 @@ def _decode_by(splits: Splits, decoding: tuple[str, str]) -> None:
             dataset.decode = partial(dataset.decode, resize=decoding[0], interpolation=decoding[1])
         elif dataset.decoding not in (None, decoding):
             raise DataError(f"{splits.name} was prepared with {' and '.join(dataset.decoding)}, "
-                            f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from")
+                            f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from"
+                            + (", or prepare it with --keep-aspect" if decoding[0] == ASPECT else ""))

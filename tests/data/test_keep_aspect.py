@@ -121,6 +121,10 @@ def test_damage_and_the_wrong_recipe_are_noticed(folder, tmp_path, capsys):
     assert json.loads((out / "prepared.json").read_text())["format"] == "minicnn prepared_aspect 1"
     with pytest.raises(DataError, match="was prepared with aspect and bicubic, short and bicubic was asked for"):
         open_data(out)
+    square = prepare(str(folder), str(tmp_path / "square"), size=SIZE, progress=False)
+    with pytest.raises(DataError, match="aspect and bicubic was asked for; .*, or prepare it with --keep-aspect"):
+        open_data(tmp_path / "square", size=SIZE, resize=ASPECT)
+    assert "resize" not in square
     assert cli.main(["verify", str(out)]) == 0
     shard = out / "train-00000.rgb"
     data = bytearray(shard.read_bytes())
