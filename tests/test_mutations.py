@@ -113,6 +113,15 @@ def sgd_forms(ops, rng):
     return found
 
 
+def rms_limits(ops, rng):
+    """Filters above the limit and below it; and all of them after an overflow."""
+    w = rng.standard_normal((3, 2, 4, 5)) * (0.01, 1.0, 0.05, 3.0, 0.2)
+    after, skipped = w.copy(), w.copy()
+    ops.rms_limit_step(after, limit=0.1)
+    ops.rms_limit_step(skipped, limit=0.1, loss_scale=np.array([3, 0, 1, 0], np.int32))
+    return [after, skipped]
+
+
 def adam_steps(ops, rng, scale=None):
     """Three steps of Adam and of AdamW, one of them after an overflow where the loss is scaled."""
     found = []
@@ -196,6 +205,27 @@ def augment(ops, rng):
     return [y]
 
 
+def resize_crop(ops, rng, border="inside"):
+    """Boxes of three images, enlarged, shrunk and both; with a border beyond the images, whose mean is resized, too."""
+    beyond = border != "inside"
+    sizes = np.array([[8, 8]] * 3 if beyond else [[7, 9], [8, 5], [9, 9]], np.int32)
+    ends, y = np.cumsum(3 * sizes.prod(axis=1)).astype(np.int32), np.empty((3, 4, 4, 3))
+    ops.resize_crop_forward(
+        rng.integers(0, 256, ends[-1]).astype(np.uint8), y, border=border, mean_of_image=beyond,
+        mean=100 * rng.standard_normal((8, 8, 3) if beyond else (4, 4, 3)), offsets=np.array([0, *ends[:-1]], np.int32),
+        heights=sizes[:, 0].copy(), widths=sizes[:, 1].copy(), top=np.array([0.3, 1.5, 0.7]) - 2 * beyond,
+        left=np.array([2.0, 0.25, 1.1]) - 2 * beyond, height=np.array([6.5, 3.0, 8.0]), width=np.array([4.0, 2.5, 7.0]),
+        flip=np.array([0, 1, 6], np.uint8), shift=10 * rng.standard_normal((3, 3)))
+    return [y]
+
+
+def cutout(ops, rng):
+    y = rng.standard_normal((2, 5, 6, 2))
+    top, left, height, width = np.array([[-1, 3], [2, -2], [3, 1], [2, 5]], np.int32)
+    ops.cutout_forward(y, top=top, left=left, height=height, width=width)
+    return [y]
+
+
 def ties(shape) -> list[np.ndarray]:
     return [np.random.default_rng(0).integers(0, 2, shape).astype(float)]
 
@@ -251,6 +281,7 @@ CASES = {
     "softmax": Values(softmax),
     "sgd": Values(sgd),
     "sgd_forms": Values(sgd_forms),
+    "rms_limit": Values(rms_limits),
     "adam": Values(adam_steps),
     "scaled_adam": Values(partial(adam_steps, scale=3)),
     "ema": Values(ema_steps),
@@ -260,6 +291,10 @@ CASES = {
     "scales": Values(scales),
     "metrics": Values(metrics),
     "augment": Values(augment),
+    "resize_crop": Values(resize_crop),
+    "resize_crop_zero": Values(partial(resize_crop, border="zero")),
+    "resize_crop_reflect": Values(partial(resize_crop, border="reflect")),
+    "cutout": Values(cutout),
 }
 
 

@@ -45,9 +45,11 @@ OPS: dict[str, tuple[str, ...]] = {
     "running_metrics": ("count_losses", "count_correct"),
     "loss_scale": ("find_overflow", "next_loss_scale"),
     "sgd": ("sgd_step",),
+    "rms_limit": ("rms_limit_step",),
     "adam": ("adam_advance", "adam_step"),
     "ema": ("ema_advance", "ema_step"),
     "augment": ("augment_forward",),
+    "resize_crop": ("resize_crop_forward", "cutout_forward"),
 }
 
 BACKENDS = ("reference", "cpu", "cuda")

@@ -1,9 +1,11 @@
-"""A labelled set of images, all of one size, read one at a time.
+"""A labelled set of images, all of one size or with one short side, read one at a time.
 
 A Dataset is a list of items (relative paths, or indices of procedural images), a label for each, and a function that
-turns an item into uint8 (A, B, 3). The usable images are fixed before the first step: `scan` reads every image once and
-`leave_out` removes the unreadable, so that batches never depend on when an error was noticed. An image keeps its id
-(`ids`) whatever is left out or split off around it: crops, flips and dropout masks are drawn by that id.
+turns an item into uint8 (A, B, 3). Images that keep their aspect have one short side and long sides of their own; where
+one shape is wanted, as of the mean image, it is that of their central squares. The usable images are fixed before the
+first step: `scan` reads every image once and `leave_out` removes the unreadable, so that batches never depend on when
+an error was noticed. An image keeps its id (`ids`) whatever is left out or split off around it: crops, flips and
+dropout masks are drawn by that id.
 
 What the images are, wherever they lie, is their `content`: a hash of the pixels, taken in the same pass as the mean
 image. The names of a set and of its folder are only for messages.
@@ -25,6 +27,8 @@ import numpy as np
 from minicnn.errors import DataError, printable
 
 USUAL_DECODING = ("short", "bicubic")
+ASPECT = "aspect"              # the way to resize that keeps the whole image: see images.py
+KEPT_ASPECT = 2                # of images that keep their aspect: those up to this many squares may be kept in memory
 
 
 class ImageError(DataError):
@@ -42,7 +46,7 @@ class Dataset:
     items    what `decode` takes, one per image
     labels   class index of each item, (len(items),)
     decode   item -> uint8 (A, B, 3); raises ImageError
-    size     (A, B)
+    size     (A, B); of images that keep their aspect, (S, S) with the short side S
     ids      the images' ids for random draws, unique over all splits of a set; default 0, 1, 2 ...
     caption  item -> the text that names it in messages and pictures
     """
@@ -75,6 +79,11 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+
+    @property
+    def keeps_aspect(self) -> bool:
+        """Whether images are not squares but have long sides of their own."""
+        return self.decoding is not None and self.decoding[0] == ASPECT
 
     @property
     def labels(self) -> np.ndarray:
@@ -163,21 +172,37 @@ class Dataset:
         if position < len(filled) and filled[position]:
             return images[position]
         image = self.decode(self._items[position])
-        if image.shape != self.image_shape or image.dtype != np.uint8:
+        if not self._is_expected(image):
             raise ImageError(self.caption(self._items[position]), f"decoded to {image.dtype} {image.shape}, expected "
-                                                                  f"uint8 {self.image_shape}")
-        if position < len(filled):
+                                                                  f"uint8 {self._shape_in_words()}")
+        if position < len(filled) and image.nbytes <= self._most_kept:
             images[position] = image
             filled[position] = True                # after the copy: a reader in another thread never sees half of one
         return image
 
     def keep_decoded(self, max_bytes: int) -> int:
-        """Keep as many decoded images in memory as fit into max_bytes; returns the bytes this will take."""
-        each = int(np.prod(self.image_shape))
+        """Keep as many decoded images in memory as fit into max_bytes; returns the bytes this will take, at most."""
+        each, shape = self._most_kept, self.image_shape
         count = 0 if self.in_memory else min(len(self._items), max(0, max_bytes) // each)
-        if count != len(self._cache[0]):
-            self._cache = np.empty((count, *self.image_shape), np.uint8), np.zeros(count, bool)
+        if count != len(self._cache[0]) or self.keeps_aspect:
+            images = np.empty(count, object) if self.keeps_aspect else np.empty((count, *shape), np.uint8)
+            self._cache = images, np.zeros(count, bool)
         return count * each
+
+    @property
+    def _most_kept(self) -> int:
+        """Bytes of an image that may be kept in memory."""
+        return int(np.prod(self.image_shape)) * (KEPT_ASPECT if self.keeps_aspect else 1)
+
+    def _is_expected(self, image: np.ndarray) -> bool:
+        if not self.keeps_aspect:
+            return image.shape == self.image_shape and image.dtype == np.uint8
+        return image.ndim == 3 and min(image.shape[:2]) == self.image_shape[0] and image.shape[2] == 3 \
+            and image.dtype == np.uint8
+
+    def _shape_in_words(self) -> str:
+        side = self.image_shape[0]
+        return f"({side}, {side} or more, 3) or the like" if self.keeps_aspect else str(self.image_shape)
 
     def leave_out(self, positions: dict[int, str]) -> None:
         """Leave these out from now on: position in the whole listing -> reason. DataError when too little remains."""

@@ -1,9 +1,10 @@
-"""From a file's bytes to uint8 (size, size, 3): the paper's preprocessing (section 2), except for the mean.
+"""From a file's bytes to uint8 (size, size, 3): the AlexNet paper's preprocessing (section 2), except for the mean.
 
 "We first rescaled the image such that the shorter side was of length 256, and then cropped out the central 256x256
 patch." Here both are one resampling of the central square, with Pillow's antialiased bicubic filter, which also reads
-the pixels beyond the square's edge. Very large JPEGs are first decoded at 1/2, 1/4 or 1/8, as long as that leaves at
-least twice the pixels needed.
+the pixels beyond the square's edge. Recipes that vary scale and aspect want the whole image: resize="aspect" gives
+uint8 (A, B, 3), whose short side is `size`. Very large JPEGs are first decoded at 1/2, 1/4 or 1/8, as long as that
+leaves at least twice the pixels needed.
 
 The format is detected from the content, not from the name (ImageNet has a PNG called .JPEG). Pillow reads the headers:
 size, mode and orientation; only those of plain JPEGs, which have no orientation, are read here, in a tenth of the time.
@@ -25,7 +26,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from minicnn.data.dataset import ImageError
+from minicnn.data.dataset import ASPECT, ImageError
 from minicnn.data.stage_times import stage
 
 try:
@@ -46,7 +47,8 @@ UPRIGHT = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), str
 BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281       # tags of TIFF
 DARK = 1 << 12                                     # 16-bit pixels that are all below this are of fewer bits
 MOST_PIXELS_PER_BYTE = 2000                        # of a JPEG: a block of 8 x 8 takes at least one bit
-RESIZES = ("short", "squash")                      # short side to size and central square; both sides to size
+RESIZES = ("short", "squash", ASPECT)              # short side to size and central square; both sides; short side alone
+MOST_ASPECT = 20                                   # long side / short side of an image that keeps its aspect
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "lanczos", "box", "nearest")}
 
 
@@ -67,7 +69,10 @@ def begins_an_image(head: bytes) -> bool:
 
 
 def load(path: str, size: int = 256, *, resize: str = "short", interpolation: str = "bicubic") -> np.ndarray:
-    """The image in this file, uint8 (size, size, 3); see RESIZES and INTERPOLATIONS. Raises ImageError."""
+    """The image in this file, uint8 (size, size, 3), or (A, B, 3) with resize="aspect". Raises ImageError.
+
+    See RESIZES and INTERPOLATIONS.
+    """
     try:
         with stage("disk"), open(path, "rb") as file:
             data = file.read()
@@ -84,7 +89,7 @@ def load_under(root: str, size: int, relative: str, *, resize: str = "short",
 
 def decode(data: bytes, size: int = 256, where: str = "in memory", *, resize: str = "short",
            interpolation: str = "bicubic") -> np.ndarray:
-    """The image in these bytes, uint8 (size, size, 3). `where` names it in an ImageError."""
+    """The image in these bytes, as by `load`. `where` names it in an ImageError."""
     with stage("decode"):
         return examine(data, size, where, resize=resize, interpolation=interpolation).pixels
 
@@ -92,7 +97,7 @@ def decode(data: bytes, size: int = 256, where: str = "in memory", *, resize: st
 class Picture(NamedTuple):
     """A decoded image, and what its file was: a format such as "JPEG", a mode such as "RGB", "L" (grey) or "CMYK"."""
 
-    pixels: np.ndarray         # uint8 (size, size, 3)
+    pixels: np.ndarray         # uint8 (size, size, 3), or (A, B, 3)
     format: str
     mode: str
 
@@ -104,7 +109,7 @@ def examine(data: bytes, size: int = 256, where: str = "in memory", *, resize: s
         raise ImageError(where, "the file is empty")
     try:
         image, form, mode = _plain_jpeg(data, size) or _any_image(data, size)
-        return Picture(_square(image, size, resize, interpolation), form, mode)
+        return Picture(_resized(image, size, resize, interpolation), form, mode)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -245,15 +250,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _square(image: Image.Image, size: int, resize: str, interpolation: str) -> np.ndarray:
-    """The central square of an image, or all of it, as (size, size, 3)."""
+def _resized(image: Image.Image, size: int, resize: str, interpolation: str) -> np.ndarray:
+    """The central square of an image, or all of it, as (size, size, 3); or all of it as (A, B, 3)."""
     width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (0, 0, width, height) if resize == "squash" else (left, top, left + side, top + side)
-    if (width, height) != (size, size):
-        image = image.resize((size, size), INTERPOLATIONS[interpolation], box=box)
-    pixels = np.asarray(image)                                               # (A, A) or (A, A, 3)
+    side, target, box = min(width, height), (size, size), (0, 0, width, height)
+    if resize == ASPECT:
+        if max(width, height) > MOST_ASPECT * side:
+            raise ValueError(f"{width} x {height} pixels: one side is more than {MOST_ASPECT} times the other, too "
+                             "long a strip to be kept whole")
+        target = round(size * width / side), round(size * height / side)
+    elif resize == "short":
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    if (width, height) != target:
+        image = image.resize(target, INTERPOLATIONS[interpolation], box=box)
+    pixels = np.asarray(image)                                               # (A, B) or (A, B, 3)
     if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)                    # (A, A) -> (A, A, 3)
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)                    # (A, B) -> (A, B, 3)
     return np.ascontiguousarray(pixels)
+
+
+def central_square(image: np.ndarray) -> np.ndarray:
+    """The central square (S, S, 3) of an image (A, B, 3), a view."""
+    A, B, _ = image.shape
+    side = min(A, B)
+    top, left = (A - side) // 2, (B - side) // 2
+    return image[top:top + side, left:left + side]

@@ -2,6 +2,8 @@
 
     training      the crops, flips and colours that the recipe draws for these images in this epoch
     evaluation    the central crop, or other views that the caller names (minicnn/evaluate/crops.py)
+
+A crop of whole pixels of images of one size is cut by augment_forward; a box, which is resized, by resize_crop_forward.
 """
 
 from __future__ import annotations
@@ -10,17 +12,21 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from minicnn.data.augment import Augment, Draw, central_crop
-from minicnn.data.loader import Batch
-from minicnn.data.preprocess import IMAGE, Preprocess
+from minicnn.data.augment import Augment, Draw, central_box, central_crop
+from minicnn.data.loader import Batch, Photographs
+from minicnn.data.preprocess import CHANNEL, IMAGE, Preprocess
 from minicnn.errors import ConfigError
+from minicnn.kernels.reference.resize_crop import taps
+from minicnn.shapes import Pair
+
+KEPT_MEANS = 8                 # mean images of other sizes that are kept, for views of other sizes
 
 
 class InputPipeline:
     """Batches of uint8 images, preprocessed for `net`.
 
-    mean: (A, B, 3) or (crop, crop, 3), RGB in 0..255, where `preprocess.mean` is "image"; else it is not used.
-    augment, pca, seed: for `train`; pca is (eigenvalues, eigenvectors) of the training set's colours.
+    mean: (A, B, 3) or (crop, crop, 3), RGB in 0..255, where `preprocess.mean` is "image" or "channel"; else it is not
+    used.   augment, pca, seed: for `train`; pca is (eigenvalues, eigenvectors) of the training set's colours.
     """
 
     def __init__(self, net, preprocess: Preprocess, mean: np.ndarray | None = None, *, augment: Augment | None = None,
@@ -30,7 +36,9 @@ class InputPipeline:
             raise ConfigError(f"the net takes images of {' x '.join(map(str, net.input_shape))}, but the recipe cuts "
                               f"crops of {self.crop} x {self.crop} x 3; set the crop of the recipe's Preprocess")
         self.net, self.ops, self.augment, self.pca, self.seed = net, net.ops, augment or Augment(), pca, seed
-        self.mean = self.ops.from_host(np.ascontiguousarray(self._mean(mean), net.dtype))
+        self._mean_image = np.ascontiguousarray(self._mean(mean), net.dtype)
+        self.mean = self.ops.from_host(self._mean_image)
+        self._means: dict[Pair, object] = {}
         scale = np.full(3, preprocess.range / 255) / (preprocess.std or 1.0)
         self._scale = None if (scale == 1).all() else self.ops.from_host(scale.astype(net.dtype))      # (3,)
         self._x = None
@@ -38,11 +46,13 @@ class InputPipeline:
     def _mean(self, image: np.ndarray | None) -> np.ndarray:
         """What is subtracted from pixels in 0..255, in the network's channel order."""
         preprocess = self.preprocess
-        if preprocess.mean != IMAGE:
+        if preprocess.mean not in (IMAGE, CHANNEL):
             return np.broadcast_to(np.multiply(preprocess.mean or 0.0, 255 / preprocess.range), self.net.input_shape)
         if image is None:
             raise ConfigError("the preprocessing subtracts the mean image of the training set, and none was given; "
                               "measure it, or give Preprocess.mean one value a channel")
+        if preprocess.mean == CHANNEL:
+            return np.broadcast_to(self._in_order(image.mean(axis=(0, 1), dtype=np.float64)), self.net.input_shape)
         sides = {preprocess.size or image.shape[0], self.crop}
         if image.shape not in {(side, side, 3) for side in sides}:
             raise ConfigError(f"the mean image is {' x '.join(map(str, image.shape))}, expected that of images, or of "
@@ -55,30 +65,83 @@ class InputPipeline:
 
     def train(self, batch: Batch, epoch: int):
         """Images (N, crop, crop, 3) to learn from. Overwritten by the next call."""
-        draw = self.augment.draw(self.seed, epoch, batch.sample_ids, batch.images.shape[1:3], self.pca, crop=self.crop)
+        augment = self.augment
+        short = self.preprocess.short_side if isinstance(batch.images, Photographs) else None
+        draw = augment.draw(self.seed, epoch, batch.sample_ids, batch.image_hw, self.pca, crop=self.crop, short=short)
         x = next(self.views(batch, [draw]))
-        if self.augment.factor != 1:
-            x *= np.dtype(self.net.dtype).type(self.augment.factor)
+        if augment.factor != 1:
+            x *= np.dtype(self.net.dtype).type(augment.factor)
+        if augment.cutout:
+            squares = augment.draw_cutout(self.seed, epoch, batch.sample_ids, self.crop)
+            self.ops.cutout_forward(x, **{name: self.ops.from_host(array) for name, array in squares.items()})
         return x
 
     def evaluation(self, batch: Batch):
         """The central crops, (N, crop, crop, 3). Overwritten by the next call."""
-        return next(self.views(batch, [central_crop(len(batch.images), self.crop, batch.images.shape[1:3])]))
+        return next(self.views(batch, [self.central(batch)]))
 
-    def views(self, batch: Batch, draws: Iterable[Draw]) -> Iterator:
-        """Images (N, crop, crop, 3) of each of these crops, one after the other, each overwriting the last."""
-        images = self.ops.upload(np.ascontiguousarray(self._in_order(batch.images)))
+    def central(self, batch: Batch) -> Draw:
+        """The central crop of each image, resized first where the preprocessing says so."""
+        if self.preprocess.short_side is None:
+            return central_crop(len(batch.images), self.crop, batch.image_hw)
+        return central_box(len(batch.images), self.crop, batch.image_hw, self.preprocess.short_side)
+
+    def views(self, batch: Batch, draws: Iterable[Draw], size: Pair | None = None) -> Iterator:
+        """Images of each of these crops, one after the other, each overwriting the last.
+
+        size: of the boxes after resizing, (H, W); by default crop x crop.
+        """
+        images, size = self._uploaded(batch.images), size or (self.crop, self.crop)
         for draw in draws:
-            yield self._cut(images, draw)
+            yield self._cut(images, draw, size)
 
-    def _cut(self, images, draw: Draw):
-        """images (N, A, B, 3) uint8 -> (N, crop, crop, 3) of the network's dtype."""
-        if self._x is None or len(self._x) < len(images):
-            self._x = self.ops.empty((len(images), *self.net.input_shape), self.net.dtype)
+    def _uploaded(self, images: np.ndarray | Photographs) -> np.ndarray | Photographs:
+        """The same on the backend, in the network's channel order."""
+        if not isinstance(images, Photographs):
+            return self.ops.upload(np.ascontiguousarray(self._in_order(images)))
+        pixels = self._in_order(images.pixels.reshape(-1, 3)).reshape(-1)
+        return Photographs(self.ops.upload(np.ascontiguousarray(pixels)), *map(self.ops.from_host, (
+            images.offsets, images.heights, images.widths)))
+
+    def _cut(self, images, draw: Draw, size: Pair):
+        """uint8 images -> (N, H, W, 3) of the network's dtype."""
+        shape = (*size, 3)
+        if self._x is None or len(self._x) < len(images) or self._x.shape[1:] != shape:
+            self._x = self.ops.empty((len(images), *shape), self.net.dtype)
         x = self._x[:len(images)]
         shift = np.ascontiguousarray(self._in_order(draw["shift"]), self.net.dtype)                    # (N, 3)
-        self.ops.augment_forward(images, x, mean=self.mean, **{
-            name: self.ops.from_host(array) for name, array in {**draw, "shift": shift}.items()})
+        options = {name: self.ops.from_host(value) if isinstance(value, np.ndarray) else value
+                   for name, value in {**draw, "shift": shift}.items()}
+        if "height" in draw:
+            self._resize(images, x, options)
+        else:
+            self.ops.augment_forward(images, x, mean=self.mean, **options)
         if self._scale is not None:
             x *= self._scale
         return x
+
+    def _resize(self, images, x, options: dict) -> None:
+        """Boxes of images: of squares minus the mean image that is resized with them, else minus that of the crops."""
+        of_one_size = not isinstance(images, Photographs)
+        if of_one_size:
+            (N, A, B, C), images = images.shape, images.reshape(-1)
+            places = (np.arange(N, dtype=np.int32) * (A * B * C), np.full(N, A, np.int32), np.full(N, B, np.int32))
+            images = Photographs(images, *map(self.ops.from_host, places))
+        in_image_frame = of_one_size and not (self.preprocess.mean == IMAGE and self._mean_image.shape != (A, B, C))
+        self.ops.resize_crop_forward(
+            images.pixels, x, offsets=images.offsets, heights=images.heights, widths=images.widths,
+            mean=self._mean_of((A, B) if in_image_frame else tuple(x.shape[1:3])), mean_of_image=in_image_frame,
+            **options)
+
+    def _mean_of(self, size: Pair):
+        """The mean image, resized to this size, on the backend."""
+        if size not in self._means:
+            while len(self._means) >= KEPT_MEANS:
+                del self._means[next(iter(self._means))]
+            mean = np.broadcast_to(self._mean_image[0, 0], (*size, 3))
+            if self.preprocess.mean == IMAGE:
+                rows, columns = (taps(self._mean_image.shape[axis], 0, self._mean_image.shape[axis], size[axis])
+                                 for axis in (0, 1))
+                mean = np.einsum("iy,yxc,jx->ijc", rows, self._mean_image, columns, optimize=True)
+            self._means[size] = self.ops.from_host(np.ascontiguousarray(mean, self.net.dtype))
+        return self._means[size]

@@ -1,5 +1,7 @@
 """Batches of a dataset, decoded ahead by threads.
 
+Images of one size are stacked, those that keep their aspect lie one after the other in memory (Photographs).
+
 The order of an epoch is a pure function of (seed, epoch): images are sorted by a random number drawn for their id. It
 does not depend on the number of threads, and an epoch can be entered anywhere, as a resumed run does.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +22,58 @@ from minicnn.errors import DataError
 from minicnn.rng import purpose_id, random_words
 from minicnn.system.cores import available_cores
 
+MOST_BYTES = 2**31 - 1         # of a batch: kernels index with 32 bits
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Images of sizes of their own: image k is (heights[k], widths[k], 3), from offsets[k] on. Arrays of any backend.
+
+    pixels uint8 (bytes,); offsets, heights, widths int32 (n,).
+    """
+
+    pixels: np.ndarray
+    offsets: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray]) -> Photographs:
+        """A copy of these images, uint8 (A, B, 3) each. DataError when they are more than a kernel can index."""
+        ends = np.cumsum([image.size for image in images], dtype=np.int64)
+        if len(ends) and ends[-1] > MOST_BYTES:
+            raise DataError(f"a batch of {len(images)} images takes {ends[-1]:,} bytes, more than {MOST_BYTES:,}; "
+                            "choose a smaller batch, or images of a smaller size")
+        return cls(np.concatenate([image.reshape(-1) for image in images]), np.array([0, *ends[:-1]], np.int32),
+                   *(np.array([image.shape[axis] for image in images], np.int32) for axis in (0, 1)))
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        """Image k, uint8 (A, B, 3), a view."""
+        A, B = int(self.heights[k]), int(self.widths[k])
+        return self.pixels[self.offsets[k]:self.offsets[k] + A * B * 3].reshape(A, B, 3)
+
 
 @dataclass(frozen=True)
 class Batch:
-    images: np.ndarray         # uint8 (n, A, B, 3), 0..255
-    labels: np.ndarray         # int32 (n,)
-    sample_ids: np.ndarray     # uint32 (n,)
-    indices: np.ndarray        # int (n,), the images' indices in the dataset
+    images: np.ndarray | Photographs    # uint8 (n, A, B, 3), 0..255, or images that keep their aspect
+    labels: np.ndarray                  # int32 (n,)
+    sample_ids: np.ndarray              # uint32 (n,)
+    indices: np.ndarray                 # int (n,), the images' indices in the dataset
+
+    @property
+    def image_hw(self) -> tuple:
+        """Height and width of all images, or two arrays (n,)."""
+        return self.images.shape[1:3] if isinstance(self.images, np.ndarray) else (self.images.heights,
+                                                                                    self.images.widths)
+
+    def select(self, indices: Sequence[int]) -> Batch:
+        """Some of the images."""
+        one_size = isinstance(self.images, np.ndarray)
+        images = self.images[indices] if one_size else Photographs.of([self.images[k] for k in indices])
+        return Batch(images, self.labels[indices], self.sample_ids[indices], self.indices[indices])
 
 
 class Loader:
@@ -85,15 +132,9 @@ class Loader:
 
         def make(number: int) -> Batch | None:
             at = order[number * self.batch:(number + 1) * self.batch][self.own]
-            images = np.empty((len(at), *self.dataset.image_shape), np.uint8)
             with times.charged():
-                for row, position in zip(images, positions[at], strict=True):
-                    if stop.is_set():
-                        return None
-                    image = self.dataset.read_at(position)
-                    with stage("copy"):
-                        row[...] = image
-            return Batch(images, labels[at], ids[at], at)
+                images = self._read(positions[at], stop)
+            return None if images is None else Batch(images, labels[at], ids[at], at)
 
         self.waited, self._times = 0.0, times
         batches = prefetched(make, range(start, len(self)), self.workers, self.prefetch)
@@ -108,3 +149,18 @@ class Loader:
         finally:
             stop.set()
             batches.close()
+
+    def _read(self, positions: np.ndarray, stop: threading.Event) -> np.ndarray | Photographs | None:
+        """The images of a batch; None where it was stopped on the way."""
+        whole = [] if self.dataset.keeps_aspect else np.empty((len(positions), *self.dataset.image_shape), np.uint8)
+        for row, position in enumerate(positions):
+            if stop.is_set():
+                return None
+            image = self.dataset.read_at(position)
+            with stage("copy"):
+                if self.dataset.keeps_aspect:
+                    whole.append(image)
+                else:
+                    whole[row] = image
+        with stage("copy"):
+            return Photographs.of(whole) if self.dataset.keeps_aspect else whole

@@ -1,8 +1,10 @@
 """A prepared set: photographs decoded once into shards, which training reads without decoding (`minicnn prepare`).
 
     prepared.json             size, encoding, classes, and for each part its shards; written last: the set is whole
-    train-00000.rgb ...       uint8 (images, size, size, 3), row after row; or .jpegs, one JPEG after another
-    train.index               labels, names, a CRC-32 of each image, where each JPEG ends, and which rows were left out
+    train-00000.rgb ...       uint8 (images, size, size, 3), row after row; or .jpegs, one JPEG after another; of images
+                              that keep their aspect, uint8 (A, B, 3), one after another
+    train.index               labels, names, a CRC-32 of each image, and which rows were left out; where each image
+                              ends, and its height and width, unless all have one size
     statistics.safetensors    mean image, and principal components of the colours, of the training part
     words.json                for ImageNet: what each wnid means, where the source says it
     report.tsv                every file that is damaged, odd or not used
@@ -22,7 +24,7 @@ import zlib
 
 import numpy as np
 
-from minicnn.data.dataset import USUAL_DECODING, Dataset, ImageError, Splits
+from minicnn.data.dataset import ASPECT, USUAL_DECODING, Dataset, ImageError, Splits
 from minicnn.data.images import decode
 from minicnn.data.split import hold_out_val, split_in_three
 from minicnn.data.stage_times import stage
@@ -30,7 +32,7 @@ from minicnn.data.statistics import Statistics
 from minicnn.errors import DataError
 from minicnn.system.files import signed, unsigned, write_json
 
-FORMAT = "minicnn prepared 1"
+FORMATS = {"short": "prepared", ASPECT: "prepared_aspect"}          # by the way images were resized
 PREPARED, STATISTICS, REPORT, WORDS, UNFINISHED = ("prepared.json", "statistics.safetensors", "report.tsv",
                                                    "words.json", "unfinished")
 LOCK = "lock"                  # in the folder UNFINISHED
@@ -53,7 +55,12 @@ def is_prepared(root: str | os.PathLike) -> bool:
 
 def write_summary(path: str, summary: dict) -> None:
     """prepared.json, with a checksum of itself."""
-    write_json(path, signed(summary, "prepared"))
+    write_json(path, signed(summary, FORMATS[resize_of(summary)]))
+
+
+def resize_of(summary: dict) -> str:
+    """How the images of a prepared set were resized; see images.RESIZES."""
+    return summary.get("resize", USUAL_DECODING[0])
 
 
 def read_summary(root: str | os.PathLike) -> dict:
@@ -68,8 +75,8 @@ def read_summary(root: str | os.PathLike) -> dict:
         form = summary["format"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from error
-    if form != FORMAT:
-        raise DataError(f"{path} is in the format {form!r}, this minicnn reads {FORMAT!r}; prepare the set again")
+    if form not in (known := [f"minicnn {kind} 1" for kind in FORMATS.values()]):
+        raise DataError(f"{path} is in the format {form!r}, this minicnn reads {known[0]!r}; prepare the set again")
     try:
         return {"format": form, **unsigned(summary)}
     except ValueError as error:
@@ -82,10 +89,12 @@ class Shards:
     def __init__(self, root: str, part: str, summary: dict, check: bool = True):
         """check: the sizes of the shards. DataError for the index, or a shard, that is not what was written."""
         self.root, self.size, self.encoding = root, summary["size"], summary["encoding"]
+        self.resize = resize_of(summary)
         self.per_shard, self.files = summary["per_shard"], summary["parts"][part]["shards"]
         index = _read_whole(os.path.join(root, index_name(part)), summary["parts"][part]["index_crc32"])
         self.labels, self.crc32 = index["labels"], index["crc32"]
-        self.ends = index.get("ends")                          # of JPEGs, within their shard
+        self.ends = index.get("ends")                          # of images that differ in size, within their shard
+        self._sizes = [index[name] for name in ("heights", "widths")] if self.resize == ASPECT else None
         self._names, self._name_ends = index["names"], index["name_ends"]
         self.left_out = {int(row): reason for row, reason in json.loads(bytes(index["left_out"])).items()}
         self.part, self.classes = part, summary["classes"]
@@ -104,7 +113,7 @@ class Shards:
         return f"{self.part}/{self.classes[self.labels[row]]}/{name}"
 
     def read(self, row: int) -> np.ndarray:
-        """Image of a row, uint8 (size, size, 3). ImageError when its checksum is wrong."""
+        """Image of a row, uint8 (size, size, 3) or (A, B, 3). ImageError when its checksum is wrong."""
         shard, inside = divmod(int(row), self.per_shard)
         data = self._data(row)
         if not self._checked[row]:
@@ -115,7 +124,7 @@ class Shards:
                                  f"the bytes of image {inside} ({self.name(row)}) have changed since they were written "
                                  "(checksum); prepare the set again: delete this shard and prepared.json first")
             self._checked[row] = True
-        return data if self.encoding == "rgb" else decode(bytes(data), self.size, self.name(row))
+        return data if self.encoding == "rgb" else decode(bytes(data), self.size, self.name(row), resize=self.resize)
 
     def damaged(self, shard: int) -> list[str]:
         """The names of the images in a shard whose bytes are not those that were written."""
@@ -126,16 +135,19 @@ class Shards:
         return range(shard * self.per_shard, min((shard + 1) * self.per_shard, len(self)))
 
     def _data(self, row: int) -> np.ndarray:
-        """The bytes of a row: uint8 (size, size, 3), or of a JPEG."""
+        """The bytes of a row: uint8 (size, size, 3) or (A, B, 3), or of a JPEG."""
         shard, inside = divmod(int(row), self.per_shard)
         memory = self._map(shard)
-        return memory[inside] if self.encoding == "rgb" else memory[self.ends[row - 1] if inside else 0:self.ends[row]]
+        if self.ends is None:
+            return memory[inside]
+        data = memory[self.ends[row - 1] if inside else 0:self.ends[row]]
+        return data if self.encoding == "jpeg" else data.reshape(*(sides[row] for sides in self._sizes), 3)
 
     def _map(self, shard: int) -> np.ndarray:
         """A shard's memory, mapped when it is first needed."""
         if self._maps[shard] is None:
             file = self.files[shard]
-            shape = (file["bytes"],) if self.encoding == "jpeg" else (-1, self.size, self.size, 3)
+            shape = (-1, self.size, self.size, 3) if self.ends is None else (file["bytes"],)
             try:
                 memory = np.memmap(os.path.join(self.root, file["file"]), np.uint8, "r")
             except (OSError, ValueError) as error:             # ValueError: empty
@@ -171,7 +183,9 @@ def open_prepared(root: str | os.PathLike, seed: int = 0, size: int | None = Non
         sets[part] = _dataset(shards, name if part == "all" else f"{name}/{part}", summary, first_id)
         first_id += len(shards)
     counts = ", ".join(f"{len(found)} {part}" for part, found in sets.items())
-    how = f"prepared at {summary['size']} x {summary['size']}, {counts}"
+    side = summary["size"]
+    size = f"with a short side of {side}" if resize_of(summary) == ASPECT else f"at {side} x {side}"
+    how = f"prepared {size}, {counts}"
     if "all" in sets:
         train, val, test, cut = split_in_three(sets["all"], seed)
         how += f"; {cut}"
@@ -192,7 +206,8 @@ def _dataset(shards: Shards, name: str, summary: dict, first_id: int) -> Dataset
     rows = np.arange(len(shards))
     found = Dataset(name, summary["classes"], shards.labels, rows, shards.read, size=(shards.size, shards.size),
                     ids=first_id + rows, caption=shards.name)
-    found.checked, found.in_memory, found.decoding = True, shards.encoding == "rgb", USUAL_DECODING
+    found.checked, found.in_memory = True, shards.encoding == "rgb"
+    found.decoding = shards.resize, USUAL_DECODING[1]
     found.checksums = shards.crc32.copy()
     found.checksums[list(shards.left_out)] = 0
     found.former = f"{zlib.crc32(json.dumps(summary).encode()):08x}{zlib.crc32(shards.part.encode()):08x}"

@@ -1,7 +1,8 @@
 """How a photograph becomes the array that a network takes, as plain data: recipes and checkpoints hold one.
 
     file   -> uint8 (size, size, 3), RGB            resize, interpolation; see images.py
-    image  -> (crop, crop, 3)                       the central square; training draws its own crops, see augment.py
+    image  -> (crop, crop, 3)                       the central square, of the image resized to `short_side` where that
+                                                    is not its size; training draws its own crops, see augment.py
     pixels -> (pixels * range / 255 - mean) / std   float, with the channels in `order`; see input.py
 
 The defaults are the AlexNet paper's: short side to 256, crops of 224, RGB in 0..255 minus the mean image.
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset
+from minicnn.data.dataset import ASPECT, Dataset
 from minicnn.data.images import INTERPOLATIONS, RESIZES, load
 from minicnn.errors import ConfigError, expected
 
-IMAGE = "image"
+IMAGE, CHANNEL = "image", "channel"
 Channels = tuple[float, float, float]
 
 
@@ -27,13 +28,17 @@ class Preprocess:
     """What happens to the pixels before the first layer.
 
     size            side of the resized image; None in a recipe: that of the data set
-    resize          "short": the short side becomes `size`, and the central square is kept; "squash": both sides do
+    resize          "short": the short side becomes `size`, and the central square is kept; "squash": both sides do;
+                    "aspect": the short side does, and all of the image is kept
     interpolation   "bicubic", "bilinear", "lanczos", "box" (all antialiased), or "nearest"
     crop            side of the square that the network takes
     order           of the channels: "rgb", or "bgr" as in Caffe
     range           255 for pixels in 0..255, 1 for 0..1
-    mean            subtracted: "image", that of the training set (stored in RGB, 0..255); one value a channel; or None
+    mean            subtracted: "image", that of the training set (stored in RGB, 0..255); "channel", the mean of that
+                    over its pixels; one value a channel; or None
     std             divided by: one value a channel; or None
+    test_size       short side to which images are resized before the central crop is cut; None: as they are, or where
+                    they keep their aspect, crop * 8 / 7, which is 256 for crops of 224
     mean and std, where they are values, are in the network's channel order and range.
     """
 
@@ -45,6 +50,7 @@ class Preprocess:
     range: int = 255
     mean: str | Channels | None = IMAGE
     std: Channels | None = None
+    test_size: int | None = None
 
     def __post_init__(self):
         for name, known in (("resize", RESIZES), ("interpolation", INTERPOLATIONS), ("order", ("rgb", "bgr"))):
@@ -55,12 +61,20 @@ class Preprocess:
         if self.crop < 1 or (self.size is not None and self.size < self.crop):
             raise ConfigError(f"a crop of {self.crop} does not fit into images of {self.size}x{self.size}; choose a "
                               "smaller crop or a larger size")
-        if self.mean not in (IMAGE, None):
+        if self.test_size is not None and self.test_size < self.crop:
+            raise ConfigError(f"a crop of {self.crop} does not fit into images of a short side of {self.test_size}, "
+                              "Preprocess.test_size; choose a larger one")
+        if self.mean not in (IMAGE, CHANNEL, None):
             object.__setattr__(self, "mean", _channels("mean", self.mean))
         if self.std is not None:
             object.__setattr__(self, "std", _channels("std", self.std))
             if min(self.std) <= 0:
                 raise ConfigError(f"Preprocess.std must be positive for every channel, not {self.std}")
+
+    @property
+    def short_side(self) -> int | None:
+        """What the short side of an image is resized to before its central crop is cut; None: it is not resized."""
+        return self.test_size or (round(self.crop * 8 / 7) if self.resize == ASPECT else None)
 
     def to_dict(self) -> dict:
         """What JSON can hold."""
@@ -90,7 +104,7 @@ class Preprocess:
         return dataclasses.replace(self, size=size)
 
     def load(self, path: str) -> np.ndarray:
-        """The image in this file, resized: uint8 (size, size, 3), RGB. Raises ImageError."""
+        """The image in this file, resized: uint8 (size, size, 3) or (A, B, 3), RGB. Raises ImageError."""
         return load(path, self.size, resize=self.resize, interpolation=self.interpolation)
 
 
@@ -99,7 +113,7 @@ def _channels(name: str, values) -> Channels:
     try:
         red, green, blue = map(float, values)
     except (TypeError, ValueError):
-        words = " 'image', None or" if name == "mean" else " None or"
+        words = " 'image', 'channel', None or" if name == "mean" else " None or"
         raise ConfigError(f"Preprocess.{name} must be{words} three numbers, one a channel, not {values!r}") from None
     return red, green, blue
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from minicnn.data.dataset import USUAL_DECODING, Splits
+from minicnn.data.dataset import ASPECT, USUAL_DECODING, Splits
 from minicnn.data.elpv import open_elpv
 from minicnn.data.folder import open_folder
 from minicnn.data.prepared import is_prepared, open_prepared
@@ -25,8 +25,8 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
                  one that `minicnn prepare` has written; a folder of one of these names is reached as ./elpv
     seed         of the procedural images, and of the split of a folder that comes without one. This is not the training
                  seed: runs that differ only in that are tested on the same images
-    size         images become size x size; default 256, or what a prepared set was prepared at
-    resize, interpolation    how, as in Preprocess; a prepared set is "short" and "bicubic"
+    size         images become size x size, or get a short side of size; default 256, or that of a prepared set
+    resize, interpolation    how, as in Preprocess; a prepared set is "short", or "aspect", and "bicubic"
     cache_bytes  memory for decoded images, at most
     counts       procedural images for train, val and test
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
@@ -56,4 +56,5 @@ def _decode_by(splits: Splits, decoding: tuple[str, str]) -> None:
             dataset.decode = partial(dataset.decode, resize=decoding[0], interpolation=decoding[1])
         elif dataset.decoding not in (None, decoding):
             raise DataError(f"{splits.name} was prepared with {' and '.join(dataset.decoding)}, "
-                            f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from")
+                            f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from"
+                            + (", or prepare it with --keep-aspect" if decoding[0] == ASPECT else ""))

@@ -3,7 +3,7 @@
 The paper subtracts "the mean activity over the training set from each pixel" (section 2) and shifts the colours of
 training images along the principal components of "the set of RGB pixel values throughout the training set" (section
 4.1). Both come from one pass that also leaves out unreadable images (scan.py), or from the preparation of the set
-(prepared.py), which has made that pass.
+(prepared.py), which has made that pass. Of images that keep their aspect, they are those of the central squares.
 
     mean         float32 (A, B, 3), 0..255
     eigenvalues, eigenvectors    of the 3x3 covariance of RGB pixels scaled to 0..1: the largest first, one per column
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Dataset
+from minicnn.data.images import central_square
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.scan import scan
 from minicnn.errors import DataError
@@ -58,7 +59,8 @@ def measure(dataset: Dataset, path: str | os.PathLike | None = None, *, workers:
         if found is not None:
             return found
     sums = PixelStats(dataset.image_shape)
-    scan(dataset, visit=sums.add, workers=workers, progress=progress, title=f"mean image of {dataset.name}")
+    scan(dataset, visit=lambda image: sums.add(central_square(image)), workers=workers, progress=progress,
+         title=f"mean image of {dataset.name}")
     if sums.count == 0:
         raise DataError(f"{dataset.name}: no images to compute the mean image of")
     statistics = statistics_of(sums)

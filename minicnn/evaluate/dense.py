@@ -4,8 +4,8 @@
     (N, H', W', C) -> H x W convolution -> Linear      at P x Q of them:  logits (N, P, Q, classes)
 
 A Linear behind Flatten reads H x W x C values in this order, so its weights (H*W*C, K) are those (H, W, C, K) of an
-H x W convolution. The Linears after it are applied to each pixel. (Sermanet et al., "OverFeat", ICLR 2014; Simonyan and
-Zisserman, ICLR 2015, section 3.2, average the map of probabilities: "dense" evaluation.)
+H x W convolution. The Linears after it are applied to each pixel. (Sermanet et al., "OverFeat", ICLR 2014. How VGG and
+ResNet average the map: protocols.py.)
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ def dense(net: Net, size: int | Pair) -> Net:
     """
     name, (_, _, channels) = next(iter(net.inputs.items()))
     return rebuilt(net, _converted(net), inputs={**net.inputs, name: (*pair(size), channels)})
+
+
+def set_size(wide: Net, size: Pair) -> None:
+    """Let a net of `dense` take images of another size from now on; its weights stay. It is planned anew."""
+    name, (*before, channels) = next(iter(wide.inputs.items()))
+    if tuple(before) != pair(size):
+        wide.inputs[name] = (*pair(size), channels)
+        wide.forget(())
 
 
 def _converted(net: Net) -> list[Node]:

@@ -1,6 +1,6 @@
-"""Loss and accuracy on images that a network has not learned from: on the central crop, or averaged over ten crops.
+"""Loss and accuracy on images that a network has not learned from: on the central crop, or as a paper did it.
 
-    batch -> pipeline.views(one crop, or ten) -> net.forward -> softmax, averaged over the crops -> accuracy
+    batch -> pipeline.views(one crop, or many) -> net.forward -> softmax, averaged over the views -> accuracy
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from minicnn.data.dataset import Dataset
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
-from minicnn.evaluate.crops import one_crop, ten_crops
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.evaluate.protocols import PROTOCOLS, Protocol
 from minicnn.system.terminal import is_terminal
 
 
@@ -53,13 +53,17 @@ def _evaluation(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
 
 
 def evaluate(net, dataset: Dataset, pipeline: InputPipeline, *, batch: int = 128, ten_crop: bool = False,
-             title: str = "evaluating", progress: bool = True,
-             stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
-    """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way."""
+             protocol: Protocol | None = None, scales: Sequence[int] = (), title: str = "evaluating",
+             progress: bool = True, stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+    """Loss and accuracy of `net` on all images of `dataset`; None when `stop()` became true on the way.
+
+    protocol: what it sees of each image, one of PROTOCOLS; default the central crop, or with `ten_crop` ten.   scales:
+    sizes of the short side, in place of the protocol's.
+    """
     from tqdm import tqdm
 
-    crops = ten_crops if ten_crop else one_crop
     probabilities, done = np.empty((len(dataset), net.num_classes), np.float32), 0
+    probabilities_of = (protocol or PROTOCOLS["ten-crop" if ten_crop else "crop"]).of(net, pipeline, batch, scales)
     loader = Loader(dataset, batch)
     show = progress and is_terminal()
     with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not show) as bar:
@@ -67,16 +71,7 @@ def evaluate(net, dataset: Dataset, pipeline: InputPipeline, *, batch: int = 128
             if stop():
                 return None
             count = len(images.labels)
-            draws = crops(count, pipeline.crop, images.images.shape[1:3])
-            of_crops = [_probabilities(net, x) for x in pipeline.views(images, draws)]
-            probabilities[done:done + count] = np.mean(of_crops, axis=0)                       # (10, n, K) -> (n, K)
+            probabilities[done:done + count] = probabilities_of(images)
             done += count
             bar.update(count)
     return _evaluation(probabilities, dataset.labels)
-
-
-def _probabilities(net, x) -> np.ndarray:
-    """Softmax of the net's output on images x, in float64 so that a small one is not rounded to 0; (N, K)."""
-    logits = np.asarray(net.ops.to_host(net.forward(x, train=False)), np.float64)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -28,6 +28,7 @@ def predict(net, pipeline: InputPipeline, classes: Sequence[str], files: Sequenc
         raise ConfigError("the size to which photographs are resized is not known; give Preprocess.size")
     for file in files:
         photograph = Dataset("photograph", classes, [0], [file], pipeline.preprocess.load, size=(side, side))
+        photograph.decoding = pipeline.preprocess.resize, pipeline.preprocess.interpolation
         try:
             found = evaluate(net, photograph, pipeline, batch=1, ten_crop=ten_crop, progress=False).probabilities[0]
         except ImageError as error:

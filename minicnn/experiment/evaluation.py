@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
+from minicnn.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
 from minicnn.experiment.say import draw, say
@@ -25,12 +27,13 @@ from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
 
-ONE, TEN = "centre crop", "ten crops"
+ONE, TEN = (PROTOCOLS[name].label for name in ("crop", "ten-crop"))
+USUAL = ("crop", "ten-crop")
 
 
 @dataclass
 class Tested:
-    """results: Evaluation by "centre crop" and, where asked for, "ten crops".   report: of them, as plain data."""
+    """results: Evaluation by the label of its protocol, such as "centre crop".   report: of them, as plain data."""
 
     held_out: Dataset
     results: dict[str, Evaluation]
@@ -38,11 +41,12 @@ class Tested:
 
 
 def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, meta: dict, batch: int,
-                      ten_crop: bool) -> Tested:
+                      ten_crop: bool, *, protocols: Sequence[Protocol] = (), scales: Sequence[int] = ()) -> Tested:
     """Evaluate a network, which holds the weights of `checkpoint`, on the test images; on val where there are none.
 
-    meta: of the checkpoint.
+    meta: of the checkpoint.   protocols, scales: see evaluate; default by one crop, and with `ten_crop` by ten, too.
     """
+    protocols = protocols or [PROTOCOLS[name] for name in USUAL[:1 + ten_crop]]
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
     scan(held_out, progress=is_terminal())
     if held_out.skipped:
@@ -51,8 +55,10 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
     report = {"checkpoint": checkpoint.name, "epoch": epoch, "images": len(held_out), "set": name,
               "majority": majority(held_out.labels)}
     results: dict[str, Evaluation] = {}
-    for label in (ONE, TEN) if ten_crop else (ONE,):
-        result = results[label] = evaluate(folded(net), held_out, pipeline, batch=batch, ten_crop=label == TEN,
+    net = folded(net)
+    for protocol in protocols:
+        label = f"{protocol.label} at {', '.join(map(str, scales))}" if scales else protocol.label
+        result = results[label] = evaluate(net, held_out, pipeline, batch=batch, protocol=protocol, scales=scales,
                                            title=f"{name}, {label}")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch}{which})")
@@ -84,9 +90,12 @@ def _same_images(first: Dataset, splits: Splits) -> bool:
 
 
 def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
-    """Evaluate the best checkpoint of each run, by one crop and by ten; of several, also their average."""
+    """Evaluate the best checkpoint of each run, by one crop and by ten, or as options.protocol and options.scales say;
+    of several runs, also their average."""
     if getattr(options, "results", None):
         raise ConfigError("--results keeps a training run, and --evaluate only evaluates: leave one of the two out")
+    protocols = [find_protocol(name) for name in getattr(options, "protocol", None) or USUAL]
+    scales = sizes(getattr(options, "scales", None) or "")
     tested, data = [], None
     for which in runs:
         checkpoint = find_checkpoint(options.out, which, BEST)
@@ -102,9 +111,22 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
             say("data", splits.description)
         data = settings["data"]
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
-        one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True)
+        one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True, protocols=protocols,
+                                scales=scales)
         tested.append(one)
-        draw(draw_sheet, checkpoint.parent, f"{title(settings)} on {splits.name}", one.held_out, one.results[TEN])
+        draw(draw_sheet, checkpoint.parent, f"{title(settings)} on {splits.name}", one.held_out,
+             list(one.results.values())[-1])
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0
+
+
+def sizes(text: str) -> list[int]:
+    """The sizes of "256,384". ConfigError for what is none."""
+    try:
+        found = [int(part) for part in text.split(",") if part]
+    except ValueError:
+        found = [0]
+    if found and min(found) < 1:
+        raise ConfigError(f"--scales {text}: expected sizes of the short side, such as 256,384,512")
+    return found

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from minicnn.errors import nearest
+from minicnn.experiment.augmentation import LISTED
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.train.recipe import OPTIMISERS
 from minicnn.train.schedule import SCHEDULES
@@ -36,8 +37,10 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
     what.add_argument("--data", metavar="DIR", help="a folder in ImageNet's layout, or with one folder per class; or "
                       "elpv (solar cells, the default) or synthetic (procedural images)")
     what.add_argument("--variant", metavar="NAME", help=variants)
-    what.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from (default: "
-                      "256, or what suits the net)")
+    what.add_argument("--size", metavar="N", type=int, help="side of the images that crops are cut from, or with "
+                      "--keep-aspect the short side (default: the recipe's, 256, or what suits the net)")
+    what.add_argument("--keep-aspect", action="store_true", default=None, help="cut from whole images, and not from "
+                      "their central squares (default: as the recipe, or as a set was prepared)")
     how = parser.add_argument_group("how")
     how.add_argument("--recipe", metavar="NAME", help=f"{recipes}. Default: our own, fitted to the number of "
                      "images; from 300,000 on, the published one of the variant")
@@ -54,6 +57,8 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
                      "such as 0 (default: that of all parameters)")
     how.add_argument("--ema", metavar="N", type=float, help="validate with a moving average of the weights of this "
                      "factor, such as 0.999")
+    how.add_argument("--augment", metavar="NAME=VALUE,...", help=f"how images are varied, a range as LOW:HIGH, such as "
+                     f"scale=256:480,cutout=16: {LISTED} (default: the recipe's)")
     how.add_argument("--seed", metavar="N", type=int, help="of weights, order, crops and dropout (default: 0)")
     add_device(how)
     tune = parser.add_argument_group("fine-tuning")

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from minicnn.data.dataset import Splits
+from minicnn.experiment.augmentation import in_words
 from minicnn.experiment.evaluation import ONE, TEN
 from minicnn.experiment.settings import OF_OPTIMISER, OF_RECIPE, OF_SCHEDULE, named
 from minicnn.parallel.launch import started_ranks
@@ -29,7 +30,8 @@ def command(program: list[str], settings: dict) -> str:
     flags = {knob: settings[knob] for knob in ("data", "variant", "size", "recipe", *OF_RECIPE, *OF_SCHEDULE,
                                                *OF_OPTIMISER, "seed", "device", "threads", "parallel", "ranks",
                                                "init_from", "new_head")}
-    flags["freeze"], start = ",".join(settings["freeze"]), []
+    flags["freeze"], flags["augment"], start = ",".join(settings["freeze"]), in_words(settings["augment"]), []
+    flags["keep_aspect"] = settings["keep_aspect"]
     if started_ranks():
         start, flags["ranks"] = ["mpiexec", "-n", str(started_ranks())], None
     flags = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, "none", "")}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from minicnn.backend.cpu import set_threads
-from minicnn.data.dataset import Splits
+from minicnn.data.dataset import ASPECT, Splits
 from minicnn.data.elpv import MissingPackageError
-from minicnn.data.prepared import is_prepared
+from minicnn.data.prepared import is_prepared, read_summary, resize_of
 from minicnn.data.preprocess import Preprocess
 from minicnn.data.source import SIZE, open_data
 from minicnn.experiment import own_net
@@ -31,7 +31,11 @@ def prepare(settings: dict, may_fall_back: bool = False, local_size: int = 1) ->
     if settings["size"] is None and own_net.is_own(settings["model"]) and not is_prepared(settings["data"]):
         settings["size"] = image_size(net.input_shape[0])
         splits = open_sets(settings)
+    assumed = decoding_of(settings)
     settings.update(check_numbers(complete(settings, len(splits.train))))
+    if decoding_of(settings) != assumed:      # the recipe, now that it is known, wants images of another kind
+        splits = open_sets(settings)
+    settings["keep_aspect"] = splits.train.keeps_aspect
     settings["device"] = net.ops.spec           # where it is resumed, "auto" may mean another
     settings["seed"] = net.seed                 # a network of one's own may have one of its own
     return splits, net
@@ -46,11 +50,9 @@ def use_threads(settings: dict, local_size: int = 1) -> None:
 
 def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:
     """The data of these settings, resized as the recipe says, or as `preprocess` does; no image is decoded yet."""
-    size = preprocess.size if preprocess else _size(settings)
-    if preprocess is None:                      # without a recipe, one of the model's: they decode in one way
-        recipe = settings.get("recipe") or next(iter(recipes_of(settings["model"])))
-        preprocess = named_recipe(settings["model"], recipe).recipe.preprocess
-    how = {"size": size, "resize": preprocess.resize, "interpolation": preprocess.interpolation}
+    how = decoding_of(settings)
+    if preprocess:
+        how = {name: getattr(preprocess, name) for name in how}
     try:
         return open_data(settings["data"], **how)
     except MissingPackageError as error:
@@ -63,12 +65,21 @@ def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preproces
         return open_data("synthetic", **how)
 
 
-def _size(settings: dict) -> int | None:
-    """The side of the images; None for that of a prepared set, or the usual one."""
-    if settings["size"] is None and settings["model"] in MODELS and not is_prepared(settings["data"]):
-        wanted = MODELS[settings["model"]].image_size
-        return None if wanted == SIZE else wanted
-    return settings["size"]
+def decoding_of(settings: dict) -> dict:
+    """How images are resized, as open_data takes it: as was asked for, else as the recipe says, or while it is not
+    known, one of the model's.
+
+    A set that was prepared with whole images is used as such by every recipe. size: None for that of a prepared set, or
+    the usual one.
+    """
+    recipe = settings.get("recipe") or next(iter(recipes_of(settings["model"])))
+    preprocess, data = named_recipe(settings["model"], recipe).recipe.preprocess, settings["data"]
+    size, prepared = settings["size"], is_prepared(data)
+    if size is None and not prepared:
+        wanted = MODELS[settings["model"]].image_size if settings["model"] in MODELS else SIZE
+        size = preprocess.size or (None if wanted == SIZE else wanted)
+    whole = settings["keep_aspect"] or (prepared and resize_of(read_summary(data)) == ASPECT)
+    return {"size": size, "resize": ASPECT if whole else preprocess.resize, "interpolation": preprocess.interpolation}
 
 
 def image_size(crop: int) -> int:

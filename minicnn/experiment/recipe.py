@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from minicnn.data.dataset import ASPECT
 from minicnn.experiment.nets import data_of
 from minicnn.experiment.settings import optimiser_of
 from minicnn.train.recipe import AverageRecipe, NamedRecipe, Recipe, SGDRecipe, steady_output_lr
@@ -20,10 +21,12 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     optimiser = optimiser_of(entry, settings["optimiser"])
     norm_decay = settings["norm_weight_decay"]
     steady = entry.steady and isinstance(optimiser, SGDRecipe)
-    turned = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
+    varied = {"updown": True, "transpose": entry.turned} if settings["data"] in NO_UPRIGHT else {}
+    varied |= {name: tuple(value) if isinstance(value, list) else value for name, value in settings["augment"].items()}
+    whole = {"resize": ASPECT} if settings["keep_aspect"] else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
-        preprocess=replace(ours.preprocess, crop=crop), augment=replace(ours.augment, **turned),
+        preprocess=replace(ours.preprocess, crop=crop, size=None, **whole), augment=replace(ours.augment, **varied),
         optimiser=replace(optimiser, lr=lr, batch=settings["batch"], layer_lr=optimiser.layer_lr | frozen,
                           norm_decay=optimiser.norm_decay if norm_decay is None else norm_decay,
                           output_lr=steady_output_lr(lr, classes) if steady else optimiser.output_lr),

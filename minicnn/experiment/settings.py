@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from minicnn.errors import ConfigError, expected_one_of
-from minicnn.experiment import own_net
+from minicnn.experiment import augmentation, own_net
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import OPTIMISERS, NamedRecipe, OptimiserRecipe
@@ -24,6 +24,7 @@ OF_SCHEDULE = ("schedule", "warmup")                # likewise; None: the recipe
 OF_OPTIMISER = ("optimiser", "norm_weight_decay", "ema")
 DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
             "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
+            "keep_aspect": False, "augment": {},
             **dict.fromkeys(OF_SCHEDULE + OF_OPTIMISER)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
 QUICK = "quick"                                     # the recipe for them, where the model has one of that name
@@ -38,6 +39,8 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
              if (value := getattr(options, name, None)) is not None}
     if "freeze" in given:
         given["freeze"] = [name for name in given["freeze"].split(",") if name]
+    if "augment" in given:
+        given["augment"] = augmentation.parsed(given["augment"])
     if "new_head" in given and "init_from" not in given:
         raise ConfigError("--new-head keeps a fresh output layer beside another run's weights: add --init-from RUN")
     if "init_from" in given:

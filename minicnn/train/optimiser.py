@@ -71,6 +71,7 @@ class Optimiser:
                 param = self.params[name]
                 self._update(ops, param.data, param.grad, *self._arrays_of(ops, name), lr=lr * factor,
                              decay=self.decays.get(name, self.decay) * param.decay_mult, **scaled)
+        self._end_step(ops, trained, **scaled)
         if self.average is not None:
             self.average.step(ops, **scaled)
         if loss_scale is not None:
@@ -87,6 +88,9 @@ class Optimiser:
     # ---- what an optimiser has of its own
     def _begin_step(self, ops, **scaled) -> None:
         """Before the parameters are updated."""
+
+    def _end_step(self, ops, trained, **scaled) -> None:
+        """After the parameters are updated.   trained: names of those that were."""
 
     def _update(self, ops, w, dw, *arrays, lr, decay, **scaled) -> None:
         """One update of w from dw; arrays: of the slots."""

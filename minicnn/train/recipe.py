@@ -16,6 +16,7 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError, expected
 from minicnn.layers.batchnorm import BatchNorm2d
 from minicnn.param import layer_of
+from minicnn.shapes import finite
 from minicnn.train.adam import Adam, AdamW
 from minicnn.train.average import WeightAverage
 from minicnn.train.optimiser import Optimiser
@@ -28,13 +29,16 @@ class OptimiserRecipe:
 
     batch: images in a batch.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
     layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.   norm_decay: the weight
-    decay of batch normalisation's scales and shifts, such as 0; None: `decay`.
+    decay of batch normalisation's scales and shifts, such as 0; None: `decay`.   bias_lr: a factor for biases, whose
+    weight decay is divided by it, so that a step decays them by as much.
     ConfigError for values that the optimiser refuses.
     """
 
     OPTIMISER: ClassVar[type[Optimiser]]
 
     def __post_init__(self):
+        if not finite(self.bias_lr, "bias_lr") > 0:
+            raise ConfigError(f"bias_lr, the factor on biases' learning rate, must be positive, not {self.bias_lr}")
         self.OPTIMISER({}, **self._own(), decays={} if self.norm_decay is None else {"norm": self.norm_decay})
 
     def make(self, net) -> Optimiser:
@@ -43,15 +47,16 @@ class OptimiserRecipe:
 
     def _own(self) -> dict[str, Any]:
         """The arguments that the optimiser has of its own."""
-        shared = ("batch", "output_lr", "layer_lr", "norm_decay")
+        shared = ("batch", "output_lr", "layer_lr", "norm_decay", "bias_lr")
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in shared}
 
     def decays(self, net) -> dict[str, float]:
         """Parameter name -> weight decay, of those that have one of their own."""
-        if self.norm_decay is None:
-            return {}
         norms = {node.name for node in net.nodes if isinstance(node.layer, BatchNorm2d)}
-        return {name: self.norm_decay for name in net.params if layer_of(name) in norms}
+        norm_decay = self.decay if self.norm_decay is None else self.norm_decay
+        found = {name: norm_decay if layer_of(name) in norms else self.decay for name in net.params}
+        found |= {name: decay / self.bias_lr for name, decay in found.items() if is_bias(name)}
+        return {name: decay for name, decay in found.items() if decay != self.decay}
 
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
@@ -59,7 +64,8 @@ class OptimiserRecipe:
         if unknown := sorted(set(self.layer_lr) - set(names)):
             raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
                               f"expected some of {', '.join(names)}")
-        layers = {name: self.layer_lr.get(layer_of(name), 1.0) for name in net.params}
+        layers = {name: self.layer_lr.get(layer_of(name), 1.0) * (self.bias_lr if is_bias(name) else 1.0)
+                  for name in net.params}
         return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
 
 
@@ -78,6 +84,8 @@ class SGDRecipe(OptimiserRecipe):
     nesterov: bool = False
     decoupled: bool = False
     norm_decay: float | None = None
+    filter_rms: float | None = None
+    bias_lr: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +101,7 @@ class AdamRecipe(OptimiserRecipe):
     output_lr: float = 1.0
     layer_lr: dict[str, float] = dataclasses.field(default_factory=dict)
     norm_decay: float | None = None
+    bias_lr: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +142,11 @@ class AverageRecipe:
 
     def make(self, net) -> WeightAverage:
         return WeightAverage(net, self.factor, self.warmup)
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter, such as "conv1.b", is a bias."""
+    return name.endswith(".b")
 
 
 def steady_output_lr(lr: float, classes: int, hidden: int = 4096) -> float:
@@ -272,13 +286,17 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "preprocess.interpolation": "interpolation", "preprocess.order": "channels",
           "preprocess.range": "pixels up to", "preprocess.mean": "mean", "preprocess.std": "divided by",
           "augment.flip": "mirrored left-right", "augment.updown": "mirrored up-down", "augment.transpose": "turned",
-          "augment.colour": "colour shift",
+          "augment.colour": "colour shift", "augment.alternate": "mirrored in every second epoch",
+          "augment.scale": "short side from", "augment.area": "share of the area from",
+          "augment.pad": "padded by", "augment.padding": "padding", "augment.cutout": "cutout",
+          "preprocess.test_size": "short side when evaluated",
           "augment.colour_std": "size of the colour shift", "optimiser.kind": "optimiser",
           "optimiser.lr": "learning rate", "optimiser.batch": "batch",
           "optimiser.decay": "weight decay", "optimiser.norm_decay": "weight decay of batch normalisation",
           "optimiser.momentum": "momentum",
           "optimiser.lr_in_velocity": "learning rate inside the velocity",
           "optimiser.nesterov": "Nesterov momentum", "optimiser.decoupled": "decoupled weight decay",
+          "optimiser.filter_rms": "largest RMS of a filter", "optimiser.bias_lr": "factor on biases' learning rate",
           "optimiser.betas": "betas", "optimiser.eps": "epsilon",
           "optimiser.output_lr": "factor on the last layer's learning rate",
           "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",

@@ -14,10 +14,12 @@ from minicnn.train.recipe import NamedRecipe, Recipe, SGDRecipe
 from minicnn.train.schedule import Cosine, ExponentialDecay, Plateau, Polynomial, StepDecay
 
 IMAGES = 2_300                                              # that the epochs of "long" are meant for
-RANDOM_CROPS = "crops are of random size and shape"
 STANDARD = Preprocess(size=None, std=(64.0, 64.0, 64.0))    # minus the mean image; a standard deviation near 1
-RGB_MEAN = Preprocess(size=None, mean=(123.68, 116.779, 103.939))
-OF_PYTORCH = replace(TORCHVISION, size=None)
+VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
+# Whole images, from which crops of many scales and shapes are cut; with more pixels than a crop, where that is wanted.
+WHOLE = Preprocess(size=256, resize="aspect")
+OF_PYTORCH = replace(TORCHVISION, size=384, resize="aspect", interpolation="bicubic")
+ANY_AREA = (0.08, 1.0)                                      # of the image, at an aspect of 3/4 to 4/3
 
 
 def _ours(net: dict, optimiser: SGDRecipe, epochs: int, crop: int = 224, images: int = IMAGES, **parts) -> dict:
@@ -41,26 +43,32 @@ def _zfnet() -> dict[str, NamedRecipe]:
     return {
         **_ours(net, SGDRecipe(lr=0.004, batch=32), 26, calibrate=calibrate),
         "paper": NamedRecipe(
-            Recipe(net, augment=Augment(crop=224), optimiser=SGDRecipe(lr=0.01, batch=128), schedule=Plateau()), 70,
+            Recipe(net, augment=Augment(crop=224), optimiser=SGDRecipe(lr=0.01, batch=128, filter_rms=0.1),
+                   schedule=Plateau()), 70,
             "section 3 of the paper; the weight decay is not printed, and AlexNet's here",
-            "training crops are the corners and the centre, mirrored; after each update, filters of convolutions are "
-            "scaled down to an RMS of 0.1")}
+            "training crops are the corners and the centre, mirrored")}
 
 
 def _vgg() -> dict[str, NamedRecipe]:
     net = _net("vgg", "d")
+    paper = Recipe(net, preprocess=replace(WHOLE, mean=VGG_MEAN), augment=Augment(crop=224, colour="paper"),
+                   optimiser=SGDRecipe(lr=0.01, batch=256), schedule=Plateau())
+    jitter = replace(paper, preprocess=replace(WHOLE, size=512, mean=VGG_MEAN, test_size=384),
+                     augment=Augment(crop=224, colour="paper", scale=(256, 512)),
+                     optimiser=SGDRecipe(lr=0.001, batch=256))
     return {
         **_ours(net, SGDRecipe(lr=0.002, batch=32), 26),
         "paper": NamedRecipe(
-            Recipe(net, preprocess=RGB_MEAN, augment=Augment(crop=224, colour="paper"),
-                   optimiser=SGDRecipe(lr=0.01, batch=256), schedule=Plateau()), 74, "section 3.1 of the paper",
-            "nets B to E were initialised with the first four convolutions and the fully connected layers of net A; "
-            "the short side is 256 here, and was 384, or random in [256, 512], for the best results"),
+            paper, 74, "section 3.1 of the paper, a short side of 256", "nets B to E were initialised with the first "
+            "four convolutions and the fully connected layers of net A"),
+        "jitter": NamedRecipe(
+            jitter, 74, "section 3.1 of the paper, short sides of 256 to 512; its learning rate is not printed, and "
+            "that of a short side of 384 here", "begun from the net of a short side of 384 (--init-from)"),
         "torchvision": NamedRecipe(
-            Recipe(_net("vgg", "d-bn"), preprocess=OF_PYTORCH, augment=Augment(crop=224),
+            Recipe(_net("vgg", "d-bn"), preprocess=OF_PYTORCH, augment=Augment(crop=224, area=ANY_AREA),
                    optimiser=SGDRecipe(lr=0.01, decay=1e-4, batch=256, lr_in_velocity=False),
                    schedule=StepDecay(epochs=(30, 60))), 90,
-            "pytorch/vision: references/classification/README.md (vgg: --lr 1e-2, 8 GPUs of 32)", RANDOM_CROPS)}
+            "pytorch/vision: references/classification/README.md (vgg: --lr 1e-2, 8 GPUs of 32)")}
 
 
 def _googlenet() -> dict[str, NamedRecipe]:
@@ -68,27 +76,29 @@ def _googlenet() -> dict[str, NamedRecipe]:
     return {
         **_ours(net, SGDRecipe(lr=0.005, decay=2e-4, batch=32), 40),
         "paper": NamedRecipe(
-            Recipe(net, preprocess=Preprocess(size=None, mean=(123.0, 117.0, 104.0)), augment=Augment(crop=224),
-                   optimiser=SGDRecipe(lr=0.01, decay=2e-4, batch=32), schedule=ExponentialDecay(by=0.96, every=8)),
+            Recipe(net, preprocess=replace(WHOLE, size=352, mean=GOOGLENET_MEAN),
+                   augment=Augment(crop=224, area=ANY_AREA), optimiser=SGDRecipe(lr=0.01, decay=2e-4, batch=32),
+                   schedule=ExponentialDecay(by=0.96, every=8)),
             250, "section 6 of the paper; learning rate, weight decay, batch and epochs are not printed, and those of "
                  "BVLC/caffe: models/bvlc_googlenet/solver.prototxt",
-            "crops are of 8 to 100 % of the area, their aspect 3/4 to 4/3; the weights are averaged over steps")}
+            "the weights are averaged over steps; interpolation varies, and so do colours")}
 
 
 def _resnet(model: str) -> dict[str, NamedRecipe]:
     return {
         **_ours(_net(model, "v1"), SGDRecipe(lr=0.02, batch=32), 40, preprocess=STANDARD),
         "paper": NamedRecipe(
-            Recipe(_net(model, "v1"), augment=Augment(crop=224, colour="paper"),
+            Recipe(_net(model, "v1"), preprocess=replace(WHOLE, size=480),
+                   augment=Augment(crop=224, colour="paper", scale=(256, 480)),
                    optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=256), schedule=Plateau()), 120,
-            "section 3.4 of the paper: 600,000 steps of 256", "the short side is random in [256, 480]"),
+            "section 3.4 of the paper: 600,000 steps of 256"),
         "torchvision": NamedRecipe(
             Recipe(_net(model, "v1.5" if model in ("resnet50", "resnet101", "resnet152") else "v1"),
-                   preprocess=OF_PYTORCH, augment=Augment(crop=224),
+                   preprocess=OF_PYTORCH, augment=Augment(crop=224, area=ANY_AREA),
                    optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=256, lr_in_velocity=False, nesterov=True),
                    schedule=StepDecay(epochs=(30, 60))), 90,
             "facebookarchive/fb.resnet.torch: opts.lua and datasets/imagenet.lua",
-            f"{RANDOM_CROPS}; brightness, contrast and saturation vary, and colours as in AlexNet")}
+            "brightness, contrast and saturation vary, and colours as in AlexNet")}
 
 
 def _plain(model: str) -> dict[str, NamedRecipe]:
@@ -105,10 +115,9 @@ def _cifar(model: str, depth: int) -> dict[str, NamedRecipe]:
     return {
         **_ours(net, SGDRecipe(lr=0.1, decay=5e-4, batch=128), 20, crop=32, images=50_000, preprocess=STANDARD),
         "paper": NamedRecipe(
-            Recipe(net, augment=Augment(crop=32), optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=128),
+            Recipe(net, augment=Augment(crop=32, pad=4), optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=128),
                    schedule=StepDecay(epochs=(82, 123), **warmup)), 164, "section 4.2 of the paper",
-            "images are padded by 4 pixels on each side, and crops of 32 x 32 are drawn from them"
-            + "; a learning rate of 0.01 until the training error is below 80 %, here for an epoch" * bool(warmup))}
+            "a learning rate of 0.01 until the training error is below 80 %, here for an epoch" * bool(warmup))}
 
 
 def _squeezenet() -> dict[str, NamedRecipe]:
@@ -116,7 +125,7 @@ def _squeezenet() -> dict[str, NamedRecipe]:
     return {
         **_ours(net, SGDRecipe(lr=0.005, decay=2e-4, batch=32), 40, preprocess=STANDARD),
         "paper": NamedRecipe(
-            Recipe(net, preprocess=Preprocess(size=None, mean=(123.0, 117.0, 104.0)), augment=Augment(crop=224),
+            Recipe(net, preprocess=Preprocess(size=None, mean=GOOGLENET_MEAN), augment=Augment(crop=224),
                    optimiser=SGDRecipe(lr=0.04, decay=2e-4, batch=512), schedule=Polynomial(epochs=68, power=1)), 68,
             "forresti/SqueezeNet: SqueezeNet_v1.1/solver.prototxt (170,000 steps of 512)",
             "images are squashed to 256 x 256, channels are BGR; crops of 227")}
@@ -127,11 +136,11 @@ def _mobilenet() -> dict[str, NamedRecipe]:
     return {
         **_ours(net, SGDRecipe(lr=0.02, decay=4e-5, batch=32), 40, preprocess=STANDARD),
         "torchvision": NamedRecipe(
-            Recipe(net, preprocess=OF_PYTORCH, augment=Augment(crop=224),
+            Recipe(net, preprocess=OF_PYTORCH, augment=Augment(crop=224, area=ANY_AREA),
                    optimiser=SGDRecipe(lr=0.045, decay=4e-5, batch=256, lr_in_velocity=False),
                    schedule=ExponentialDecay(by=0.98, every=1)), 300,
             "pytorch/vision: references/classification/README.md (mobilenet_v2)",
-            f"{RANDOM_CROPS}; the paper has RMSProp and batches of 96")}
+            "the paper has RMSProp and batches of 96")}
 
 
 DESCENDANTS: dict[str, dict[str, NamedRecipe]] = {

@@ -29,19 +29,22 @@ from minicnn.train.optimiser import Optimiser
 class SGD(Optimiser):
     """Updates the parameters of a network in place: `sgd = SGD(net, lr=0.01)`, then `sgd.step()` after net.backward().
 
-    momentum: in [0, 1).   lr_in_velocity, nesterov, decoupled: the form of the update; see above.   Other arguments:
-    see Optimiser.   `velocities`, by parameter name, is what a checkpoint holds.
+    momentum: in [0, 1).   lr_in_velocity, nesterov, decoupled: the form of the update; see above.   filter_rms: after
+    each update, filters of convolutions of a larger root mean square are scaled down to it (ZFNet's 0.1); None: never.
+    Other arguments: see Optimiser.   `velocities`, by parameter name, is what a checkpoint holds.
     """
 
     SLOTS = ("velocity",)
 
     def __init__(self, net, lr: float, momentum: float = 0.9, decay: float = 0.0005,
                  lr_mults: Mapping[str, float] | None = None, *, lr_in_velocity: bool = True, nesterov: bool = False,
-                 decoupled: bool = False, decays: Mapping[str, float] | None = None):
+                 decoupled: bool = False, decays: Mapping[str, float] | None = None, filter_rms: float | None = None):
         super().__init__(net, lr, decay, lr_mults, decays)
         if not 0 <= finite(momentum, "momentum") < 1:
             raise ConfigError(f"momentum must lie in [0, 1), not {momentum}")
-        self.momentum = momentum
+        if filter_rms is not None and not finite(filter_rms, "filter_rms") > 0:
+            raise ConfigError(f"filter_rms must be positive, or None, not {filter_rms}")
+        self.momentum, self.filter_rms = momentum, filter_rms
         self.form = {"lr_in_velocity": lr_in_velocity, "nesterov": nesterov, "decoupled": decoupled}
 
     @property
@@ -51,6 +54,14 @@ class SGD(Optimiser):
 
     def _update(self, ops, w, dw, v, *, lr, decay, **scaled):
         ops.sgd_step(w, dw, v, lr=lr, momentum=self.momentum, decay=decay, **self.form, **scaled)
+
+    def _end_step(self, ops, trained, **scaled):
+        if self.filter_rms is None:
+            return
+        with ops.together():
+            for name in trained:
+                if (w := self.params[name].data).ndim == 4:             # of a convolution: (R, S, C, K)
+                    ops.rms_limit_step(w, limit=self.filter_rms, **scaled)
 
     def last_updates(self, read):
         inside, trained = self.form["lr_in_velocity"], self.trained

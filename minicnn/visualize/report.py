@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn.data.images import central_square
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.layers.dropout import Dropout
 from minicnn.param import layer_of
@@ -81,7 +82,7 @@ def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluati
     labels, shown = held_out.labels[chosen], result.probabilities[chosen]
     right = int((shown.argmax(axis=1) == labels).sum())
     return draw_predictions(
-        np.stack([held_out.read(int(i)) for i in chosen]), labels, shown, held_out.classes,
+        np.stack([central_square(held_out.read(int(i))) for i in chosen]), labels, shown, held_out.classes,
         Path(folder) / "predictions.png", f"{title}: {len(chosen)} held-out photographs",
         f"{len(chosen)} of {len(held_out):,}, drawn at random; {right} of them correct. In bold the true class, its "
         "bar is green.")

@@ -52,7 +52,7 @@ int cuemu_atomic_or(int* to, int bits);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();
 void cuemu_copy_wait(int newest);
-double exp(double), log(double), sqrt(double), pow(double, double), tanh(double), fabs(double), fma(double, double, double);
+double exp(double), log(double), sqrt(double), pow(double, double), tanh(double), fabs(double), floor(double), fma(double, double, double);
 float expf(float), logf(float), sqrtf(float), powf(float, float), tanhf(float), fabsf(float), fmaf(float, float, float);
 void* memcpy(void*, const void*, size_t) noexcept;
 }

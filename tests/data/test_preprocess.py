@@ -112,8 +112,8 @@ def test_published_ones():
     ({"order": "bgra"}, "order cannot be 'bgra': did you mean 'bgr'?"),
     ({"range": 256}, "range must be 255, for pixels in 0..255, or 1"),
     ({"crop": 300}, "a crop of 300 does not fit into images of 256x256"),
-    ({"mean": "images"}, "mean must be 'image', None or three numbers, one a channel, not 'images'"),
-    ({"mean": (1.0, 2.0)}, "mean must be 'image', None or three numbers"),
+    ({"mean": "images"}, "mean must be 'image', 'channel', None or three numbers, one a channel, not 'images'"),
+    ({"mean": (1.0, 2.0)}, "mean must be 'image', 'channel', None or three numbers"),
     ({"std": 0.5}, "std must be None or three numbers"),
     ({"std": (1.0, 0.0, 1.0)}, "std must be positive for every channel")])
 def test_what_makes_no_sense_is_refused(settings, message):

@@ -16,9 +16,11 @@ from tests.mutations import (
     loss_scale,
     lrn,
     pool,
+    resize_crop,
+    rms_limit,
     sgd,
 )
 
 MUTATIONS = [mutation for module in (conv, linear, activation, pool, lrn, batchnorm, dropout, combine, loss, loss_scale,
-                                     sgd, adam, augment)
+                                     sgd, rms_limit, adam, augment, resize_crop)
              for mutation in module.MUTATIONS]

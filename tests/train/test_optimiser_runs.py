@@ -21,9 +21,11 @@ AVERAGE = {"average": {"factor": 0.9, "warmup": True}}
 PARTS = {"sgd": AVERAGE, "adam": {"optimiser": {"kind": "adam", "batch": 8, "decay": 0.01}},
          "adamw": {"optimiser": {"kind": "adamw", "batch": 8}, **AVERAGE},
          "pytorch": {"optimiser": {"lr": 0.002, "batch": 8, "lr_in_velocity": False, "nesterov": True,
-                                   "decoupled": True}}}
+                                   "decoupled": True}},
+         "descendants": {"optimiser": {"lr": 0.002, "batch": 8, "filter_rms": 0.02},
+                         "augment": {"scale": [24, 40], "cutout": 6, "alternate": True, "colour": "paper"}}}
 SLOTS = {"sgd": {"velocity", "average"}, "adam": {"moment1", "moment2"}, "adamw": {"moment1", "moment2", "average"},
-         "pytorch": {"velocity"}}
+         "pytorch": {"velocity"}, "descendants": {"velocity"}}
 every = pytest.mark.parametrize("name", PARTS)
 
 

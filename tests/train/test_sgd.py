@@ -1,10 +1,13 @@
 """The update: the paper's formula, the same as in the authors' code, and not the one of PyTorch."""
 
+import json
+
 import numpy as np
 import pytest
 
 from minicnn.errors import ConfigError
 from minicnn.param import Param
+from minicnn.train.recipe import SGDRecipe, optimiser_from_dict, optimiser_to_dict
 from minicnn.train.sgd import SGD
 from tests.helpers.small_run import small_net
 
@@ -95,8 +98,53 @@ def test_the_optimiser_of_a_net_knows_its_backend(rng):
         SGD(nets[0].params, lr=0.1).step()
 
 
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_zfnets_filters_are_limited_after_each_update(rng, device):
+    """After a step no filter of a convolution has an RMS above 0.1; those below, biases and other weights are as
+    without the limit. What is frozen stays."""
+    nets, x = [small_net(device) for _ in range(3)], rng.normal(size=(4, 24, 24, 3)).astype("f4")
+    for net, limit in zip(nets, (None, 0.1, 0.1), strict=True):
+        net.params["conv1.w"].data[..., :3] = 5.0
+        net.freeze(["conv1"] if net is nets[2] else [])
+        net.loss(x, [0, 1, 2, 3])
+        net.backward()
+        SGD(net, lr=0.01, filter_rms=limit).step()
+    free, limited, frozen = ({name: param.data for name, param in net.params.items()} for net in nets)
+    rms = np.sqrt((limited["conv1.w"] ** 2).mean(axis=(0, 1, 2)))
+    assert (rms[:3] > 0.0999).all() and (rms < 0.1 + 1e-6).all() and (frozen["conv1.w"][..., 0] == 5).all()
+    for name in free:
+        below = (..., slice(3, None)) if name == "conv1.w" else ...
+        np.testing.assert_array_equal(limited[name][below], free[name][below])
+
+
+def test_biases_may_have_a_learning_rate_of_their_own(rng):
+    """64 times that of the weights, and a 64th of the weight decay: a step decays both by as much."""
+    nets, x = [small_net() for _ in range(2)], rng.normal(size=(4, 24, 24, 3)).astype("f4")
+    for net, recipe in zip(nets, (SGDRecipe(lr=0.01, decay=0.1), SGDRecipe(lr=0.01, decay=0.1, bias_lr=64.0)),
+                           strict=True):
+        for name in ("fc2.b", "fc3.b"):
+            net.params[name].data[...] = 1.0
+        optimiser = recipe.make(net)
+        net.loss(x, [0, 1, 2, 3])
+        net.backward()
+        optimiser.step()
+    for name, param in nets[1].params.items():
+        plain = nets[0].params[name]
+        wanted = plain.data - 63 * 0.01 * plain.grad if name.endswith(".b") else plain.data
+        np.testing.assert_allclose(param.data, wanted, rtol=1e-5, atol=1e-7)
+    with pytest.raises(ConfigError, match="bias_lr, the factor on biases' learning rate, must be positive"):
+        SGDRecipe(bias_lr=0.0)
+
+
+def test_the_limit_is_part_of_the_recipe():
+    recipe = SGDRecipe(filter_rms=0.1)
+    assert optimiser_from_dict(json.loads(json.dumps(optimiser_to_dict(recipe)))) == recipe
+    assert recipe.make(small_net()).filter_rms == 0.1 and SGDRecipe().make(small_net()).filter_rms is None
+
+
 @pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": float("inf")},
-                                      {"lr": 0.1, "momentum": 1.0}, {"lr": 0.1, "decay": -0.1}])
+                                      {"lr": 0.1, "momentum": 1.0}, {"lr": 0.1, "decay": -0.1},
+                                      {"lr": 0.1, "filter_rms": 0.0}])
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ConfigError):
         SGD({}, **settings)

@@ -123,10 +123,12 @@ def test_captured_steps_are_the_same_steps(make_net, products):
 
 
 OPTIMISERS = {"pytorch": lambda net: SGD(net, lr=0.01, lr_in_velocity=False, nesterov=True, decoupled=True),
+              "filters": lambda net: SGD(net, lr=0.01, filter_rms=0.005),
               "adam": lambda net: Adam(net, decay=0.1), "adamw": lambda net: AdamW(net, decay=0.1)}
 
 
-@pytest.mark.parametrize("name, products", [("pytorch", "Tf32"), ("adam", "Tf32"), ("adamw", "Fp16")])
+@pytest.mark.parametrize("name, products", [("pytorch", "Tf32"), ("filters", "Fp16"), ("adam", "Tf32"),
+                                            ("adamw", "Fp16")])
 def test_captured_steps_of_every_optimiser(make_net, name, products):
     """With an average. In fp16 the scale is too large at first: captured steps that are skipped are not counted."""
     steps, taken = [], 6

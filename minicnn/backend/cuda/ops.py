@@ -19,6 +19,7 @@ from minicnn.backend.cuda.kinds.loss import Loss
 from minicnn.backend.cuda.kinds.lrn import Lrn
 from minicnn.backend.cuda.kinds.optimisers import Optimisers
 from minicnn.backend.cuda.kinds.pool import Pool
+from minicnn.backend.cuda.kinds.resize_crop import ResizeCrop
 from minicnn.backend.cuda.launcher import Launcher
 from minicnn.backend.interconnect import Interconnect
 from minicnn.backend.ops import OPS, Ops
@@ -41,7 +42,7 @@ def make_ops(precision: str = PRECISION) -> Ops:
 
 
 class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine, Epilogue, Loss, Optimisers, Augment,
-              Ops):
+              ResizeCrop, Ops):
     """All operations on one device.
 
     version: of the matrix products, a key of TILES (see kernels/README.md).   products: the type that versions 4 and 5

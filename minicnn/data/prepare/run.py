@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from minicnn.data.dataset import ASPECT, USUAL_DECODING
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prepare.classes import Source
 from minicnn.data.prepare.layout import open_source
@@ -28,6 +29,7 @@ from minicnn.data.prepared import (
     WORDS,
     index_name,
     read_summary,
+    resize_of,
     write_summary,
 )
 from minicnn.data.statistics import statistics_of
@@ -42,18 +44,19 @@ JPEG_BYTES = 0.15              # of a JPEG for each byte of pixels; 0.13 on 4,00
 OVERHEAD = 1.01                # index, records and the like
 
 
-def prepare(source: str, out: str, *, size: int = 256, jpeg: bool = False, strict: bool = False,
-            workers: int | None = None, per_shard: int = PER_SHARD, labels: str | None = None, progress: bool = True,
-            say: Callable[[str, str], None] = lambda label, text: None) -> dict:
+def prepare(source: str, out: str, *, size: int = 256, keep_aspect: bool = False, jpeg: bool = False,
+            strict: bool = False, workers: int | None = None, per_shard: int = PER_SHARD, labels: str | None = None,
+            progress: bool = True, say: Callable[[str, str], None] = lambda label, text: None) -> dict:
     """Prepare `source` into the folder `out`; returns what prepared.json holds.
 
-    Continues where an earlier call was stopped. strict: DataError when an image cannot be used, a class is empty, or
+    Continues where an earlier call was stopped. keep_aspect: `size` is the short side, and images are kept whole;
+    else their central squares are. strict: DataError when an image cannot be used, a class is empty, or
     the counts differ from ILSVRC2012's. per_shard: images in a shard. labels: the list of a flat val's classes.
     say(label, text): called with each progress message. DataError when the source or `out` cannot be used.
     """
     if size < 1 or per_shard < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"size, images per shard and workers must be at least 1, got {size}, {per_shard}, {workers}")
-    settings = Settings(size, "jpeg" if jpeg else "rgb", per_shard)
+    settings = Settings(size, "jpeg" if jpeg else "rgb", per_shard, ASPECT if keep_aspect else USUAL_DECODING[0])
     if summary := _finished(out, settings, say):
         return summary
     try:
@@ -98,7 +101,7 @@ def _finished(out: str, settings: Settings, say: Callable) -> dict | None:
     if not os.path.exists(os.path.join(out, PREPARED)):
         return None
     summary = read_summary(out)
-    there = Settings(summary["size"], summary["encoding"], summary["per_shard"])
+    there = Settings(summary["size"], summary["encoding"], summary["per_shard"], resize_of(summary))
     if there != settings:
         raise DataError(f"{out} holds a set prepared with {there}, not {settings}; choose another folder, or delete it")
     with contextlib.suppress(FileNotFoundError):       # killed after the last file was written
@@ -166,11 +169,12 @@ def _check_space(out: str, everything: list[Shard], todo: list[Shard], settings:
     each = settings.image_bytes * (1 if settings.encoding == "rgb" else JPEG_BYTES) * OVERHEAD
     whole, needed = (sum(len(shard.photos) for shard in which) * each for which in (everything, todo))
     free = shutil.disk_usage(out).free
-    about = "" if settings.encoding == "rgb" else "about "
+    about = "" if settings.one_size else "about "
+    shape = f"a short side of {settings.size}" if settings.resize == ASPECT else f"{settings.size} x {settings.size}"
     finished = len(everything) - len(todo)
     already = f", {finished:,} of {len(everything):,} shards are finished already" if finished else ""
     say("space", f"{about}{_bytes(whole)} as {'uint8' if settings.encoding == 'rgb' else 'JPEGs'} of "
-        f"{settings.size} x {settings.size}{already}; {about}{_bytes(needed)} to write, {_bytes(free)} free")
+        f"{shape}{already}; {about}{_bytes(needed)} to write, {_bytes(free)} free")
     if needed > free:
         less = "" if settings.encoding == "jpeg" else (f", or use --jpeg, which takes about "
                                                        f"{_bytes(whole * JPEG_BYTES)}")
@@ -197,8 +201,11 @@ def _complete(out: str, found: Source, shards: dict[str, list[Shard]], settings:
             "names": np.frombuffer(b"".join(names), np.uint8), "name_ends": np.cumsum([len(name) for name in names]),
             "crc32": np.concatenate([record.crc32 for record in records]),
             "left_out": np.frombuffer(json.dumps(left_out).encode(), np.uint8)}
-        if settings.encoding == "jpeg":
+        if not settings.one_size:
             indices[part]["ends"] = np.concatenate([record.ends for record in records])
+        if settings.resize == ASPECT:
+            sizes = np.concatenate([record.sizes for record in records], axis=1)
+            indices[part] |= {"heights": sizes[0].copy(), "widths": sizes[1].copy()}
         parts[part] = {"images": len(names), "left_out": len(left_out),
                        "shards": [{"file": shard.name, "bytes": record.bytes}
                                   for shard, record in zip(of_part, records, strict=True)]}
@@ -210,7 +217,7 @@ def _complete(out: str, found: Source, shards: dict[str, list[Shard]], settings:
     write_report(os.path.join(out, REPORT), rows)
     _check_usable(out, found, rows, indices, strict)
     summary = {"size": settings.size, "encoding": settings.encoding, "per_shard": settings.per_shard,
-               "classes": found.classes, "parts": parts}
+               "classes": found.classes, "parts": parts} | ({"resize": ASPECT} if settings.resize == ASPECT else {})
     for part, index in indices.items():
         parts[part]["index_crc32"] = _write_checked(os.path.join(out, index_name(part)), index)
     if "train" in shards:

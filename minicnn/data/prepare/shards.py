@@ -16,14 +16,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from minicnn.data.dataset import ImageError
-from minicnn.data.images import examine
+from minicnn.data.dataset import ASPECT, USUAL_DECODING, ImageError
+from minicnn.data.images import central_square, examine
 from minicnn.data.pixel_stats import PixelStats
 from minicnn.data.prefetch import prefetched
 from minicnn.data.prepare.classes import Photo
@@ -33,8 +33,10 @@ from minicnn.system.files import NewFile, write_safetensors
 
 BLOCK = 16                     # images that a thread decodes before it takes the next ones
 AHEAD = 8                      # blocks per thread that may wait for an earlier one
+AHEAD_WHOLE = 2                # the same where whole images wait, of a megabyte each
 MOST_FINISHING = 2             # shards that are being written to the disk
 JPEG_QUALITY = 95
+USUAL_ASPECT = 1.4             # of photographs: long side / short side
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,20 @@ class Settings:
     size: int
     encoding: str              # "rgb" or "jpeg"
     per_shard: int
+    resize: str = field(default=USUAL_DECODING[0], repr=False)
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all images take the same number of bytes, so that each has its place in the shard."""
+        return self.encoding == "rgb" and self.resize != ASPECT
 
     @property
     def image_bytes(self) -> int:
-        return 3 * self.size**2
+        """Of pixels; about as many where images keep their aspect."""
+        return round(3 * self.size**2 * (USUAL_ASPECT if self.resize == ASPECT else 1))
+
+    def __str__(self) -> str:
+        return repr(self)[:-1] + (", keep_aspect=True)" if self.resize == ASPECT else ")")
 
 
 class Record(NamedTuple):
@@ -55,7 +67,8 @@ class Record(NamedTuple):
 
     bytes: int
     crc32: np.ndarray          # uint32 (n,)
-    ends: np.ndarray           # int64 (n,), where each JPEG ends
+    ends: np.ndarray           # int64 (n,), where each image ends, unless all have one size
+    sizes: np.ndarray          # int32 (2, n), height and width of each, (2, 0) unless they keep their aspect
     left_out: dict[int, str]   # row in the shard -> reason
     odd: list[tuple[str, int, str]]                    # (kind, row in the shard, explanation), the left out included
     total: np.ndarray          # of PixelStats; empty for parts whose statistics are not wanted
@@ -73,15 +86,16 @@ class Shard:
         self._unfinished = os.path.join(out, UNFINISHED)
         self._record = os.path.join(self._unfinished, f"{name}.record")
         self._crc32, self._ends = np.zeros(len(photos), np.uint32), np.zeros(len(photos), np.int64)
+        self._sizes = np.zeros((2, len(photos) if settings.resize == ASPECT else 0), np.int32)
         self._left_out: dict[int, str] = {}
         self._odd: list[tuple[str, int, str]] = []
         self._measured, self._sums = measured, None
         self._lock, self._new = threading.Lock(), None
-        self._nothing = zlib.crc32(bytes(settings.image_bytes) if settings.encoding == "rgb" else b"")
+        self._nothing = zlib.crc32(bytes(settings.image_bytes) if settings.one_size else b"")
 
     # ---- whether it is finished
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((self.settings, self._measured)).encode())
+        digest = hashlib.sha256(f"({self.settings}, {self._measured})".encode())
         for label, name, file in self.photos:
             digest.update(f"{label}\0{name}\0{file.size}\0{file.modified}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -100,7 +114,7 @@ class Shard:
             return None
         if notes["fingerprint"] != self.fingerprint() or os.path.getsize(self.path) != notes["bytes"]:
             return None
-        return Record(notes["bytes"], arrays["crc32"], arrays["ends"],
+        return Record(notes["bytes"], arrays["crc32"], arrays["ends"], arrays.get("sizes", np.zeros((2, 0), np.int32)),
                       {int(row): reason for row, reason in notes["left_out"].items()},
                       [tuple(row) for row in notes["odd"]], arrays["total"], arrays["products"], notes["count"])
 
@@ -115,58 +129,62 @@ class Shard:
             self._new.discard()
 
     def work(self, first: int, last: int) -> list[bytes]:
-        """Decode rows first to last: written in their place (rgb), or returned as JPEGs for `take`. In any thread."""
-        size, rgb = self.settings.size, self.settings.encoding == "rgb"
+        """Decode rows first to last: written in their place, or where they differ in size, returned for `take`.
+
+        In any thread.
+        """
+        settings, size = self.settings, self.settings.size
         sums = PixelStats((size, size, 3)) if self._measured else None
-        jpegs = []
+        waiting = []
         for row in range(first, last):
             label, name, file = self.photos[row]
-            jpeg, data = b"", file.read()
+            stored, data = b"", file.read()
             try:
-                picture = examine(data, size, f"{label}/{name}")
+                picture = examine(data, size, f"{label}/{name}", resize=settings.resize)
             except ImageError as error:
                 self._crc32[row] = self._nothing
                 with self._lock:
                     self._left_out[row] = error.reason
                     self._odd.append((damage(error.reason, data), row, error.reason))
             else:
-                if rgb:
-                    self._write_at(memoryview(picture.pixels).cast("B"), row * self.settings.image_bytes)
-                    self._crc32[row] = zlib.crc32(picture.pixels)
-                else:
-                    jpeg = _encode(picture.pixels)
-                    self._crc32[row] = zlib.crc32(jpeg)
+                stored = memoryview(picture.pixels).cast("B") if settings.encoding == "rgb" else _encode(picture.pixels)
+                self._crc32[row] = zlib.crc32(stored)
+                if settings.one_size:
+                    self._write_at(stored, row * settings.image_bytes)
+                if settings.resize == ASPECT:
+                    self._sizes[:, row] = picture.pixels.shape[:2]
                 if sums is not None:
-                    sums.add(picture.pixels)
+                    sums.add(central_square(picture.pixels))
                 for kind, words in oddities(picture, name):
                     with self._lock:
                         self._odd.append((kind, row, words))
-            jpegs.append(jpeg)
+            waiting.append(stored)
         if sums is not None:
             with self._lock:
                 self._sums.merge(sums.total, sums.products, sums.count)
-        return [] if rgb else jpegs
+        return [] if settings.one_size else waiting
 
-    def take(self, first: int, jpegs: list[bytes]) -> None:
-        """The JPEGs of the next rows, in order."""
+    def take(self, first: int, stored: list[bytes]) -> None:
+        """The bytes of the next rows, in order."""
         end = self._ends[first - 1] if first else 0
-        for row, jpeg in enumerate(jpegs, first):
-            end += len(jpeg)
+        for row, image in enumerate(stored, first):
+            end += len(image)
             self._ends[row] = end
-        if jpegs:
-            self._write_at(memoryview(b"".join(jpegs)), int(self._ends[first - 1]) if first else 0)
+        if stored:
+            self._write_at(memoryview(b"".join(stored)), int(self._ends[first - 1]) if first else 0)
 
     def finish(self) -> None:
         """To the disk, renamed, and recorded."""
-        rgb = self.settings.encoding == "rgb"
-        size = len(self.photos) * self.settings.image_bytes if rgb else int(self._ends[-1])
+        settings = self.settings
+        size = len(self.photos) * settings.image_bytes if settings.one_size else int(self._ends[-1])
         self._new.file.truncate(size)                  # unreadable images at the end were not written
         self._new.commit()
         sums = self._sums
         notes = {"fingerprint": self.fingerprint(), "bytes": size, "odd": sorted(self._odd, key=lambda row: row[1]),
                  "left_out": dict(sorted(self._left_out.items())), "count": sums.count if sums else 0}
         write_safetensors(self._record, {
-            "crc32": self._crc32, "ends": self._ends, "total": sums.total if sums else np.zeros((0, 0, 3), np.uint32),
+            "crc32": self._crc32, "ends": self._ends, "sizes": self._sizes,
+            "total": sums.total if sums else np.zeros((0, 0, 3), np.uint32),
             "products": sums.products if sums else np.zeros(6, np.int64)}, {"minicnn": json.dumps(notes)})
         self._sums = None
 
@@ -189,11 +207,13 @@ def make_shards(shards: list[Shard], workers: int, done: Callable[[int], None]) 
             for first in range(0, len(shard.photos), BLOCK):
                 yield shard, first, min(first + BLOCK, len(shard.photos))
 
-    results = prefetched(lambda block: (block, block[0].work(*block[1:])), blocks(), workers, workers * AHEAD)
+    whole = any(shard.settings.encoding == "rgb" and not shard.settings.one_size for shard in shards)
+    ahead = workers * (AHEAD_WHOLE if whole else AHEAD)
+    results = prefetched(lambda block: (block, block[0].work(*block[1:])), blocks(), workers, ahead)
     to_disk, finishing = ThreadPoolExecutor(1, thread_name_prefix="minicnn-disk"), deque()
     try:
-        for (shard, first, last), jpegs in results:
-            shard.take(first, jpegs)
+        for (shard, first, last), stored in results:
+            shard.take(first, stored)
             done(last - first)
             if last == len(shard.photos):              # decoding continues while a shard is written to the disk
                 finishing.append(to_disk.submit(shard.finish))

@@ -1,8 +1,9 @@
-"""Launches of sgd.cu, adam.cu and ema.cu."""
+"""Launches of sgd.cu, rms_limit.cu, adam.cu and ema.cu."""
 
 from __future__ import annotations
 
 from minicnn.backend.cuda.kinds.kind import Kind
+from minicnn.backend.cuda.launcher import ceil_div
 from minicnn.backend.ops import DeviceNumber
 
 
@@ -17,6 +18,13 @@ class Optimisers(Kind):
         if not lr_in_velocity or nesterov or decoupled:
             kernel, form = "sgd_linear_step", (int(lr_in_velocity), int(nesterov), int(decoupled))
         self._gpu.each("sgd", kernel, w.size, w, dw, v, w.size, *_scalar(lr), momentum, decay, *form, loss_scale)
+
+    # ---- rms_limit
+    def rms_limit_step(self, w, *, limit, loss_scale=None):
+        """w (..., K), in place: filters of a larger RMS are scaled down to it; none after an overflow."""
+        K = w.shape[-1]
+        self._gpu.launch("rms_limit", "rms_limit_step", ceil_div(K, 32), (w, w.size // K, K, limit, loss_scale),
+                         block=(32, 32))
 
     # ---- adam
     def adam_advance(self, counts, *, beta1, beta2, loss_scale=None):
