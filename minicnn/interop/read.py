@@ -11,9 +11,13 @@ from pathlib import Path
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
+from minicnn.interop.formats.onnx_files import is_onnx, read_onnx
+from minicnn.interop.formats.onnx_schema import MODEL
 from minicnn.interop.formats.safetensors_files import read_header
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.torch_files import read_torch
+from minicnn.interop.formats.wire import Reader
+from minicnn.interop.graph.lower import lower
 from minicnn.interop.report import Report
 from minicnn.interop.state_dict import (
     StateDict,
@@ -44,8 +48,7 @@ def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, mod
             kind = kind_of(file)
             if kind in STATE_DICTS:
                 return _read_state_dict(file, kind, model, size, device)
-            raise CheckpointError("a kind of file that minicnn does not read; expected ONNX, a PyTorch state dict, "
-                                  "safetensors, a caffemodel, or a checkpoint of cuda-convnet")
+            return GRAPHS[kind](file, size=size, output=output, device=device)
         finally:
             file.close()
 
@@ -81,8 +84,27 @@ def kind_of(file: StoredFile) -> str:
         return "torch"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
         return "safetensors"
-    raise CheckpointError("a kind of file that minicnn does not read; expected ONNX, a PyTorch state dict, "
+    with contextlib.suppress(CheckpointError):
+        if is_onnx(Reader(file.descriptor, file.size).message(PEEK)):
+            return "onnx"
+    raise CheckpointError("a kind of file that minicnn does not read, or damaged; expected ONNX, a PyTorch state dict, "
                           "safetensors, a caffemodel, or a checkpoint of cuda-convnet")
+
+
+# ---- graphs
+PEEK = {7: ("graph", {1: ("node", ["bytes"])}), 8: ("opset_import", ["bytes"])}
+
+
+def _onnx(file: StoredFile, **options) -> Net:
+    reader = Reader(file.descriptor, file.size)
+    found = read_onnx(file, reader, reader.message(MODEL))
+    report = Report("onnx", found.about, notes=found.notes)
+    net = lower(found.graph, report, **options)
+    net.source = report
+    return net
+
+
+GRAPHS = {"onnx": _onnx}
 
 
 # ---- weights by name

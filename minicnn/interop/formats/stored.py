@@ -29,7 +29,7 @@ class StoredFile:
     It is open for as long as a tensor of it may be read, that is until the last reference is gone, or `close`.
     """
 
-    _descriptor = -1
+    descriptor = -1
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -38,7 +38,7 @@ class StoredFile:
             raise CheckpointError(f"{what}; expected a file with weights")
         try:
             self.size = self.path.stat().st_size
-            self._descriptor = os.open(self.path, os.O_RDONLY)
+            self.descriptor = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}") from error
         if not self.size:
@@ -53,7 +53,7 @@ class StoredFile:
     def read(self, offset: int, count: int, what: str) -> bytes:
         """These bytes."""
         self.check(offset, count, what)
-        return os.pread(self._descriptor, count, offset)
+        return os.pread(self.descriptor, count, offset)
 
     def array(self, offset: int, count: int, dtype: str, what: str) -> np.ndarray:
         """`count` elements from this byte on. May be called by several threads."""
@@ -62,16 +62,16 @@ class StoredFile:
         found = np.empty(count, dtype)
         view, done = memoryview(found.view(np.uint8)), 0
         while done < nbytes:                                # a call reads at most 2 GB
-            got = os.preadv(self._descriptor, [view[done:]], offset + done)
+            got = os.preadv(self.descriptor, [view[done:]], offset + done)
             if not got:
                 raise CheckpointError(f"cut short while {what} was read")
             done += got
         return found
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
 
     def __del__(self):
         self.close()
