@@ -15,10 +15,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
                         "checkpoint")
     parser.add_argument("file", metavar="OUT", help="OUT.onnx, or OUT.safetensors")
+    parser.add_argument("--softmax", action="store_true", help="probabilities instead of logits (OUT.onnx)")
     add_out(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    net, _ = export_checkpoint(find_checkpoint(options.out, options.checkpoint, BEST), options.file)
+    net, _ = export_checkpoint(find_checkpoint(options.out, options.checkpoint, BEST), options.file, options.softmax)
     print(f"written   {options.file}: {net.num_params:,} parameters")
     return 0

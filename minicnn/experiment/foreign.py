@@ -35,11 +35,11 @@ def import_file(path: str, out: str, *, graph: str | None = None, model: str | N
     return net
 
 
-def export_checkpoint(checkpoint: Path, out: str) -> tuple[Net, dict]:
+def export_checkpoint(checkpoint: Path, out: str, softmax: bool = False) -> tuple[Net, dict]:
     """Write the network of a checkpoint for other programs; returns it and the metadata of the checkpoint."""
     net, pipeline, meta = load_trained(checkpoint)
-    net.preprocess = None if pipeline.preprocess.mean == IMAGE else pipeline.preprocess
-    write(net, out, classes=meta["classes"])
+    known = None if pipeline.preprocess.mean == IMAGE else pipeline.preprocess
+    write(net, out, softmax=softmax, classes=meta["classes"], preprocess=known)
     return net, meta
 
 

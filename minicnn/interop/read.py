@@ -8,6 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
@@ -17,10 +20,12 @@ from minicnn.interop.formats.safetensors_files import read_header
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.torch_files import read_torch
 from minicnn.interop.formats.wire import Reader
+from minicnn.interop.graph.idioms import recognise
 from minicnn.interop.graph.lower import lower
 from minicnn.interop.report import Report
 from minicnn.interop.state_dict import (
     StateDict,
+    Undrawn,
     cleaned,
     load_state_dict,
     net_for,
@@ -99,9 +104,47 @@ def _onnx(file: StoredFile, **options) -> Net:
     reader = Reader(file.descriptor, file.size)
     found = read_onnx(file, reader, reader.message(MODEL))
     report = Report("onnx", found.about, notes=found.notes)
-    net = lower(found.graph, report, **options)
+    net = described(lower(recognise(found.graph), report, **options), found.own, report)
     net.source = report
     return net
+
+
+def described(net: Net, own: dict, report: Report) -> Net:
+    """A network that minicnn has written, with all that the graph does not say: as it was described.
+
+    Only where the description has the same arrays, and computes the same from noise; the graph is what counts.
+    """
+    take_metadata(own, report)
+    if not isinstance(own.get("description"), dict):
+        return net
+    try:
+        again = Net.from_description(own["description"], device=net.ops.spec, values=Undrawn())
+        theirs = net.arrays()
+        again.load_arrays({name: net.ops.to_host(theirs[name]).reshape(array.shape)
+                           for name, array in again.arrays().items()})
+        if again.input_shape != net.input_shape or not _same_logits(net, again):
+            raise CheckpointError("computes something else")
+    except (MinicnnError, LookupError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())[:150]
+        report.note(f"the description of the network in the metadata was not used: {words}")
+        return net
+    return again
+
+
+def _same_logits(one: Net, two: Net) -> bool:
+    x = np.random.default_rng(0).uniform(-100, 100, (1, *one.input_shape)).astype(np.float32)
+    a, b = (np.asarray(net.ops.to_host(net(x)), np.float64).reshape(-1) for net in (one, two))
+    return a.shape == b.shape and bool(np.abs(a - b).max() <= 1e-4 * np.abs(a).max())
+
+
+def take_metadata(own: dict, report: Report) -> None:
+    """Names of the classes and the preprocessing, where the file has them."""
+    classes, preprocess = own.get("classes"), own.get("preprocess")
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        report.classes = classes
+    if isinstance(preprocess, dict):
+        with contextlib.suppress(ConfigError, TypeError):
+            report.preprocess, report.preprocess_source = Preprocess.from_dict(preprocess), "the file's metadata"
 
 
 GRAPHS = {"onnx": _onnx}
@@ -117,7 +160,9 @@ def _safetensors(file: StoredFile) -> StateDict:
     if "minicnn" in metadata or metadata.get("format") == "minicnn":
         raise CheckpointError("a checkpoint of minicnn, which needs no import; predict, evaluate and --init-from take "
                               "it as it is")
-    return cleaned(dict(tensors), [])
+    state = cleaned(dict(tensors), [])
+    state.metadata = metadata
+    return state
 
 
 STATE_DICTS = {"torch": _torch, "safetensors": _safetensors}
@@ -137,8 +182,16 @@ def _read_state_dict(file: StoredFile, kind: str, model, size: int | None, devic
     load_state_dict(net, state, report)
     if guess(state.shapes) is not None:
         torchvision_preprocess(net, report)
+    take_metadata({key: _json(text) for key, text in state.metadata.items()}, report)
     net.source = report
     return net
+
+
+def _json(text):
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def read_classes(path: str | os.PathLike) -> list[str]:

@@ -34,6 +34,7 @@ class StateDict:
     tensors: dict[str, Tensor]
     notes: list[str] = field(default_factory=list)
     counters: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -240,8 +240,8 @@ def _merged(low, op: Op, value: Value, scale, shift, count: int) -> Value | None
     if node is None or node.name != value.node or source is None or not low.is_single(source):
         return None
     layer, w, b = node.layer, f"{value.node}.w", f"{value.node}.b"
-    if type(layer) not in (Conv2d, Linear, BatchNorm2d, Affine):
-        return None
+    if type(layer) not in ((Affine,) if low.graph.ours else (Conv2d, Linear, BatchNorm2d, Affine)):
+        return None                                         # what minicnn wrote as two layers comes back as two
     if np.any(scale != 1):
         tensor, turn, words = low.arrays[w]
         ours = turn.of(tensor.read()) * scale               # our last axis is that of the output channels

@@ -133,7 +133,7 @@ def lrn(low, op: Op) -> list:
     value, outer = low.image(op)
     n = op.attrs["n"]
     if n % 2 == 0 or any(outer):
-        raise refuse(op, f"has a window of {n} channels, which has no centre: it reaches further up in ONNX and further "
+        raise refuse(op, f"has a window of {n} channels, without a centre: it reaches further up in ONNX and further "
                      "down in PyTorch" if n % 2 == 0 else "reads a padded image", shapes=[value.shape])
     constants = {name: float(op.attrs[name]) for name in ("k", "alpha", "beta")}
     kind = LRNWithin if op.kind == "lrnwithin" else LRN
