@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.experiment.foreign import export_checkpoint
+from minicnn.experiment.foreign import compared, export_checkpoint
 from minicnn.experiment.options import add_out
 from minicnn.train.runs.run_dir import BEST, find_checkpoint
 
@@ -16,10 +16,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "checkpoint")
     parser.add_argument("file", metavar="OUT", help="OUT.onnx, or OUT.safetensors")
     parser.add_argument("--softmax", action="store_true", help="probabilities instead of logits (OUT.onnx)")
+    parser.add_argument("--check", action="store_true", help="compare layer by layer with OUT.onnx in onnxruntime")
     add_out(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     net, _ = export_checkpoint(find_checkpoint(options.out, options.checkpoint, BEST), options.file, options.softmax)
     print(f"written   {options.file}: {net.num_params:,} parameters")
-    return 0
+    return 0 if compared(net, options.file, options.check) else 1

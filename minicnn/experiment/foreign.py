@@ -13,6 +13,7 @@ from minicnn.experiment import own_net
 from minicnn.experiment.imported import is_foreign, save_imported, with_mean
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
+from minicnn.interop.compare import compare_expected, compare_onnx
 from minicnn.interop.read import read, read_classes, read_weights
 from minicnn.interop.state_dict import export_state_dict
 from minicnn.interop.write import write
@@ -41,6 +42,22 @@ def export_checkpoint(checkpoint: Path, out: str, softmax: bool = False) -> tupl
     known = None if pipeline.preprocess.mean == IMAGE else pipeline.preprocess
     write(net, out, softmax=softmax, classes=meta["classes"], preprocess=known)
     return net, meta
+
+
+def compared(net: Net, path: str, check: bool, expect: list[str] | None = None) -> bool:
+    """Print a network beside the file that it is from, or was written to; returns whether they agree."""
+    agree = True
+    if check and os.path.splitext(path)[1] != ".onnx":
+        print("layers    not compared: only graphs of ONNX can be run here; give --expect IN OUT")
+    elif check:
+        values = net.source.values if "source" in vars(net) else None
+        lines, agree = compare_onnx(net, path, values)
+        print("\n".join(lines))
+    if expect:
+        lines, same = compare_expected(net, *expect)
+        print("\n".join(lines))
+        agree &= same
+    return agree
 
 
 def load_weights(net: Net, path: str, settings: dict) -> list[str]:
