@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     words, unread = read_words(options.words) if options.words else {}, 0
     net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
     if meta.get("imported", {}).get("preprocess") == ASSUMED:
-        print(f"{ASSUMED} RGB in 0..255 minus {pipeline.preprocess.mean or 0}: import it again with --mean, or expect "
-              "wrong classes", file=sys.stderr)
+        used = f"{pipeline.preprocess.order.upper()} in 0..255 minus {pipeline.preprocess.mean or 0}"
+        print(f"{ASSUMED} {used}: import it again with --mean, or expect wrong classes", file=sys.stderr)
     if meta.get("average"):
         print("weights: their moving average over the steps", file=sys.stderr)
     for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):

@@ -10,7 +10,7 @@ import numpy as np
 from minicnn.data.preprocess import IMAGE
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.experiment import own_net
-from minicnn.experiment.imported import is_foreign, save_imported, with_mean
+from minicnn.experiment.imported import ASSUMED, is_foreign, save_imported, with_mean
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.interop.compare import compare_expected, compare_onnx
@@ -39,7 +39,8 @@ def import_file(path: str, out: str, *, graph: str | None = None, model: str | N
 def export_checkpoint(checkpoint: Path, out: str, softmax: bool = False) -> tuple[Net, dict]:
     """Write the network of a checkpoint for other programs; returns it and the metadata of the checkpoint."""
     net, pipeline, meta = load_trained(checkpoint)
-    known = None if pipeline.preprocess.mean == IMAGE else pipeline.preprocess
+    unknown = pipeline.preprocess.mean == IMAGE or meta.get("imported", {}).get("preprocess") == ASSUMED
+    known = None if unknown else pipeline.preprocess
     write(net, out, softmax=softmax, classes=meta["classes"], preprocess=known)
     return net, meta
 

@@ -11,6 +11,7 @@ import numpy as np
 from minicnn.data.preprocess import IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
+from minicnn.interop.formats.caffe_files import read_mean
 from minicnn.interop.report import Report
 from minicnn.models.registry import MODELS, find
 from minicnn.train.recipe import Recipe
@@ -39,10 +40,15 @@ def save_imported(net: Net, path: str | os.PathLike, classes: list[str] | None =
             "about": {"data": None}, "net": net.description(), "classes": classes, "statistics_count": 0,
             "left_out": {"train": {}, "val": {}}, "tally": {},
             "imported": {"format": report.format, "lines": report.lines(),
-                         "preprocess": report.preprocess_source if report.preprocess else ASSUMED}}
+                         "preprocess": ASSUMED if is_assumed(report) else report.preprocess_source}}
     params = {name: array for name, array in arrays.items() if "/" not in name}
     state = {name.removeprefix("state/"): array for name, array in arrays.items() if "/" in name}
     save_checkpoint(path, params, {}, data, meta, state=state)
+
+
+def is_assumed(report: Report) -> bool:
+    """Whether nobody has said what the pixels of an image become."""
+    return report.preprocess is None or report.preprocess_source.startswith("assumed")
 
 
 def _named(model: str, classes: int) -> dict:
@@ -63,7 +69,7 @@ def assumed(net: Net, where) -> Preprocess:
 
 
 def with_mean(net: Net, mean: str) -> None:
-    """Set the mean of the report: "b,g,r", or a file (.npy (H, W, 3) RGB)."""
+    """Set the mean of the report: "b,g,r", or a file (.binaryproto, or .npy: (H, W, 3) RGB, (3, H, W) BGR)."""
     report: Report = net.source
     base = report.preprocess or assumed(net, "--mean")
     if os.path.isfile(mean):
@@ -80,6 +86,8 @@ def with_mean(net: Net, mean: str) -> None:
 
 
 def _mean_image(path: Path) -> np.ndarray:
+    if path.suffix == ".binaryproto":
+        return read_mean(path)
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

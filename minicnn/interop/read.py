@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
+from minicnn.interop.formats.caffe_files import Blobs, is_caffe, read_prototxt, weights_of
+from minicnn.interop.formats.caffe_layers import read_caffe
+from minicnn.interop.formats.caffe_schema import NET
 from minicnn.interop.formats.onnx_files import is_onnx, read_onnx
 from minicnn.interop.formats.onnx_schema import MODEL
 from minicnn.interop.formats.safetensors_files import read_header
@@ -53,7 +57,7 @@ def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, mod
             kind = kind_of(file)
             if kind in STATE_DICTS:
                 return _read_state_dict(file, kind, model, size, device)
-            return GRAPHS[kind](file, size=size, output=output, device=device)
+            return GRAPHS[kind](file, graph, size=size, output=output, device=device)
         finally:
             file.close()
 
@@ -89,18 +93,25 @@ def kind_of(file: StoredFile) -> str:
         return "torch"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
         return "safetensors"
+    if re.search(rb"^\s*(layers?\s*\{|input:|name:)", file.read(0, min(2**16, file.size), "its beginning"), re.M):
+        raise CheckpointError("is a network of Caffe as text, without weights; read the .caffemodel, with "
+                              "--graph FILE.prototxt")
     with contextlib.suppress(CheckpointError):
-        if is_onnx(Reader(file.descriptor, file.size).message(PEEK)):
+        message = Reader(file.descriptor, file.size).message(PEEK)
+        if is_onnx(message):
             return "onnx"
+        if is_caffe(message):
+            return "caffe"
     raise CheckpointError("a kind of file that minicnn does not read, or damaged; expected ONNX, a PyTorch state dict, "
                           "safetensors, a caffemodel, or a checkpoint of cuda-convnet")
 
 
 # ---- graphs
-PEEK = {7: ("graph", {1: ("node", ["bytes"])}), 8: ("opset_import", ["bytes"])}
+PEEK = {7: ("graph", {1: ("node", ["bytes"])}), 8: ("opset_import", ["bytes"]), 2: ("layers", ["bytes"]),
+        100: ("layer", ["bytes"])}
 
 
-def _onnx(file: StoredFile, **options) -> Net:
+def _onnx(file: StoredFile, graph, **options) -> Net:
     reader = Reader(file.descriptor, file.size)
     found = read_onnx(file, reader, reader.message(MODEL))
     report = Report("onnx", found.about, notes=found.notes)
@@ -147,7 +158,53 @@ def take_metadata(own: dict, report: Report) -> None:
             report.preprocess, report.preprocess_source = Preprocess.from_dict(preprocess), "the file's metadata"
 
 
-GRAPHS = {"onnx": _onnx}
+def _caffe(file: StoredFile, graph, *, size: int | None, **options) -> Net:
+    reader = Reader(file.descriptor, file.size)
+    message = reader.message(NET)
+    weights = weights_of(message, Blobs(file, reader))
+    skipped: list[str] = []
+    if graph is not None:
+        message, skipped = read_prototxt(Path(graph))
+    found = read_caffe(message, weights, size)
+    arrays = sum(len(blobs) for blobs in weights.values())
+    report = Report("caffe", f"{file.path.name}: {found.graph.name}, {arrays} arrays, {file.size / 1e6:.1f} MB",
+                    notes=found.notes)
+    if skipped:
+        report.note(f"fields that are not known were skipped: {', '.join(skipped[:12])}")
+    net = lower(found.graph, report, size=size, **options)
+    caffe_preprocess(net, found.transform, report)
+    net.source = report
+    return net
+
+
+CAFFE_MEANS = {"vgg": (103.939, 116.779, 123.68), "googlenet": (104.0, 117.0, 123.0),
+               "alexnet": (104.007, 116.669, 122.679), "caffenet": (104.007, 116.669, 122.679)}
+
+
+def caffe_preprocess(net: Net, transform: dict, report: Report) -> None:
+    """BGR in 0..255 minus a mean, times a scale: of the data layer, else by the name of the network, else assumed."""
+    if len(net.input_shape) != 3 or net.input_shape[2] != 3 or net.input_shape[0] != net.input_shape[1]:
+        return
+    crop, mean = net.input_shape[0], transform.get("mean_value")
+    source = "the data layer of the file"
+    known = next((family for family in CAFFE_MEANS if family in net.name.lower()), None)
+    if mean is None and known is not None:
+        mean, source = CAFFE_MEANS[known], f"the usual mean of networks called {net.name!r}"
+    if mean is None:
+        source = "assumed: BGR as in Caffe, and no mean; name it with --mean b,g,r or FILE"
+    if "mean_file" in transform:
+        report.note(f"its mean image is {transform['mean_file']}: give it with --mean FILE")
+    scale = transform.get("scale", 1.0)
+    std = None if scale == 1.0 or not scale > 0 else (1.0 / scale,) * 3
+    mean = None if mean is None else tuple(mean) * (3 if len(mean) == 1 else 1)
+    with contextlib.suppress(ConfigError):
+        report.preprocess = Preprocess(size=max(crop, 256 if crop in (224, 227) else round(crop * 256 / 227)),
+                                       resize="squash", interpolation="bilinear", crop=crop, order="bgr", mean=mean,
+                                       std=std)
+        report.preprocess_source = source
+
+
+GRAPHS = {"onnx": _onnx, "caffe": _caffe}
 
 
 # ---- weights by name

@@ -19,6 +19,8 @@ from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.wire import Reader
 from minicnn.interop.graph.neutral import Graph, Op, refuse
 
+MAX_METADATA = 2**21            # bytes of one entry
+
 
 @dataclass
 class OnnxFile:
@@ -56,7 +58,8 @@ def read_onnx(file: StoredFile, reader: Reader, message: dict) -> OnnxFile:
     translation, found = _Translation(file, reader, opset), message["graph"]
     graph = translation.graph(found)
     graph.ours = message.get("producer_name") == "minicnn"
-    metadata = {entry.get("key", ""): entry.get("value", "") for entry in message.get("metadata_props", ())}
+    metadata = {entry.get("key", ""): reader.bytes(entry["value"], MAX_METADATA).decode("utf-8", "replace")
+                for entry in message.get("metadata_props", ()) if "value" in entry}
     shape = ", ".join(f"{name} [{','.join('N' if size is None else str(size) for size in sizes)}]"
                       for name, sizes in graph.inputs.items())
     producer = f"{message.get('producer_name', 'unknown')} {message.get('producer_version', '')}".strip()

@@ -19,7 +19,8 @@ GRAPH[1] = ("node", [NODE])
 OPSET = {1: ("domain", "text"), 2: ("version", "int")}
 FUNCTION = {1: ("name", "text"), 10: ("domain", "text")}
 MODEL = {1: ("ir_version", "int"), 2: ("producer_name", "text"), 3: ("producer_version", "text"), 7: ("graph", GRAPH),
-         8: ("opset_import", [OPSET]), 14: ("metadata_props", [STRING_ENTRY]), 20: ("training_info", ["bytes"]),
+         8: ("opset_import", [OPSET]), 14: ("metadata_props", [{1: ("key", "text"), 2: ("value", "bytes")}]),
+         20: ("training_info", ["bytes"]),
          25: ("functions", [FUNCTION])}
 
 # TensorProto.data_type -> our name of it (stored.DTYPES)

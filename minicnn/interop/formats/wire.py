@@ -107,7 +107,7 @@ class Reader:
         if kind in ("int", "ints"):
             return signed(self.varint(begin, end)[0])
         if kind == "float":
-            return struct.unpack("<f", self.data[begin:end])[0]
+            return float(str(np.frombuffer(self.data, "<f4", 1, begin)[0]))      # 0.1, not 0.10000000149
         if kind == "text":
             return self.data[begin:min(end, begin + 4096)].decode("utf-8", "replace")
         return Span(begin, end - begin)                                 # "bytes", and single "floats", "doubles"

@@ -159,6 +159,19 @@ def div(low, op: Op) -> list:
     raise refuse(op, "divides two arrays", shapes=[getattr(first, "shape", ()), second.shape])
 
 
+def scale(low, op: Op) -> list:
+    """x * scale + shift, for each channel (axis 1), or by single numbers."""
+    value = low.value(op)
+    vectors = [np.asarray(op.attrs[name], np.float32) for name in ("scale", "shift")]
+    if len(value.shape) == 4 and not value.is_image or any(
+            vector.size not in (1, value.shape[1]) for vector in vectors):
+        raise refuse(op, f"scales by {vectors[0].size} numbers", shapes=[value.shape])
+    rows = value.rows()
+    low.used.update(op.attrs.get("reads", ()))
+    vectors = [vector[rows] if rows is not None and vector.size > 1 else vector for vector in vectors]
+    return [low.affine(op, value, *(vector.reshape(()) if vector.size == 1 else vector for vector in vectors))]
+
+
 def neg(low, op: Op) -> list:
     return [low.affine(op, low.value(op), np.float32(-1.0), np.float32(0.0))]
 
@@ -312,4 +325,4 @@ ACTIVATIONS = {"relu": lambda op: ReLU(), "tanh": lambda op: Tanh(), "sigmoid": 
                "clippedrelu": lambda op: ClippedReLU(op.attrs["ceiling"])}
 HANDLERS = {**dict.fromkeys(ACTIVATIONS, activation), "gemm": gemm, "matmul": matmul, "clip": clip, "dropout": dropout,
             "identity": identity, "cast": identity, "softmax": softmax, "add": add, "sub": sub, "mul": mul, "div": div,
-            "neg": neg, "pow": pow_, "avgpool": mean_of_squares}
+            "neg": neg, "scale": scale, "pow": pow_, "avgpool": mean_of_squares}

@@ -81,6 +81,11 @@ def pool(low, op: Op) -> list:
                          shapes=[value.shape], advice="it is only the same behind a ReLU")
         layer = MaxPool2d(kernel, **size)
     H, W = layer.geometry((1, *value.shape[2:], 1))[0]
+    if op.attrs.get("whole_windows") and not any(pads):
+        counts = [-(-(n - k) // s) + 1 for n, k, s in zip(value.shape[2:], kernel, stride, strict=True)]
+        if counts != [H, W]:
+            raise refuse(op, f"has windows outside of the image: Caffe makes {counts[0]}x{counts[1]} of it",
+                         shapes=[value.shape], advice="its values there are undefined")
     return [low.emit(op, layer, [value.node], value, shape=(*value.shape[:2], H, W))]
 
 
@@ -168,6 +173,8 @@ def split(low, op: Op) -> list:
     C = value.shape[1]
     given = low.inputs_of(op)
     sizes = op.attrs.get("sizes") or (given[1].tolist() if len(given) > 1 and given[1] is not None else None)
+    if "first_sizes" in op.attrs:
+        sizes = [*op.attrs["first_sizes"], C - sum(op.attrs["first_sizes"])]
     if sizes is None:
         part = -(-C // len(op.outputs))
         sizes = [min(part, C - k * part) for k in range(len(op.outputs))]
