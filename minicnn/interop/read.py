@@ -9,27 +9,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
-from minicnn.interop.formats.caffe_files import Blobs, is_caffe, read_prototxt, weights_of
-from minicnn.interop.formats.caffe_layers import read_caffe
-from minicnn.interop.formats.caffe_schema import NET
-from minicnn.interop.formats.onnx_files import is_onnx, read_onnx
-from minicnn.interop.formats.onnx_schema import MODEL
+from minicnn.interop.formats.caffe_files import is_caffe
+from minicnn.interop.formats.numpy_pickles import NPY
+from minicnn.interop.formats.onnx_files import is_onnx
 from minicnn.interop.formats.safetensors_files import read_header
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.torch_files import read_torch
 from minicnn.interop.formats.wire import Reader
-from minicnn.interop.graph.idioms import recognise
-from minicnn.interop.graph.lower import lower
+from minicnn.interop.graphs import GRAPHS, take_metadata
 from minicnn.interop.report import Report
 from minicnn.interop.state_dict import (
     StateDict,
-    Undrawn,
     cleaned,
     load_state_dict,
     net_for,
@@ -57,7 +50,7 @@ def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, mod
             kind = kind_of(file)
             if kind in STATE_DICTS:
                 return _read_state_dict(file, kind, model, size, device)
-            return GRAPHS[kind](file, graph, size=size, output=output, device=device)
+            return GRAPHS[kind](file, graph, model=model, size=size, output=output, device=device)
         finally:
             file.close()
 
@@ -75,13 +68,20 @@ def _naming(path: str | os.PathLike) -> Iterator[None]:
                               f"{' '.join(str(error).split())[:200]}") from error
 
 
+PEEK = {7: ("graph", {1: ("node", ["bytes"])}), 8: ("opset_import", ["bytes"]), 2: ("layers", ["bytes"]),
+        100: ("layer", ["bytes"])}
+TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+
 def kind_of(file: StoredFile) -> str:
     """What a file is, by its first bytes: "torch", "safetensors" ...; CheckpointError for what is known and not read.
     """
-    head = file.read(0, min(16, file.size), "its beginning")
+    head = file.read(0, min(30, file.size), "its beginning")
     for start, why in ELSEWHERE.items():
         if head.startswith(start) or head[4:8] == start:
             raise CheckpointError(why)
+    if head[:4] == b"PK\3\4" and head[26:28] == b"\4\0" and file.read(30, 4, "a name") == b"data":
+        return "pickle"                                     # of an old cuda-convnet: a single member of this name
     if head[:4] == b"PK\3\4":
         names = entries(file)
         if any(name.endswith("/data.pkl") for name in names):
@@ -89,8 +89,10 @@ def kind_of(file: StoredFile) -> str:
         if "config.json" in names:
             raise CheckpointError("a Keras model, which minicnn does not read; export it with tf2onnx")
         return "torch"
-    if head[:2] == b"\x80\x02":
+    if head.startswith(TORCH_LEGACY):
         return "torch"
+    if head[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"\x1f\x8b") or head[:6] == NPY:
+        return "pickle"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
         return "safetensors"
     if re.search(rb"^\s*(layers?\s*\{|input:|name:)", file.read(0, min(2**16, file.size), "its beginning"), re.M):
@@ -104,107 +106,6 @@ def kind_of(file: StoredFile) -> str:
             return "caffe"
     raise CheckpointError("a kind of file that minicnn does not read, or damaged; expected ONNX, a PyTorch state dict, "
                           "safetensors, a caffemodel, or a checkpoint of cuda-convnet")
-
-
-# ---- graphs
-PEEK = {7: ("graph", {1: ("node", ["bytes"])}), 8: ("opset_import", ["bytes"]), 2: ("layers", ["bytes"]),
-        100: ("layer", ["bytes"])}
-
-
-def _onnx(file: StoredFile, graph, **options) -> Net:
-    reader = Reader(file.descriptor, file.size)
-    found = read_onnx(file, reader, reader.message(MODEL))
-    report = Report("onnx", found.about, notes=found.notes)
-    net = described(lower(recognise(found.graph), report, **options), found.own, report)
-    net.source = report
-    return net
-
-
-def described(net: Net, own: dict, report: Report) -> Net:
-    """A network that minicnn has written, with all that the graph does not say: as it was described.
-
-    Only where the description has the same arrays, and computes the same from noise; the graph is what counts.
-    """
-    take_metadata(own, report)
-    if not isinstance(own.get("description"), dict):
-        return net
-    try:
-        again = Net.from_description(own["description"], device=net.ops.spec, values=Undrawn())
-        theirs = net.arrays()
-        again.load_arrays({name: net.ops.to_host(theirs[name]).reshape(array.shape)
-                           for name, array in again.arrays().items()})
-        if again.input_shape != net.input_shape or not _same_logits(net, again):
-            raise CheckpointError("computes something else")
-    except (MinicnnError, LookupError, TypeError, ValueError) as error:
-        words = " ".join(str(error).split())[:150]
-        report.note(f"the description of the network in the metadata was not used: {words}")
-        return net
-    return again
-
-
-def _same_logits(one: Net, two: Net) -> bool:
-    x = np.random.default_rng(0).uniform(-100, 100, (1, *one.input_shape)).astype(np.float32)
-    a, b = (np.asarray(net.ops.to_host(net(x)), np.float64).reshape(-1) for net in (one, two))
-    return a.shape == b.shape and bool(np.abs(a - b).max() <= 1e-4 * np.abs(a).max())
-
-
-def take_metadata(own: dict, report: Report) -> None:
-    """Names of the classes and the preprocessing, where the file has them."""
-    classes, preprocess = own.get("classes"), own.get("preprocess")
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-        report.classes = classes
-    if isinstance(preprocess, dict):
-        with contextlib.suppress(ConfigError, TypeError):
-            report.preprocess, report.preprocess_source = Preprocess.from_dict(preprocess), "the file's metadata"
-
-
-def _caffe(file: StoredFile, graph, *, size: int | None, **options) -> Net:
-    reader = Reader(file.descriptor, file.size)
-    message = reader.message(NET)
-    weights = weights_of(message, Blobs(file, reader))
-    skipped: list[str] = []
-    if graph is not None:
-        message, skipped = read_prototxt(Path(graph))
-    found = read_caffe(message, weights, size)
-    arrays = sum(len(blobs) for blobs in weights.values())
-    report = Report("caffe", f"{file.path.name}: {found.graph.name}, {arrays} arrays, {file.size / 1e6:.1f} MB",
-                    notes=found.notes)
-    if skipped:
-        report.note(f"fields that are not known were skipped: {', '.join(skipped[:12])}")
-    net = lower(found.graph, report, size=size, **options)
-    caffe_preprocess(net, found.transform, report)
-    net.source = report
-    return net
-
-
-CAFFE_MEANS = {"vgg": (103.939, 116.779, 123.68), "googlenet": (104.0, 117.0, 123.0),
-               "alexnet": (104.007, 116.669, 122.679), "caffenet": (104.007, 116.669, 122.679)}
-
-
-def caffe_preprocess(net: Net, transform: dict, report: Report) -> None:
-    """BGR in 0..255 minus a mean, times a scale: of the data layer, else by the name of the network, else assumed."""
-    if len(net.input_shape) != 3 or net.input_shape[2] != 3 or net.input_shape[0] != net.input_shape[1]:
-        return
-    crop, mean = net.input_shape[0], transform.get("mean_value")
-    source = "the data layer of the file"
-    known = next((family for family in CAFFE_MEANS if family in net.name.lower()), None)
-    if mean is None and known is not None:
-        mean, source = CAFFE_MEANS[known], f"the usual mean of networks called {net.name!r}"
-    if mean is None:
-        source = "assumed: BGR as in Caffe, and no mean; name it with --mean b,g,r or FILE"
-    if "mean_file" in transform:
-        report.note(f"its mean image is {transform['mean_file']}: give it with --mean FILE")
-    scale = transform.get("scale", 1.0)
-    std = None if scale == 1.0 or not scale > 0 else (1.0 / scale,) * 3
-    mean = None if mean is None else tuple(mean) * (3 if len(mean) == 1 else 1)
-    with contextlib.suppress(ConfigError):
-        report.preprocess = Preprocess(size=max(crop, 256 if crop in (224, 227) else round(crop * 256 / 227)),
-                                       resize="squash", interpolation="bilinear", crop=crop, order="bgr", mean=mean,
-                                       std=std)
-        report.preprocess_source = source
-
-
-GRAPHS = {"onnx": _onnx, "caffe": _caffe}
 
 
 # ---- weights by name

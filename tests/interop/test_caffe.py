@@ -138,8 +138,8 @@ def test_old_layers_have_the_same_weights(tmp_path):
 def test_text_and_binary_are_one_graph(tmp_path):
     """With comments, both kinds of brackets, lists, and enumerations by name."""
     text = cb.text({"name": "n", "layer": layers()}, schema.NET)
-    text = "# deploy\n" + text.replace("pool: 1", "pool: AVE").replace("pooling_param {", "pooling_param: {", 1).replace(
-        "coeff: 1.0\n    coeff: -0.5", "coeff: [1, -.5f]", 1).replace('"Softmax"', "'Soft' 'max'", 1)
+    text = "# deploy\n" + text.replace("pool: 1", "pool: AVE").replace("pooling_param {", "pooling_param: {", 1)
+    text = text.replace("coeff: 1.0\n    coeff: -0.5", "coeff: [1, -.5f]", 1).replace('"Softmax"', "'Soft' 'max'", 1)
     assert "pool: AVE" in text and "[1, -.5f]" in text
     filler = "num_output: 6 weight_filler < type: 'x' >"
     (tmp_path / "a.prototxt").write_text(text.replace("num_output: 6", filler, 1))
