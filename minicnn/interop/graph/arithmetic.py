@@ -201,9 +201,8 @@ def _with_constants(low, op: Op, known: list[str], scale_and_shift) -> list:
     if isinstance(found, Part):
         size = found.end - found.begin if not found.steps else found.shape[1]
         scale, shift = scale_and_shift(_per_channel(op, array.astype(np.float32), found.shape, 1, size))
-        step = Op("affine", op.name, op.inputs, op.outputs, {"scale": np.broadcast_to(np.float32(scale), size),
-                                                              "shift": np.broadcast_to(np.float32(shift), size)})
-        return [replace(found, steps=(*found.steps, (step, ())))]
+        return [replace(found, steps=_with_affine(op, found.steps, np.broadcast_to(np.float32(scale), size),
+                                                  np.broadcast_to(np.float32(shift), size)))]
     value = low.value(Op(op.kind, op.name, others, op.outputs, {}, op.origin))
     axis = value.channel_axis
     vector = _per_channel(op, array.astype(np.float32), value.shape, axis, value.shape[axis], op.attrs.get("axis"))
@@ -215,6 +214,14 @@ def _with_constants(low, op: Op, known: list[str], scale_and_shift) -> list:
         rate = round(1.0 - float(vector.reshape(-1)[0]), 6)             # dropout of the paper, as minicnn writes it
         return [low.emit(op, Dropout(rate), [value.node], value)]
     return [low.affine(op, value, np.float32(scale), np.float32(shift))]
+
+
+def _with_affine(op: Op, steps: tuple, scale: np.ndarray, shift: np.ndarray) -> tuple:
+    """The steps of a part with one more, which is joined with one of its kind before it."""
+    if steps and steps[-1][0].kind == "affine":
+        last = steps[-1][0].attrs
+        scale, shift, steps = last["scale"] * scale, last["shift"] * scale + shift, steps[:-1]
+    return (*steps, (Op("affine", op.name, op.inputs, op.outputs, {"scale": scale, "shift": shift}), ()))
 
 
 def _per_channel(op: Op, array: np.ndarray, shape: tuple, axis: int, size: int, begin: int | None = None) -> np.ndarray:

@@ -246,7 +246,7 @@ class Lowering:
     # ---- nodes
     def emit(self, op: Op, layer: Layer, inputs: list[str], like: Value, *, weight: str = "", **changes) -> Value:
         """A new node of ours for this operation; its value has the axes of `like`, with some changes."""
-        name = self.b.layer(self._name(op, weight, layer), layer, inputs)
+        name = self.b.layer(self._name(op, weight), layer, inputs)
         fields = {"shape": like.shape, "order": like.order, "blocks": like.blocks, **changes}
         value = Value(name, **fields)
         self.report.values[name] = (op.outputs[0], value.order, value.rows())
@@ -264,20 +264,22 @@ class Lowering:
     def keep_vector(self, target: str, array: np.ndarray, name: str) -> None:
         self.keep(target, InMemory(name, np.ascontiguousarray(array, np.float32)), layout.same(array.shape))
 
-    def node(self, name: str) -> Node:
-        return next(node for node in reversed(self.b.nodes) if node.name == name)
+    def layer_of(self, value: Value) -> Layer | None:
+        """The layer that makes a value; None for the images."""
+        return next((node.layer for node in reversed(self.b.nodes) if node.name == value.node), None)
 
     def exchange(self, name: str, layer: Layer) -> None:
         """Another layer in the place of a node's."""
         self.b.nodes = [Node(name, layer, node.inputs) if node.name == name else node for node in self.b.nodes]
 
-    def _name(self, op: Op, weight: str, layer: Layer) -> str:
+    def _name(self, op: Op, weight: str) -> str:
+        """The source's name of the node, else that of its weights, else that of its value."""
         if NAME.fullmatch(op.name):
             return self.fresh(op.name)
         stem = re.sub(r"\.(weight|w|kernel|W)$", "", weight)
         if stem != weight and ":" not in stem:
             return self.fresh(stem)
-        return self.fresh(op.name or type(layer).__name__.lower())
+        return self.fresh(op.name or op.outputs[0])
 
     def fresh(self, name: str) -> str:
         """A name that is valid here and not used yet."""
@@ -316,6 +318,7 @@ class Lowering:
         if len(value.shape) == 4 and value.is_image and value.shape[2:] == (1, 1):
             node = self.b.layer(self.fresh("flatten"), Flatten(), value.node)
             value = Value(node, value.shape[:2], (0, 1))
+            self.report.values[node] = (name, value.order, None)
         if value.blocks is not None:
             raise CheckpointError(f"its output {name!r} is flattened maps {value.blocks[0]}, whose order would be "
                                   "another one here; end it with a fully connected layer")

@@ -76,7 +76,7 @@ def pool(low, op: Op) -> list:
     if op.kind == "avgpool":
         layer = _average(op, value, kernel, size, outer)
     else:
-        if any(outer) and not isinstance(low.node(value.node).layer, (ReLU, ClippedReLU)):
+        if any(outer) and not isinstance(low.layer_of(value), (ReLU, ClippedReLU)):
             raise refuse(op, "takes the maximum with zeros around the image, which is padded with -infinity here",
                          shapes=[value.shape], advice="it is only the same behind a ReLU")
         layer = MaxPool2d(kernel, **size)
