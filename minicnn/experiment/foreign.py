@@ -64,12 +64,22 @@ def compared(net: Net, path: str, check: bool, expect: list[str] | None = None) 
 def load_weights(net: Net, path: str, settings: dict) -> list[str]:
     """Initialise the network of a run with the weights of a checkpoint, or of a foreign file; lines that say how."""
     if not is_foreign(path):
-        return load_pretrained(net, path, settings["new_head"])
+        return [*load_pretrained(net, path, settings["new_head"]), *_expected(settings)]
     model = settings["model"]
     named = net if own_net.is_own(model) else full_name(model, settings["variant"])
     found = read(path, model=named, device="cpu" if net.ops.name == "cuda" else net.ops.spec)
     theirs = {name: found.ops.to_host(array) for name, array in found.arrays().items()}
-    return [*load_pretrained(net, path, settings["new_head"], theirs), *found.source.notes]
+    return [*load_pretrained(net, path, settings["new_head"], theirs), *found.source.notes, *_expected(settings)]
+
+
+def _expected(settings: dict) -> list[str]:
+    """What the weights expect of the images, where they bring that along."""
+    known = settings["preprocess"]
+    if known is None:
+        return []
+    spread = f", divided by {known['std']}" if known["std"] else ""
+    return [f"images as these weights expect them: {known['order'].upper()} in 0..{known['range']} minus "
+            f"{known['mean'] or 0}{spread}"]
 
 
 # ---- comparison

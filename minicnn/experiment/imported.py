@@ -12,6 +12,7 @@ from minicnn.data.preprocess import IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
 from minicnn.interop.formats.caffe_files import read_mean
+from minicnn.interop.read import preprocess_by_names
 from minicnn.interop.report import Report
 from minicnn.models.registry import MODELS, find
 from minicnn.train.recipe import Recipe
@@ -100,9 +101,13 @@ def _mean_image(path: Path) -> np.ndarray:
 
 
 def preprocess_of(path: str | os.PathLike) -> dict | None:
-    """The preprocessing that imported weights expect, as plain data; None for those of a run, whose recipe decides."""
+    """The preprocessing that imported weights expect, as plain data; None for those of a run, whose recipe decides.
+
+    Of a file of weights by torchvision's names, that of torchvision.
+    """
     if is_foreign(path):
-        return None
+        known = preprocess_by_names(path)
+        return None if known is None else known.to_dict()
     meta = load_checkpoint(path, parts=()).meta
     found = meta["recipe"]["preprocess"] if "imported" in meta else None
     return None if found is None or found.get("mean") == IMAGE else found

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
@@ -133,13 +134,22 @@ def read_weights(path: str | os.PathLike) -> StateDict:
         return STATE_DICTS[kind_of(file)](file)
 
 
+def preprocess_by_names(path: str | os.PathLike) -> Preprocess | None:
+    """The preprocessing that the weights in a file expect, where their names are torchvision's; else None."""
+    with _naming(path):
+        file = StoredFile(path)
+        kind = kind_of(file)
+        found = guess(STATE_DICTS[kind](file).shapes) if kind in STATE_DICTS else None
+        return None if found is None else torchvision_preprocess(found[0], 224)[0]
+
+
 def _read_state_dict(file: StoredFile, kind: str, model, size: int | None, device: str) -> Net:
     state = STATE_DICTS[kind](file)
     report = Report(kind, f"{file.path.name}: {len(state.tensors)} tensors, {file.size / 1e6:.1f} MB, no graph")
     net = net_for(state, model, size, device, report)
     load_state_dict(net, state, report)
-    if guess(state.shapes) is not None:
-        torchvision_preprocess(net, report)
+    if (found := guess(state.shapes)) is not None:
+        report.preprocess, report.preprocess_source = torchvision_preprocess(found[0], net.input_shape[0])
     take_metadata({key: _json(text) for key, text in state.metadata.items()}, report)
     net.source = report
     return net

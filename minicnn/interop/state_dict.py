@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from minicnn.data.preprocess import TORCHVISION
+from minicnn.data.preprocess import TORCHVISION, Preprocess
 from minicnn.errors import CheckpointError, ConfigError, ShapeError, expected
 from minicnn.graph import Net
 from minicnn.interop import layout
@@ -211,15 +211,14 @@ def export_state_dict(net: Net) -> dict[str, np.ndarray]:
     return found
 
 
-def torchvision_preprocess(net: Net, report: Report) -> None:
-    """What torchvision's own transforms do, as the preprocessing of weights with its names."""
-    crop = net.input_shape[0]
-    size = max(round(crop * 256 / 224), crop)
-    pre = replace(TORCHVISION, crop=crop, size=size)
-    report.preprocess, report.preprocess_source = pre, "torchvision's transforms, by the names of the weights"
-    if report.model == "googlenet:torchvision":
-        report.preprocess = replace(pre, mean=(0.5,) * 3, std=(0.5,) * 3)
-        report.preprocess_source += ", and its GoogLeNet's own transform_input: in all (x - 0.5) / 0.5"
+def torchvision_preprocess(model: str, crop: int) -> tuple[Preprocess, str]:
+    """What torchvision's transforms do, for its weights of this model, and a word on where it is from."""
+    known = replace(TORCHVISION, crop=crop, size=max(round(crop * 256 / 224), crop))
+    source = "torchvision's transforms, by the names of the weights"
+    if model == "googlenet:torchvision":
+        return replace(known, mean=(0.5,) * 3, std=(0.5,) * 3), \
+            f"{source}, and its GoogLeNet's own transform_input: in all (x - 0.5) / 0.5"
+    return known, source
 
 
 def _few(names: list[str]) -> str:
