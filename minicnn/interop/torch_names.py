@@ -122,7 +122,7 @@ RESNETS = {(2, 2, 2, 2, False): 18, (3, 4, 6, 3, False): 34, (3, 4, 6, 3, True):
            (3, 8, 36, 3, True): 152}
 VGGS = {8: 11, 10: 13, 13: 16, 16: 19}                      # convolutions -> layers
 ELSEWHERE = {"alexnet": "alexnet:torchvision", "googlenet": "googlenet:torchvision",
-             **{f"resnet{depth}": f"resnet{depth}:v1.5" for depth in RESNETS.values()}}
+             **{f"resnet{depth}": f"resnet{depth}:v1.5" for (*_, bottleneck), depth in RESNETS.items() if bottleneck}}
 
 
 def guess(shapes: Shapes) -> tuple[str, dict] | None:
@@ -141,8 +141,9 @@ def _guess_resnet(shapes):
     if "layer1.0.conv1.weight" not in shapes:
         return None
     blocks = [len({name.split(".")[1] for name in shapes if name.startswith(f"layer{k}.")}) for k in (1, 2, 3, 4)]
-    depth = RESNETS.get((*blocks, "layer1.0.conv3.weight" in shapes))
-    return (f"resnet{depth}:v1.5", "fc.weight", {}) if depth else None
+    bottleneck = "layer1.0.conv3.weight" in shapes          # whose stride is in its 3 x 3; other blocks have one place
+    depth = RESNETS.get((*blocks, bottleneck))
+    return (f"resnet{depth}{':v1.5' * bottleneck}", "fc.weight", {}) if depth else None
 
 
 def _guess_googlenet(shapes):

@@ -41,8 +41,9 @@ class _Translation:
         for layer in self.layers:
             if layer.type == "data":
                 if layer.name in images:
-                    channels = next(reader.numbers("channels")[reader.inputs.index(layer.name)] for reader in
-                                    self.layers if layer.name in reader.inputs and reader.type in ("conv", "local"))
+                    reader = next(one for one in self.layers if layer.name in one.inputs
+                                  and one.type in ("conv", "local"))
+                    channels = reader.of_input("channels", reader.inputs.index(layer.name))
                     self.inputs[layer.name] = (None, channels, self.size, self.size)
                 else:
                     self.dropped.add(layer.name)
@@ -269,6 +270,8 @@ def _pair(a: Layer, b: Layer, of: dict, pairs: dict) -> Layer:
     inputs = list(dict.fromkeys(of.get(name, name) for name in (a.inputs[k] for k in both[0])))
     settings = dict(a.settings)
     weights = a.weights
+    if any(layer.weights and len(layer.weights) != len(layer.inputs) for layer in (a, b)):
+        raise CheckpointError(f"{a.type} {a.name!r} has {len(a.weights)} weights for {len(a.inputs)} inputs")
     if a.weights:
         stacked = [np.concatenate([layer.weights[k] for k in order]) for layer, order in zip((a, b), both, strict=True)]
         weights = [np.concatenate(stacked, 1)]              # (inputs of both columns or of one, K of both)

@@ -53,8 +53,15 @@ class Layer:
             raise CheckpointError(f"{self.type} {self.name!r}: {key} = {found} is too large"[:200])
         return items * max(1, len(self.inputs)) if len(items) == 1 else items
 
+    def of_input(self, key: str, index: int, default=None):
+        """A setting for one input."""
+        found = self.numbers(key, default)
+        if index >= len(found):
+            raise CheckpointError(f"{self.type} {self.name!r} has {len(found)} {key} for {len(self.inputs)} inputs")
+        return found[index]
+
     def number(self, key: str, default=None):
-        return self.numbers(key, default)[0]
+        return self.of_input(key, 0, default)
 
     def text(self, key: str, default: str = "") -> str:
         return str(self.settings.get(key.lower(), default)).strip()
@@ -159,12 +166,12 @@ class Window:
 
 def window(layer: Layer, index: int) -> Window:
     """The geometry of a convolution of an input; filters are those of all groups."""
-    groups = layer.numbers("groups", 1)[index]
-    filters, padding = layer.number("filters"), layer.numbers("padding", 0)[index]
+    groups = layer.of_input("groups", index, 1)
+    filters, padding = layer.number("filters"), layer.of_input("padding", index, 0)
     if not layer.parsed:
         filters *= groups
-    found = Window(layer.numbers("channels")[index], filters, layer.numbers("filterSize")[index],
-                   layer.numbers("stride", 1)[index], -padding if layer.parsed else padding, groups)
+    found = Window(layer.of_input("channels", index), filters, layer.of_input("filterSize", index),
+                   layer.of_input("stride", index, 1), -padding if layer.parsed else padding, groups)
     if min(found.size, found.stride, found.groups, found.channels, found.filters) < 1 or found.padding < 0:
         raise CheckpointError(f"conv {layer.name!r} has the geometry {found}"[:200])
     return found
