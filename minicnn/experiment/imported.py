@@ -11,7 +11,7 @@ import numpy as np
 from minicnn.data.preprocess import IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
-from minicnn.interop.formats.caffe_files import read_mean
+from minicnn.interop.formats.caffe.files import read_mean
 from minicnn.interop.read import preprocess_by_names
 from minicnn.interop.report import Report
 from minicnn.models.registry import MODELS, find

@@ -11,13 +11,13 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats import cuda_convnet
-from minicnn.interop.formats.caffe_files import Blobs, read_prototxt, weights_of
-from minicnn.interop.formats.caffe_layers import read_caffe
-from minicnn.interop.formats.caffe_schema import NET
+from minicnn.interop.formats.caffe.files import Blobs, read_prototxt, weights_of
+from minicnn.interop.formats.caffe.layers import read_caffe
+from minicnn.interop.formats.caffe.schema import NET
 from minicnn.interop.formats.columns import graph_of
 from minicnn.interop.formats.numpy_pickles import Array, read_pickle
-from minicnn.interop.formats.onnx_files import read_onnx
-from minicnn.interop.formats.onnx_schema import MODEL
+from minicnn.interop.formats.onnx.files import read_onnx
+from minicnn.interop.formats.onnx.schema import MODEL
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.wire import Reader
 from minicnn.interop.graph.idioms import recognise

@@ -13,9 +13,9 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
-from minicnn.interop.formats.caffe_files import is_caffe
+from minicnn.interop.formats.caffe.files import is_caffe
 from minicnn.interop.formats.numpy_pickles import NPY
-from minicnn.interop.formats.onnx_files import is_onnx
+from minicnn.interop.formats.onnx.files import is_onnx
 from minicnn.interop.formats.safetensors_files import read_header
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.torch_files import read_torch

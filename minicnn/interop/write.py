@@ -9,14 +9,14 @@ from pathlib import Path
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
-from minicnn.interop.formats.onnx_write import onnx_bytes
+from minicnn.interop.formats.onnx.write import onnx_bytes
 from minicnn.interop.state_dict import export_state_dict
 from minicnn.system.files import cannot_write, write_bytes, write_safetensors
 
 
 def write(net: Net, path: str | os.PathLike, *, softmax: bool = False, classes: list[str] | None = None,
           preprocess: Preprocess | None = None) -> None:
-    """Write a network for other programs, atomically; what it is, is told by the ending of the name.
+    """Write a network for other programs, atomically; the ending of the name decides the format.
 
     .onnx           graph and weights, opset 17: input (N, C, H, W), output the logits, or probabilities if `softmax`
     .safetensors    weights by PyTorch's names and in its layout, those of torchvision where it has the net;

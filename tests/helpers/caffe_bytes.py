@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnn.interop.formats import caffe_schema as schema
+from minicnn.interop.formats.caffe import schema
 from minicnn.interop.formats.wire import encoded, field
 
 

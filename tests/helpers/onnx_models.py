@@ -1,4 +1,4 @@
-"""Small ONNX models made by the onnx package, and their outputs in onnxruntime, which judges ours."""
+"""Small ONNX models made by the onnx package, and their outputs in onnxruntime, which ours are compared with."""
 
 import numpy as np
 import onnx

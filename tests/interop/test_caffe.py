@@ -5,9 +5,9 @@ import pytest
 
 from minicnn import interop
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats import caffe_schema as schema
-from minicnn.interop.formats.caffe_files import read_mean
-from minicnn.interop.formats.prototxt import parse
+from minicnn.interop.formats.caffe import schema
+from minicnn.interop.formats.caffe.files import read_mean
+from minicnn.interop.formats.caffe.prototxt import parse
 from tests.helpers import caffe_bytes as cb
 
 rng = np.random.default_rng(8)

@@ -166,7 +166,7 @@ def pickled(opcodes: bytes):
 
 
 def with_view(**changes):
-    """A tensor of 4 elements whose view is said to be otherwise."""
+    """A tensor of 4 elements with another view."""
     def save(path):
         one = tp.tensor(np.zeros(4, np.float32), "0")
         for field, value in changes.items():

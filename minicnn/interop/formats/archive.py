@@ -1,7 +1,7 @@
 """A zip archive of stored entries, as PyTorch writes it: name -> (offset, size) of the bytes in the file.
 
 Only the directory at the end is read, and the header of each entry; nothing is extracted. An entry that is compressed,
-encrypted, named twice or not where it is said to be is refused.
+encrypted, named twice or not where the directory has it is refused.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _directory(file: StoredFile) -> tuple[int, int, int]:
         (where,) = struct.unpack_from("<Q", tail, at - 12)
         record = file.read(where, 56, "the zip64 record of the archive")
         if record[:4] != END64:
-            raise CheckpointError("damaged: the zip64 record of the archive is not where it is said to be")
+            raise CheckpointError("damaged: the zip64 record of the archive is not at its place")
         count, size, offset = struct.unpack_from("<QQQ", record, 32)
     return count, size, offset
 

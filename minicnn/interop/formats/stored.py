@@ -47,7 +47,7 @@ class StoredFile:
     def check(self, offset: int, count: int, what: str) -> None:
         """CheckpointError unless these bytes are in the file."""
         if offset < 0 or count < 0 or offset + count > self.size:
-            raise CheckpointError(f"cut short or damaged: {what} is said to be bytes {offset:,} to {offset + count:,} "
+            raise CheckpointError(f"cut short or damaged: {what} should be bytes {offset:,} to {offset + count:,} "
                                   f"of a file of {self.size:,}")
 
     def read(self, offset: int, count: int, what: str) -> bytes:

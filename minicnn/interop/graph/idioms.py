@@ -28,7 +28,7 @@ def recognise(graph: Graph) -> Graph:
 
 
 def _local(graph: Graph, product: Op, makers: dict, readers: dict) -> tuple[list[Op], Op] | None:
-    """The operations around a matrix product for each place, as onnx_write.py has them, and the layer that they are."""
+    """The operations around a matrix product for each place, as onnx/write.py has them, and the layer that they are."""
     try:
         places = makers[product.inputs[0]]
         rows = makers[places.inputs[0]]

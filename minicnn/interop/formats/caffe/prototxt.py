@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats.caffe_schema import ENUMS
+from minicnn.interop.formats.caffe.schema import ENUMS
 from minicnn.interop.formats.wire import MAX_DEPTH, MAX_FIELDS
 
 MAX_TEXT = 4 * 2**20

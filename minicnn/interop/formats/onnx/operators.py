@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats.onnx_schema import TYPES
+from minicnn.interop.formats.onnx.schema import TYPES
 from minicnn.interop.formats.stored import DTYPES
 
 Attrs = dict

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import CheckpointError, ConfigError
-from minicnn.interop.formats.caffe_schema import BLOB, NET, V1_TYPES
-from minicnn.interop.formats.prototxt import MAX_TEXT, parse
+from minicnn.interop.formats.caffe.prototxt import MAX_TEXT, parse
+from minicnn.interop.formats.caffe.schema import BLOB, NET, V1_TYPES
 from minicnn.interop.formats.stored import Stored, StoredFile, check_shape
 from minicnn.interop.formats.wire import Reader, Span
 from minicnn.interop.graph.neutral import Graph, Op, refuse

@@ -1,6 +1,6 @@
 """ONNX files, without the onnx package: the graph in neutral operations, and the weights, which stay in the file.
 
-A table of the messages (onnx_schema.py) is enough to read them (wire.py); reading needs no dependency, copies nothing,
+A table of the messages (schema.py) is enough to read them (wire.py); reading needs no dependency, copies nothing,
 and bounds everything before it is believed.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats.onnx_ops import translate
-from minicnn.interop.formats.onnx_schema import NEWEST_OPSET
-from minicnn.interop.formats.onnx_tensors import Tensors
+from minicnn.interop.formats.onnx.operators import translate
+from minicnn.interop.formats.onnx.schema import NEWEST_OPSET
+from minicnn.interop.formats.onnx.tensors import Tensors
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.wire import Reader
 from minicnn.interop.graph.neutral import Graph, Op, refuse

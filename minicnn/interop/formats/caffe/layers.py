@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats.caffe_files import CaffeNet, Translation
+from minicnn.interop.formats.caffe.files import CaffeNet, Translation
 from minicnn.interop.formats.stored import Stored
 from minicnn.interop.graph.neutral import Op
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import CheckpointError
-from minicnn.interop.formats.onnx_schema import FIELDS, TYPES
+from minicnn.interop.formats.onnx.schema import FIELDS, TYPES
 from minicnn.interop.formats.stored import DTYPES, Stored, StoredFile, check_shape
 from minicnn.interop.formats.wire import Reader, Span, varints
 
