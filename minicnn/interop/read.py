@@ -99,14 +99,17 @@ def kind_of(file: StoredFile) -> str:
     if re.search(rb"^\s*(layers?\s*\{|input:|name:)", file.read(0, min(2**16, file.size), "its beginning"), re.M):
         raise CheckpointError("is a network of Caffe as text, without weights; read the .caffemodel, with "
                               "--graph FILE.prototxt")
-    with contextlib.suppress(CheckpointError):
+    why = "it has no layers"
+    try:
         message = Reader(file.descriptor, file.size).message(PEEK)
         if is_onnx(message):
             return "onnx"
         if is_caffe(message):
             return "caffe"
+    except CheckpointError as error:
+        why = str(error)
     raise CheckpointError("a kind of file that minicnn does not read, or damaged; expected ONNX, a PyTorch state dict, "
-                          "safetensors, a caffemodel, or a checkpoint of cuda-convnet")
+                          f"safetensors, a caffemodel, or a checkpoint of cuda-convnet (as protocol buffers: {why})")
 
 
 # ---- weights by name
