@@ -99,6 +99,9 @@ def kind_of(file: StoredFile) -> str:
     if re.search(rb"^\s*(layers?\s*\{|input:|name:)", file.read(0, min(2**16, file.size), "its beginning"), re.M):
         raise CheckpointError("is a network of Caffe as text, without weights; read the .caffemodel, with "
                               "--graph FILE.prototxt")
+    if re.search(rb"^\[\w+\]\s*\n(?s:.*)^type\s*=", file.read(0, min(2**16, file.size), "its beginning"), re.M):
+        raise CheckpointError("is a network of cuda-convnet as text, without weights; read a checkpoint, with "
+                              "--graph FILE.cfg")
     why = "it has no layers"
     try:
         message = Reader(file.descriptor, file.size).message(PEEK)

@@ -128,6 +128,12 @@ REFUSED = {
 }
 
 
+def test_text_alone_has_no_weights(tmp_path):
+    write(tmp_path, True)
+    with pytest.raises(CheckpointError, match="read a checkpoint, with --graph"):
+        interop.read(tmp_path / "layers-145.cfg")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_read_is_refused(tmp_path, case):
     found, words = REFUSED[case]
