@@ -14,9 +14,9 @@ GOOGLENET = {"conv1": "conv1.conv", "conv1_bn": "conv1.bn", "conv2_reduce": "con
              "inception_5b_5x5_bn": "inception5b.branch3.1.bn", "inception_3a_pool_proj": "inception3a.branch4.1.conv",
              "aux1_conv": "aux1.conv.conv", "aux2_conv_bn": "aux2.conv.bn", "aux1_fc1": "aux1.fc1", "fc": "fc",
              "inception_3a_other": "", "fc6": ""}
-             "inception_4b_3x3": "inception4b.branch2.1.conv",
-             "inception_5b_5x5_reduce": "inception5b.branch3.0.conv",
-              "fire9_expand3x3": "features.12.expand3x3", "conv10": "classifier.1", "fc": ""}
+SQUEEZENET = {"conv1": "features.0", "fire2_squeeze1x1": "features.3.squeeze",
+              "fire4_expand1x1": "features.6.expand1x1", "fire9_expand3x3": "features.12.expand3x3",
+              "conv10": "classifier.1", "fc": ""}
 MOBILENET = {"conv1": "features.0.0", "conv1_bn": "features.0.1", "conv2_1_depthwise": "features.1.conv.0.0",
              "conv2_1_depthwise_bn": "features.1.conv.0.1", "conv2_1_project": "features.1.conv.1",
              "conv2_1_project_bn": "features.1.conv.2", "conv3_1_expand": "features.2.conv.0.0",
