@@ -63,7 +63,7 @@ def linear(shape: Sequence[int], block: Block | None = None, transposed: bool = 
     return Turn((C, H, W, shape[1]), (1, 2, 0, 3), ", ".join(words))
 
 
-def fill(target: np.ndarray, tensor, turn: Turn) -> int:
+def fill(target: np.ndarray, tensor, turn: Turn | Rows) -> int:
     """Write their tensor into our C-contiguous array; returns how many of its elements are not finite.
 
     By parts of their first axis, on all cores: the whole is never in memory twice, and what is read, and where it is
@@ -72,6 +72,8 @@ def fill(target: np.ndarray, tensor, turn: Turn) -> int:
     if prod(tensor.shape) != target.size:
         raise CheckpointError(f"an array of {'x'.join(map(str, tensor.shape))} does not fit into "
                               f"{'x'.join(map(str, target.shape))}")
+    if isinstance(turn, Rows):
+        return _put(target, turn.of(tensor.read()))
     ours = target.reshape([turn.dims[axis] for axis in turn.perm])      # a view, since target is contiguous
     if tensor.strides is not None or turn.dims[:1] != tuple(tensor.shape[:1]) or target.size <= PART:
         return _put(ours, turn.of(tensor.read()))
@@ -93,26 +95,51 @@ def _put(ours: np.ndarray, view: np.ndarray) -> int:
     return int(view.size - np.count_nonzero(np.isfinite(view)))
 
 
-def blocks_of(net) -> dict[str, Block]:
-    """Fully connected layer -> (C, H, W) of the maps whose flattened values it reads, for those that read such."""
-    shapes = shapes_of(net)
-    source = {node.name: node for node in net.nodes}
-    found = {}
+@dataclass(frozen=True)
+class Rows:
+    """Like Turn, for values in an order that no exchange of axes gives: our row i is their row (or column) rows[i]."""
+
+    rows: tuple[int, ...]
+    words: str
+    transposed: bool = True             # their weights are (out, in)
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return (array.T if self.transposed and array.ndim == 2 else array)[list(self.rows)]
+
+    def back(self, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        ordered = array[np.argsort(self.rows)]
+        return np.array(ordered.T if self.transposed and array.ndim == 2 else ordered, order="C").reshape(shape)
+
+
+def row_order(blocks: Sequence[Block]) -> np.ndarray:
+    """Of flattened maps, one after the other: our feature i is their feature rows[i]."""
+    parts, start = [], 0
+    for C, H, W in blocks:
+        parts.append(start + np.arange(C * H * W).reshape(C, H, W).transpose(1, 2, 0).reshape(-1))
+        start += C * H * W
+    return np.concatenate(parts)
+
+
+def blocks_of(net) -> dict[str, tuple[Block, ...]]:
+    """Node -> the maps (C, H, W) whose flattened values it has as features, for nodes that have such."""
+    shapes, found = shapes_of(net), {}
     for node in net.nodes:
-        if node.layer.kind() != "Linear" or len(shapes[node.inputs[0]]) != 2:
-            continue
-        before = source.get(node.inputs[0])
-        while before is not None and before.layer.kind() != "Flatten" and len(shapes[before.inputs[0]]) == 2:
-            if before.layer.kind() in MIXES:
-                break
-            before = source.get(before.inputs[0])
-        if before is not None and before.layer.kind() == "Flatten" and len(shapes[before.inputs[0]]) == 4:
-            _, H, W, C = shapes[before.inputs[0]]
-            found[node.name] = (C, H, W)
-    return found
+        before = [found.get(name) for name in node.inputs]
+        kind, shape = node.layer.kind(), shapes.get(node.inputs[0], ())
+        if kind == "Flatten" and len(shape) == 4:
+            found[node.name] = ((shape[3], shape[1], shape[2]),) if shape[1] * shape[2] > 1 else None
+        elif kind == "Concat" and any(before):
+            found[node.name] = tuple(block for name, blocks in zip(node.inputs, before, strict=True)
+                                     for block in blocks or ((shapes[name][-1], 1, 1),))
+        elif kind not in ("Linear", "SoftmaxCrossEntropy"):
+            found[node.name] = before[0]
+    return {name: blocks for name, blocks in found.items() if blocks}
 
 
-MIXES = ("Linear", "Concat", "SoftmaxCrossEntropy")         # after these, values are no flattened maps any more
+def read_blocks(net) -> dict[str, tuple[Block, ...]]:
+    """The same of what each node reads."""
+    found = blocks_of(net)
+    return {node.name: found[node.inputs[0]] for node in net.nodes if node.inputs[0] in found}
 
 
 def shapes_of(net) -> dict[str, tuple[int, ...]]:

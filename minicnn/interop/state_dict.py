@@ -15,7 +15,7 @@ from minicnn.interop import layout
 from minicnn.interop.formats.stored import InMemory, Stored
 from minicnn.interop.formats.torch_files import TorchFile, View
 from minicnn.interop.formats.unpickle import Foreign
-from minicnn.interop.layout import Turn, blocks_of, fill
+from minicnn.interop.layout import Rows, Turn, fill, read_blocks, row_order
 from minicnn.interop.report import Moved, Report
 from minicnn.interop.torch_names import ELSEWHERE, guess, torch_names
 from minicnn.models import registry
@@ -113,7 +113,7 @@ class Place:
 
     tensor: Tensor
     target: str
-    turn: Turn
+    turn: Turn | Rows
 
 
 def load_state_dict(net: Net, state: StateDict, report: Report, names: Mapping[str, str] | None = None) -> None:
@@ -134,7 +134,7 @@ def load_state_dict(net: Net, state: StateDict, report: Report, names: Mapping[s
 
 
 def _places(net: Net, state: StateDict, names: Mapping[str, str]) -> list[Place]:
-    blocks, arrays = blocks_of(net), net.arrays()
+    blocks, arrays = read_blocks(net), net.arrays()
     missing = [theirs for theirs in names.values() if theirs not in state.tensors]
     extra = sorted(set(state.tensors) - set(names.values()))
     places, wrong = [], []
@@ -152,11 +152,13 @@ def _places(net: Net, state: StateDict, names: Mapping[str, str]) -> list[Place]
     return places
 
 
-def turn_of(net: Net, name: str, block=None) -> tuple[tuple[int, ...], Turn] | None:
-    """(their shape, how it becomes ours) of the array of this name of ours."""
+def turn_of(net: Net, name: str, blocks=None) -> tuple[tuple[int, ...], Turn | Rows] | None:
+    """(their shape, how it becomes ours) of the array of this name of ours.   blocks: flattened maps that it reads."""
     own = name.removeprefix(STATE)
     layer, local = net[layer_of(own)], own.rpartition(".")[2]
     shape = tuple(net.arrays()[name].shape)
+    if layer.kind() in ("BatchNorm2d", "Affine") and blocks:
+        return shape, Rows(tuple(row_order(blocks).tolist()), "CHW -> HWC")
     if local != "w" or len(shape) == 1:
         return shape, layout.same(shape)
     if len(shape) == 4:
@@ -164,7 +166,10 @@ def turn_of(net: Net, name: str, block=None) -> tuple[tuple[int, ...], Turn] | N
         return (K, C, R, S), layout.conv((K, C, R, S))
     if len(shape) == 2:
         theirs = shape[::-1]
-        return theirs, layout.linear(theirs, block)
+        if blocks and len(blocks) > 1:
+            words = " and ".join(f"({','.join(map(str, block))})" for block in blocks)
+            return theirs, Rows(tuple(row_order(blocks).tolist()), f"rows {words} CHW -> HWC, transposed")
+        return theirs, layout.linear(theirs, blocks[0] if blocks else None)
     return (shape, layout.same(shape)) if layer.kind() == "Local2d" else None
 
 
@@ -199,7 +204,7 @@ def _words(place: Place) -> str:
 
 def export_state_dict(net: Net) -> dict[str, np.ndarray]:
     """PyTorch's name -> array in PyTorch's layout. ShapeError for a layer that PyTorch does not have."""
-    blocks, found = blocks_of(net), {}
+    blocks, found = read_blocks(net), {}
     arrays = {name: net.ops.to_host(array) for name, array in net.arrays().items()}
     for ours, theirs in torch_names(net).items():
         layer = layer_of(ours.removeprefix(STATE))

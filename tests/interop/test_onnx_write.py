@@ -62,8 +62,25 @@ def pixelwise():
     return b.net(device="reference")
 
 
+def pyramid():
+    """Flattened maps of two sizes, joined and normalised before a fully connected layer; channels of zeros."""
+    b = Builder((9, 11, 3), "pyramid")
+    b.conv("conv1", 4, 3)
+    start = b.subsample("shortcut", 7, (2, 3), before=1)
+    b.flatten("flat1", input=start)
+    b.affine("affine1")
+    b.maxpool("pool", 2, stride=2, input=start)
+    b.flatten("flat2")
+    b.concat("rows", ["affine1", "flat2"])
+    b.batchnorm("bn")
+    b.relu("relu")
+    b.linear("fc", 3)
+    b.loss()
+    return b.net(device="reference")
+
+
 SMALL = {"device": "reference", "input_size": 99, "fc": 16}
-NETS = {"every layer": every_layer, "pixelwise": pixelwise,
+NETS = {"every layer": every_layer, "pixelwise": pixelwise, "pyramid": pyramid,
         "cifar_paper": lambda: cifar_paper(device="reference", input_size=12),
         "cifar_18pct": lambda: cifar_18pct(device="reference", activation="tanh", input_size=12),
         **{name: lambda name=name: alexnet(name, 3, **SMALL, kernels=(8, 12, 8, 8, 12)) for name in

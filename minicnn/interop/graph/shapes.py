@@ -8,7 +8,7 @@ from math import prod
 from minicnn.interop.graph import windows
 from minicnn.interop.graph.neutral import Op, refuse
 from minicnn.interop.graph.values import Padded, Part, Pooled, Squares, Value
-from minicnn.layers.combine import Concat, Flatten
+from minicnn.layers.combine import Concat, Flatten, Subsample
 
 KNOWN = "known are Flatten, a reshape to (N, all the rest), and back"
 
@@ -197,8 +197,12 @@ def pad(low, op: Op) -> list:
         return [_padded_squares(op, found, [int(size) for size in pads])]
     value, outer = low.image(op)
     top, left, bottom, right = pads[2], pads[3], pads[6], pads[7]
+    if (pads[1] or pads[5]) and not any((top, left, bottom, right, pads[0], pads[4], *outer)):
+        channels = int(pads[1] + value.shape[1] + pads[5])      # of zeros: as in shortcut A of ResNets
+        shape = (value.shape[0], channels, *value.shape[2:])
+        return [low.emit(op, Subsample(channels, 1, before=int(pads[1])), [value.node], value, shape=shape)]
     if any(pads[k] for k in (0, 1, 4, 5)):
-        raise refuse(op, f"pads the batch or the channels by {pads}", shapes=[value.shape])
+        raise refuse(op, f"pads the batch, or the channels and pixels, by {pads}", shapes=[value.shape])
     return [Padded(value, tuple(int(a + b) for a, b in zip((top, left, bottom, right), outer, strict=True)))]
 
 

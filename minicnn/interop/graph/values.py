@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from minicnn.interop.graph.neutral import Op
+from minicnn.interop.layout import row_order
 
 NHWC = (0, 2, 3, 1)             # our axes of an image whose logical axes are N, C, H, W
 BATCH = 7919                    # stands for a batch that is not fixed: a prime that no other size equals
@@ -46,11 +47,7 @@ class Value:
         """Of flattened maps: our feature i is the source's feature rows[i]; None where both agree."""
         if self.blocks is None:
             return None
-        parts, start = [], 0
-        for C, H, W in self.blocks:
-            parts.append(start + np.arange(C * H * W).reshape(C, H, W).transpose(1, 2, 0).reshape(-1))
-            start += C * H * W
-        return np.concatenate(parts)
+        return row_order(self.blocks)
 
     def as_node(self, node: str) -> Value:
         """The same axes at another node."""

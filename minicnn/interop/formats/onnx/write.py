@@ -14,7 +14,7 @@ import numpy as np
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.graph import Net
 from minicnn.interop.formats.wire import encoded, field
-from minicnn.interop.layout import blocks_of, shapes_of
+from minicnn.interop.layout import blocks_of, read_blocks, shapes_of
 from minicnn.interop.state_dict import turn_of
 from minicnn.layers.base import Layer
 
@@ -27,7 +27,7 @@ class Writer:
     """Collects the nodes and tensors of a network."""
 
     def __init__(self, net: Net):
-        self.net, self.shapes, self.blocks = net, shapes_of(net), blocks_of(net)
+        self.net, self.shapes, self.blocks = net, shapes_of(net), read_blocks(net)
         self.nodes: list[bytes] = []
         self.tensors: list[bytes] = []
         self.names = {name: name for name in net.inputs}        # our node -> the value that holds it
@@ -50,9 +50,13 @@ class Writer:
 
     def weight(self, node: str, local: str, name: str) -> str:
         """A parameter or state of a layer, in ONNX's layout."""
+        return self.tensor(f"{node}.{name}", self.theirs(node, local))
+
+    def theirs(self, node: str, local: str) -> np.ndarray:
+        """A parameter or state of a layer, in ONNX's layout."""
         ours = f"{'state/' if local in ('mean', 'var') else ''}{node}.{local}"
         shape, turn = turn_of(self.net, ours, self.blocks.get(node))
-        return self.tensor(f"{node}.{name}", turn.back(self.arrays[ours], shape))
+        return turn.back(self.arrays[ours], shape)
 
     def shape(self, name: str) -> tuple[int, int, int, int]:
         """(N, H, W, C) of a node's output."""
@@ -75,6 +79,9 @@ def onnx_bytes(net: Net, *, softmax: bool = False, classes: list[str] | None = N
     """The file. ShapeError for a layer that ONNX cannot express; ConfigError where it would be larger than 2 GB."""
     if len(net.inputs) != 1:
         raise ConfigError(f"network {net.name!r} has {len(net.inputs)} inputs; an export has one, the images")
+    if net.output in blocks_of(net):
+        raise ShapeError(f"the output {net.output!r} is flattened maps, which ONNX would have in another order; end "
+                         "the network with a fully connected layer")
     w, (image, shape), = Writer(net), *net.inputs.items()
     for node in _needed(net):
         kind = node.layer.kind()
@@ -94,8 +101,8 @@ def onnx_bytes(net: Net, *, softmax: bool = False, classes: list[str] | None = N
     if len(graph) > MAX_BYTES:
         raise ConfigError(f"network {net.name!r} needs {len(graph):,} bytes, more than an ONNX file holds; export its "
                           "weights as safetensors")
-    own = json.dumps({"name": net.name, "description": net.description(), "classes": classes,
-                      "preprocess": preprocess}, allow_nan=False)
+    own = json.dumps({"name": net.name, "description": _described(net), "classes": classes, "preprocess": preprocess},
+                     allow_nan=False)
     metadata = {"minicnn": own, **_image_metadata(preprocess)}
     return (field(1, IR_VERSION) + field(2, "minicnn") + field(3, "0.1.0") + encoded(7 << 3 | 2) + encoded(len(graph))
             + graph + field(8, field(2, OPSET)) + b"".join(field(14, field(1, key) + field(2, value))
@@ -114,6 +121,14 @@ def _image_metadata(preprocess: dict | None) -> dict[str, str]:
     scaled = "Normalized_0_1" if preprocess["range"] == 1 else "NominalRange_0_255"
     return {"Image.BitmapPixelFormat": "Bgr8" if preprocess["order"] == "bgr" else "Rgb8",
             "Image.ColorSpaceGamma": "SRGB", "Image.NominalPixelRange": scaled}
+
+
+def _described(net: Net) -> dict:
+    """The description without auxiliary classifiers, which only training needs."""
+    kept = {node.name for node in _needed(net)}
+    kept |= {node.name for node in net.nodes if node.layer.is_loss and node.inputs[0] in kept}
+    found = net.description()
+    return found | {"nodes": [node for node in found["nodes"] if node["name"] in kept]}
 
 
 def _needed(net: Net) -> list:
@@ -175,6 +190,13 @@ def _adaptive(w: Writer, name, layer, inputs, shapes) -> str:
     return w.node("AveragePool", inputs, name, kernel_shape=window, strides=window)
 
 
+def _subsample(w: Writer, name, layer, inputs, shapes) -> str:
+    """Single pixels by a maximum of one, then channels of zeros."""
+    taken = w.node("MaxPool", inputs, f"{name}.taken", kernel_shape=[1, 1], strides=list(layer.stride))
+    after = layer.channels - layer.before - shapes[0][3]
+    return w.node("Pad", [taken, w.tensor(f"{name}.pads", [0, layer.before, 0, 0, 0, after, 0, 0])], name)
+
+
 def _batchnorm(w: Writer, name, layer, inputs, shapes) -> str:
     parts = {"w": "weight", "b": "bias", "mean": "running_mean", "var": "running_var"}
     return w.node("BatchNormalization", [*inputs, *(w.weight(name, ours, theirs) for ours, theirs in parts.items())],
@@ -183,11 +205,11 @@ def _batchnorm(w: Writer, name, layer, inputs, shapes) -> str:
 
 def _affine(w: Writer, name, layer, inputs, shapes) -> str:
     axes = (-1, 1, 1) if len(shapes[0]) == 4 else (-1,)
-    scale = w.tensor(f"{name}.weight", w.arrays[f"{name}.w"].reshape(axes))
+    scale = w.tensor(f"{name}.weight", w.theirs(name, "w").reshape(axes))
     if not layer.bias:
         return w.node("Mul", [*inputs, scale], name)
     scaled = w.node("Mul", [*inputs, scale], f"{name}.scaled", name)
-    return w.node("Add", [scaled, w.tensor(f"{name}.bias", w.arrays[f"{name}.b"].reshape(axes))], name, f"{name}.add")
+    return w.node("Add", [scaled, w.tensor(f"{name}.bias", w.theirs(name, "b").reshape(axes))], name, f"{name}.add")
 
 
 def _lrn(w: Writer, name, layer, inputs, shapes) -> str:
@@ -260,7 +282,8 @@ def _plain(op: str) -> Callable:
 
 WRITERS: dict[str, Callable] = {
     "Conv2d": _conv, "Linear": _linear, "MaxPool2d": _maxpool, "AvgPool2d": _avgpool, "GlobalAvgPool2d": _global,
-    "AdaptiveAvgPool2d": _adaptive, "BatchNorm2d": _batchnorm, "Affine": _affine, "LRN": _lrn, "LRNWithin": _lrn_within,
+    "AdaptiveAvgPool2d": _adaptive, "Subsample": _subsample, "BatchNorm2d": _batchnorm, "Affine": _affine, "LRN": _lrn,
+    "LRNWithin": _lrn_within,
     "Dropout": _dropout, "Local2d": _local, "Concat": _concat, "Add": _add, "Flatten": _flatten,
     "ClippedReLU": _clipped, "ReLU": _plain("Relu"), "Tanh": _plain("Tanh"), "Sigmoid": _plain("Sigmoid"),
     "LeakyReLU": lambda w, name, layer, inputs, shapes: w.node("LeakyRelu", inputs, name, alpha=float(layer.slope)),
