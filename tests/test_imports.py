@@ -36,11 +36,12 @@ ALLOWED = {
     "gradcheck": NET,
     "data": {"leaves", "backend", "kernels"},       # sums over pixels are compiled as kernels are
     "parallel": NET,
+    "interop": NET | {"data"},
     "evaluate": NET | {"data"},
     "train": NET | {"data", "evaluate"},
     "visualize": NET | {"data", "evaluate", "train"},
-    "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel"},
-    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "experiment", "gradcheck"},
+    "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop"},
+    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "gradcheck"},
 }
 # Two exceptions, only inside functions: layer(x), outside of a network, selects a backend when it runs; the command
 # prints the version, which is defined in minicnn itself.

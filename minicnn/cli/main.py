@@ -7,11 +7,14 @@
     minicnn verify RUN|SHARDS|FILE ...    check what minicnn wrote against its checksums
     minicnn summary MODEL                 the table of a network: shapes, parameters, multiply-adds, bytes
     minicnn models [MODEL]                the networks of this package; of one, its variants and recipes
+    minicnn import FILE OUT.safetensors   a network or weights from ONNX, PyTorch, Caffe or cuda-convnet
+    minicnn export RUN OUT                a trained network as ONNX, or its weights by PyTorch's names
+    minicnn diff A B                      two files of weights, tensor by tensor
     minicnn gradcheck [what ...]          check the hand-written gradients against finite differences
     minicnn doctor                        versions, threads and devices, for a bug report
 
-Exit code 0: success; 1: a gradient is wrong, or a file is damaged; 2: the command cannot be carried out, with one line
-that says why; 130: stopped by Ctrl-C; 141: the reader of a pipe has gone.
+Exit code 0: success; 1: a gradient is wrong, a file is damaged, or two differ; 2: the command cannot be carried out,
+with one line that says why; 130: stopped by Ctrl-C; 141: the reader of a pipe has gone.
 """
 
 from __future__ import annotations
@@ -19,13 +22,27 @@ from __future__ import annotations
 import argparse
 import sys
 
-from minicnn.cli import doctor, evaluate, gradcheck, models, predict, prepare, summary, train, verify
+from minicnn.cli import (
+    diff,
+    doctor,
+    evaluate,
+    export,
+    gradcheck,
+    import_,
+    models,
+    predict,
+    prepare,
+    summary,
+    train,
+    verify,
+)
 from minicnn.errors import expected_one_of
 from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "prepare": prepare, "verify": verify,
-            "summary": summary, "models": models, "gradcheck": gradcheck, "doctor": doctor}
+            "summary": summary, "models": models, "import": import_, "export": export, "diff": diff,
+            "gradcheck": gradcheck, "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 

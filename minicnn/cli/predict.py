@@ -10,6 +10,7 @@ from minicnn.data.dataset import ImageError
 from minicnn.errors import ConfigError, printable
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.predict import predict, read_words
+from minicnn.experiment.imported import ASSUMED
 from minicnn.experiment.options import add_out
 from minicnn.experiment.trained import load_trained
 from minicnn.train.runs.run_dir import BEST, find_checkpoint
@@ -32,6 +33,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{folder} is a folder; name its photographs: {os.path.join(folder, '*.jpg')}")
     words, unread = read_words(options.words) if options.words else {}, 0
     net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
+    if meta.get("imported", {}).get("preprocess") == ASSUMED:
+        used = f"{pipeline.preprocess.order.upper()} in 0..255 minus {pipeline.preprocess.mean or 0}"
+        print(f"{ASSUMED} {used}: import it again with --mean, or expect wrong classes", file=sys.stderr)
     if meta.get("average"):
         print("weights: their moving average over the steps", file=sys.stderr)
     for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):

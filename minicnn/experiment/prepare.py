@@ -10,6 +10,7 @@ from minicnn.data.preprocess import Preprocess
 from minicnn.data.source import SIZE, open_data
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import build_net
+from minicnn.experiment.recipe import preprocess_for
 from minicnn.experiment.settings import check_numbers, complete
 from minicnn.graph import Net
 from minicnn.models.registry import MODELS
@@ -73,7 +74,7 @@ def decoding_of(settings: dict) -> dict:
     the usual one.
     """
     recipe = settings.get("recipe") or next(iter(recipes_of(settings["model"])))
-    preprocess, data = named_recipe(settings["model"], recipe).recipe.preprocess, settings["data"]
+    preprocess, data = preprocess_for(settings, named_recipe(settings["model"], recipe)), settings["data"]
     size, prepared = settings["size"], is_prepared(data)
     if size is None and not prepared:
         wanted = MODELS[settings["model"]].image_size if settings["model"] in MODELS else SIZE

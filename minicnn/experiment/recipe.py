@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minicnn.data.dataset import ASPECT
+from minicnn.data.preprocess import Preprocess
 from minicnn.experiment.nets import data_of
 from minicnn.experiment.settings import optimiser_of
 from minicnn.train.recipe import AverageRecipe, NamedRecipe, Recipe, SGDRecipe, steady_output_lr
@@ -26,12 +27,20 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     whole = {"resize": ASPECT} if settings["keep_aspect"] else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
-        preprocess=replace(ours.preprocess, crop=crop, size=None, **whole), augment=replace(ours.augment, **varied),
+        preprocess=replace(preprocess_for(settings, entry), crop=crop, size=None, **whole),
+        augment=replace(ours.augment, **varied),
         optimiser=replace(optimiser, lr=lr, batch=settings["batch"], layer_lr=optimiser.layer_lr | frozen,
                           norm_decay=optimiser.norm_decay if norm_decay is None else norm_decay,
                           output_lr=steady_output_lr(lr, classes) if steady else optimiser.output_lr),
         schedule=_schedule(entry, settings),
         average=ours.average if settings["ema"] is None else AverageRecipe(settings["ema"]))
+
+
+def preprocess_for(settings: dict, entry: NamedRecipe) -> Preprocess:
+    """The recipe's; or that of the imported weights that the run begins with, since they expect it."""
+    if settings["preprocess"] is None:
+        return entry.recipe.preprocess
+    return replace(Preprocess.from_dict(settings["preprocess"]), size=None)
 
 
 def _schedule(entry: NamedRecipe, settings: dict):

@@ -13,6 +13,7 @@ from minicnn.backend.cpu import set_threads
 from minicnn.data.dataset import Splits
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment.evaluation import evaluate_best
+from minicnn.experiment.foreign import load_weights
 from minicnn.experiment.introduce import introduce
 from minicnn.experiment.nets import name_of, title
 from minicnn.experiment.page import add_run
@@ -25,7 +26,6 @@ from minicnn.graph import Net
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.system.terminal import lasting
-from minicnn.train.finetune import load_pretrained
 from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.folder import RunFolder, new_run
 from minicnn.train.runs.results import check_page
@@ -114,7 +114,7 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
         raise ConfigError("--norm-weight-decay is that of batch normalisation, which this net does not have; leave "
                           "it out")
     begin = settings["init_from"] if checkpoint is None else None
-    taken = load_pretrained(net, begin, settings["new_head"]) if begin else []
+    taken = load_weights(net, begin, settings) if begin else []
     whole = net
     if comm is not None:
         settings = {**settings, "ranks": comm.size}

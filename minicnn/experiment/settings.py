@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import augmentation, own_net
+from minicnn.experiment.imported import preprocess_of
 from minicnn.experiment.nets import resolve
 from minicnn.models.registry import MODELS
 from minicnn.train.recipe import OPTIMISERS, NamedRecipe, OptimiserRecipe
@@ -24,7 +25,7 @@ OF_SCHEDULE = ("schedule", "warmup")                # likewise; None: the recipe
 OF_OPTIMISER = ("optimiser", "norm_weight_decay", "ema")
 DEFAULTS = {"model": None, "variant": None, "knobs": {}, "data": "elpv", "size": None, "seed": 0, "device": "auto",
             "threads": None, "parallel": "none", "ranks": None, "init_from": None, "new_head": False, "freeze": (),
-            "keep_aspect": False, "augment": {},
+            "keep_aspect": False, "augment": {}, "preprocess": None,
             **dict.fromkeys(OF_SCHEDULE + OF_OPTIMISER)}
 PACKAGED = ("elpv", "synthetic")                    # sets that are no folders; a few thousand images
 QUICK = "quick"                                     # the recipe for them, where the model has one of that name
@@ -47,6 +48,7 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
         if checkpoint:
             raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
         given["init_from"] = str(find_checkpoint(options.out, given["init_from"], BEST))
+        given["preprocess"] = preprocess_of(given["init_from"])
     if "data" in given and given["data"] not in PACKAGED:
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_about(checkpoint) if checkpoint else {}

@@ -149,12 +149,14 @@ class Layer:
                     values: Mapping[str, np.ndarray] | None = None) -> None:
         """Create parameters and state on the host, named "<name>.w" etc.; each depends only on the seed and its name.
 
-        values: full name ("state/<name>.mean" for state) -> array to use instead of drawing. CheckpointError for a
-        wrong shape.
+        values: full name ("state/<name>.mean" for state) -> array to use instead of drawing, or another initialiser.
+        CheckpointError for a wrong shape.
         """
         def made(local: str, init, shape, prefix: str = "") -> np.ndarray:
             full = f"{name}.{local}"
             given = None if values is None else values.get(prefix + full)
+            if callable(given):
+                return given(seed, full, shape, dtype)
             if given is None:
                 return init(seed, full, shape, dtype) if callable(init) else np.full(shape, init, dtype)
             given = np.asarray(given)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,13 +17,17 @@ from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.weights import STATE
 
 
-def load_pretrained(net, path: str | os.PathLike, new_head: bool = False) -> list[str]:
+def load_pretrained(net, path: str | os.PathLike, new_head: bool = False,
+                    theirs: Mapping[str, np.ndarray] | None = None) -> list[str]:
     """Load the layers of `net` that a checkpoint holds, by name and shape; returns lines that say what matched.
 
-    A layer is loaded whole or not at all. new_head: the output layer keeps its fresh weights. CheckpointError where
-    nothing matches, or where the output layer does not and new_head was not asked for. Nothing is changed then.
+    A layer is loaded whole or not at all. new_head: the output layer keeps its fresh weights.   theirs: the arrays of
+    the file, by our names, where it is no checkpoint of minicnn. CheckpointError where nothing matches, or where the
+    output layer does not and new_head was not asked for. Nothing is changed then.
     """
-    theirs, ours = load_checkpoint(path, parts=("params", "state", "average")).averaged(), net.arrays()
+    ours = net.arrays()
+    if theirs is None:
+        theirs = load_checkpoint(path, parts=("params", "state", "average")).averaged()
     head = [layer_of(name) for name in net.output_params]
     loaded, left = [], {}
     for layer in net.layers_with_arrays:

@@ -61,6 +61,15 @@ def test_from_pytorch():
     assert variables["weights"].shape == (16, 3, 5, 5) and variables["after"] < variables["before"]
 
 
+def test_import_and_export(tmp_path, monkeypatch, capsys):
+    """There and back without a change."""
+    monkeypatch.chdir(tmp_path)
+    variables = run(blocks("import_and_export.md"), "import_and_export.md")
+    net, again = variables["net"], variables["again"]
+    assert again.description() == net.description() and "conv1.weight" in capsys.readouterr().out
+    assert all((variables["weights"].arrays()[name] == array).all() for name, array in net.arrays().items())
+
+
 def test_train_in_python(tmp_path, monkeypatch, capsys):
     """It learns, is validated with averaged weights, and draws."""
     monkeypatch.chdir(tmp_path)

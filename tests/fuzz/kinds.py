@@ -29,6 +29,7 @@ from minicnn.system.files import read_safetensors, signed, write_json, write_saf
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.results import add_to_page, known_runs
 from tests.data.test_statistics import in_memory
+from tests.fuzz.foreign import FOREIGN
 from tests.helpers import ilsvrc
 from tests.helpers.small_run import save_tree, small_net, small_trainer
 
@@ -194,4 +195,5 @@ KINDS = {
     "image": Kind(make_images, ("*.*",), lambda folder, file: examine(file.read_bytes(), 16), ours=False),
     "labels": Kind(make_labels, ("**/*.txt", "**/*.csv", "**/*.json", "**/*.mat"), read_labels, ours=False),
     "tar": Kind(make_tars, ("*.tar*",), read_tar, ours=False, weight=0.1),
+    **{name: Kind(*one, ours=False) for name, one in FOREIGN.items()},
 }

@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "train": (["minicnn/train/**/*.py"], ["tests/train"]),
     "evaluate": (["minicnn/evaluate/*.py"], ["tests/evaluate", "tests/train/runs/test_metrics.py"]),
     "data": (["minicnn/data/**/*.py"], ["tests/data"]),
+    "interop": (["minicnn/interop/**/*.py"], ["tests/interop", "tests/cli/test_import.py"]),
     "parallel": (["minicnn/parallel/*.py"], ["tests/parallel"]),
 }
 # Files that others are made of: the tests of a kernel that is.

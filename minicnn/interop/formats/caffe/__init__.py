@@ -1,0 +1,1 @@
+"""Caffe, read without protobuf."""
