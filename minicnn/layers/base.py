@@ -221,6 +221,9 @@ class Layer:
         dtype = str(xs[0].dtype)
         if not self.params and not self.state:
             self.init_params(type(self).__name__.lower(), seed, dtype)
+            for param in self.params.values():
+                param.data = ops.from_host(param.data)
+            self.state = {name: ops.from_host(array) for name, array in self.state.items()}
         plan = self.plan([x.shape for x in xs], dtype, ops)
         if sample_ids is None:
             sample_ids = np.arange(xs[0].shape[0], dtype=np.uint32)

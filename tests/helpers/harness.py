@@ -24,6 +24,11 @@ def needs_numpy(ops) -> None:
         pytest.skip("written for arrays of NumPy")
 
 
+def applied(ops, layer, *xs, **options) -> np.ndarray:
+    """The output of a layer that is called outside a network."""
+    return ops.to_host(layer(*xs, ops=ops, **options))
+
+
 def _each(function, value):
     """The function applied to an array, or to the arrays of a list, tuple or dict; anything else is returned as is."""
     if isinstance(value, np.ndarray):

@@ -86,7 +86,9 @@ class CupyDevice:
         self._own = threading.local()               # ranks that are threads have a stream each
 
     def from_host(self, array: np.ndarray):
-        """A copy on the GPU."""
+        """A copy on the GPU, contiguous; of an array of the host or of this GPU."""
+        if self.owns(array):
+            return self.cupy.ascontiguousarray(array)
         self._must_not_capture("copied to the GPU")
         return self.cupy.asarray(np.asarray(array, order="C"))
 
