@@ -27,7 +27,7 @@ from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
-from tests.helpers.harness import needs_numpy
+from tests.helpers.harness import on_host
 from tests.mutations import MUTATIONS
 
 
@@ -311,7 +311,7 @@ def differ(case: str, ops) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_correct_operations_pass(ops, case):
-    needs_numpy(ops)
+    ops = on_host(ops)
     assert not differ(case, ops)
     has_gradients = hasattr(CASES[case], "gradient_check") and case != "maxpool_ties"
     if has_gradients and not is_emulated(ops):
@@ -320,7 +320,7 @@ def test_the_correct_operations_pass(ops, case):
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mistake_is_detected(ops, mutation):
-    needs_numpy(ops)
+    ops = on_host(ops)
     wrong = mutation.apply(ops)
     assert differ(mutation.case, wrong), "the comparison with the reference does not detect it"
     if not mutation.consistent and not is_emulated(ops):

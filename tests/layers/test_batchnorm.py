@@ -15,7 +15,7 @@ from minicnn.init import He
 from minicnn.layers.base import Context
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from tests.helpers.graphs import images, same
-from tests.helpers.harness import applied, needs_numpy
+from tests.helpers.harness import applied, on_host
 from tests.tolerances import assert_close
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "batchnorm_torch.npz"
@@ -217,7 +217,7 @@ def test_a_small_net_trains_and_its_statistics_are_saved(tmp_path):
 
 def test_fused_equals_unfused(ops):
     """The same gradients with and without fused Add and ReLU; the second pass has a smaller batch."""
-    needs_numpy(ops)
+    ops = on_host(ops)
     nets = [small("reference", "float64", fuse) for fuse in (True, False)]
     for net in nets:
         net.ops = ops

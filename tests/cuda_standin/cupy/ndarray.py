@@ -58,8 +58,8 @@ class ndarray(NDArrayOperatorsMixin):                                           
     T = property(lambda self: ndarray(self.values.T))
 
     def __getitem__(self, key):
-        found = self.values[_values(key)]
-        return ndarray(found if isinstance(found, np.ndarray) else self.values[(*np.atleast_1d(key), None)].reshape(()))
+        key = _key(key) if isinstance(key, tuple) else (_key(key),)
+        return ndarray(self.values[key if any(part is ... for part in key) else (*key, ...)])   # never a number
 
     def __iter__(self):
         return (self[i] for i in range(len(self)))
@@ -79,7 +79,7 @@ class ndarray(NDArrayOperatorsMixin):                                           
     # ---- computed on the GPU
     def __setitem__(self, key, value):
         def assign(target, value):
-            target[_values(key)] = value
+            target[_key(key)] = value
         _compute("an assignment", assign, self, value)
 
     def fill(self, value):
@@ -152,6 +152,15 @@ def _values(value):
     if isinstance(value, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     return type(value)(map(_values, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _key(key):
+    """An index, as NumPy takes it. Arrays and lists of the host are copied to the GPU, as CuPy does."""
+    if isinstance(key, tuple):
+        return tuple(map(_key, key))
+    if isinstance(key, (np.ndarray, list)):
+        must_not_capture("an index that is an array of the host")
+    return key.values if isinstance(key, ndarray) else key
 
 
 def _compute(what: str, function, *arguments, **options):
