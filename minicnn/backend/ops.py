@@ -115,6 +115,7 @@ class Ops:
     # a function that waits until everything before the event is done.
     capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None
     record_event: Callable[[], Callable[[], None]] | None = None
+    free_memory: Callable[[], int] | None = None        # bytes, where arrays are not in the host's memory
     needs_loss_scale = False    # its products underflow for small gradients, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:

@@ -46,6 +46,7 @@ class EmulatorDevice:
 
     empty, zeros = staticmethod(np.empty), staticmethod(np.zeros)
     architecture, shared = "90", 227 * 1024                 # an H100
+    free_memory = None                                      # its arrays are the host's
 
     def from_host(self, array):
         self._must_not_capture()

@@ -94,7 +94,8 @@ def test_applied_by_the_backend(ops):
     y = ops.empty((8, 9, 9, 3), "float32")
     draw = Augment(crop=9, updown=True, transpose=True, colour="paper").draw(0, 0, IDS[:8], (12, 12), IMAGENET_PCA)
     mean = ops.from_host(np.full((12, 12, 3), 10.0, np.float32))
-    ops.augment_forward(ops.from_host(images), y, mean=mean, **{name: ops.from_host(part) for name, part in draw.items()})
+    on_device = {name: ops.from_host(part) for name, part in draw.items()}
+    ops.augment_forward(ops.from_host(images), y, mean=mean, **on_device)
     y = ops.to_host(y)
     for n in range(8):
         crop = images[n, draw["top"][n]:, draw["left"][n]:][:9, :9].astype(np.float32) - 10

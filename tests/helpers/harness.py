@@ -22,7 +22,7 @@ def garbage(shape, dtype) -> np.ndarray:
 
 
 def on_host(ops: Ops) -> Ops:
-    """The same operations for arrays of NumPy: where they need a GPU's, these are copied to it before and back after."""
+    """The same operations for arrays of NumPy; on a GPU, these are copied there before each operation, and back."""
     if isinstance(ops.empty((1,), "uint8"), np.ndarray):
         return ops
     host = copy.copy(ops)

@@ -61,6 +61,18 @@ class MemoryPool:
         return self._given[-1]
 
 
+    def free_bytes(self) -> int:
+        """None: memory that is freed is the host's again."""
+        return 0
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return _pool
+
+
+_pool = MemoryPool()
+
+
 def set_allocator(allocator: Callable | None) -> None:
     """None: memory comes from the GPU itself."""
     _common[0] = allocator

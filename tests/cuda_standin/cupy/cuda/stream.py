@@ -60,7 +60,7 @@ class Stream:
 
     def begin_capture(self, mode=None) -> None:
         if not self._can_capture or self.launches is not None:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the default stream, or one that captures already")
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: the null stream, or one that captures already")
         self.launches = []
 
     def end_capture(self) -> Graph:
