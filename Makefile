@@ -73,6 +73,7 @@ gpu-core: $(GPU_NEEDS)        # what is here; correctness of kernels, steps and 
 	@$(GPU_PART) { on_path nvidia-smi "no GPU, or its driver is not installed" && try 20 nvidia-smi; \
 	try 60 $(GPU_PY) -m minicnn.cli.doctor; \
 	try 300 $$tests $$many tests/backend tests/kernels tests/train/test_step.py tests/models/test_cuda.py; \
+	has PIL "no prediction" && try 40 $(GPU_PY) benchmarks/gpu_prediction.py; \
 	has matplotlib "a step is not drawn" && has safetensors "a step is not drawn" && \
 		try 120 $(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline.png; \
 	exit $$failed; } 2>&1 | tee $(RESULTS)/core.txt

@@ -39,8 +39,8 @@ TENSOR_CORES = {"Tf32": 2048, "Bf16": 4096, "Fp16": 4096}       # FLOP of a mult
 PIPE, AROUND, KNOWN = 128, 6000, 256                    # bytes a cycle; cycles around a tile; cycles for its rows' data
 SCALAR = 4                                              # cycles of 32 loads of 4 bytes that are no neighbours
 # Parameters that a kernel reads before it writes them. Others that are not const are written only.
-UPDATED = {"epilogue_sums": {"dy"}, "sgd_step": {"w", "v"}, "count_losses": {"counts"}, "count_correct": {"counts"},
-           "lrn_within_backward": {"dx"}}
+UPDATED = {"epilogue_sums": {"dy"}, "sgd_step": {"w", "v"}, "linear_v5_sgd_step": {"w", "v"},
+           "count_losses": {"counts"}, "count_correct": {"counts"}}
 
 
 @dataclass
@@ -65,7 +65,8 @@ class Launch:
 
 
 class Launches:
-    """A device of minicnn/backend/cuda that computes nothing. launches: (layer, file, kernel, grid, arguments, options, product).
+    """A device of minicnn/backend/cuda that computes nothing. launches: (layer, file, kernel, grid, arguments,
+    options, product).
 
     Its arrays are NumPy's, and of most of them no byte is ever touched.
     """
@@ -101,6 +102,10 @@ class PlannedOps(CudaOps):
     def _multiply(self, file: str, operation: str, product: Product, *arrays, **ending) -> None:
         self.device.product = product
         super()._multiply(file, operation, product, *arrays, **ending)
+
+    def _update_by_product(self, product: Product, *arguments) -> None:
+        self.device.product = product
+        super()._update_by_product(product, *arguments)
 
 
 def launches_of(batch: int, precision: str) -> list[tuple]:

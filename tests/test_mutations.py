@@ -93,6 +93,25 @@ def written_weights(ops, rng):
     return [dw]
 
 
+def lrn_after_relu(ops, rng, pool=None):
+    """LRN's backward, with that of the bias and ReLU before; with max pooling both ways."""
+    x, db = np.maximum(rng.standard_normal((2, 5, 5, 6)), 0), rng.standard_normal(6)
+    constants, dx = {"n": 5, "k": 1.0, "alpha": 1.0, "beta": 0.75, "groups": 2}, np.empty_like(x)
+    if pool is None:
+        ops.lrn_backward(x, rng.standard_normal(x.shape), dx, db=db, relu=True, **constants)
+        return [dx, db]
+    y, argmax = np.empty((2, 3, 3, 6)), np.empty((2, 3, 3, 6), np.uint8)
+    ops.lrn_maxpool_forward(x, y, argmax, **constants, **pool)
+    ops.lrn_maxpool_backward(x, rng.standard_normal(y.shape), argmax, dx, db=db, relu=True, **constants, **pool)
+    return [y, argmax, dx, db]
+
+
+def linear_sgd(ops, rng):
+    x, dy, w, v = (rng.standard_normal(shape) for shape in ((3, 5), (3, 4), (5, 4), (5, 4)))
+    ops.linear_sgd_step(x, dy, w, v, lr=0.1, momentum=0.9, decay=0.5)
+    return [w, v]
+
+
 def sgd(ops, rng):
     """Three steps, the learning rate lowered in between, and all three terms of similar size."""
     w, v = rng.standard_normal(20), rng.standard_normal(20)
@@ -279,6 +298,9 @@ CASES = {
     "loss_large": Layer(SoftmaxCrossEntropy, None, {"xs": [40 * np.random.default_rng(0).standard_normal((4, 5))]}),
     "fork": Fork(),
     "softmax": Values(softmax),
+    "lrn_epilogue": Values(lrn_after_relu),
+    "lrn_maxpool": Values(partial(lrn_after_relu, pool={"kernel": (3, 3), "stride": (2, 2), "pads": (1, 1, 1, 1)})),
+    "linear_sgd": Values(linear_sgd),
     "sgd": Values(sgd),
     "sgd_forms": Values(sgd_forms),
     "rms_limit": Values(rms_limits),

@@ -49,6 +49,8 @@ class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine,
     multiply.
     """
 
+    fusions = frozenset({"pool", "epilogue", "update"})
+
     def __init__(self, device, version: str, products: str):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, (of, reads) in PRECISIONS.items()

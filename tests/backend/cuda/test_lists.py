@@ -64,6 +64,12 @@ def launched() -> dict[str, set]:
         x = np.empty((2, 3, 3, 16), "f4")
         ops.lrn_forward(x, x.copy(), n=5, k=2.0, alpha=1.0, beta=0.75)
         ops.lrn_backward(x, x.copy(), x.copy(), n=5, k=2.0, alpha=1.0, beta=0.75)
+        window, y = {"kernel": (3, 3), "stride": (2, 2), "pads": (0, 0, 0, 0)}, np.empty((2, 1, 1, 16), "f4")
+        argmax = np.empty(y.shape, "u1")
+        ops.lrn_maxpool_forward(x, y, argmax, n=5, k=2.0, alpha=1.0, beta=0.75, **window)
+        ops.lrn_maxpool_backward(x, y.copy(), argmax, x.copy(), n=5, k=2.0, alpha=1.0, beta=0.75, **window)
+        ops.linear_sgd_step(*(np.empty(shape, "f4") for shape in ((3, 4), (3, 5), (4, 5), (4, 5))), lr=0.1,
+                            momentum=0.9, decay=0.1)
         ops.linear_forward(*(np.empty(shape, "f4") for shape in ((4, 4096), (4096, 16), (4, 16))))     # in slices
     return found
 
