@@ -60,10 +60,10 @@ struct Result {
     T& to = y[row(m) + n];
     to = ended(sum + bias_of(n) + (add ? to : T(0)));
   }
-  // Of two neighbours in a row, to whose sums the bias has been added. both: the second exists; pairs: they are stored at once.
+  // Two neighbours at y[at], to whose sums the bias has been added. both: the second exists; pairs: they are stored at once.
   __device__ bool pairs(unsigned N) const { return N % 2 == 0 && step % 2 == 0 && (size_t)y % (2 * sizeof(T)) == 0; }
-  __device__ void put(unsigned m, unsigned n, Pack<2> sum, bool both, bool pairs) const {
-    T* to = y + (row(m) + n);
+  __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
+    T* to = y + at;
     if (pairs) {
       if (add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};
       store<2>(to, {ended(sum.v[0]), ended(sum.v[1])});
@@ -79,13 +79,13 @@ struct Updated {
   T *w, *v;
   unsigned step;
   SgdStep sgd;
+  __device__ unsigned row(unsigned m) const { return m * step; }
   __device__ T bias_of(unsigned n) const { return 0; }
-  __device__ void operator()(unsigned m, unsigned n, T sum) const { sgd(w[m * step + n], v[m * step + n], sum); }
+  __device__ void operator()(unsigned m, unsigned n, T sum) const { sgd(w[row(m) + n], v[row(m) + n], sum); }
   __device__ bool pairs(unsigned N) const {
     return N % 2 == 0 && step % 2 == 0 && (size_t)w % (2 * sizeof(T)) == 0 && (size_t)v % (2 * sizeof(T)) == 0;
   }
-  __device__ void put(unsigned m, unsigned n, Pack<2> sum, bool both, bool pairs) const {
-    unsigned at = m * step + n;
+  __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
     if (pairs) {
       Pack<2> weight = load<2>(w + at), velocity = load<2>(v + at);
       for (int j = 0; j < 2; j++) sgd(weight.v[j], velocity.v[j], sum.v[j]);

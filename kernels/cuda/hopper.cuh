@@ -248,7 +248,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
       unsigned m = row + i * 4;
-      if (m < M) result.put(m, n, {sums[j][i] + bias, sums[j][i + 1] + next}, n + 1 < N, pairs);
+      if (m < M) result.put(result.row(m) + n, {sums[j][i] + bias, sums[j][i + 1] + next}, n + 1 < N, pairs);
     }
   }
 }

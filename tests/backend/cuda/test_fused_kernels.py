@@ -138,8 +138,8 @@ MISTAKES = {
     "columns of the other map": ("lrn_maxpool", "column = pixel % columns", "column = pixel % rows", "pooled"),
     "the weight decay of the new weight": ("linear", "    v = momentum * v - shrink * w - lr * dw;\n    w += v;",
                                            "    w += v;\n    v = momentum * v - shrink * w - lr * dw;", "updated"),
-    "w is not stored": ("linear", "sgd(w[m * step + n], v[m * step + n], sum);",
-                        "T a = w[m * step + n]; sgd(a, v[m * step + n], sum);", "updated"),
+    "w is not stored": ("linear", "sgd(w[row(m) + n], v[row(m) + n], sum);",
+                        "T a = w[row(m) + n]; sgd(a, v[row(m) + n], sum);", "updated"),
 }
 QUICK = ("the mask passes zero", "no barrier before the sums", "the last of equal cells")
 
