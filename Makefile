@@ -8,8 +8,10 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin
 JOBS   ?= 2
 
-.PHONY: demo test slow fuzz judge versions mutate lint bench gradcheck gpu-check gpu-test gpu-sanitize gpu-bench \
-        gpu-core gpu-products gpu-rest gpu-profile clean
+SHELL  := bash
+
+.PHONY: demo test slow fuzz judge versions mutate lint bench gradcheck \
+        gpu-check gpu-core gpu-products gpu-rest gpu-profile clean
 
 demo: $(VENV)/demo
 	$(RUN)/python examples/alexnet_imagenet.py
@@ -36,66 +38,71 @@ mutate: $(VENV)/dev          # goes on where it was stopped; all mutants take da
 gradcheck: $(VENV)/dev
 	$(RUN)/minicnn gradcheck
 
-# On a machine with an NVIDIA GPU: what runs here; the tests on the GPU; every operation under compute-sanitizer, if it is
-# there (it comes with the CUDA toolkit); the benchmarks, if PyTorch is. CUDA=12 for a driver of CUDA 12. Without a network,
-# install the extras first. The three parts can be had one at a time.
-CUDA ?= 13
-gpu-check: gpu-test gpu-sanitize gpu-bench
+# On a machine with an NVIDIA GPU: its tests, compute-sanitizer, PyTorch beside it, hardware counters. CUDA=12 for a driver
+# of CUDA 12. Without a network, by a Python that has CuPy, Numba and pytest, in place and without installing anything:
+#   make gpu-check GPU_PY=python3 RESULTS=results
+# Four parts, each of which ends within nine minutes, goes on where a command fails, and says what is not here. Together
+# they leave at most eight files in RESULTS. Compiled kernels are kept in .gpu from part to part.
+CUDA      ?= 13
+RESULTS   ?= results
+GPU_PARTS := gpu-core gpu-products gpu-rest gpu-profile
+ifndef GPU_PY
+GPU_PY    := $(RUN)/python
+GPU_NEEDS := $(VENV)/cuda$(CUDA)
+endif
 
-gpu-test: $(VENV)/cuda$(CUDA)
-	$(RUN)/minicnn doctor
-	$(RUN)/python -m pytest -m cuda
+# try SECONDS COMMAND: a failure is noted, and does not stop the part. has MODULE, on_path PROGRAM: or a line that says so.
+GPU_PART = mkdir -p .gpu $(RESULTS); \
+	export PYTHONPATH=$$PWD$${PYTHONPATH:+:$$PYTHONPATH} PYTHONUNBUFFERED=1 CUPY_CACHE_DIR=$$PWD/.gpu/cupy \
+	NUMBA_CACHE_DIR=$$PWD/.gpu/numba TORCHINDUCTOR_CACHE_DIR=$$PWD/.gpu/inductor TRITON_CACHE_DIR=$$PWD/.gpu/triton; \
+	failed=0; \
+	try() { echo "== $$*"; timeout "$$@" || { echo "== FAILED (exit code $$?): $$*"; failed=1; }; }; \
+	has() { $(GPU_PY) -c "import $$1" 2> /dev/null || { echo "== $$1 is not installed: $$2"; return 1; }; }; \
+	on_path() { command -v $$1 > /dev/null || { echo "== $$1 is not here: $$2"; return 1; }; }; \
+	options="-m cuda -W default -p no:benchmark -p no:cacheprovider -q -rs"; tests="$(GPU_PY) -m pytest $$options"; \
+	many="$$($(GPU_PY) -c 'import xdist' 2> /dev/null && printf -- '-n 8')"; set -o pipefail;
+SANITIZE = compute-sanitizer --error-exitcode 9 --tool
+# CuPy's pool puts small arrays side by side in one piece of memory, where memcheck does not see that one is left.
+UNPOOLED = import cupy, pytest, sys; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))
 
-TOOLS ?= memcheck racecheck synccheck
-gpu-sanitize: $(VENV)/cuda$(CUDA)
-	@if command -v compute-sanitizer > /dev/null; then for tool in $(TOOLS); do \
-		echo "compute-sanitizer $$tool"; compute-sanitizer --tool $$tool --error-exitcode 1 $(RUN)/python -m pytest \
-		-m cuda tests/backend tests/test_mutations.py -k "right_operations or tensor_cores" || exit 1; done; \
-	else echo "compute-sanitizer is not installed: races and stray accesses were looked for by the emulator only"; fi
+gpu-check: $(GPU_NEEDS)
+	@failed=; for part in $(GPU_PARTS); do $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
+	[ -z "$$failed" ] || { echo "error: failed:$$failed; see the lines == FAILED above, and in $(RESULTS)" >&2; exit 1; }
 
-gpu-bench: $(VENV)/cuda$(CUDA)
-	@if $(RUN)/python -c "import torch" 2> /dev/null; then $(RUN)/python benchmarks/run_all.py --gpu; \
-	else echo "PyTorch is not installed here: nothing was compared with it"; fi
+gpu-core: $(GPU_NEEDS)        # what is here; correctness of kernels, steps and nets; a step as a time line
+	@$(GPU_PART) { on_path nvidia-smi "no GPU, or its driver is not installed" && try 20 nvidia-smi; \
+	try 60 $(GPU_PY) -m minicnn.cli.doctor; \
+	try 300 $$tests $$many tests/backend tests/kernels tests/train/test_step.py tests/models/test_cuda.py; \
+	has PIL "no prediction" && try 40 $(GPU_PY) benchmarks/gpu_prediction.py; \
+	has matplotlib "a step is not drawn" && has safetensors "a step is not drawn" && \
+		try 120 $(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline.png; \
+	exit $$failed; } 2>&1 | tee $(RESULTS)/core.txt
 
-# The same in place, by a Python that has CuPy, Numba, pytest and PyTorch, without installing anything: four parts, each of
-# which ends within ten minutes and leaves its results in RESULTS. Compiled kernels are kept in .gpu between the parts.
-#   make gpu-core GPU_PY=python3 RESULTS=results
-GPU_PY  ?= python3
-RESULTS ?= results
-IN_PLACE = mkdir -p .gpu $(RESULTS); export PYTHONPATH=$$PWD PYTHONUNBUFFERED=1 \
-	CUPY_CACHE_DIR=$$PWD/.gpu/cupy NUMBA_CACHE_DIR=$$PWD/.gpu/numba TORCHINDUCTOR_CACHE_DIR=$$PWD/.gpu/ind \
-	TRITON_CACHE_DIR=$$PWD/.gpu/tri
-ON_GPU   = $(GPU_PY) -m pytest -m cuda -W default -p no:benchmark -p no:cacheprovider -q
-MANY     = -n 8 --timeout 120
+gpu-products: $(GPU_NEEDS)    # training and matrix products beside PyTorch, and the five versions of the products
+	@$(GPU_PART) { has torch "nothing is compared with PyTorch" && { \
+	try 330 $(GPU_PY) benchmarks/bench_cuda.py --precision tf32 --json $(RESULTS)/tf32.json; \
+	try 200 $(GPU_PY) benchmarks/bench_ladder.py --pairs 5 --json $(RESULTS)/ladder.json; }; exit $$failed; }
 
-gpu-core:        # what is here; correctness of kernels, steps and nets; a step as a time line
-	@$(IN_PLACE); nvidia-smi; for tool in nvcc gcc compute-sanitizer ncu mpiexec; do command -v $$tool || echo no $$tool; done; \
-	$(GPU_PY) -m minicnn.cli doctor; \
-	timeout 220 $(ON_GPU) $(MANY) tests/backend tests/kernels tests/train/test_step.py tests/models/test_cuda.py \
-		--junitxml=$(RESULTS)/core.xml; \
-	timeout 90 $(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline.png
+gpu-rest: $(GPU_NEEDS)        # the remaining tests; races and stray accesses, by compute-sanitizer
+	@$(GPU_PART) { try 200 $$tests $$many tests/layers tests/gradcheck tests/test_mutations.py tests/parallel/test_gpus.py \
+		tests/train/test_sgd.py tests/train/test_optimisers.py tests/data/test_augment.py tests/test_plan.py tests/test_trace.py \
+		tests/models/test_own_net_and_layer.py; \
+	on_path compute-sanitizer "races and stray accesses are looked for by the emulator only" && { \
+	try 120 $(SANITIZE) memcheck $(GPU_PY) -c "$(UNPOOLED)" $$options -x tests/backend/cuda/test_gemm_tiling.py \
+		tests/test_mutations.py -k "integers or correct_operations"; \
+	try 120 $(SANITIZE) racecheck $$tests -x tests/kernels -k "float32 and (lrn or epilogue or pool or batchnorm)"; \
+	try 80 $(SANITIZE) synccheck $$tests -x tests/backend/cuda/test_gemm_tiling.py -k "integers and v5"; }; \
+	exit $$failed; } 2>&1 | tee $(RESULTS)/rest.txt
 
-gpu-products:    # training and matrix products beside PyTorch, and the five versions of the products
-	@$(IN_PLACE); timeout 330 $(GPU_PY) benchmarks/run_all.py --gpu --only bench_cuda-tf32 --results $(RESULTS)/r; \
-	timeout 200 $(GPU_PY) benchmarks/bench_ladder.py --pairs 5 --json $(RESULTS)/ladder.json
-
-gpu-rest:        # the remaining tests, and compute-sanitizer on some of them
-	@$(IN_PLACE); timeout 150 $(ON_GPU) $(MANY) tests/layers tests/gradcheck tests/test_mutations.py \
-		tests/parallel/test_gpus.py tests/train/test_sgd.py tests/data 2>&1 | tee $(RESULTS)/rest.txt; \
-	timeout 120 compute-sanitizer --tool memcheck --error-exitcode 9 $(ON_GPU) -x tests/backend/cuda/test_gemm_tiling.py \
-		-k integers 2>&1 | tee $(RESULTS)/memcheck.txt; \
-	timeout 90 compute-sanitizer --tool racecheck $(ON_GPU) -x tests/kernels/test_lrn.py tests/kernels/test_epilogue.py \
-		-k float32 2>&1 | tee $(RESULTS)/racecheck.txt; \
-	timeout 60 compute-sanitizer --tool synccheck $(ON_GPU) -x tests/backend/cuda/test_gemm_tiling.py \
-		-k "integers and v5" 2>&1 | tee $(RESULTS)/synccheck.txt
-
-gpu-profile:     # hardware counters of a step, an epoch of the main example, and training in bf16 beside PyTorch
-	@$(IN_PLACE); timeout 150 ncu --clock-control none --section SpeedOfLight --section WarpStateStats \
-		--section MemoryWorkloadAnalysis -s 200 -c 90 --csv --log-file $(RESULTS)/ncu.csv \
-		$(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out $(RESULTS)/timeline-profiled.png; \
-	timeout 90 $(GPU_PY) examples/alexnet_imagenet.py --data synthetic --device cuda --batch 128 --epochs 1 \
-		--out .gpu/runs; \
-	timeout 170 $(GPU_PY) benchmarks/bench_cuda.py --precision bf16 --only training --json $(RESULTS)/bf16.json
+gpu-profile: $(GPU_NEEDS)     # hardware counters of a step, an epoch of the main example, and training in bf16 beside PyTorch
+	@$(GPU_PART) { on_path ncu "no hardware counters" && try 180 ncu --clock-control none --section SpeedOfLight \
+		--section WarpStateStats --section MemoryWorkloadAnalysis -s 200 -c 90 --csv --log-file $(RESULTS)/ncu.csv \
+		$(GPU_PY) benchmarks/timeline.py --device cuda --batch 128 --out .gpu/timeline-profiled.png; \
+	has safetensors "nothing is trained" && has PIL "nothing is trained" && try 100 $(GPU_PY) examples/alexnet_imagenet.py \
+		--data synthetic --device cuda --batch 128 --epochs 1 --out .gpu/runs; \
+	has torch "nothing is compared with PyTorch" && \
+		try 200 $(GPU_PY) benchmarks/bench_cuda.py --precision bf16 --only training --json $(RESULTS)/bf16.json; \
+	exit $$failed; }
 
 lint: $(VENV)/dev
 	$(RUN)/ruff check .

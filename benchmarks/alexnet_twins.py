@@ -21,8 +21,9 @@ from minicnn.train.step import CapturedStep
 RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
 WITHOUT_LRN = {"after_conv": ("relu pool", "relu pool", "relu", "relu", "relu pool")}
-CHANNELS_LAST = ("channels_last", "compile", "graphs")
-COMPILED = {"compile": "default", "graphs": "reduce-overhead"}  # torch.compile's mode; the second uses CUDA graphs
+CHANNELS_LAST = ("channels_last", "compile", "graphs", "step")
+# torch.compile's mode; the second uses CUDA graphs, without SGD. "step" captures the whole step, with SGD.
+COMPILED = {"compile": "default", "graphs": "reduce-overhead", "step": "default"}
 
 
 def our_network(lrn: bool = True, device: str = "cpu") -> Net:
@@ -81,7 +82,7 @@ def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.nda
         scaler.update()
         return loss.item() if device.torch_device == "cpu" else loss.detach()
 
-    return step
+    return device.captured(step, 1) if setting == "step" else step
 
 
 def their_inference(torch, setting: str, twin, images: np.ndarray) -> Callable:
@@ -109,8 +110,11 @@ def torch_images(torch, setting: str, images: np.ndarray):
     return x.to(memory_format=torch.channels_last) if setting in CHANNELS_LAST else x
 
 
-def torch_alexnet(torch, net: Net | None = None, lrn: bool = True):
-    """The paper's network in PyTorch, with the weights of ours where given."""
+def torch_alexnet(torch, net: Net | None = None, lrn: bool = True, shifted: bool = False):
+    """The paper's network in PyTorch, with the weights of ours where given.
+
+    shifted: LRN as sums of shifted squares, which torch.compile makes one kernel, in place of PyTorch's function.
+    """
     from torch import nn
 
     class HalvesLRN(nn.Module):
@@ -119,6 +123,17 @@ def torch_alexnet(torch, net: Net | None = None, lrn: bool = True):
         def forward(self, x):
             return torch.cat([nn.functional.local_response_norm(half, 5, 5 * 1e-4, 0.75, 2.0)
                               for half in x.chunk(2, 1)], 1)
+
+    class ShiftedLRN(nn.Module):
+        """The same as HalvesLRN."""
+
+        def forward(self, x):
+            return torch.cat([half * (2.0 + 1e-4 * self.sums(half)) ** -0.75 for half in x.chunk(2, 1)], 1)
+
+        @staticmethod
+        def sums(x):
+            squares = nn.functional.pad(x * x, (0, 0, 0, 0, 2, 2))
+            return sum(squares[:, i:i + x.shape[1]] for i in range(5))
 
     class PaperDropout(nn.Module):
         """Dropout that halves at test time instead of doubling in training."""
@@ -130,7 +145,7 @@ def torch_alexnet(torch, net: Net | None = None, lrn: bool = True):
         return nn.ReLU(inplace=True)
 
     def norm():
-        return HalvesLRN() if lrn else nn.Identity()
+        return (ShiftedLRN if shifted else HalvesLRN)() if lrn else nn.Identity()
 
     twin = nn.Sequential(
         nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 96, 11, 4), relu(), norm(), nn.MaxPool2d(3, 2),

@@ -38,6 +38,7 @@ PEERS = {
     "channels_last": "PyTorch eager, channels_last",
     "compile": "torch.compile, channels_last",
     "graphs": "torch.compile with CUDA graphs, channels_last",
+    "step": "torch.compile, channels_last, LRN as a sum of shifted squares, and the whole step one CUDA graph",
     "fused": "PyTorch's fused SGD",
     **{f"v{rung}": f"version {rung} of the matrix products" for rung in (1, 2, 3)},
 }
@@ -102,11 +103,14 @@ class Benchmark:
         self.torch.set_num_threads(threads)
         self.torch.compiler.reset()                         # compiled for another number of threads
         whose, self._limits = self.device.limits(threads)
-        rates = {key: rates_of(work, rounds({key: call}, RUNS, self.device.finish)[key])
+        rates = {key: rates_of(work, self._rounds({key: call}, RUNS)[key])
                  for key, (work, call) in self._limits.items()}
         self.report["limits"][str(threads)] = {"sgemm_of": whose} | rates
         print(f"\nthreads   {thread_report()}\nlimits    SGEMM {ceiling(rates['sgemm']):.0f} GFLOP/s ({whose}'s), copy "
               f"{ceiling(rates['copy']):.1f} GB/s\n\n" + terminal_head(self.options.peers))
+
+    def _rounds(self, functions: dict[str, Callable], count: int) -> dict[str, list[float]]:
+        return rounds(functions, count, self.device.finish, self.device.turn, self.device.pause)
 
     def selects(self, name: str) -> bool:
         """Whether --only includes this case."""
@@ -125,7 +129,7 @@ class Benchmark:
         """
         timed = {"ours": functions["ours"], **self.peers(functions)}
         work, call = self._limits[limit]
-        seconds = rounds(timed | {limit: call}, self.options.pairs, self.device.finish)
+        seconds = self._rounds(timed | {limit: call}, self.options.pairs)
         self.keep({"name": name, "threads": self.threads, "batch": batch, "gflop": gflop, "gbyte": gbyte,
                    "limit": limit, "limit_rates": rates_of(work, seconds.pop(limit)),
                    "seconds": {key: [_digits(value) for value in values] for key, values in seconds.items()},

@@ -6,6 +6,7 @@ import sys
 
 import limits
 import numpy as np
+from side_by_side import PAUSE, TURN
 
 PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and elements of its copy: neither fits a cache
 
@@ -13,7 +14,7 @@ PRODUCT, COPIED = 8192, 1 << 28         # side of a GPU's matrices, and elements
 class Host:
     """The host: an array of ours and a tensor of PyTorch share memory without a copy."""
 
-    torch_device = "cpu"
+    torch_device, turn, pause = "cpu", TURN, PAUSE
     name = staticmethod(limits.machine)
 
     @staticmethod
@@ -52,6 +53,7 @@ class Gpu:
     minicnn/backend/cuda/ops.py."""
 
     torch_device = "cuda"
+    turn, pause = 0.2, 0.0          # seconds: Python's lead does not count, and the clock of the GPU stays high
 
     def __init__(self, torch, precision: str):
         from minicnn.backend.cuda.device import why_not
@@ -78,7 +80,8 @@ class Gpu:
         return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)
 
     def captured(self, function, times: int):
-        """`times` calls of a function of PyTorch, as one CUDA graph; the result replays it."""
+        """`times` calls of a function of PyTorch, as one CUDA graph; the result replays it, and returns what the last
+        call does."""
         side = self.torch.cuda.Stream()
         side.wait_stream(self.torch.cuda.current_stream())
         with self.torch.cuda.stream(side):                  # PyTorch requires a warm-up on another stream
@@ -88,8 +91,13 @@ class Gpu:
         graph = self.torch.cuda.CUDAGraph()
         with self.torch.cuda.graph(graph):
             for _ in range(times):
-                function()
-        return graph.replay
+                result = function()
+
+        def replay():
+            graph.replay()
+            return result
+
+        return replay
 
     def name(self) -> str:
         """The name under which results are stored: "NVIDIA H100 80GB HBM3"."""

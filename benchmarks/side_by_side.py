@@ -38,20 +38,22 @@ def in_turns(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float],
     return seconds["ours"], seconds["theirs"]
 
 
-def rounds(functions: dict[str, Callable], count: int, finish: Callable = lambda: None) -> dict[str, list[float]]:
+def rounds(functions: dict[str, Callable], count: int, finish: Callable = lambda: None, turn: float = TURN,
+           pause: float = PAUSE) -> dict[str, list[float]]:
     """Seconds of one call of each function in each of `count` rounds, after two calls that are not counted.
 
-    finish: waits for work that a call has only started, as on a GPU; called at the end of a turn.
+    finish: waits for work that a call has only started, as on a GPU; called at the end of a turn.   turn, pause: as
+    TURN and PAUSE.
     """
     repeats = {}
     for name, function in functions.items():
         function()
         finish()
-        repeats[name] = max(1, math.ceil(TURN / seconds_of(function, 1, finish)))
+        repeats[name] = max(1, math.ceil(turn / seconds_of(function, 1, finish)))
     seconds = {name: [] for name in functions}
     for i in range(count):
         for name in order_of(list(functions), i):
-            time.sleep(PAUSE)
+            time.sleep(pause)
             seconds[name].append(seconds_of(functions[name], repeats[name], finish))
     return seconds
 

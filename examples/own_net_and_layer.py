@@ -105,10 +105,12 @@ def main() -> None:
             losses.append(net.loss(x[ids], labels[ids], sample_ids=ids, epoch=epoch))
             net.backward()
             sgd.step()
-        accuracy = (net.forward(test_x).argmax(axis=1) == test_labels).mean()
+        logits = net.ops.to_host(net.forward(test_x))       # from a GPU's memory, where there is one
+        accuracy = (logits.argmax(axis=1) == test_labels).mean()
         print(f"   epoch {epoch + 1}   loss {np.mean(losses):.3f}   test accuracy {accuracy:.1%}")
+    slopes = net.ops.to_host(net.params["act1.a"].data)
     print(f"\n   {time.perf_counter() - begin:.1f} s; slopes of act1 went from 0.25 to "
-          f"{net.params['act1.a'].data.min():.2f} .. {net.params['act1.a'].data.max():.2f}")
+          f"{slopes.min():.2f} .. {slopes.max():.2f}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from minicnn.errors import ConfigError, ShapeError, expected
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Context, Layer
 from minicnn.layers.combine import Add
+from minicnn.layers.pool import MaxPool2d
 from minicnn.plan import Node, Plan, Step
 from minicnn.rng import purpose_id
 
@@ -37,6 +38,7 @@ class BackwardPass:
         self.input_grads: dict[str, object] = {}            # network input -> its gradient
         self.grads: dict[str, object] = {}                  # node of `wrt` -> a copy of its gradient
         self._written: set[int] = set()                     # gradients computed so far, indices into plan.values
+        self._ended: set[str] = set()                       # nodes whose epilogue the step behind them has ended with
 
     def begin(self, dy) -> None:
         """Set the gradient of the start node to dy."""
@@ -117,6 +119,10 @@ class BackwardPass:
             self._keep(dy, step.add.name)
             if rule or Add in self.rules:
                 dy, dxs = self._add(step, dy, dxs), [*dxs[:-1], None]
+        if step.pool:
+            self._keep(dy, step.pool.name)
+            if rule or MaxPool2d in self.rules:
+                dy = self._pool(step, dy, saved)
         self._keep(dy, step.node.name)
         if rule and not layer.is_loss:
             found = rule(layer, dy, saved)
@@ -124,7 +130,34 @@ class BackwardPass:
             return
         context.relu, context.purpose, context.frozen = relu, purpose_id(step.node.name), step.frozen
         context.work = None if step.work_back is None else self.arrays[step.work_back]
+        context.pool = step.pool.layer if step.pool and not self.rules.keys() & {MaxPool2d} else None
+        context.epilogue_done = step.node.name in self._ended
+        context.before = self._before(step, dxs)
         layer.backward(context, dy, saved, dxs)
+
+    def _before(self, step: Step, dxs: list) -> dict:
+        """Context.before: nothing where the gradient of a node of that step is requested, or a rule changes it."""
+        before = step.before
+        if before is None or dxs[0] is None:
+            return {}
+        names = [before.node.name, *(node.name for node in before.fused)]
+        if {*names}.intersection(self.wrt) or self.start in names or not self.rules.keys().isdisjoint(
+                (type(before.node.layer), ReLU)):
+            return {}
+        self._ended.add(before.node.name)
+        bias = before.node.layer.params.get("b")
+        db, add = (None, True) if bias is None else bias.grad_to_fill()
+        return {"db": db, "relu": before.relu, "add": add}
+
+    def _pool(self, step: Step, dy, saved: dict):
+        """The gradient in front of a fused MaxPool2d, which runs separately."""
+        layer, dx = step.pool.layer, self.ops.empty((len(dy), *step.own_shape[1:]), self.plan.dtype)
+        of_pool = {**saved, "in_shapes": [tuple(dx.shape)]}
+        if rule := self.rules.get(MaxPool2d):
+            _write(layer, [rule(layer, dy, of_pool)], [dx])
+        else:
+            layer.backward(self.context, dy, of_pool, [dx])
+        return dx
 
     def _relu(self, step: Step, dy, saved: dict) -> None:
         """The backward pass of a fused ReLU alone, in place."""

@@ -107,7 +107,7 @@ class Net:
     def num_classes(self) -> int:
         """Number of outputs per image."""
         plan = self.plan_for(1, [self.output], (), grad=False)
-        return plan.values[plan.where[self.output]].shape[-1]
+        return plan.shapes[self.output][-1]
 
     def __getattr__(self, name: str):
         raise AttributeError(no_attribute(name, vars(self).get("nodes", ())))
@@ -225,7 +225,7 @@ class Net:
         return float(sum(weight * self.ops.to_host(array).mean(dtype=np.float64) for weight, array in losses))
 
     def backward(self, dy=None, *, start: str | None = None, rules: Mapping | None = None, input_grad: bool = False,
-                 wrt: str | Iterable[str] = (), accumulate: bool = False, loss_scale=None):
+                 wrt: str | Iterable[str] = (), accumulate: bool = False, loss_scale=None, updates=None):
         """Gradients of the last `loss`, or of sum(output * dy) after `forward` or `trace`, into `params[...].grad`.
 
         They are zeroed first unless `accumulate`. With `input_grad`, returns the gradient with respect to the images.
@@ -234,12 +234,15 @@ class Net:
         rules: kind of layer (a class or its name) -> rule(layer, dy, saved), which returns dx in place of the layer's
         backward, as for deconvnet and guided backprop; parameters of such a layer get no gradient.
         loss_scale: the state of kernels/reference/loss_scale.py: all gradients are multiplied by its power of two.
+        updates: from Optimiser.updates_within; parameters in it may be updated at once, and then have no gradient.
         """
         if self._run is None:
             raise ConfigError("backward needs a preceding forward pass: call loss(...), forward(x, train=True) or "
                               "trace(x)")
         plan, arrays, context = self._run
         context.loss_scale, wrt = loss_scale, names_of(wrt)
+        if updates:
+            context.updates, context.updated = updates.functions, updates.done
         has_loss = any(step.node.layer.is_loss for step in plan.steps)
         if start is None and has_loss != (dy is None) or start is not None and dy is None:
             raise ConfigError(f"backward from {start!r} needs dy, the gradient of its output" if start else
@@ -337,6 +340,7 @@ class Net:
                 arrays[step.y] = xs[0].reshape(len(xs[0]), *plan.values[step.y].shape[1:])
                 continue
             context.relu, context.purpose = step.relu, purpose_id(step.node.name)
+            context.pool = step.pool and step.pool.layer
             context.work = None if step.work is None else arrays[step.work]
             context.update_state, context.frozen = update_state and not step.frozen, step.frozen
             saved = step.saved(arrays)

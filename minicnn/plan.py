@@ -4,7 +4,9 @@ For a batch size and a mode (training or inference) the plan
 
     1. keeps the nodes that the requested outputs depend on, in topological order;
     2. fuses a ReLU into the preceding convolution, fully connected or normalisation layer if no other node reads the
-       value in between; into a normalisation also the addition of a residual connection (Add) before that ReLU;
+       value in between; into a normalisation also the addition of a residual connection (Add) before that ReLU; where
+       the backend saves passes over memory by it, a max pooling into the preceding LRN, and the backward pass of a
+       convolution's bias and ReLU into that of the LRN behind it;
     3. computes the lifetime of every array, from the step that writes it to the last step that reads it: forward steps
        are numbered in order, and their backward steps follow in reverse order;
     4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory.
@@ -16,7 +18,7 @@ storage if a layer works in place (ReLU, dropout) or is a view (Flatten).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -24,9 +26,13 @@ import numpy as np
 from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
-from minicnn.layers.base import Layer
+from minicnn.layers.base import Layer, LayerPlan
 from minicnn.layers.combine import Add
+from minicnn.layers.pool import MaxPool2d
 
+# What a backend may save passes over memory with (Ops.fusions): a MaxPool2d in the LRN before it; bias and ReLU of a
+# convolution in the backward pass of the LRN behind it; the update of weights in the product that is their gradient.
+FUSIONS = ("pool", "epilogue", "update")
 LABELS = "labels"   # the second input of loss layers: the (N,) integers given to `loss`
 ALIGNMENT = 256     # bytes; at least a SIMD vector and a cache line on any machine
 
@@ -79,7 +85,7 @@ class Step:
     """One node of the plan and its arrays, as indices into Plan.values (None: not needed)."""
 
     node: Node
-    fused: tuple[Node, ...]          # the nodes that are fused into this layer: an Add, a ReLU, or both in this order
+    fused: tuple[Node, ...]          # the nodes fused into it: an Add, a ReLU, or both in this order; a MaxPool2d
     time: int
     xs: list[int]
     y: int
@@ -89,6 +95,7 @@ class Step:
     macs: int
     algorithm: str
     trains: bool                     # this layer or an earlier one has trainable parameters
+    own_shape: tuple[int, ...]       # of the layer's own output, without what is fused
     frozen: bool = False             # its parameters and state are not updated
     reuses_dy: int | None = None     # the position in xs whose gradient may be the array dy
     work_back: int | None = None
@@ -96,6 +103,7 @@ class Step:
     dxs: list[int | None] = field(default_factory=list)
     input_dxs: dict[int, str] = field(default_factory=dict)      # position in xs -> network input whose gradient it is
     sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) accumulated after backward
+    before: Step | None = None       # the step whose epilogue this one's backward can end with
 
     @property
     def relu(self) -> bool:
@@ -106,6 +114,11 @@ class Step:
     def add(self) -> Node | None:
         """The Add that is fused into this layer; its other value is the last of xs."""
         return next((node for node in self.fused if isinstance(node.layer, Add)), None)
+
+    @property
+    def pool(self) -> Node | None:
+        """The MaxPool2d that is fused into this layer; then this layer's own output does not exist."""
+        return next((node for node in self.fused if isinstance(node.layer, MaxPool2d)), None)
 
     def saved(self, arrays: list) -> dict:
         """The `saved` dict of the layer's backward; `arrays`: see Plan.arrays."""
@@ -136,7 +149,8 @@ class Plan:
         self.values: list[Value] = []
         self.steps: list[Step] = []
         self.trained: set[int] = set()                      # gradients that parameters' gradients depend on
-        self.where: dict[str, int] = {}                     # node or input -> its value
+        self.where: dict[str, int] = {}                     # node or input -> its value, if that exists
+        self.shapes: dict[str, tuple[int, ...]] = {}        # node or input -> the shape of its value, in any case
         self.gradient: dict[int, int] = {}                  # value -> its gradient
         self.outputs = set(outputs)
         self.pinned = self.outputs | set(keep)
@@ -159,6 +173,13 @@ class Plan:
                 self.where[node.name] = self.where[absorbed_by[node.name]]
             else:
                 self._add_step(node, time, absorbs.get(node.name, ()))
+        self.shapes = {name: self.values[value].shape for name, value in self.where.items()}
+        for step in self.steps:
+            if step.pool:                                   # its own output is never stored
+                del self.where[step.node.name]
+                self.shapes[step.node.name] = step.own_shape
+            if grad and fuse and "epilogue" in ops.fusions and step.node.layer.ends_epilogue:
+                step.before = self._epilogue_before(step)
         for name in self.pinned:
             self.values[self.where[name]].storage.outside = True
         if grad:
@@ -195,7 +216,9 @@ class Plan:
             if add and not (len(add.inputs) == 2 and before.issuperset({*add.inputs} - {node.name})):
                 add = None
             relu = self._only_reader(add or node, ReLU) if node.layer.absorbs_relu else None
-            found[node.name] = tuple(filter(None, (add, relu)))
+            pools = node.layer.absorbs_pool and "pool" in self.ops.fusions
+            pool = self._only_reader(node, MaxPool2d) if pools else None
+            found[node.name] = tuple(filter(None, (add, relu, pool)))
             before.add(node.name)
         return found
 
@@ -205,21 +228,37 @@ class Plan:
         alone = len(readers) == 1 and readers[0].inputs.count(node.name) == 1 and node.name not in self.pinned
         return readers[0] if alone and isinstance(readers[0].layer, kind) else None
 
+    def _epilogue_before(self, step: Step) -> Step | None:
+        """The step whose output only this one reads, if its bias and ReLU can be left to this one's backward."""
+        before = next((other for other in self.steps if other.y == step.xs[0]), None)
+        if before is None or before.add or not before.node.layer.has_epilogue:
+            return None
+        reader = self._only_reader(before.fused[-1] if before.fused else before.node, type(step.node.layer))
+        return before if reader is step.node else None
+
+    def _planned(self, node: Node, in_shapes: list) -> LayerPlan:
+        try:
+            return node.layer.plan(in_shapes, self.dtype, self.ops)
+        except MinicnnError as error:
+            raise type(error)(f"layer {node.name!r}: {error}") from None
+
     def _add_step(self, node: Node, time: int, fused: tuple[Node, ...]) -> None:
         layer = node.layer
         added = [name for other in fused for name in other.inputs if isinstance(other.layer, Add) and name != node.name]
         xs = [self.where[name] for name in (*node.inputs, *added)]
         in_shapes = [self.values[x].shape for x in xs]
-        try:
-            plan = layer.plan(in_shapes, self.dtype, self.ops)
-        except MinicnnError as error:
-            raise type(error)(f"layer {node.name!r}: {error}") from None
+        plan = self._planned(node, in_shapes)
+        own_shape, names = plan.out_shape, dict.fromkeys((*plan.buffers, *plan.unbatched), node.name)
+        for pool in (other for other in fused if isinstance(other.layer, MaxPool2d)):
+            behind = self._planned(pool, [plan.out_shape])
+            plan = replace(plan, out_shape=behind.out_shape, buffers=plan.buffers | behind.buffers)
+            names |= dict.fromkeys(behind.buffers, pool.name)
         saves = (*plan.saves, "y") if fused and isinstance(fused[-1].layer, ReLU) else plan.saves
         if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
             y = self._share(node.name, plan.out_shape, xs[0])
         else:
             y = self._new(node.name, plan.out_shape, self.dtype, time)
-        buffers = {name: self._new(f"{node.name}.{name}", shape, dtype, time)
+        buffers = {name: self._new(f"{names[name]}.{name}", shape, dtype, time)
                    for name, (shape, dtype) in plan.buffers.items()}
         buffers |= {name: self._new(f"{node.name}.{name}", shape, dtype, time, batched=False)
                     for name, (shape, dtype) in plan.unbatched.items()}
@@ -235,7 +274,7 @@ class Plan:
         trains = has_weights or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
         self.steps.append(Step(node, fused, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains,
-                               frozen, plan.reuses_dy))
+                               own_shape, frozen, plan.reuses_dy))
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
         """Whether `node` may overwrite its input: no later forward or backward step reads that memory."""

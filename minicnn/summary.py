@@ -35,11 +35,10 @@ def receptive_fields(net) -> dict[str, Field]:
     plan = net.compile_plan(1, [*net.losses, net.output], (), grad=False)
     fields = dict.fromkeys(net.inputs, Field())
     for node in net.nodes:
-        if node.name not in plan.where:
+        if node.name not in plan.shapes:
             continue
         sources = [name for name in node.inputs if name != LABELS]
-        window, stride = node.layer.plan([plan.values[plan.where[name]].shape for name in node.inputs], net.dtype,
-                                         net.ops).window
+        window, stride = node.layer.plan([plan.shapes[name] for name in node.inputs], net.dtype, net.ops).window
         joined = [fields[name] for name in sources]
         both = Field(*(tuple(max(getattr(field, what)[axis] for field in joined) for axis in (0, 1))
                        for what in ("size", "step")))
@@ -59,8 +58,8 @@ def summarize(net, batch: int) -> str:
     fields, steps, above = receptive_fields(net), _steps(train) | _steps(plan), next(iter(net.inputs))
     rows = [HEAD, *((name, _by(shape), "", "", "", "", "", "") for name, shape in net.inputs.items())]
     for node in net.nodes:
-        predicts = node.name in plan.where
-        if predicts or (node.name in train.where and (not node.layer.is_loss or node.layer.train_only)):
+        predicts = node.name in plan.shapes
+        if predicts or (node.name in train.shapes and (not node.layer.is_loss or node.layer.train_only)):
             where = plan if predicts else train
             rows.append(_row(net, where, node, steps[node.name], batch, above, fields[node.name]))
             above = node.name
@@ -68,7 +67,7 @@ def summarize(net, batch: int) -> str:
     itemsize = np.dtype(net.dtype).itemsize
     activations = train.arena_bytes + sum(s.nbytes for s in train.storages if s.outside)
     macs, all_macs = (sum(step.macs for step in each.steps) / batch for each in (plan, train))
-    training_only = sum(_parameters(node) for node in net.nodes if node.name not in plan.where)
+    training_only = sum(_parameters(node) for node in net.nodes if node.name not in plan.shapes)
     lines += [
         "",
         f"{net.name}: {net.num_params:,} parameters ({net.num_params * itemsize / 2**20:,.0f} MiB), "
@@ -89,7 +88,7 @@ def _steps(plan: Plan) -> dict[str, Step]:
 
 def _row(net, plan: Plan, node: Node, step: Step, batch: int, above: str, field: Field) -> tuple[str, ...]:
     """The line of a node; `above`: the node of the line above it."""
-    shape, count, loss = plan.values[plan.where[node.name]].shape[1:], _parameters(node), node.layer.is_loss
+    shape, count, loss = plan.shapes[node.name][1:], _parameters(node), node.layer.is_loss
     macs = step.macs // batch if step.node is node else 0
     runs = _runs_as(net, plan, node, step) + (f", {TRAINING_ONLY}" if plan.grad and not loss else "")
     return (node.name, _by(shape), _what(node, above), f"{count:,}" if count else "",

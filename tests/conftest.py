@@ -6,12 +6,13 @@ on a GPU, if selected with -m cuda.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import re
 import signal
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from threadpoolctl import threadpool_limits
 
 from minicnn.backend.cuda.device import CupyDevice
 from minicnn.backend.cuda.ops import CudaOps
@@ -19,9 +20,33 @@ from minicnn.backend.ops import BACKENDS
 from minicnn.backend.select import get_ops
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
+from tests.helpers import no_hypothesis
+
+if importlib.util.find_spec("hypothesis") is None:
+    no_hypothesis.install()
+from hypothesis import settings  # noqa: E402
+
+try:
+    from threadpoolctl import threadpool_limits
+except ModuleNotFoundError:                                 # tests side by side are slower without
+    def threadpool_limits(limits: int):
+        return contextlib.nullcontext()
+
+# Without these, tests of the GPU that need one are skipped; everywhere else they are required.
+NOT_ON_EVERY_GPU_MACHINE = ("PIL", "safetensors", "tqdm", "matplotlib")
 
 settings.register_profile("minicnn", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.load_profile("minicnn")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """With -m cuda, a file that needs a library which is not here is skipped, and the library named."""
+    report = yield
+    absent = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr)) if report.failed else None
+    if absent and absent[1] in NOT_ON_EVERY_GPU_MACHINE and collector.config.option.markexpr == "cuda":
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: {absent[1]} is not installed")
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,7 @@ from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.lrn import LRN, LRNWithin
 from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import is_emulated
-from tests.helpers.harness import needs_numpy
+from tests.helpers.harness import on_host
 from tests.mutations import MUTATIONS
 
 
@@ -91,6 +91,25 @@ def written_weights(ops, rng):
     dw = rng.standard_normal((5, 4))
     ops.linear_backward_weights(rng.standard_normal((3, 5)), rng.standard_normal((3, 4)), dw, add=False)
     return [dw]
+
+
+def lrn_after_relu(ops, rng, pool=None):
+    """LRN's backward, with that of the bias and ReLU before; with max pooling both ways."""
+    x, db = np.maximum(rng.standard_normal((2, 5, 5, 6)), 0), rng.standard_normal(6)
+    constants, dx = {"n": 5, "k": 1.0, "alpha": 1.0, "beta": 0.75, "groups": 2}, np.empty_like(x)
+    if pool is None:
+        ops.lrn_backward(x, rng.standard_normal(x.shape), dx, db=db, relu=True, **constants)
+        return [dx, db]
+    y, argmax = np.empty((2, 3, 3, 6)), np.empty((2, 3, 3, 6), np.uint8)
+    ops.lrn_maxpool_forward(x, y, argmax, **constants, **pool)
+    ops.lrn_maxpool_backward(x, rng.standard_normal(y.shape), argmax, dx, db=db, relu=True, **constants, **pool)
+    return [y, argmax, dx, db]
+
+
+def linear_sgd(ops, rng):
+    x, dy, w, v = (rng.standard_normal(shape) for shape in ((3, 5), (3, 4), (5, 4), (5, 4)))
+    ops.linear_sgd_step(x, dy, w, v, lr=0.1, momentum=0.9, decay=0.5)
+    return [w, v]
 
 
 def sgd(ops, rng):
@@ -279,6 +298,9 @@ CASES = {
     "loss_large": Layer(SoftmaxCrossEntropy, None, {"xs": [40 * np.random.default_rng(0).standard_normal((4, 5))]}),
     "fork": Fork(),
     "softmax": Values(softmax),
+    "lrn_epilogue": Values(lrn_after_relu),
+    "lrn_maxpool": Values(partial(lrn_after_relu, pool={"kernel": (3, 3), "stride": (2, 2), "pads": (1, 1, 1, 1)})),
+    "linear_sgd": Values(linear_sgd),
     "sgd": Values(sgd),
     "sgd_forms": Values(sgd_forms),
     "rms_limit": Values(rms_limits),
@@ -311,7 +333,7 @@ def differ(case: str, ops) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_correct_operations_pass(ops, case):
-    needs_numpy(ops)
+    ops = on_host(ops)
     assert not differ(case, ops)
     has_gradients = hasattr(CASES[case], "gradient_check") and case != "maxpool_ties"
     if has_gradients and not is_emulated(ops):
@@ -320,7 +342,7 @@ def test_the_correct_operations_pass(ops, case):
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mistake_is_detected(ops, mutation):
-    needs_numpy(ops)
+    ops = on_host(ops)
     wrong = mutation.apply(ops)
     assert differ(mutation.case, wrong), "the comparison with the reference does not detect it"
     if not mutation.consistent and not is_emulated(ops):

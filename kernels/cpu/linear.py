@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.kernels.cpu import sgd
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, flat
 from minicnn.kernels.cpu.product import product_tiles, product_width
@@ -166,6 +167,13 @@ def linear_backward_weights(x, dy, dw, *, add=True, work=None):
 
     groups = split(-(-len(dw) // WEIGHT_ROWS), threads() * RANGES_PER_THREAD)
     run([(first * WEIGHT_ROWS, min(last * WEIGHT_ROWS, len(dw))) for first, last in groups], rows, list(parts))
+
+
+def linear_sgd_step(x, dy, w, v, *, lr, momentum, decay, work=None):
+    """One step of SGD on w (in, out) and v by the gradient x' dy: two passes, not used in plans (Ops.fusions)."""
+    dw = np.empty_like(w)
+    linear_backward_weights(x, dy, dw, add=False, work=work)
+    sgd.sgd_step(w, dw, v, lr=lr, momentum=momentum, decay=decay)
 
 
 def _forward_arrays(x_shape, w_shape, dtype):

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.kernels.cpu import epilogue, pool
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
@@ -164,10 +165,28 @@ def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
     parallel_for(x.size // C, C * 8, _forward, flat(x), flat(y), C, n, *_scalars(x, k, alpha, beta))
 
 
-def lrn_backward(x, dy, dx, *, n, k, alpha, beta, groups=1):
-    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
+def lrn_backward(x, dy, dx, db=None, *, n, k, alpha, beta, groups=1, relu=False, add=True):
+    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy. Then relu, db, add: as epilogue_backward, y=x."""
     C = x.shape[-1] // groups
     parallel_for(x.size // C, C * 16, _backward, flat(x), flat(dy), flat(dx), C, n, *_scalars(x, k, alpha, beta))
+    if relu or db is not None:
+        epilogue.epilogue_backward(dx, db, y=x if relu else None, add=add)
+
+
+# Two passes each: plans of this backend do not fuse them (Ops.fusions).
+def lrn_maxpool_forward(x, y, argmax, *, n, k, alpha, beta, groups=1, kernel, stride, pads):
+    """y (N, P, Q, C) and argmax of maxpool_forward, from x (N, H, W, C) normalised as by lrn_forward."""
+    normalised = np.empty_like(x)
+    lrn_forward(x, normalised, n=n, k=k, alpha=alpha, beta=beta, groups=groups)
+    pool.maxpool_forward(normalised, y, argmax, kernel=kernel, stride=stride, pads=pads)
+
+
+def lrn_maxpool_backward(x, dy, argmax, dx, db=None, *, n, k, alpha, beta, groups=1, kernel, stride, pads, relu=False,
+                         add=True):
+    """dx (N, H, W, C), overwritten, from x, dy and argmax (N, P, Q, C). relu, db, add: as in lrn_backward."""
+    gradient = np.empty_like(x)
+    pool.maxpool_backward(dy, argmax, gradient, kernel=kernel, stride=stride, pads=pads)
+    lrn_backward(x, gradient, dx, db, n=n, k=k, alpha=alpha, beta=beta, groups=groups, relu=relu, add=add)
 
 
 @part

@@ -12,7 +12,7 @@
 //     gemm_async<TensorCores>    the same tiles, but the tensor cores multiply: 16 x 8 x 8 at once in TF32, or 16 x 8 x 16 in
 //                                bf16 or fp16, as -DPRODUCTS=Tf32, Bf16 or Fp16 says
 #pragma once
-#include "common.cuh"
+#include "update.cuh"
 
 // Where an element is; if it is not `real`, it is zero, and `at` is no valid address.
 struct Place { const T* at; bool real; };
@@ -59,6 +59,41 @@ struct Result {
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
     T& to = y[row(m) + n];
     to = ended(sum + bias_of(n) + (add ? to : T(0)));
+  }
+  // Two neighbours at y[at], to whose sums the bias has been added. both: the second exists; pairs: they are stored at once.
+  __device__ bool pairs(unsigned N) const { return N % 2 == 0 && step % 2 == 0 && (size_t)y % (2 * sizeof(T)) == 0; }
+  __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
+    T* to = y + at;
+    if (pairs) {
+      if (add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};
+      store<2>(to, {ended(sum.v[0]), ended(sum.v[1])});
+    } else {
+      to[0] = ended(add ? sum.v[0] + to[0] : sum.v[0]);
+      if (both) to[1] = ended(add ? sum.v[1] + to[1] : sum.v[1]);
+    }
+  }
+};
+
+// The sum is the gradient of w[m][n]: it is updated at once, and the gradient never stored.
+struct Updated {
+  T *w, *v;
+  unsigned step;
+  SgdStep sgd;
+  __device__ unsigned row(unsigned m) const { return m * step; }
+  __device__ T bias_of(unsigned n) const { return 0; }
+  __device__ void operator()(unsigned m, unsigned n, T sum) const { sgd(w[row(m) + n], v[row(m) + n], sum); }
+  __device__ bool pairs(unsigned N) const {
+    return N % 2 == 0 && step % 2 == 0 && (size_t)w % (2 * sizeof(T)) == 0 && (size_t)v % (2 * sizeof(T)) == 0;
+  }
+  __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
+    if (pairs) {
+      Pack<2> weight = load<2>(w + at), velocity = load<2>(v + at);
+      for (int j = 0; j < 2; j++) sgd(weight.v[j], velocity.v[j], sum.v[j]);
+      store<2>(w + at, weight), store<2>(v + at, velocity);
+    } else {
+      sgd(w[at], v[at], sum.v[0]);
+      if (both) sgd(w[at + 1], v[at + 1], sum.v[1]);
+    }
   }
 };
 

@@ -239,7 +239,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
   }
   await_products<0>(sums);
   unsigned row = corner_row + threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = corner_column + threadIdx.x % 4 * 2;
-  bool pairs = N % 2 == 0 && result.step % 2 == 0 && (size_t)result.y % (2 * sizeof(T)) == 0;
+  bool pairs = result.pairs(N);
 #pragma unroll
   for (int j = 0; j < WIDE / 8; j++) {
     unsigned n = column + 8 * j;
@@ -248,15 +248,7 @@ __device__ inline void product(const A& a, const B& b, unsigned M, unsigned N, u
 #pragma unroll
     for (int i = 0; i < 4; i += 2) {
       unsigned m = row + i * 4;
-      T* to = result.y + (result.row(m) + n);
-      Pack<2> sum = {sums[j][i] + bias, sums[j][i + 1] + next};
-      if (m < M && pairs) {
-        if (result.add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};
-        store<2>(to, {result.ended(sum.v[0]), result.ended(sum.v[1])});
-      } else if (m < M) {
-        to[0] = result.ended(result.add ? sum.v[0] + to[0] : sum.v[0]);
-        if (n + 1 < N) to[1] = result.ended(result.add ? sum.v[1] + to[1] : sum.v[1]);
-      }
+      if (m < M) result.put(result.row(m) + n, {sums[j][i] + bias, sums[j][i + 1] + next}, n + 1 < N, pairs);
     }
   }
 }

@@ -1,4 +1,5 @@
 // Fully connected layer:  y = x w + b,   dx = dy w',   dw += x' dy   (' is the transpose).
+// And the gradient of w with the step of SGD that it leads to, at once: `sgd_step`, in one slice.
 //
 // Layouts: linear.cuh. gemm.cuh multiplies: v1 (and v2) by its gemm, v3 by gemm_async with registers, v4 with tensor cores;
 // v5 is in linear_hopper.cu. `packs`: I and O are multiples of 16 bytes, and so are the addresses.
@@ -22,6 +23,10 @@ extern "C" __global__ void linear_v1_backward_weights(const T* x, const T* dy, T
   unsigned first = blockIdx.z * slice;
   gemm(transposed(s.images(x)), s.outputs(dy), s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
 }
+extern "C" __global__ void linear_v1_sgd_step(const T* x, const T* dy, T* w, T* v, double lr_factor, const double* lr_value, T momentum,
+                                              double decay, int packs, Sizes s) {
+  gemm(transposed(s.images(x)), s.outputs(dy), s.I, s.O, 0, s.N, s.updated(w, v, lr_factor, lr_value, momentum, decay));
+}
 
 extern "C" __global__ void linear_v3_forward(const T* x, const T* w, T* y, const T* bias, int relu, unsigned slice, int packs, Sizes s) {
   unsigned first = blockIdx.z * slice;
@@ -34,6 +39,10 @@ extern "C" __global__ void linear_v3_backward_data(const T* dy, const T* w, T* d
 extern "C" __global__ void linear_v3_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Sizes s) {
   unsigned first = blockIdx.z * slice;
   gemm_async<Registers>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
+}
+extern "C" __global__ void linear_v3_sgd_step(const T* x, const T* dy, T* w, T* v, double lr_factor, const double* lr_value, T momentum,
+                                              double decay, int packs, Sizes s) {
+  gemm_async<Registers>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, 0, s.N, s.updated(w, v, lr_factor, lr_value, momentum, decay));
 }
 
 using Cores = Tensor<T>::Sums;
@@ -48,4 +57,8 @@ extern "C" __global__ void linear_v4_backward_data(const T* dy, const T* w, T* d
 extern "C" __global__ void linear_v4_backward_weights(const T* x, const T* dy, T* dw, int add, unsigned slice, int packs, Sizes s) {
   unsigned first = blockIdx.z * slice;
   gemm_async<Cores>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
+}
+extern "C" __global__ void linear_v4_sgd_step(const T* x, const T* dy, T* w, T* v, double lr_factor, const double* lr_value, T momentum,
+                                              double decay, int packs, Sizes s) {
+  gemm_async<Cores>(transposed(s.images(x)), s.outputs(dy), x, packs, s.I, s.O, 0, s.N, s.updated(w, v, lr_factor, lr_value, momentum, decay));
 }

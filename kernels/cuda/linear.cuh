@@ -13,4 +13,7 @@ struct Sizes {
   __device__ Result to_outputs(T* y, const T* bias, int relu) const { return {y + blockIdx.z * N * O, O, bias, relu, 0}; }
   __device__ Result to_images(T* dx) const { return {dx + blockIdx.z * N * I, I, nullptr, 0, 0}; }
   __device__ Result to_weights(T* dw, int add) const { return {dw + blockIdx.z * I * O, O, nullptr, 0, add}; }
+  __device__ Updated updated(T* w, T* v, double lr_factor, const double* lr_value, T momentum, double decay) const {
+    return {w, v, O, SgdStep(step_value(lr_factor, lr_value), momentum, decay, T(1))};
+  }
 };

@@ -17,3 +17,7 @@ extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) li
   unsigned first = blockIdx.z * slice;
   hopper::product(transposed(s.images(x)), s.outputs(dy), s.I, s.O, first, min(first + slice, s.N), s.to_weights(dw, add));
 }
+extern "C" __global__ void __launch_bounds__(hopper::THREADS, hopper::BLOCKS) linear_v5_sgd_step(const T* x, const T* dy, T* w, T* v, double lr_factor,
+                                                                        const double* lr_value, T momentum, double decay, Sizes s) {
+  hopper::product(transposed(s.images(x)), s.outputs(dy), s.I, s.O, 0u, s.N, s.updated(w, v, lr_factor, lr_value, momentum, decay));
+}

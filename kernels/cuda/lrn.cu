@@ -14,7 +14,7 @@
 //                   neighbouring lanes by shuffles. Warps overlap: their outermost lanes only provide elements
 //
 // Grid: one-dimensional, blocks of 256.
-#include "common.cuh"
+#include "lrn.cuh"
 
 constexpr int TILE = 1024;
 
@@ -82,95 +82,23 @@ extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int tota
   }
 }
 
-// ---- across channels, four elements to a lane
-
-// The four elements of a lane: number `pack` of all such quads. The outer `halo` lanes of a warp load but store nothing:
-// `mine` is false for them.
-struct LaneQuad {
-  unsigned pack;
-  bool exists, mine, begins, ends;                            // the first, the last quad of a group
-  __device__ LaneQuad(int halo, unsigned packs, Divisor quads) {
-    int lane = threadIdx.x % 32;
-    pack = (blockIdx.x * blockDim.x + threadIdx.x) / 32 * (32 - 2 * halo) + lane - halo;
-    unsigned quad = pack % quads;
-    exists = pack < packs, mine = exists && lane >= halo && lane < 32 - halo;
-    begins = quad == 0, ends = quad == quads.by - 1;
-  }
-  __device__ Pack<4> of(const T* x) const { return exists ? load<4>(x + 4 * pack) : Pack<4>{}; }
-};
-
-// sums[i] = own[i - HALF] + ... + own[i + HALF], where `own` continues in the neighbouring lanes, up to the group's ends.
-template <int HALF> __device__ inline void window_sums(const T (&own)[4], const LaneQuad& quad, T (&sums)[4]) {
-  constexpr int N = 2 * HALF + 1;
-  T all[N + 3], common = 0;
-#pragma unroll
-  for (int j = 0; j < 4; j++) all[HALF + j] = own[j];
-#pragma unroll
-  for (int j = 0; j < HALF; j++) {
-    T left = __shfl_up_sync(0xffffffffu, own[4 - HALF + j], 1), right = __shfl_down_sync(0xffffffffu, own[j], 1);
-    all[j] = quad.begins ? T(0) : left, all[HALF + 4 + j] = quad.ends ? T(0) : right;
-  }
-#pragma unroll
-  for (int j = 3; j < N; j++) common += all[j];               // common to all four windows
-  sums[0] = all[0] + all[1] + all[2] + common, sums[1] = all[1] + all[2] + common + all[N];
-  sums[2] = all[2] + common + all[N] + all[N + 1], sums[3] = common + all[N] + all[N + 1] + all[N + 2];
-}
-
-// s^-beta and 1/s, the first with an error of some units in the last place if beta = 3/4.
-__device__ inline void powers(T s, T beta, T& power, T& inverse) {
-  T r = reciprocal_root(s);
-  inverse = r * r;
-  power = beta == T(0.75) ? r * root(r) : pow(s, -beta);
-}
+// ---- across channels, four elements to a lane: see lrn.cuh
 
 template <int HALF> __device__ inline void forward_quad(const T* x, T* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
-  LaneQuad quad(1, packs, quads);
-  Pack<4> own = quad.of(x);
-  T squares[4], sums[4];
-#pragma unroll
-  for (int j = 0; j < 4; j++) squares[j] = own.v[j] * own.v[j];
-  window_sums<HALF>(squares, quad, sums);
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    T power, inverse;
-    powers(k + alpha * sums[j], beta, power, inverse);
-    own.v[j] *= power;
-  }
+  LaneQuad quad(1, thread_number() / 32 * 30, packs, quads);
+  Pack<4> own = normalised<HALF>(quad.of(x), quad, k, alpha, beta);
   if (quad.mine) store(y + 4 * quad.pack, own);
 }
-
-// The cross-channel terms of the halo lanes must be complete as well; for half > 2 that takes a second halo lane.
-template <int HALF> __device__ inline void backward_quad(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, T k, T alpha, T beta) {
-  LaneQuad quad(HALF <= 2 ? 1 : 2, packs, quads);
-  Pack<4> own = quad.of(x), direct = quad.of(dy);
-  T terms[4], sums[4];
-#pragma unroll
-  for (int j = 0; j < 4; j++) terms[j] = own.v[j] * own.v[j];
-  window_sums<HALF>(terms, quad, sums);
-#pragma unroll
-  for (int j = 0; j < 4; j++) {
-    T power, inverse;
-    powers(k + alpha * sums[j], beta, power, inverse);
-    direct.v[j] *= power;
-    terms[j] = direct.v[j] * own.v[j] * inverse;
-  }
-  window_sums<HALF>(terms, quad, sums);
-#pragma unroll
-  for (int j = 0; j < 4; j++) direct.v[j] -= 2 * alpha * beta * own.v[j] * sums[j];
-  if (quad.mine) store(dx + 4 * quad.pack, direct);
-}
-
 extern "C" __global__ void lrn_forward_packs(const T* x, T* y, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
-  if (half == 1) forward_quad<1>(x, y, packs, quads, k, alpha, beta);
-  else if (half == 2) forward_quad<2>(x, y, packs, quads, k, alpha, beta);
-  else if (half == 3) forward_quad<3>(x, y, packs, quads, k, alpha, beta);
-  else forward_quad<4>(x, y, packs, quads, k, alpha, beta);
+  with_half(half, [&](auto is) { forward_quad<is.OF>(x, y, packs, quads, k, alpha, beta); });
 }
-extern "C" __global__ void lrn_backward_packs(const T* x, const T* dy, T* dx, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
-  if (half == 1) backward_quad<1>(x, dy, dx, packs, quads, k, alpha, beta);
-  else if (half == 2) backward_quad<2>(x, dy, dx, packs, quads, k, alpha, beta);
-  else if (half == 3) backward_quad<3>(x, dy, dx, packs, quads, k, alpha, beta);
-  else backward_quad<4>(x, dy, dx, packs, quads, k, alpha, beta);
+
+// `relu`, `partial`, `channels`: of the bias and ReLU that made x, see backward_quads.
+extern "C" __global__ void lrn_backward_packs(const T* x, const T* dy, T* dx, T* partial, unsigned packs, Divisor quads, Divisor channels,
+                                              int half, int relu, T k, T alpha, T beta) {
+  with_half(half, [&](auto is) {
+    backward_quads<is.OF>(x, dx, partial, packs, quads, channels, relu, k, alpha, beta, [&](const LaneQuad& quad) { return quad.of(dy); });
+  });
 }
 
 // ---- within a map

@@ -12,28 +12,17 @@
 // changes the last bit from run to run.
 #include "window.cuh"
 
-__device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
-
-// Indices in a window, one byte for each of V channels, loaded and stored at once.
-template <int V> struct alignas(V) Bytes { byte v[V]; };
-
 template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
   const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
-  Pack<V> best;
-  Bytes<V> where{};
-  for (int j = 0; j < V; j++) best.v[j] = minus_infinity();
+  Largest<V> best;
   for (int r = first_inside(h0); r < last_inside(h0, g.R, g.H); r++)
     for (int s = first_inside(w0); s < last_inside(w0, g.S, g.W); s++) {
       Pack<V> cell = load<V>(x + ((at.image * g.H + h0 + r) * g.W + w0 + s) * g.C + at.channel);
-      for (int j = 0; j < V; j++) {
-        if (cell.v[j] > best.v[j]) best.v[j] = cell.v[j], where.v[j] = r * g.S + s;
-        else if (cell.v[j] != cell.v[j]) best.v[j] = cell.v[j];    // NaN stays: nothing is > NaN
-      }
+      best.take(cell, r * g.S + s);
     }
-  store(y + at.offset, best);
-  if (argmax) *reinterpret_cast<Bytes<V>*>(argmax + at.offset) = where;
+  best.put(y, argmax, at.offset);
 }
 
 extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Window g, int packs) {
@@ -43,18 +32,7 @@ extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Windo
 
 template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax, T* dx, Window g) {
   const Target at(V, g.H, g.W, g.C);
-  if (at.beyond) return;
-  int h = at.row, w = at.column;
-  Pack<V> sum{};
-  for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
-    for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
-      int index = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
-      unsigned from = ((at.image * g.P + p) * g.Q + q) * g.C + at.channel;
-      Pack<V> gradient = load<V>(dy + from);
-      Bytes<V> where = *reinterpret_cast<const Bytes<V>*>(argmax + from);
-      for (int j = 0; j < V; j++) sum.v[j] += where.v[j] == index ? gradient.v[j] : T(0);
-    }
-  store(dx + at.offset, sum);
+  if (!at.beyond) store(dx + at.offset, gathered<V>(dy, argmax, at.image, at.row, at.column, at.channel, g));
 }
 
 extern "C" __global__ void maxpool_backward(const T* dy, const byte* argmax, T* dx, Window g, int packs) {

@@ -12,12 +12,8 @@
 extern "C" __global__ void sgd_step(T* w, const T* dw, T* v, unsigned n, double lr_factor, const double* lr_value, T momentum,
                                     double decay, const int* loss_scale) {
   if (loss_scale && loss_scale[2]) return;
-  double unscaled = step_value(lr_factor, lr_value);
-  T lr = T(unscaled) / loss_scale_of(loss_scale), shrink = T(decay * unscaled);
-  update<2>(n, {w, v, (T*)dw}, [=](T (&a)[3]) {
-    a[1] = momentum * a[1] - shrink * a[0] - lr * a[2];
-    a[0] += a[1];
-  });
+  SgdStep step(step_value(lr_factor, lr_value), momentum, decay, loss_scale_of(loss_scale));
+  update<2>(n, {w, v, (T*)dw}, [=](T (&a)[3]) { step(a[0], a[1], a[2]); });
 }
 
 // Every other form is linear in w, dw and v. With g = of_dw * dw + of_w * w:  v <- momentum * v + g,  w <- keep * w +

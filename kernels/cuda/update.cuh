@@ -1,6 +1,16 @@
-// The loop of every optimiser: several arrays of n elements, each read once, some of them written once.
+// What optimisers share: the formula of SGD, and a loop over several arrays of n elements, each read once, some of them written once.
 #pragma once
 #include "common.cuh"
+
+// The paper's SGD: see sgd.cu. dw is the gradient times what the loss was scaled by.
+struct SgdStep {
+  T momentum, shrink, lr;
+  __device__ SgdStep(double rate, T momentum, double decay, T scale) : momentum(momentum), shrink(T(decay * rate)), lr(T(rate) / scale) {}
+  __device__ void operator()(T& w, T& v, T dw) const {
+    v = momentum * v - shrink * w - lr * dw;
+    w += v;
+  }
+};
 
 // f(values) for each element of the K arrays, 16 bytes at a time where all of them allow it; then the first WRITTEN arrays
 // are stored. Grid: one-dimensional, blocks of 256. This is the least memory traffic that a step can have.

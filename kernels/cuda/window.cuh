@@ -31,3 +31,44 @@ struct Target {
     offset = blockIdx.x * length + i, beyond = i >= length;
   }
 };
+
+// ---- the largest cell of a window
+
+__device__ inline T minus_infinity() { return -T(__int_as_float(0x7f800000)); }
+
+// Indices in a window, one byte for each of V channels, loaded and stored at once.
+template <int V> struct alignas(V) Bytes { byte v[V]; };
+
+// Of V channels, the largest of the cells taken so far, and its index; the first one where several are equal.
+template <int V> struct Largest {
+  Pack<V> value;
+  Bytes<V> where{};
+  __device__ Largest() {
+    for (int j = 0; j < V; j++) value.v[j] = minus_infinity();
+  }
+  __device__ void take(const Pack<V>& cell, int index) {
+    for (int j = 0; j < V; j++) {
+      if (cell.v[j] > value.v[j]) value.v[j] = cell.v[j], where.v[j] = index;
+      else if (cell.v[j] != cell.v[j]) value.v[j] = cell.v[j];     // NaN stays: nothing is > NaN
+    }
+  }
+  __device__ void put(T* y, byte* argmax, unsigned offset) const {
+    store(y + offset, value);
+    if (argmax) *reinterpret_cast<Bytes<V>*>(argmax + offset) = where;
+  }
+};
+
+// The sum of the gradients dy of the windows whose largest cell is pixel (h, w).
+template <int V>
+__device__ inline Pack<V> gathered(const T* dy, const byte* argmax, int image, int h, int w, int channel, const Window& g) {
+  Pack<V> sum{};
+  for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
+    for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {
+      int index = (h + g.top - p * g.stride_h) * g.S + w + g.left - q * g.stride_w;    // of this pixel in that window
+      unsigned from = ((image * g.P + p) * g.Q + q) * g.C + channel;
+      Pack<V> gradient = load<V>(dy + from);
+      Bytes<V> where = *reinterpret_cast<const Bytes<V>*>(argmax + from);
+      for (int j = 0; j < V; j++) sum.v[j] += where.v[j] == index ? gradient.v[j] : T(0);
+    }
+  return sum;
+}

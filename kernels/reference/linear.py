@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.kernels.reference import sgd
+
 
 def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
     """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
@@ -34,6 +36,11 @@ def linear_backward_weights(x, dy, dw, *, add=True, work=None):
         dw += x.T @ dy
     else:
         np.matmul(x.T, dy, out=dw)
+
+
+def linear_sgd_step(x, dy, w, v, *, lr, momentum, decay, work=None):
+    """One step of SGD, the paper's (sgd.py), on w (in, out) and v by the gradient x' dy, which need not exist."""
+    sgd.sgd_step(w, x.T @ dy, v, lr=lr, momentum=momentum, decay=decay)
 
 
 def linear_work(x_shape, w_shape, dtype):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minicnn.kernels.reference import epilogue, pool
+
 
 def window_sums(a, n, axis):
     """sums_i = sum of a_j over |j - i| <= n // 2 along one axis, clipped at its ends."""
@@ -55,10 +57,31 @@ def _backward(x, dy, s, sums, alpha, beta):
     return dy * power - 2 * alpha * beta * x * sums(dy * x * power / s)
 
 
-def lrn_backward(x, dy, dx, *, n, k, alpha, beta, groups=1):
-    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy."""
+def lrn_backward(x, dy, dx, db=None, *, n, k, alpha, beta, groups=1, relu=False, add=True):
+    """dx (N, H, W, C), overwritten, from x and dy; dx must not be dy.
+
+    If a bias and a ReLU made x, this can end with their backward pass, so that dx need not be read again: relu masks
+    dx where x is not positive, and db (C,), where given, += the sums of dx (without `add`, = them).
+    """
     s = k + alpha * _across(x * x, n, groups)
     dx[...] = _backward(x, dy, s, lambda a: _across(a, n, groups), alpha, beta)
+    epilogue.epilogue_backward(dx, db, y=x if relu else None, add=add)
+
+
+# With the max pooling behind it: the normalised values and their gradient need not exist.
+def lrn_maxpool_forward(x, y, argmax, *, n, k, alpha, beta, groups=1, kernel, stride, pads):
+    """y (N, P, Q, C) and argmax of maxpool_forward, from x (N, H, W, C) normalised as by lrn_forward."""
+    normalised = np.empty_like(x)
+    lrn_forward(x, normalised, n=n, k=k, alpha=alpha, beta=beta, groups=groups)
+    pool.maxpool_forward(normalised, y, argmax, kernel=kernel, stride=stride, pads=pads)
+
+
+def lrn_maxpool_backward(x, dy, argmax, dx, db=None, *, n, k, alpha, beta, groups=1, kernel, stride, pads, relu=False,
+                         add=True):
+    """dx (N, H, W, C), overwritten, from x, dy and argmax (N, P, Q, C). relu, db, add: as in lrn_backward."""
+    gradient = np.empty_like(x)                             # of the normalised values
+    pool.maxpool_backward(dy, argmax, gradient, kernel=kernel, stride=stride, pads=pads)
+    lrn_backward(x, gradient, dx, db, n=n, k=k, alpha=alpha, beta=beta, groups=groups, relu=relu, add=add)
 
 
 def lrn_within_forward(x, y, *, n, k, alpha, beta):

@@ -27,7 +27,8 @@ from minicnn.errors import DeviceError
 # module in kernels/<backend>/ -> the operations it must provide
 OPS: dict[str, tuple[str, ...]] = {
     "conv": ("conv_forward", "conv_backward_data", "conv_backward_weights", "conv_work", "conv_algorithm"),
-    "linear": ("linear_forward", "linear_backward_data", "linear_backward_weights", "linear_work"),
+    "linear": ("linear_forward", "linear_backward_data", "linear_backward_weights", "linear_sgd_step",
+               "linear_work"),
     "epilogue": ("epilogue_backward",),
     "activation": ("relu_forward", "relu_backward", "leaky_relu_forward", "leaky_relu_backward",
                    "clipped_relu_forward", "clipped_relu_backward", "tanh_forward", "tanh_backward",
@@ -35,7 +36,8 @@ OPS: dict[str, tuple[str, ...]] = {
     "pool": ("maxpool_forward", "maxpool_backward", "avgpool_forward", "avgpool_backward",
              "global_avgpool_forward", "global_avgpool_backward", "adaptive_avgpool_forward",
              "adaptive_avgpool_backward"),
-    "lrn": ("lrn_forward", "lrn_backward", "lrn_within_forward", "lrn_within_backward"),
+    "lrn": ("lrn_forward", "lrn_backward", "lrn_maxpool_forward", "lrn_maxpool_backward", "lrn_within_forward",
+            "lrn_within_backward"),
     "batchnorm": ("batchnorm_statistics", "batchnorm_fixed_statistics", "batchnorm_update_statistics", "affine_forward",
                   "affine_backward_weights", "affine_backward_data"),
     "dropout": ("dropout_forward", "dropout_backward", "scale_forward"),
@@ -115,6 +117,8 @@ class Ops:
     # a function that waits until everything before the event is done.
     capture: Callable[[Callable[[], None]], Callable[[], None]] | None = None
     record_event: Callable[[], Callable[[], None]] | None = None
+    free_memory: Callable[[], int] | None = None        # bytes, where arrays are not in the host's memory
+    fusions: frozenset[str] = frozenset()   # in which this backend saves passes over memory, of plan.FUSIONS
     needs_loss_scale = False    # its products underflow for small gradients, unless scaled (train/loss_scale.py)
 
     def together(self) -> contextlib.AbstractContextManager:

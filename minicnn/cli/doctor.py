@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
+import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -13,6 +16,17 @@ from minicnn.backend.cpu import thread_report
 from minicnn.backend.select import get_ops
 from minicnn.errors import MinicnnError
 
+# What a machine may lack: the module or program, and what that costs.
+MISSING = {
+    "PIL": "no photographs are read", "safetensors": "no weights are read or written", "tqdm": "no training",
+    "matplotlib": "no pictures", "cupy": "no GPU", "torch": "nothing is compared with PyTorch",
+    "pytest": "no tests", "hypothesis": "tests on random inputs are skipped", "threadpoolctl": "tests are slower",
+    "xdist": "tests run one after another", "mpi4py": "ranks are threads of one process",
+    "g++": "CUDA kernels are not tested on the emulator", "nvidia-smi": "no NVIDIA driver, or it is not on the path",
+    "compute-sanitizer": "races and stray accesses on a GPU are not looked for",
+    "ncu": "no hardware counters of a GPU", "mpiexec": "ranks are threads of one process",
+}
+PROGRAMS = ("g++", "nvidia-smi", "compute-sanitizer", "ncu", "mpiexec")
 ABOUT = "Print versions, threads and devices: what a bug report needs."
 LIBRARIES = ("numpy", "numba", "pillow", "matplotlib", "tqdm", "safetensors", "elpv-dataset", "simplejpeg", "torch")
 
@@ -40,7 +54,16 @@ def run(options: argparse.Namespace) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"):
         if name in os.environ:
             print(f"{name}={os.environ[name]}")
+    for line in missing():
+        print(line)
     return 0
+
+
+def missing() -> list[str]:
+    """A line for each module or program that is not here: what its absence costs."""
+    absent = {name: cost for name, cost in MISSING.items()
+              if (shutil.which(name) if name in PROGRAMS else importlib.util.find_spec(name)) is None}
+    return [f"{'missing' if i == 0 else '':14s}{name}: {cost}" for i, (name, cost) in enumerate(absent.items())]
 
 
 def _auto() -> str:
@@ -75,3 +98,7 @@ def _device(name: str) -> str:
     if name == "cpu":
         return f"works; {thread_report()}"
     return "works (NumPy, slow: the specification)"
+
+
+if __name__ == "__main__":      # python -m minicnn.cli.doctor: where a library that other commands need is missing
+    sys.exit(run(argparse.Namespace()))

@@ -47,10 +47,10 @@ def _converted(net: Net) -> list[Node]:
     plan = net.compile_plan(1, [net.output], (), grad=False)
     flat, renamed, convolutions, found = {}, {}, {}, []
     for node in net.nodes:
-        if node.name not in plan.where:
+        if node.name not in plan.shapes:
             continue
         source, layer = node.inputs[0], node.layer
-        shape = plan.values[plan.where[source]].shape[1:]
+        shape = plan.shapes[source][1:]
         if type(layer) is Flatten and len(shape) == 3:
             flat[node.name], renamed[node.name] = shape, renamed.get(source, source)
             continue

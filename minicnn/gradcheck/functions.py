@@ -130,9 +130,13 @@ class NetFunction:
 
     def evaluate(self):
         masks: list[bytes] = []
-        terms = self.run(False, lambda step, y, saved: masks.extend(
-            _masks(self.ops, step.node.layer, y, saved, step.relu)))
-        return terms, masks
+
+        def collect(step, y, saved) -> None:
+            masks.extend(_masks(self.ops, step.node.layer, y, saved, step.relu))
+            if step.pool:
+                masks.extend(_masks(self.ops, step.pool.layer, y, saved, False))
+
+        return self.run(False, collect), masks
 
     def gradients(self, generator, faults: list[str]) -> dict[str, np.ndarray]:
         """Name -> gradient on the host."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,11 @@ class Context:
     relu: the following ReLU is fused into this layer.   update_state: forward may update the layer's state.
     frozen: the layer's parameters and state stay as they are (Net.freeze).
     loss_scale: the state by which losses scale their gradient (kernels/reference/loss_scale.py), or None.
+    pool: the following MaxPool2d, where it is fused into this layer; its buffers are in `saved`.
+    before: db, relu and add of the layer before, whose epilogue this layer's backward ends with; {} if it does not.
+    epilogue_done: the layer behind has done so for this one: dy is masked, and the gradient of the bias is complete.
+    updates: parameter -> update(x, dy, work), which a backward calls in place of computing the gradient; it then adds
+    the name to `updated`.
 
     sample_ids may be a backend array; epoch is a DeviceNumber while a step is being captured.
     """
@@ -81,6 +86,11 @@ class Context:
     update_state: bool = False
     frozen: bool = False
     loss_scale: object = None
+    pool: Layer | None = None
+    before: dict = field(default_factory=dict)
+    epilogue_done: bool = False
+    updates: Mapping[str, Callable] = field(default_factory=dict)
+    updated: set[str] = field(default_factory=set)
 
 
 class Layer:
@@ -88,6 +98,9 @@ class Layer:
 
     absorbs_relu = False    # a following ReLU can be fused into forward and backward (ctx.relu)
     absorbs_add = False     # so can an Add before it: its other value is xs[1], and dxs[1] is its gradient
+    absorbs_pool = False    # a following MaxPool2d can be fused into forward and backward (ctx.pool)
+    ends_epilogue = False   # its backward can end with that of bias and ReLU of the layer before (ctx.before)
+    has_epilogue = False    # and this layer's bias and ReLU can be left to it (ctx.epilogue_done)
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean
@@ -223,6 +236,9 @@ class Layer:
         dtype = str(xs[0].dtype)
         if not self.params and not self.state:
             self.init_params(type(self).__name__.lower(), seed, dtype)
+            for param in self.params.values():
+                param.data = ops.from_host(param.data)
+            self.state = {name: ops.from_host(array) for name, array in self.state.items()}
         plan = self.plan([x.shape for x in xs], dtype, ops)
         if sample_ids is None:
             sample_ids = np.arange(xs[0].shape[0], dtype=np.uint32)

@@ -22,6 +22,7 @@ class Conv2d(Layer):
 
     absorbs_relu = True
     capturable = True
+    has_epilogue = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, groups: int = 1,
                  ceil: bool = False, bias: bool = True, init=None, bias_init=0.0):
@@ -69,8 +70,9 @@ class Conv2d(Layer):
     def backward(self, ctx, dy, saved, dxs):
         x, w = saved["x"], self.params["w"]
         _, window = self.geometry(x.shape)
-        db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
-        ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
+        if not ctx.epilogue_done:
+            db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
+            ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
         dw, add = w.grad_to_fill()
         ctx.ops.conv_backward_weights(x, dy, dw, add=add, work=ctx.work, **window)
         if dxs[0] is not None:

@@ -66,15 +66,26 @@ class Linear(Layer):
     def backward(self, ctx, dy, saved, dxs):
         db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
         ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
-        (dw, add), w, x, dx = self.params["w"].grad_to_fill(), self.params["w"].data, saved["x"], dxs[0]
+        w, x, dx = self.params["w"].data, saved["x"], dxs[0]
         if x.ndim == 2:
-            ctx.ops.linear_backward_weights(x, dy, dw, add=add, work=ctx.work)
             if dx is not None:
-                ctx.ops.linear_backward_data(dy, w, dx, work=ctx.work)
+                ctx.ops.linear_backward_data(dy, w, dx, work=ctx.work)         # before w is updated
+            self._weights(ctx, x, dy)
             return
+        dw, add = self.params["w"].grad_to_fill()
         ctx.ops.conv_backward_weights(_maps(x), _maps(dy), dw[None, None], add=add, work=ctx.work, **WINDOW)
         if dx is not None:
             ctx.ops.conv_backward_data(_maps(dy), w[None, None], _maps(dx), work=ctx.work, **WINDOW)
+
+    def _weights(self, ctx, x, dy) -> None:
+        """The gradient of w, or at once the update that it leads to."""
+        param = self.params["w"]
+        if update := ctx.updates.get(param.name):
+            update(x, dy, ctx.work)
+            ctx.updated.add(param.name)
+        else:
+            dw, add = param.grad_to_fill()
+            ctx.ops.linear_backward_weights(x, dy, dw, add=add, work=ctx.work)
 
     def describe(self):
         return f"{self.in_features} -> {self.out_features}"

@@ -19,7 +19,9 @@ from minicnn.shapes import finite, whole
 class LRN(Layer):
     """(N, H, W, C) -> (N, H, W, C), normalised across n adjacent channels."""
 
+    absorbs_pool = True
     capturable = True
+    ends_epilogue = True
 
     def __init__(self, n: int = 5, *, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75, groups: int = 1,
                  divide_alpha: bool = False):
@@ -42,11 +44,21 @@ class LRN(Layer):
         return LayerPlan(tuple(shape), saves=("x",))
 
     def forward(self, ctx, xs, y, saved):
-        ctx.ops.lrn_forward(xs[0], y, **self.constants)
+        if ctx.pool is None:
+            ctx.ops.lrn_forward(xs[0], y, **self.constants)
+        else:
+            _, window = ctx.pool.geometry(xs[0].shape)
+            ctx.ops.lrn_maxpool_forward(xs[0], y, saved["argmax"], **self.constants, **window)
 
     def backward(self, ctx, dy, saved, dxs):
-        if dxs[0] is not None:
-            ctx.ops.lrn_backward(saved["x"], dy, dxs[0], **self.constants)
+        x, dx = saved["x"], dxs[0]
+        if dx is None:
+            return
+        if ctx.pool is None:
+            ctx.ops.lrn_backward(x, dy, dx, **ctx.before, **self.constants)
+        else:
+            _, window = ctx.pool.geometry(x.shape)
+            ctx.ops.lrn_maxpool_backward(x, dy, saved["argmax"], dx, **ctx.before, **self.constants, **window)
 
     def describe(self):
         divided = "/n" if self.divide_alpha else ""

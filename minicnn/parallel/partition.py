@@ -98,7 +98,7 @@ class Partitioner:
         net = self.net
         wanted = [*net.losses, net.output]
         plan = net.compile_plan(1, wanted, (), grad=False)
-        self.shapes = {name: plan.values[where].shape[1:] for name, where in plan.where.items()}
+        self.shapes = {name: shape[1:] for name, shape in plan.shapes.items()}
         for name in (*net.inputs, LABELS):
             if name in self.shapes:
                 self.values[name] = Value(name, self.shapes[name], None)

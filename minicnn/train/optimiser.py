@@ -8,12 +8,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.shapes import finite
 from minicnn.train.average import WeightAverage
+
+
+class Updates(NamedTuple):
+    """functions: parameter -> update(x, dy, work), for the gradient x' dy of a matrix.   done: those called."""
+
+    functions: dict[str, Callable]
+    done: set[str]
 
 
 class Optimiser:
@@ -54,11 +62,12 @@ class Optimiser:
         factors = {name: param.lr_mult * self.lr_mults.get(name, 1.0) for name, param in self.params.items()}
         return {name: factor for name, factor in factors.items() if factor and name not in frozen}
 
-    def step(self, ops=None, loss_scale=None, *, lr=None) -> None:
+    def step(self, ops=None, loss_scale=None, *, lr=None, without: Collection[str] = ()) -> None:
         """One update of every parameter from its `grad`; those that are not trained stay as they are.
 
         ops: the backend, by default the network's.   loss_scale: a LossScale that the gradients were multiplied with;
         where one overflowed, nothing is updated.   lr: in place of `self.lr`, such as a number in device memory.
+        without: parameters that the backward pass has updated (updates_within).
         """
         ops, lr = ops or self._ops(), self.lr if lr is None else lr
         trained, scaled = self._largest_first(self.trained), {}
@@ -68,14 +77,19 @@ class Optimiser:
         self._begin_step(ops, **scaled)
         with ops.together():
             for name, factor in trained.items():
-                param = self.params[name]
-                self._update(ops, param.data, param.grad, *self._arrays_of(ops, name), lr=lr * factor,
-                             decay=self.decays.get(name, self.decay) * param.decay_mult, **scaled)
+                if name not in without:
+                    param = self.params[name]
+                    self._update(ops, param.data, param.grad, *self._arrays_of(ops, name), lr=lr * factor,
+                                 decay=self._decay_of(name), **scaled)
         self._end_step(ops, trained, **scaled)
         if self.average is not None:
             self.average.step(ops, **scaled)
         if loss_scale is not None:
             loss_scale.next()
+
+    def _decay_of(self, name: str) -> float:
+        """The weight decay of a parameter."""
+        return self.decays.get(name, self.decay) * self.params[name].decay_mult
 
     def _largest_first(self, factors: dict[str, float]) -> dict[str, float]:
         """So that other threads are busy with these while the small ones, which are many, are still collected."""
@@ -91,6 +105,12 @@ class Optimiser:
 
     def _end_step(self, ops, trained, **scaled) -> None:
         """After the parameters are updated.   trained: names of those that were."""
+
+    def updates_within(self, net, lr) -> Updates | None:
+        """Updates that the backward pass of `net` may make at once, without a gradient in memory; None where a backend
+        saves nothing by it, or the optimiser has none. After `net.backward(updates=...)`, `step` is to leave them out.
+        """
+        return None
 
     def _update(self, ops, w, dw, *arrays, lr, decay, **scaled) -> None:
         """One update of w from dw; arrays: of the slots."""

@@ -86,8 +86,13 @@ class CapturedStep:
         net.start_loss(x, labels, sample_ids=ids, epoch=epoch)
         net.count(self._sums)
         self._losses = net.last_losses()
-        net.backward(loss_scale=self.loss_scale.state if self.loss_scale else None)
-        self.optimiser.step(net.ops, self.loss_scale, lr=lr)
+        if self.loss_scale:                         # an update must know first whether any gradient overflowed
+            net.backward(loss_scale=self.loss_scale.state)
+            self.optimiser.step(net.ops, self.loss_scale, lr=lr)
+        else:
+            updates = self.optimiser.updates_within(net, lr)
+            net.backward(updates=updates)
+            self.optimiser.step(net.ops, lr=lr, without=updates.done if updates else ())
 
     def read(self) -> tuple[float, RunningMetrics]:
         """The loss of the last step, and all that was counted. Waits for the device."""

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import side_by_side
+from devices import Gpu, Host
 from hypothesis import given
 from hypothesis import strategies as st
 from side_by_side import compare, in_turns, median_interval, order_of, rounds
@@ -39,11 +40,14 @@ def test_rounds_time_what_they_call(monkeypatch):
 
     monkeypatch.setattr(side_by_side.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(side_by_side.time, "sleep", lambda seconds: None)
+    assert (Host.turn, Host.pause, Gpu.turn, Gpu.pause) == (0.02, 0.005, 0.2, 0.0)
     seconds = rounds({"slow": program("slow", 3.0), "quick": program("quick", 2**-10)}, 4)
     assert seconds["slow"] == [3.0] * 4
     assert seconds["quick"] == [2**-10] * 4
     assert calls["slow"] == 4 + 2
     assert calls["quick"] == 4 * math.ceil(side_by_side.TURN * 2**10) + 2
+    rounds({"longer": program("longer", 2**-10)}, 4, turn=0.2, pause=0.0)       # as on a GPU
+    assert calls["longer"] == 4 * math.ceil(0.2 * 2**10) + 2
     ours, theirs = in_turns(program("ours", 1.0), program("theirs", 2.0), 3)
     assert (ours, theirs) == ([1.0] * 3, [2.0] * 3)
     assert compare(ours, theirs)["ratio"] == 0.5

@@ -108,7 +108,7 @@ def test_models(capsys):
 
 def test_doctor(capsys):
     code, out, _ = run(capsys, "doctor")
-    assert code == 0 and len(out.splitlines()) <= 24
+    assert code == 0 and len(out.splitlines()) <= 40
     for word in (f"minicnn       {__version__}", "numpy", "numba", "cores", "reference     works",
                  "cpu           works; ", "vectors of", "cuda          device 'cuda' cannot be used"):
         assert word in out, word

@@ -5,5 +5,5 @@
     build.py      g++ on a .cu file and the shim, cached
     device.py     EmulatorDevice: the device of minicnn/backend/cuda/ops.py in place of CuPy; arrays are NumPy's
 
-It says nothing about speed, about memory order between warps, or about how CuPy behaves; for that a GPU is needed.
+It says nothing about speed, about memory order between warps, or about how CuPy behaves (for that, tests/cuda_standin).
 """

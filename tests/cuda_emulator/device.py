@@ -46,6 +46,7 @@ class EmulatorDevice:
 
     empty, zeros = staticmethod(np.empty), staticmethod(np.zeros)
     architecture, shared = "90", 227 * 1024                 # an H100
+    free_memory = None                                      # its arrays are the host's
 
     def from_host(self, array):
         self._must_not_capture()
@@ -72,12 +73,20 @@ class EmulatorDevice:
         finally:
             self._captured = None
 
-        def replay():
-            for kernel, grid, block, arguments, shared in launches:
-                self.launch(kernel, grid, block, tuple(_still_there(kernel, i, value)
-                                                       for i, value in enumerate(arguments)), shared)
+        return lambda: [self.launch_captured(launch) for launch in launches]
 
-        return replay
+    @staticmethod
+    def captured(kernel: Kernel, grid: tuple, block: tuple, arguments: tuple, shared: int) -> tuple:
+        """A launch with the addresses of its arrays, which keep none of them alive."""
+        weak = (weakref.ref(value) if kind in "pr" and value is not None else value
+                for kind, value in zip(kernel.kinds, arguments, strict=True))
+        return kernel, grid, block, tuple(weak), shared
+
+    def launch_captured(self, launch: tuple) -> None:
+        """Run what `captured` returned."""
+        kernel, grid, block, arguments, shared = launch
+        self.launch(kernel, grid, block, tuple(_still_there(kernel, i, value) for i, value in enumerate(arguments)),
+                    shared)
 
     @staticmethod
     def owns(array) -> bool:
@@ -100,9 +109,7 @@ class EmulatorDevice:
     def launch(self, kernel: Kernel, grid: tuple, block: tuple, arguments: tuple, shared: int) -> None:
         """Run a kernel on copies of its arrays with guard zones around them, and copy back what it may write."""
         if self._captured is not None:
-            weak = (weakref.ref(value) if kind in "pr" and value is not None else value
-                    for kind, value in zip(kernel.kinds, arguments, strict=True))
-            self._captured.append((kernel, grid, block, tuple(weak), shared))
+            self._captured.append(self.captured(kernel, grid, block, arguments, shared))
             return
         if len(arguments) != len(kernel.kinds):
             raise EmulatorError(f"{kernel.name}: {len(arguments)} arguments for {len(kernel.kinds)} parameters")
@@ -204,8 +211,10 @@ def _number(kernel: Kernel, i: int, value):
 
 
 def is_emulated(ops) -> bool:
-    """Whether these operations run on the emulator, which is too slow for many launches or multiplications."""
-    return isinstance(getattr(ops, "device", None), EmulatorDevice)
+    """Whether these operations run on the emulator, which is too slow for many launches or multiplications: as its
+    own device, or behind the stand-in for CuPy (tests/cuda_standin)."""
+    device = getattr(ops, "device", None)
+    return isinstance(device, EmulatorDevice) or hasattr(getattr(device, "cupy", None), "EMULATED")
 
 
 def extent(ops) -> dict[str, int]:

@@ -91,9 +91,12 @@ def test_applied_by_the_backend(ops):
     """The kernels do with a draw what its numbers say."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
-    mean, y = np.full((12, 12, 3), 10.0, np.float32), np.empty((8, 9, 9, 3), np.float32)
+    y = ops.empty((8, 9, 9, 3), "float32")
     draw = Augment(crop=9, updown=True, transpose=True, colour="paper").draw(0, 0, IDS[:8], (12, 12), IMAGENET_PCA)
-    ops.augment_forward(images, y, mean=mean, **draw)
+    mean = ops.from_host(np.full((12, 12, 3), 10.0, np.float32))
+    on_device = {name: ops.from_host(part) for name, part in draw.items()}
+    ops.augment_forward(ops.from_host(images), y, mean=mean, **on_device)
+    y = ops.to_host(y)
     for n in range(8):
         crop = images[n, draw["top"][n]:, draw["left"][n]:][:9, :9].astype(np.float32) - 10
         crop = crop.transpose(1, 0, 2) if draw["flip"][n] & 4 else crop

@@ -6,9 +6,12 @@ returns what it wrote. `compare` compares that with the reference, computed in f
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import copy
+from collections.abc import Callable
 
+import numpy as np
+
+from minicnn.backend.ops import OPS, Ops
 from minicnn.backend.select import get_ops
 from tests.tolerances import assert_close
 
@@ -18,10 +21,37 @@ def garbage(shape, dtype) -> np.ndarray:
     return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 255, dtype)
 
 
-def needs_numpy(ops) -> None:
-    """Skip a test that passes NumPy arrays to operations where these need arrays of a GPU."""
-    if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
-        pytest.skip("written for arrays of NumPy")
+def on_host(ops: Ops) -> Ops:
+    """The same operations for arrays of NumPy; on a GPU, these are copied there before each operation, and back."""
+    if isinstance(ops.empty((1,), "uint8"), np.ndarray):
+        return ops
+    host = copy.copy(ops)
+    host.empty, host.zeros, host.from_host, host.to_host = np.empty, np.zeros, Ops.from_host, Ops.to_host
+    for name in (name for group in OPS.values() for name in group):
+        setattr(host, name, _copying(ops, getattr(ops, name)))
+    return host
+
+
+def _copying(ops: Ops, operation: Callable) -> Callable:
+    """The operation on copies of its arrays, which are copied back. An array that is given twice stays one."""
+    def call(*args, **options):
+        copies, originals = {}, {}
+
+        def to_device(array):
+            if id(array) not in copies:
+                copies[id(array)], originals[id(array)] = ops.from_host(array), array
+            return copies[id(array)]
+
+        result = operation(*_each(to_device, args), **_each(to_device, options))
+        for key, array in originals.items():
+            array[...] = ops.to_host(copies[key])
+        return result
+    return call
+
+
+def applied(ops, layer, *xs, **options) -> np.ndarray:
+    """The output of a layer that is called outside a network."""
+    return ops.to_host(layer(*xs, ops=ops, **options))
 
 
 def _each(function, value):

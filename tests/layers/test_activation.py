@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
-from minicnn.layers.base import Context
+from minicnn.layers.base import Context, Layer
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
@@ -23,34 +24,36 @@ def test_gradients(ops, kind, shape):
     must_pass(check_layer(kind(), [shape], ops=ops))
 
 
+def both_ways(ops, layer: Layer, x, gradient: float) -> tuple[np.ndarray, np.ndarray]:
+    """y, and dx for a constant dy."""
+    y, dx, dy = layer(x, ops=ops), ops.empty(x.shape, x.dtype), ops.from_host(np.full_like(x, gradient))
+    layer.backward(Context(ops), dy, {"y": y}, [dx])
+    return ops.to_host(y), ops.to_host(dx)
+
+
 def test_relu_at_the_kink(ops, dtype):
     """relu(0) = 0, and the derivative at 0 is taken as 0."""
-    x, dx = np.array([[-1.0, -0.0, 0.0, 1e-30, 2.0]], dtype), np.empty((1, 5), dtype)
-    y = ReLU()(x, ops=ops)
+    y, dx = both_ways(ops, ReLU(), np.array([[-1.0, -0.0, 0.0, 1e-30, 2.0]], dtype), 3)
     np.testing.assert_array_equal(y, np.array([[0, 0, 0, 1e-30, 2]], dtype))
-    ReLU().backward(Context(ops), np.full((1, 5), 3, dtype), {"y": y}, [dx])
     np.testing.assert_array_equal(dx, np.array([[0, 0, 0, 3, 3]], dtype))
 
 
 def test_tanh_saturates(ops):
-    np.testing.assert_array_equal(Tanh()(np.array([[-1e3, 0.0, 1e3]]), ops=ops), [[-1, 0, 1]])
+    np.testing.assert_array_equal(applied(ops, Tanh(), np.array([[-1e3, 0.0, 1e3]])), [[-1, 0, 1]])
 
 
 @pytest.mark.filterwarnings("error")
 def test_sigmoid_does_not_overflow(ops, dtype):
     """1 / (1 + exp(-x)) would, with a warning. Far below 0 it is exp(x), far above 1 - exp(-x)."""
     x = np.array([[-1e4, -80.0, -50.0, 0.0, 50.0, 1e4]], dtype)
-    y = Sigmoid()(x, ops=ops)
+    y = applied(ops, Sigmoid(), x)
     np.testing.assert_array_equal(y[0, [0, 3, 4, 5]], [0, 0.5, 1, 1])
     assert_close(y[0, 1:3] / np.exp(x[0, 1:3]), np.ones(2, dtype), "elementwise")
 
 
 def test_leaky_relu_scales_negative_values(ops, dtype):
-    x, dx = np.array([[-2.0, -0.0, 0.0, 3.0]], dtype), np.empty((1, 4), dtype)
-    layer = LeakyReLU(0.25)
-    y = layer(x, ops=ops)
+    y, dx = both_ways(ops, LeakyReLU(0.25), np.array([[-2.0, -0.0, 0.0, 3.0]], dtype), 2)
     np.testing.assert_array_equal(y, np.array([[-0.5, 0, 0, 3]], dtype))
-    layer.backward(Context(ops), np.full((1, 4), 2, dtype), {"y": y}, [dx])
     np.testing.assert_array_equal(dx, np.array([[0.5, 0.5, 0.5, 2]], dtype))
     with pytest.raises(ConfigError, match="LeakyReLU: slope = 0 must be positive"):
         LeakyReLU(0)
@@ -65,11 +68,8 @@ def test_the_gradient_check_skips_the_kink():
 
 
 def test_clipped_relu_at_its_kinks(ops, dtype):
-    x, dx = np.array([[-1.0, 0.0, 2.0, 6.0, 7.0, 1e30]], dtype), np.empty((1, 6), dtype)
-    layer = ClippedReLU()
-    y = layer(x, ops=ops)
+    y, dx = both_ways(ops, ClippedReLU(), np.array([[-1.0, 0.0, 2.0, 6.0, 7.0, 1e30]], dtype), 3)
     np.testing.assert_array_equal(y, np.array([[0, 0, 2, 6, 6, 6]], dtype))
-    layer.backward(Context(ops), np.full((1, 6), 3, dtype), {"y": y}, [dx])
     np.testing.assert_array_equal(dx, np.array([[0, 0, 3, 0, 0, 0]], dtype))
     with pytest.raises(ConfigError, match="ClippedReLU: ceiling = -1 must be positive"):
         ClippedReLU(-1)

@@ -15,7 +15,7 @@ from minicnn.init import He
 from minicnn.layers.base import Context
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from tests.helpers.graphs import images, same
-from tests.helpers.harness import needs_numpy
+from tests.helpers.harness import applied, on_host
 from tests.tolerances import assert_close
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "batchnorm_torch.npz"
@@ -217,7 +217,7 @@ def test_a_small_net_trains_and_its_statistics_are_saved(tmp_path):
 
 def test_fused_equals_unfused(ops):
     """The same gradients with and without fused Add and ReLU; the second pass has a smaller batch."""
-    needs_numpy(ops)
+    ops = on_host(ops)
     nets = [small("reference", "float64", fuse) for fuse in (True, False)]
     for net in nets:
         net.ops = ops
@@ -236,9 +236,9 @@ def test_fused_equals_unfused(ops):
 def test_affine(ops, dtype, rng):
     x, w, b = rng.standard_normal((2, 3, 4, 17)), rng.standard_normal(17), rng.standard_normal(17)
     layer = Affine(17, init=lambda *_: w.astype(dtype), bias_init=lambda *_: b.astype(dtype))
-    assert_close(layer(x.astype(dtype), ops=ops), w * x.astype(dtype) + b, "elementwise")
+    assert_close(applied(ops, layer, x.astype(dtype)), w * x.astype(dtype) + b, "elementwise")
     without = Affine(17, bias=False, init=2.0)
-    np.testing.assert_array_equal(without(x.astype(dtype), ops=ops), 2 * x.astype(dtype))
+    np.testing.assert_array_equal(applied(ops, without, x.astype(dtype)), 2 * x.astype(dtype))
     assert list(without.params) == ["w"]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.combine import Add, Concat, Flatten, Subsample
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 
 
@@ -31,9 +32,9 @@ def test_gradients_of_flatten(ops):
 
 def test_parts_keep_their_order(ops, rng):
     a, b = rng.standard_normal((2, 3, 3, 2)), rng.standard_normal((2, 3, 3, 1))
-    np.testing.assert_array_equal(Concat()(a, b, ops=ops), np.concatenate([a, b], axis=3))
-    np.testing.assert_array_equal(Flatten()(a, ops=ops), a.reshape(2, 18))      # height, width, channels
-    np.testing.assert_array_equal(Add()(a, a, a, ops=ops), a + a + a)
+    np.testing.assert_array_equal(applied(ops, Concat(), a, b), np.concatenate([a, b], axis=3))
+    np.testing.assert_array_equal(applied(ops, Flatten(), a), a.reshape(2, 18))      # height, width, channels
+    np.testing.assert_array_equal(applied(ops, Add(), a, a, a), a + a + a)
 
 
 def test_errors_say_what_was_expected(ops):

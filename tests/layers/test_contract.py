@@ -49,13 +49,13 @@ class Trial:
 
     def backward(self, dy, wanted=None, in_place=False):
         """dxs and the gradients of the parameters; `wanted`: which inputs need one."""
-        dy = self.ops.from_host(np.array(dy))
+        dy = self.ops.from_host(dy.copy())
         wanted = wanted or [True] * len(self.xs)
         dxs = [(dy if in_place else self.ops.empty(x.shape, self.dtype)) if want else None
                for x, want in zip(self.xs, wanted, strict=True)]
         no_gradient = [None] * (len(self.inputs) - len(dxs))
         self.layer.backward(self.ctx, dy, self.saved, [*dxs, *no_gradient])
-        return dxs, {name: np.array(param.grad) for name, param in self.layer.params.items()}
+        return dxs, {name: self.ops.to_host(param.grad).copy() for name, param in self.layer.params.items()}
 
     def upstream(self):
         return np.random.default_rng(8).standard_normal(self.plan.out_shape).astype(self.dtype)
@@ -89,7 +89,7 @@ def test_equals_float64_reference(ops, dtype, case):
 @pytest.mark.parametrize("case", CASES)
 def test_inputs_are_only_read(ops, case):
     trial = Trial(case, ops, "float32")
-    before = [np.array(x) for x in trial.inputs]
+    before = [ops.to_host(x).copy() for x in trial.inputs]
     trial.forward()
     if not trial.layer.is_view:
         trial.backward(trial.upstream())
@@ -102,7 +102,7 @@ def test_called_outside_a_network(ops, case):
     """layer(x) allocates its own memory, accepts non-contiguous arrays, and equals the call in a network."""
     trial = Trial(case, ops, "float32")
     trial.ctx.train = trial.ctx.relu = trial.relu = False
-    wanted = np.array(trial.forward())
+    wanted = ops.to_host(trial.forward()).copy()
     strided = [np.repeat(x, 2, axis=-1)[..., ::2] for x in trial.xs]
     assert not any(x.flags.c_contiguous for x in strided)
     y = trial.layer(*strided, *trial.inputs[len(strided):], ops=ops)
@@ -112,7 +112,7 @@ def test_called_outside_a_network(ops, case):
 @pytest.mark.parametrize("case", CASES)
 def test_same_call_gives_the_same_bits(ops, case):
     trial = Trial(case, ops, "float32")
-    np.testing.assert_array_equal(np.array(trial.forward()), np.array(trial.forward()))
+    np.testing.assert_array_equal(*(ops.to_host(trial.forward()).copy() for _ in range(2)))
 
 
 def normalises_by_batch(case) -> bool:
@@ -123,7 +123,7 @@ def normalises_by_batch(case) -> bool:
 def test_an_image_does_not_depend_on_its_batch(ops, case):
     """The first image alone has the same output as in a batch, including dropout."""
     alone, together = Trial(case, ops, "float64", batch=1), Trial(case, ops, "float64", batch=3)
-    assert_close(np.array(alone.forward()), np.array(together.forward())[:1], "sum", TERMS)
+    assert_close(ops.to_host(alone.forward()), ops.to_host(together.forward())[:1], "sum", TERMS)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if not c.values[0].make().is_view])
@@ -141,10 +141,10 @@ def test_parameter_gradients_accumulate_and_do_not_need_dx(ops, case):
 def test_in_place(ops, case):
     """y may be x, and dx may be dy."""
     apart, inside = Trial(case, ops, "float64"), Trial(case, ops, "float64")
-    np.testing.assert_array_equal(np.array(apart.forward()), np.array(inside.forward(in_place=True)))
+    np.testing.assert_array_equal(ops.to_host(apart.forward()), ops.to_host(inside.forward(in_place=True)))
     (dx,), _ = apart.backward(apart.upstream())
     (dy,), _ = inside.backward(inside.upstream(), in_place=True)
-    np.testing.assert_array_equal(np.array(dx), np.array(dy))
+    np.testing.assert_array_equal(ops.to_host(dx), ops.to_host(dy))
 
 
 def test_every_layer_is_among_the_cases():

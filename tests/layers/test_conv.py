@@ -11,6 +11,7 @@ from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.conv import Conv2d
 from tests.cuda_emulator.device import extent
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass, windows
 from tests.tolerances import assert_close
 
@@ -42,19 +43,19 @@ def test_groups_are_separate_convolutions(ops, rng):
         half = make(ops, rng, 2, 3, 3, padding=1)
         half.params["w"].data = ops.from_host(w[..., 3 * g:3 * g + 3])
         half.params["b"].data = ops.from_host(b[3 * g:3 * g + 3])
-        halves.append(half(x[..., 2 * g:2 * g + 2], ops=ops))
-    assert_close(whole(x, ops=ops), np.concatenate(halves, axis=3), "sum", 18)
+        halves.append(applied(ops, half, x[..., 2 * g:2 * g + 2]))
+    assert_close(applied(ops, whole, x), np.concatenate(halves, axis=3), "sum", 18)
 
 
 def test_it_is_a_correlation_with_a_bias(ops):
     """A kernel whose only weight is at (r, s) = (0, 2) reads the pixel two to the right: the kernel is not flipped."""
     layer = Conv2d(1, 1, 3)
     layer.init_params("conv", 0, "float64")
-    layer.params["w"].data[...] = 0
-    layer.params["w"].data[0, 2] = 1
-    layer.params["b"].data[...] = 0.5
+    w = np.zeros((3, 3, 1, 1))
+    w[0, 2] = 1
+    layer.params["w"].data, layer.params["b"].data = ops.from_host(w), ops.from_host(np.array([0.5]))
     x = np.arange(25.0).reshape(1, 5, 5, 1)
-    np.testing.assert_array_equal(layer(x, ops=ops), x[:, :3, 2:] + 0.5)
+    np.testing.assert_array_equal(applied(ops, layer, x), x[:, :3, 2:] + 0.5)
 
 
 @pytest.mark.parametrize(("size", "options", "wanted"), [

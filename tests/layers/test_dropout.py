@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.dropout import Dropout
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 
 
@@ -26,7 +27,7 @@ def test_expectation_equals_test_mode(ops, rate):
     x = np.ones((10, 3000))
     for inverted in (False, True):
         layer = Dropout(rate, inverted=inverted)
-        train, test = layer(x, ops=ops, train=True), layer(x, ops=ops)
+        train, test = applied(ops, layer, x, train=True), applied(ops, layer, x)
         scale = 1 / (1 - rate) if inverted else 1.0
         assert set(np.unique(train)) == {0.0, scale}
         assert abs(train.mean() - test.mean()) < 5 * scale * np.sqrt(rate * (1 - rate) / x.size)
@@ -38,7 +39,7 @@ def test_mask_depends_on_image_and_epoch(ops):
     x, layer = np.ones((4, 200)), Dropout(0.5)
 
     def mask(ids, **counter):
-        return layer(x[:len(ids)], ops=ops, train=True, sample_ids=np.array(ids, np.uint32), **counter)
+        return applied(ops, layer, x[:len(ids)], train=True, sample_ids=np.array(ids, np.uint32), **counter)
 
     base = mask([3, 8, 5, 1], epoch=2, seed=6)
     np.testing.assert_array_equal(mask([5, 3], epoch=2, seed=6), base[[2, 0]])
@@ -49,7 +50,7 @@ def test_mask_depends_on_image_and_epoch(ops):
 
 def test_rate_zero_changes_nothing(ops, rng):
     x = rng.standard_normal((3, 7))
-    np.testing.assert_array_equal(Dropout(0.0)(x, ops=ops, train=True), x)
+    np.testing.assert_array_equal(applied(ops, Dropout(0.0), x, train=True), x)
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, 2])

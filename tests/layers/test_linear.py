@@ -13,6 +13,7 @@ from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
 from minicnn.layers.linear import Linear
 from tests.cuda_emulator.device import extent
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
@@ -27,9 +28,9 @@ def test_gradients(ops, batch, features, relu, bias):
 def test_example(ops):
     layer = Linear(2, 3)
     layer.init_params("fc", 0, "float64")
-    layer.params["w"].data[...] = [[1, 2, 3], [4, 5, 6]]
-    layer.params["b"].data[...] = [0.5, 0, -0.5]
-    np.testing.assert_array_equal(layer(np.array([[1.0, 10.0]]), ops=ops), [[41.5, 52, 62.5]])
+    layer.params["w"].data = ops.from_host(np.array([[1.0, 2, 3], [4, 5, 6]]))
+    layer.params["b"].data = ops.from_host(np.array([0.5, 0, -0.5]))
+    np.testing.assert_array_equal(applied(ops, layer, np.array([[1.0, 10.0]])), [[41.5, 52, 62.5]])
 
 
 @settings(max_examples=10)
@@ -44,16 +45,19 @@ def test_on_maps_every_pixel_is_a_row(ops, dtype, rng, shape):
     x, dy = rng.standard_normal(shape).astype(dtype), rng.standard_normal((*shape[:-1], 20)).astype(dtype)
     found = []
     for axes in (shape, (-1, shape[-1])):
-        layer, x, dy = Linear(37, 20), x.reshape(axes), dy.reshape(*axes[:-1], 20).copy()
+        layer, given = Linear(37, 20), ops.from_host(x.reshape(axes))
         layer.init_params("fc", 0, dtype)
-        plan = layer.plan([x.shape], dtype, ops)
-        y, dx = np.empty(dy.shape, dtype), np.empty_like(x)
-        work = np.empty(plan.work, np.uint8) if plan.work else None
-        saved = layer.saved_for(plan, ops, [x], y)
-        layer.forward(Context(ops, work=work), [x], y, saved)
-        layer.backward(Context(ops, work=work), dy, saved, [dx])
-        assert plan.out_shape == dy.shape and plan.macs == x.size * 20
-        found.append([y.reshape(-1, 20), dx.reshape(-1, 37), layer.params["w"].grad, layer.params["b"].grad])
+        for param in layer.params.values():
+            param.data = ops.from_host(param.data)
+        plan, dy_given = layer.plan([given.shape], dtype, ops), ops.from_host(dy.reshape(*axes[:-1], 20).copy())
+        y, dx = ops.empty(dy_given.shape, dtype), ops.empty(given.shape, dtype)
+        work = ops.empty((plan.work,), "uint8") if plan.work else None
+        saved = layer.saved_for(plan, ops, [given], y)
+        layer.forward(Context(ops, work=work), [given], y, saved)
+        layer.backward(Context(ops, work=work), dy_given, saved, [dx])
+        assert plan.out_shape == dy_given.shape and plan.macs == x.size * 20
+        arrays = y.reshape(-1, 20), dx.reshape(-1, 37), layer.params["w"].grad, layer.params["b"].grad
+        found.append([ops.to_host(array) for array in arrays])
     for on_maps, on_rows in zip(*found, strict=True):
         assert_close(on_maps, on_rows.astype(float), "sum", 40)
 

@@ -13,6 +13,7 @@ from minicnn.gradcheck import check_layer
 from minicnn.init import He
 from minicnn.layers.base import Context
 from minicnn.layers.loss import SoftmaxCrossEntropy
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
@@ -26,23 +27,24 @@ def test_gradients(ops, batch, classes, weight, smoothing):
 
 def test_uniform_prediction(ops, dtype):
     """Equal logits: the loss of every image is log K, for any value of the logits."""
-    losses = SoftmaxCrossEntropy()(np.full((3, 10), 7, dtype), np.array([0, 5, 9], np.int32), ops=ops)
+    losses = applied(ops, SoftmaxCrossEntropy(), np.full((3, 10), 7, dtype), np.array([0, 5, 9], np.int32))
     assert_close(losses, np.full(3, np.log(10)), "elementwise")
 
 
 def test_large_logits(ops):
     """No overflow, and no logarithm of a probability that was rounded to zero."""
-    losses = SoftmaxCrossEntropy()(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([1, 1], np.int32), ops=ops)
+    losses = applied(ops, SoftmaxCrossEntropy(), np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([1, 1], np.int32))
     np.testing.assert_array_equal(losses, [1e4, 0])
 
 
 def test_gradients_of_an_image_sum_to_zero(ops, rng):
     layer, x, labels = SoftmaxCrossEntropy(0.5), rng.standard_normal((4, 6)), np.array([0, 5, 2, 2], np.int32)
-    plan = layer.plan([x.shape, labels.shape], "float64", ops)
-    losses, dx = np.empty(4), np.empty_like(x)
-    saved = layer.saved_for(plan, ops, [x, labels], losses)
-    layer.forward(Context(ops), [x, labels], losses, saved)
+    plan, given = layer.plan([x.shape, labels.shape], "float64", ops), [ops.from_host(x), ops.from_host(labels)]
+    losses, dx = ops.empty((4,), "float64"), ops.empty(x.shape, "float64")
+    saved = layer.saved_for(plan, ops, given, losses)
+    layer.forward(Context(ops), given, losses, saved)
     layer.backward(Context(ops), None, saved, [dx, None])
+    dx = ops.to_host(dx)
     assert_close(dx.sum(axis=1), np.zeros(4), "elementwise", 6)
     assert (dx[np.arange(4), labels] < 0).all() and np.abs(dx).max() < 0.5 / 4
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck import check_layer
 from minicnn.layers.lrn import LRN, LRNWithin
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
@@ -37,28 +38,28 @@ def test_formula_of_the_paper(ops, rng):
     for i in range(9):
         total = sum(a[..., j]**2 for j in range(max(0, i - 2), min(8, i + 2) + 1))
         wanted[..., i] = a[..., i] / (2 + 1e-4 * total)**0.75
-    assert_close(LRN()(a, ops=ops), wanted, "elementwise")
+    assert_close(applied(ops, LRN(), a), wanted, "elementwise")
 
 
 def test_groups_are_separate(ops, rng):
     """Two groups are the two GPUs of Figure 2: each normalises its own maps."""
     x = rng.standard_normal((2, 3, 3, 8))
-    halves = [LRN(alpha=1.0)(x[..., half], ops=ops) for half in (slice(0, 4), slice(4, 8))]
-    assert_close(LRN(alpha=1.0, groups=2)(x, ops=ops), np.concatenate(halves, axis=3), "elementwise")
+    halves = [applied(ops, LRN(alpha=1.0), x[..., half]) for half in (slice(0, 4), slice(4, 8))]
+    assert_close(applied(ops, LRN(alpha=1.0, groups=2), x), np.concatenate(halves, axis=3), "elementwise")
 
 
 def test_divided_alpha(ops, rng):
     x = rng.standard_normal((1, 5, 5, 7))
-    assert_close(LRN(5, alpha=1.0, divide_alpha=True)(x, ops=ops), LRN(5, alpha=0.2)(x, ops=ops), "elementwise")
-    assert_close(LRNWithin(3, alpha=1.0, divide_alpha=True)(x, ops=ops), LRNWithin(3, alpha=1 / 9)(x, ops=ops),
-                 "elementwise")
+    for divided, plain in ((LRN(5, alpha=1.0, divide_alpha=True), LRN(5, alpha=0.2)),
+                           (LRNWithin(3, alpha=1.0, divide_alpha=True), LRNWithin(3, alpha=1 / 9))):
+        assert_close(applied(ops, divided, x), applied(ops, plain, x), "elementwise")
 
 
 def test_within_reads_a_square_of_the_same_map(ops):
     x = np.zeros((1, 7, 7, 2))
     x[0, 3, 3, 0] = 10
     x[0, :, :, 1] = 1
-    y = LRNWithin(3, k=1.0, alpha=1.0, beta=1.0)(x, ops=ops)
+    y = applied(ops, LRNWithin(3, k=1.0, alpha=1.0, beta=1.0), x)
     assert_close(y[0, 3, 3, 0], np.float64(10 / 101), "elementwise")
     assert_close(y[0, :2, 3, 1], np.array([1 / 7, 1 / 10]), "elementwise")      # 6 neighbours at the border, 9 inside
 

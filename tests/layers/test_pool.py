@@ -13,6 +13,7 @@ from minicnn.gradcheck import check_layer
 from minicnn.layers.base import Context
 from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from tests.cuda_emulator.device import extent
+from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass, windows
 from tests.tolerances import assert_close
 
@@ -35,11 +36,12 @@ def test_gradients_of_the_average(ops, window, batch, count_pad):
 def backward(layer, ops, x, dy):
     """dx for a constant dy."""
     plan = layer.plan([x.shape], "float64", ops)
-    y, dx, ctx = np.empty(plan.out_shape), np.empty_like(x), Context(ops, train=True)
+    x, dy = ops.from_host(x), ops.from_host(np.full(plan.out_shape, dy))
+    y, dx, ctx = ops.empty(plan.out_shape, "float64"), ops.empty(x.shape, "float64"), Context(ops, train=True)
     saved = layer.saved_for(plan, ops, [x], y)
     layer.forward(ctx, [x], y, saved)
-    layer.backward(ctx, np.full(plan.out_shape, dy), saved, [dx])
-    return dx
+    layer.backward(ctx, dy, saved, [dx])
+    return ops.to_host(dx)
 
 
 def test_overlapping_windows_add_up(ops):
@@ -57,12 +59,12 @@ def test_gradient_goes_to_the_first_of_equal_maxima(ops):
 
 def test_padding_is_never_the_maximum(ops):
     x = np.full((1, 3, 3, 1), -5.0)
-    np.testing.assert_array_equal(MaxPool2d(2, stride=1, padding=1)(x, ops=ops), np.full((1, 4, 4, 1), -5.0))
+    np.testing.assert_array_equal(applied(ops, MaxPool2d(2, stride=1, padding=1), x), np.full((1, 4, 4, 1), -5.0))
 
 
 @pytest.mark.parametrize(("count_pad", "corner"), [(True, 1 / 4), (False, 1.0)])
 def test_divisor(ops, count_pad, corner):
-    y = AvgPool2d(2, stride=1, padding=1, count_pad=count_pad)(np.ones((1, 3, 3, 1)), ops=ops)
+    y = applied(ops, AvgPool2d(2, stride=1, padding=1, count_pad=count_pad), np.ones((1, 3, 3, 1)))
     assert y[0, 0, 0, 0] == corner and y[0, 1, 1, 0] == 1
 
 
@@ -78,7 +80,7 @@ DIVISORS = {
 @pytest.mark.parametrize("count_pad", DIVISORS)
 def test_three_divisors(ops, dtype, count_pad):
     x = np.arange(1, 17, dtype=dtype).reshape(1, 4, 4, 1)
-    y = AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad=count_pad)(x, ops=ops)
+    y = applied(ops, AvgPool2d(3, stride=2, padding=1, ceil=True, count_pad=count_pad), x)
     assert_close(y[0, :, :, 0], np.array(DIVISORS[count_pad]), "elementwise")
 
 
@@ -91,7 +93,7 @@ def test_the_average_is_pytorchs(ops, torch, window, count_pad):
     options["padding"] = padding
     x = np.random.default_rng(H).standard_normal((2, H, W, 3))
     try:
-        y = AvgPool2d(**options, count_pad=count_pad)(x, ops=ops)
+        y = applied(ops, AvgPool2d(**options, count_pad=count_pad), x)
     except ShapeError:
         assume(False)
     wanted = torch.nn.functional.avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), kernel, options["stride"], padding,
@@ -100,7 +102,7 @@ def test_the_average_is_pytorchs(ops, torch, window, count_pad):
 
 
 def test_global_average(ops):
-    y = GlobalAvgPool2d()(np.arange(12.0).reshape(1, 2, 3, 2), ops=ops)
+    y = applied(ops, GlobalAvgPool2d(), np.arange(12.0).reshape(1, 2, 3, 2))
     np.testing.assert_array_equal(y, [[5, 6]])
     with pytest.raises(ShapeError, match=r"GlobalAvgPool2d expects an array \(N, H, W, C\), got shape \(2, 9\)"):
         GlobalAvgPool2d()(np.zeros((2, 9)), ops=ops)

@@ -14,7 +14,7 @@ from minicnn.data.procedural import procedural_sets
 from minicnn.models import reduced_alexnet
 from minicnn.param import layer_of
 from minicnn.train.sgd import SGD
-from tests.cuda_emulator.device import emulated_ops
+from tests.cuda_emulator.device import emulated_ops, is_emulated
 from tests.models import trajectory as run
 
 STEPS = 5
@@ -39,9 +39,16 @@ def take_steps(ops, dtype: str):
     return losses, {name: param.data.astype(np.float64) - start[name] for name, param in net.params.items()}
 
 
+def needs_a_gpus_speed(device: str) -> None:
+    """Skip what would take hours on the emulator."""
+    if is_emulated(get_ops(device)):
+        pytest.skip("all kernels of AlexNet for many steps: needs a GPU's speed")
+
+
 @pytest.mark.cuda
 def test_full_kernels_on_a_gpu_follow_the_reference():
     """For `make gpu-check`: the network of the reference trajectory, with all kernels, on CuPy's device."""
+    needs_a_gpus_speed("cuda:fp32")
     images, labels = run.images_and_labels(67)
     moved = []
     for device, dtype in (("cuda:fp32", "float32"), ("reference", "float64")):
@@ -55,6 +62,7 @@ def test_full_kernels_on_a_gpu_follow_the_reference():
                                                  pytest.param("cpu", "reference", marks=pytest.mark.slow)])
 def test_two_hundred_steps(device, against):
     """In float32 on both sides, at a learning rate that does not amplify rounding beyond the tolerance."""
+    needs_a_gpus_speed(device)
     train = procedural_sets((64, 4, 4), seed=3, size=67)[0]
     x = np.stack([train.read(i) for i in range(64)]).astype(np.float32)
     compare(*(displacements(reduced_alexnet(num_classes=6, device=name), x - x.mean(axis=0), train.labels,

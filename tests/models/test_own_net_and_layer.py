@@ -16,6 +16,7 @@ PATH = Path(__file__).parents[2] / "examples" / "own_net_and_layer.py"
 
 @pytest.fixture(scope="module")
 def example():
+    pytest.importorskip("PIL", reason="PIL is not installed")
     spec = importlib.util.spec_from_file_location("own_net_and_layer", PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.mutations.mutate import Mutation, added, option
+from tests.mutations.mutate import Mutation, added, option, shifted
 
 
 def lrn_backward(forward: str, formula: Callable) -> Callable:
@@ -69,7 +69,26 @@ def shared(kind: str) -> list[Mutation]:
     ]
 
 
+def db_overwritten(op, ops):
+    """db = its sums instead of +=."""
+    def call(*arrays, db, **options):
+        db[...] = 0
+        op(*arrays, db=db, **options)
+    return call
+
+
 MUTATIONS = [
+    *(Mutation(f"lrn_maxpool: {name}", "lrn_maxpool", {operation: change}, True)
+      for operation in ("lrn_maxpool_forward", "lrn_maxpool_backward") for name, change in (
+          (f"groups forgotten in {operation}", option("groups", lambda g: 1)),
+          (f"window of LRN two short in {operation}", option("n", lambda n: n - 2)))),
+    Mutation("lrn_maxpool: windows shifted", "lrn_maxpool", {"lrn_maxpool_backward": option("pads", shifted)}, True),
+    Mutation("lrn_maxpool: not masked by the ReLU before", "lrn_maxpool", {
+        "lrn_maxpool_backward": option("relu", lambda relu: False)}, True),
+    Mutation("lrn_maxpool: db written", "lrn_maxpool", {"lrn_maxpool_backward": db_overwritten}, True),
+    Mutation("lrn: not masked by the ReLU before", "lrn_epilogue", {
+        "lrn_backward": option("relu", lambda relu: False)}, True),
+    Mutation("lrn: db written", "lrn_epilogue", {"lrn_backward": db_overwritten}, True),
     *shared("lrn"),
     *shared("lrn_within"),
     Mutation("lrn: dx without its neighbours, at the paper's alpha", "lrn_paper", {

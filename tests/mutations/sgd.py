@@ -49,7 +49,18 @@ def without_overflow(state):
     return state * np.array([1, 1, 0, 1], np.int32)
 
 
+def from_new_weights(op, ops):
+    """The step twice: its second weight decay and gradient are of the new weights."""
+    def call(x, dy, w, v, **options):
+        op(x, dy, w, v, **options)
+        op(x, dy, w, v, **options)
+    return call
+
+
 MUTATIONS = [
+    Mutation("linear_sgd_step: without weight decay", "linear_sgd", {"linear_sgd_step": fixed("decay", 0.0)}, True),
+    Mutation("linear_sgd_step: without momentum", "linear_sgd", {"linear_sgd_step": fixed("momentum", 0.0)}, True),
+    Mutation("linear_sgd_step: twice", "linear_sgd", {"linear_sgd_step": from_new_weights}, True),
     Mutation("sgd: the learning rate outside v", "sgd", {"sgd_step": instead(lr_outside)}, True),
     Mutation("sgd: weight decay without the learning rate", "sgd", {"sgd_step": instead(decay_without_lr)}, True),
     Mutation("sgd: w updated before v", "sgd", {"sgd_step": instead(updated_before)}, True),

@@ -3,10 +3,7 @@
 import pytest
 
 from minicnn.backend.cpu import set_threads
-from minicnn.data.elpv import MissingPackageError
-from minicnn.data.source import open_data
 from minicnn.kernels.cpu import threads
-from tests.parallel import mpi_steps
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -20,6 +17,10 @@ def one_thread_per_rank():
 @pytest.fixture(scope="package")
 def photographs():
     """mpi_steps.photographs; skipped if the package of photographs is not installed."""
+    from minicnn.data.elpv import MissingPackageError  # here: a machine with a GPU may not have what reads them
+    from minicnn.data.source import open_data
+    from tests.parallel import mpi_steps
+
     try:
         open_data("elpv")
     except MissingPackageError as error:

@@ -18,6 +18,7 @@ from minicnn.backend.select import get_ops
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.parallel.nccl import nccl_available
 from minicnn.parallel.threads import run_local
+from tests.cuda_emulator.device import is_emulated
 from tests.helpers.graphs import images
 from tests.parallel.test_mpi import MPIEXEC, ROOT, locally, mpiexec, needs_mpi, same_checkpoints
 from tests.parallel.test_partition import compare
@@ -113,11 +114,14 @@ def gpus():
 @pytest.mark.parametrize("scheme", ["columns", "data", "hybrid"])
 def test_two_ranks_on_the_available_gpus(gpus, scheme):
     """On one GPU each rank has its own stream; with two, each has its own GPU."""
-    def make():
-        return reduced_alexnet(num_classes=6, device="cuda:fp32")
+    count, steps, size = (4, 3, {"kernels": (8, 8, 8, 8, 8), "fc": 16}) if is_emulated(get_ops("cuda:fp32")) else (
+        16, 20, {})
 
-    x, labels = images(make(), 16)
-    compare(make, scheme, 2, 50 * x.astype(np.float32), labels, 20, lr=0.001)
+    def make():
+        return reduced_alexnet(num_classes=6, device="cuda:fp32", **size)
+
+    x, labels = images(make(), count)
+    compare(make, scheme, 2, 50 * x.astype(np.float32), labels, steps, lr=0.001)
 
 
 @pytest.mark.cuda

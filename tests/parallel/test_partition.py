@@ -44,7 +44,7 @@ def compare(make_net, scheme, size, x, labels, steps, **options):
     alone = make_net()
     start = weights(alone)
     losses = train(alone, x, labels, steps, **options)
-    limit, predicted = LIMIT[alone.dtype], alone.forward(x)
+    limit, predicted = LIMIT[alone.dtype], alone.ops.to_host(alone.forward(x))
     results = train_on_ranks(make_net, scheme, size, x, labels, steps, **options)
     for own, _, logits in results:
         np.testing.assert_allclose(own, losses, rtol=limit)

@@ -31,7 +31,7 @@ def train_on_ranks(make_net, scheme: str, size: int, x, labels, steps: int, **op
     def body(comm):
         net = SCHEMES[scheme](make_net(), comm)
         losses = train(net, x, labels, steps, **options)
-        return losses, weights(net), net.forward(x)
+        return losses, weights(net), net.ops.to_host(net.forward(x))
     return run_local(size, body, timeout=300)
 
 

@@ -17,13 +17,13 @@ MOMENTUM, DECAY = 0.9, 0.0005
 
 def follow(ops, gradients, **mults):
     """Weights after each of the steps, from zero velocity and w = 1, 2, 3 ..."""
-    param = Param("w", np.arange(1.0, 1.0 + gradients.shape[1]), **mults)
+    param = Param("w", ops.from_host(np.arange(1.0, 1.0 + gradients.shape[1])), **mults)
     sgd, path = SGD({"w": param}, lr=LEARNING_RATES[0], momentum=MOMENTUM, decay=DECAY), []
     for lr, gradient in zip(LEARNING_RATES, gradients, strict=True):
         sgd.lr = lr
-        param.grad[...] = gradient
+        param.grad[...] = ops.from_host(gradient)
         sgd.step(ops)
-        path.append(param.data.copy())
+        path.append(ops.to_host(param.data).copy())
     return np.array(path)
 
 

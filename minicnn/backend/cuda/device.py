@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -32,7 +33,9 @@ INSTALL = ("pip install 'minicnn[cuda13]' for a driver of CUDA 13, 'minicnn[cuda
 def why_not() -> str | None:
     """None where CuPy can compile and run a kernel here; else the reason and what to do, in one line. Tested once."""
     try:
-        cupy = import_module("cupy")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                 # of CuPy's imports, under -W error: no fault of a GPU
+            cupy = import_module("cupy")
     except ImportError as error:
         return f"CuPy is not installed or cannot be loaded ({_line(error)}); {INSTALL}"
     except Exception as error:                              # creating its cache folder on import, for one
@@ -86,7 +89,9 @@ class CupyDevice:
         self._own = threading.local()               # ranks that are threads have a stream each
 
     def from_host(self, array: np.ndarray):
-        """A copy on the GPU."""
+        """A copy on the GPU, contiguous; of an array of the host or of this GPU."""
+        if self.owns(array):
+            return self.cupy.ascontiguousarray(array)
         self._must_not_capture("copied to the GPU")
         return self.cupy.asarray(np.asarray(array, order="C"))
 
@@ -170,6 +175,11 @@ class CupyDevice:
         runtime = self.cupy.cuda.runtime
         total = runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerMultiprocessor, self.index)
         return min(100, -(-100 * max(1, RESIDENT // threads) * (shared + RESERVED) // total))
+
+    def free_memory(self) -> int:
+        """Bytes of the GPU's memory that this process may still take, with what CuPy's pool keeps for later arrays."""
+        free, _ = self.cupy.cuda.runtime.memGetInfo()
+        return free + self.cupy.get_default_memory_pool().free_bytes()
 
     def describe(self) -> str:
         """Name, driver and compiler, for `minicnn doctor`."""

@@ -40,6 +40,7 @@ class Product:
     depth: int
     groups: int = 1
     packs: bool = True
+    whole: bool = False         # in one slice
 
     @cached_property
     def rows(self) -> int:
@@ -65,6 +66,8 @@ class Product:
 
     @cached_property
     def slices(self) -> int:
+        if self.whole:
+            return 1
         most = max(1, min(SLICES, self.depth // SLICE, BLOCKS // max(1, self._tiles)))
         at_once = MULTIPROCESSORS if self.rows == 256 else 2 * MULTIPROCESSORS
 

@@ -3,9 +3,9 @@
 CuPy does not check launches: it passes any number of arguments, and runs an empty grid as one block. So `launch` checks
 each argument against the kernel's parameters, read from its text (source.kernels, arguments.py).
 
-A device has empty, zeros, from_host, upload, to_host, owns, compile, function, launch, capture, record_event; shared,
-the bytes of shared memory that a block may have; architecture, its compute capability as "90". CuPy is one
-(device.CupyDevice); the emulator in tests/cuda_emulator is another, so that the same code runs without a GPU.
+A device has empty, zeros, from_host, upload, to_host, owns, compile, function, launch, capture, record_event,
+free_memory; shared, the bytes of shared memory that a block may have; architecture, its compute capability as "90".
+CuPy is one (device.CupyDevice); the emulator in tests/cuda_emulator is another: the same code runs without a GPU.
 """
 
 from __future__ import annotations

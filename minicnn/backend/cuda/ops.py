@@ -49,12 +49,14 @@ class CudaOps(Conv, Linear, Elementwise, Pool, Lrn, BatchNorm, Dropout, Combine,
     multiply.
     """
 
+    fusions = frozenset({"pool", "epilogue", "update"})
+
     def __init__(self, device, version: str, products: str):
         self.name, self.device, self.version, self.products = "cuda", device, version, products
         self.spec = next((f"cuda:{name}" for name, (of, reads) in PRECISIONS.items()
                           if reads == products and version in (of, ON_HOPPER.get(of))), "cuda")
         self.empty, self.zeros, self.to_host = device.empty, device.zeros, device.to_host
-        self.record_event = device.record_event
+        self.record_event, self.free_memory = device.record_event, device.free_memory
         self.needs_loss_scale = products == "Fp16"
         self._gpu = Launcher(device, products)
         missing = [op for group in OPS.values() for op in group if not hasattr(self, op)]

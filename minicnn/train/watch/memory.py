@@ -1,4 +1,5 @@
 """Predicted and free memory, compared before the first step: an error message instead of being killed by the system.
+Of a network on a GPU, the GPU's memory.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ def check_memory(net, batch: int, free: int | None = None, *, more: int = 0) -> 
     more: bytes that net.memory does not count.
     """
     needed = net.memory(batch, train=True) + more
-    free = free_memory() if free is None else free
+    where, read = ("memory", free_memory) if net.ops.free_memory is None else ("the GPU's memory", net.ops.free_memory)
+    free = read() if free is None else free
     if free is None:
         return f"{gibibytes(needed)} predicted for a step (free memory is not known on this system)"
     if needed > free:
-        raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of memory, {gibibytes(free)} are "
+        raise ConfigError(f"training with batch {batch} needs {gibibytes(needed)} of {where}, {gibibytes(free)} are "
                           f"free; {_advice(net, batch, free - more)}")
     return f"{gibibytes(needed)} predicted for a step, {gibibytes(free)} free"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minicnn.backend.cuda.kinds.kind import Kind
+from minicnn.backend.cuda.kinds.pool import window_of
 from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
 
 CHUNKS = 1024               # at most, of the pixels that dw sums over: several blocks for each multiprocessor
@@ -48,7 +49,5 @@ class Depthwise(Kind):
         return packs, VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
 
 
-def _window(x, y, w, stride, pads) -> dict:
-    (_, H, W, C), (_, P, Q, _), (R, S, *_) = x.shape, y.shape, w.shape
-    return {"W": W, "Q": Q, "R": R, "S": S, "top": pads[0], "left": pads[1], "H": H, "P": P, "C": C,
-            "stride_h": stride[0], "stride_w": stride[1]}
+def _window(x, y, w, stride, pads) -> dict[str, int]:
+    return window_of(x.shape, y.shape, w.shape[:2], stride, pads)

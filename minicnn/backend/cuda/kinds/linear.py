@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.backend.cuda.gemm_tiling import linear_products
+from minicnn.backend.cuda.gemm_tiling import Product, linear_products
+from minicnn.backend.cuda.kinds.optimisers import scalar
 from minicnn.backend.cuda.kinds.products import Products
 from minicnn.backend.cuda.launcher import aligned
 
@@ -25,6 +26,13 @@ class Linear(Products):
         """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw =."""
         packs = self._gpu.packs(dw.shape[0], x) & self._gpu.packs(dw.shape[1], dy)
         self._linear("backward_weights", x, dy, dw, x.shape, dw.shape, packs, work, add=int(add))
+
+    def linear_sgd_step(self, x, dy, w, v, *, lr, momentum, decay, work=None):
+        """One step of SGD in the paper's form on w (in, out) and v, by the gradient x' dy, which is not stored."""
+        packs = self._gpu.packs(w.shape[0], x) & self._gpu.packs(w.shape[1], dy)
+        N, (I, O) = len(x), w.shape                                                                 # noqa: E741
+        self._update_by_product(Product(self._version(w.dtype), I, O, N, packs=bool(packs), whole=True), x, dy, w, v,
+                                (*scalar(lr), momentum, decay), {"N": N, "I": I, "O": O})
 
     def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
         product = linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]

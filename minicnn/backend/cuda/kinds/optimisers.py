@@ -17,7 +17,7 @@ class Optimisers(Kind):
         kernel, form = "sgd_step", ()
         if not lr_in_velocity or nesterov or decoupled:
             kernel, form = "sgd_linear_step", (int(lr_in_velocity), int(nesterov), int(decoupled))
-        self._gpu.each("sgd", kernel, w.size, w, dw, v, w.size, *_scalar(lr), momentum, decay, *form, loss_scale)
+        self._gpu.each("sgd", kernel, w.size, w, dw, v, w.size, *scalar(lr), momentum, decay, *form, loss_scale)
 
     # ---- rms_limit
     def rms_limit_step(self, w, *, limit, loss_scale=None):
@@ -33,7 +33,7 @@ class Optimisers(Kind):
 
     def adam_step(self, w, dw, m, v, counts, *, lr, beta1, beta2, eps, decay, decoupled=False, loss_scale=None):
         """One step, in place, on w, m and v; none after an overflow."""
-        self._gpu.each("adam", "adam_step", w.size, w, dw, m, v, counts, w.size, *_scalar(lr), beta1, beta2, eps,
+        self._gpu.each("adam", "adam_step", w.size, w, dw, m, v, counts, w.size, *scalar(lr), beta1, beta2, eps,
                        decay, int(decoupled), loss_scale)
 
     # ---- ema
@@ -46,6 +46,6 @@ class Optimisers(Kind):
         self._gpu.each("ema", "ema_step", value.size, value, average, counts, value.size, loss_scale)
 
 
-def _scalar(lr) -> tuple:
+def scalar(lr) -> tuple:
     """A learning rate as the kernels take it: a factor, and where in device memory the rest is, or None."""
     return (lr.factor, lr.array) if isinstance(lr, DeviceNumber) else (lr, None)

@@ -13,13 +13,11 @@ class Pool(Kind):
     def _windows(self, kernel_name: str, rows: int, columns: int, arrays: tuple, x_shape, y_shape, kernel, stride, pads,
                  *more) -> None:
         """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
-        (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
-        given = [array for array in arrays if array is not None]
+        C, given = x_shape[-1], [array for array in arrays if array is not None]
         packs = self._gpu.packs(C, *(array for array in given if array.dtype.kind == "f"))
         packs &= all(address(array) % 4 == 0 for array in given)                # argmax: four bytes at a time
         width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
-        window = {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P,
-                  "C": C, "stride_h": stride[0], "stride_w": stride[1]}
+        window = window_of(x_shape, y_shape, kernel, stride, pads)
         self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
                          (*arrays, window, *more, packs))
 
@@ -67,6 +65,13 @@ class Pool(Kind):
         """dx (N, H, W, C), overwritten, from dy (N, P, Q, C)."""
         (_, P, Q, _), (_, H, W, C) = dy.shape, dx.shape
         self._gpu.each("pool", "adaptive_avgpool_backward", dx.size, dy, dx, dx.size, C, W, H, P, Q)
+
+
+def window_of(x_shape, y_shape, kernel, stride, pads) -> dict[str, int]:
+    """The struct Window of window.cuh."""
+    (_, H, W, C), (_, P, Q, _) = x_shape, y_shape
+    return {"W": W, "Q": Q, "R": kernel[0], "S": kernel[1], "top": pads[0], "left": pads[1], "H": H, "P": P, "C": C,
+            "stride_h": stride[0], "stride_w": stride[1]}
 
 
 def _border(counted) -> dict[str, int]:

@@ -31,6 +31,14 @@ class Products(Kind):
             self._gpu.launch(file, f"{file}_add_slices", ceil_div(result.size, THREADS),
                              (partial, result, *ending.values(), slices, result.size, result.shape[-1]))
 
+    def _update_by_product(self, product: Product, a, b, w, v, constants: tuple, sizes: dict) -> None:
+        """A product of linear.cu that is the gradient of w, with the step of SGD."""
+        version = LINEAR[product.version]
+        hopper = version == "v5"
+        self._gpu.launch("linear_hopper" if hopper else "linear", f"linear_{version}_sgd_step", product.grid,
+                         (a, b, w, v, *constants, *([] if hopper else [int(product.packs)]), sizes),
+                         block=product.threads, shared=product.shared(self.products), options=product.options)
+
     def _version(self, dtype) -> str:
         """The version for products in this type: doubles are not rounded, so they cannot use the tensor cores."""
         return "v3" if self.version in ("v4", "v5") and np.dtype(dtype) == np.float64 else self.version
