@@ -57,7 +57,7 @@ def project(net, x, layer: str, unit=None, position=None, *, rule: str = "deconv
     pixels = net.ops.to_host(net.backward(net.ops.from_host(start), start=layer, rules=rules, input_grad=True))
     found, positions = index[-1], np.stack(index[1:3] if len(shape) == 3 else [0 * index[0]] * 2, axis=1)
     boxes = [receptive_field(net, layer, (int(i), int(j))) for i, j in positions]
-    how = f"{RULES[rule] if rule != 'backprop' else 'activation times gradient'}: {words(net, rule, lrn)}"
+    how = f"{RULES[rule]}: {words(net, rule, lrn)}"
     captions = [f"{name_of(layer, int(k), shape)}{_at(shape, place)}, activation {a:.4g}; all others 0. {how}. "
                 f"{field_words(box, net.input_shape).capitalize()}."
                 for k, place, a, box in zip(found, positions.tolist(), values, boxes, strict=True)]

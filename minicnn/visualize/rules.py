@@ -19,7 +19,7 @@ from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tan
 from minicnn.layers.base import Layer
 from minicnn.layers.lrn import LRN, LRNWithin
 
-RULES = {"backprop": "gradient", "deconvnet": "deconvnet", "guided": "guided backpropagation"}
+RULES = {"backprop": "Activation times gradient", "deconvnet": "Deconvnet", "guided": "Guided backpropagation"}
 LRN_RULES = ("identity", "gradient")
 
 

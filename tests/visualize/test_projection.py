@@ -311,7 +311,7 @@ def test_captions_say_what_was_computed():
     x = np.random.default_rng(0).standard_normal((1, 9, 9, 3))
     (caption,) = project(small("reference"), x, "conv2", 3, (1, 0)).captions
     for words in ("conv2, map 3 of 6 (counted from 0), row 1, column 0 of ", "activation ",
-                  "deconvnet: a ReLU passes R where R > 0; LRN passes R unchanged", "Receptive field: "):
+                  "Deconvnet: a ReLU passes R where R > 0; LRN passes R unchanged", "Receptive field: "):
         assert words in caption
     (caption,) = project(small("reference"), x, "fc4", 1, rule="backprop").captions
-    assert "fc4, unit 1 of 5" in caption and "activation times gradient" in caption and "the whole image" in caption
+    assert "fc4, unit 1 of 5" in caption and "Activation times gradient" in caption and "the whole image" in caption
