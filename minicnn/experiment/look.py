@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Dataset
-from minicnn.data.images import load
 from minicnn.data.input import InputPipeline
 from minicnn.data.scan import scan
-from minicnn.errors import ConfigError, expected, plural
+from minicnn.errors import ConfigError, expected
 from minicnn.experiment.prepare import open_sets
 from minicnn.experiment.settings import settle
 from minicnn.experiment.trained import load_trained
@@ -25,7 +24,7 @@ from minicnn.visualize.panels import Panel, class_colours, draw_panels, on_grey
 from minicnn.visualize.projection import project
 from minicnn.visualize.top import top_images, top_patches
 from minicnn.visualize.units import check_unit, name_of
-from minicnn.visualize.views import crops_of, in_pixels, network_inputs, read
+from minicnn.visualize.views import grey_input, in_pixels, photographs, views
 
 RULES = {"deconv": "deconvnet", "guided": "guided", "gradient": "backprop"}
 CLASS_MAPS = {"saliency": saliency, "integrated": integrated_gradients, "gradcam": grad_cam}
@@ -47,9 +46,8 @@ class Looking:
         if not self.options.files:
             raise ConfigError(f"--what {self.options.what} is of photographs; name at least one: minicnn look RUN "
                               "photo.jpg")
-        images = read(self.pipeline, self.options.files)
-        return list(zip(self.options.files, crops_of(images, self.pipeline.crop),
-                        network_inputs(self.pipeline, images), strict=True))
+        crops, x = views(self.pipeline, photographs(self.pipeline, self.options.files))
+        return list(zip(self.options.files, crops, x, strict=True))
 
     def label(self) -> int | None:
         """The class that --class names, by name or number; None for the most probable one."""
@@ -106,8 +104,7 @@ def covered(looking: Looking, crop, x) -> tuple[list[Panel], str]:
     if options.grey is not None:
         if not 0 <= options.grey <= 255:
             raise ConfigError(f"--grey must be from 0 to 255, got {options.grey}")
-        side = looking.pipeline.preprocess.size
-        fill = network_inputs(looking.pipeline, np.full((1, side, side, 3), options.grey, np.uint8))[0]
+        fill = grey_input(looking.pipeline, options.grey)
         words = f"grey {options.grey} of 255"
     found = occlusion(looking.net, x, looking.label(), layer=looking.layer, unit=options.unit, square=options.square,
                       step=options.step, fill=fill, fill_words=words)
@@ -164,14 +161,11 @@ def uses_layer(what: str) -> bool:
 
 def _set(looking: Looking, checkpoint: Path) -> Dataset:
     """The photographs that are named, else the held-out ones of --data or of the run; unreadable ones left out."""
-    options, preprocess = looking.options, looking.pipeline.preprocess
+    options = looking.options
     if options.files:
-        side = preprocess.size
-        dataset = Dataset(plural(len(options.files), "photograph"), ["photograph"], [0] * len(options.files),
-                          options.files, lambda file: load(file, side, resize=preprocess.resize,
-                                                           interpolation=preprocess.interpolation), size=(side, side))
+        dataset = photographs(looking.pipeline, options.files)
     else:
-        splits = open_sets(settle(options, checkpoint), preprocess=preprocess)
+        splits = open_sets(settle(options, checkpoint), preprocess=looking.pipeline.preprocess)
         dataset = splits.val if splits.test is None else splits.test
     scan(dataset, progress=is_terminal())
     return dataset

@@ -18,7 +18,7 @@ from minicnn.data.loader import Loader
 from minicnn.system.terminal import is_terminal
 from minicnn.visualize.projection import project
 from minicnn.visualize.units import check_unit
-from minicnn.visualize.views import crops_of, in_pixels, network_inputs
+from minicnn.visualize.views import in_pixels, views
 
 COUNT = 9                                       # of each map, in Figure 2
 
@@ -90,12 +90,11 @@ def top_patches(net, pipeline: InputPipeline, dataset: Dataset, top: Top, unit: 
                 lrn: str | None = None) -> Patches:
     """The patches of one of the units in `top`, each with its projection by `rule`; see minicnn/visualize/rules.py."""
     row = top.units.tolist().index(unit)
-    images = np.stack([dataset.read(int(i)) for i in top.images[row]])
+    crops, x = views(pipeline, dataset.select(top.images[row]))
     inside = len(check_unit(net, top.layer, unit)) == 3
-    found = project(net, network_inputs(pipeline, images), top.layer, unit, top.positions[row] if inside else None,
-                    rule=rule, lrn=lrn)
+    found = project(net, x, top.layer, unit, top.positions[row] if inside else None, rule=rule, lrn=lrn)
     cuts = [(slice(box[0], box[2]), slice(box[1], box[3])) for box in found.boxes]
-    crops, pixels = crops_of(images, pipeline.crop), in_pixels(pipeline, found.pixels)
+    pixels = in_pixels(pipeline, found.pixels)
     how = found.captions[0].partition("all others 0. ")[2].partition(" Receptive field")[0]
     return Patches([image[cut] for image, cut in zip(crops, cuts, strict=True)],
                    [image[cut] for image, cut in zip(pixels, cuts, strict=True)],

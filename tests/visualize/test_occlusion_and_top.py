@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minicnn.data.dataset import Dataset
 from minicnn.data.input import InputPipeline
@@ -13,6 +14,7 @@ from minicnn.visualize.occlusion import occlusion
 from minicnn.visualize.panels import COLOURS, class_colours, mosaic, on_grey
 from minicnn.visualize.projection import project
 from minicnn.visualize.top import top_images, top_patches
+from minicnn.visualize.views import grey_input, in_pixels, photographs, views
 from tests.helpers.graphs import small
 
 
@@ -108,3 +110,20 @@ def test_parts_of_the_pictures():
     assert legend == [(COLOURS[0], "b"), (COLOURS[1], "d")] and (colours[0, 1] == colours[1, 0]).all()
     many, legend = class_colours(np.arange(20)[None], list(map(str, range(20))))
     assert len(legend) == 7 and legend[-1][1] == "others" and (many[0, 19] == many[0, 18]).all()
+
+
+@pytest.mark.parametrize("resize", ["short", "aspect"])
+def test_a_picture_shows_what_the_network_takes(tmp_path, resize):
+    """The same crop, also of images that keep their aspect, and in RGB whatever order the network takes."""
+    files = []
+    for name, size in (("wide", (40, 24)), ("high", (20, 33))):
+        files.append(str(tmp_path / f"{name}.png"))
+        Image.fromarray(np.random.default_rng(size).integers(0, 256, (*size[::-1], 3), np.uint8)).save(files[-1])
+    mean = (0.5, 0.4, 0.3)
+    pipeline = InputPipeline(small("reference"), Preprocess(size=12, resize=resize, crop=9, order="bgr", range=1,
+                                                            mean=mean))
+    crops, x = views(pipeline, photographs(pipeline, files))
+    assert crops.shape == x.shape == (2, 9, 9, 3) and crops.std() > 20
+    np.testing.assert_allclose(x + mean, crops[..., ::-1] / 255, atol=0.51 / 255)
+    np.testing.assert_allclose(grey_input(pipeline, 51), np.broadcast_to(0.2 - np.array(mean), (9, 9, 3)), atol=1e-6)
+    np.testing.assert_array_equal(in_pixels(pipeline, x[0])[..., 0], x[0, ..., 2])
