@@ -3,6 +3,7 @@
     minicnn train MODEL --data DIR        train a network of minicnn.models, or FILE.py:FUNCTION
     minicnn evaluate RUN ...              the test images: one crop and ten; of several runs, also their average
     minicnn predict RUN FILE ...          the classes that a trained network predicts for photographs
+    minicnn look RUN [PHOTO ...]          draw what a trained network responds to: deconvnet, Grad-CAM, occlusion ...
     minicnn prepare SOURCE OUT            decode photographs once, such as ImageNet's tars, into shards for training
     minicnn verify RUN|SHARDS|FILE ...    check what minicnn wrote against its checksums
     minicnn summary MODEL                 the table of a network: shapes, parameters, multiply-adds, bytes
@@ -29,6 +30,7 @@ from minicnn.cli import (
     export,
     gradcheck,
     import_,
+    look,
     models,
     predict,
     prepare,
@@ -40,9 +42,9 @@ from minicnn.errors import expected_one_of
 from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "prepare": prepare, "verify": verify,
-            "summary": summary, "models": models, "import": import_, "export": export, "diff": diff,
-            "gradcheck": gradcheck, "doctor": doctor}
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "prepare": prepare,
+            "verify": verify, "summary": summary, "models": models, "import": import_, "export": export,
+            "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 

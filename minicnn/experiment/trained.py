@@ -27,8 +27,10 @@ def load_trained(checkpoint: str | os.PathLike, device: str = "auto") -> tuple[N
     saved = load_checkpoint(checkpoint, parts=("params", "state", "average"))
     with interpreting(checkpoint):
         net = _net_of(saved.meta, Path(checkpoint), device, saved.averaged())
-    pipeline, _ = restore(net, checkpoint, saved.meta["classes"])
-    return net, pipeline, saved.meta
+    meta = saved.meta
+    del saved                                   # frees its arrays, which restore reads once more
+    pipeline, _ = restore(net, checkpoint, meta["classes"])
+    return net, pipeline, meta
 
 
 def _net_of(meta: dict, checkpoint: Path, device: str, values: dict) -> Net:

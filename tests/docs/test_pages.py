@@ -44,12 +44,13 @@ def test_look_inside(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small_trainer(tmp_path / "saved", images=16).fit(1)
     found = blocks("look_inside.md")
-    before, after = run(found[:4], "look_inside.md"), run(found, "look_inside.md")
+    before, after = run(found[:5], "look_inside.md"), run(found, "look_inside.md")
     assert before["switches"].shape == (2, 12, 12, 8) and before["switches"].max() == 3
     assert list(before["gradients"]) == ["conv1", "image"]
     guided, deconvnet = before["pictures"].values()
     assert guided.shape == deconvnet.shape == (2, 28, 28, 3) and (guided != deconvnet).any()
-    assert (tmp_path / "conv1.png").stat().st_size > 1000 and len(found) == 5
+    assert before["found"].pixels.shape == (2, 28, 28, 3) and [len(maps) for maps in before["maps"]] == [2, 2, 2]
+    assert (tmp_path / "conv1.png").stat().st_size > 1000 and len(found) == 6
     assert after["net"].name == "small"
     assert "(2, 10, 10, 8)" in capsys.readouterr().out
 
