@@ -63,6 +63,16 @@ class BackwardPass:
                 self._step(step)
                 done(step.node)
 
+    def result(self):
+        """What `Net.backward` returns: gradients by name where `wrt` asks for them, those of the inputs, or None."""
+        if missing := [name for name in self.wrt if name not in self.grads]:
+            raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
+        if self.wrt:
+            return self.grads | self.input_grads
+        if self.input_grad:
+            return next(iter(self.input_grads.values())) if len(self.input_grads) == 1 else self.input_grads
+        return None
+
     def _step(self, step: Step) -> None:
         arrays, plan = self.arrays, self.plan
         wanted = [value is not None and (self.everything or value in plan.trained) for value in step.dxs]

@@ -259,13 +259,7 @@ class Net:
             for param in self.params.values():
                 param.zero_grad()
         backprop.run(self._gradients_done)
-        if missing := [name for name in wrt if name not in backprop.grads]:
-            raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
-        if wrt:
-            return backprop.grads | backprop.input_grads
-        if input_grad:
-            return backprop.input_grads[next(iter(self.inputs))] if len(self.inputs) == 1 else backprop.input_grads
-        return None
+        return backprop.result()
 
     def freeze(self, layers: str | Iterable[str]) -> None:
         """Train without these layers: their gradients, and those that only they need, are not computed; state is kept.
