@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from minicnn.backend.ops import address
-from tests.helpers.harness import needs_numpy
 
 
 class A(NamedTuple):
@@ -76,7 +75,8 @@ def placed(array: np.ndarray, elements: int) -> np.ndarray:
 
 @pytest.mark.parametrize("operation", CASES)
 def test_any_array_may_begin_anywhere(ops, rng, operation):
-    needs_numpy(ops)
+    if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
+        pytest.skip("where an array of a GPU begins is its allocator's choice")
     positional, options = CASES[operation]
     fixed = {name: value for name, value in options.items() if not isinstance(value, A)}
     every = dict(enumerate(positional)) | {name: value for name, value in options.items() if isinstance(value, A)}
