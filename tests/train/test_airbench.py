@@ -12,6 +12,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Batch
 from minicnn.data.preprocess import Preprocess
 from minicnn.errors import ConfigError
+from minicnn.evaluate.crops import six_views
 from minicnn.evaluate.protocols import PROTOCOLS, softmax
 from minicnn.init import Dirac
 from minicnn.models import airbench93
@@ -123,6 +124,9 @@ def test_six_views(rng):
 
     moved = [both(np.ascontiguousarray(part)) for part in (wide[:, :32, :32], wide[:, 2:, 2:])]
     wanted = both(x) / 2 + sum(moved) / 4
+    views = [view.copy() for view in pipeline.views(batch, six_views(3, 32, (32, 32)))]
+    for view, part in zip(views[2:6:2], (wide[:, :32, :32], wide[:, 2:, 2:]), strict=True):
+        np.testing.assert_allclose(view, part, atol=1e-5)
     found = PROTOCOLS["six-view"].of(net, pipeline, 8)(batch)
     np.testing.assert_allclose(found, softmax(wanted), rtol=1e-4)
 
