@@ -5,7 +5,7 @@ After every `every` steps, of all parameters and state:
     slow <- r * slow + (1 - r) * fast,    fast <- slow          r = factor * (steps done / steps in all)^power
 
 In the paper r is constant, and parameters alone are averaged; this is the form of KellerJordan/cifar10-airbench. The
-slow weights begin as the fast ones after `after` epochs. Each epoch ends with fast <- slow.
+slow weights are initialised with the fast ones after `after` epochs. Each epoch ends with fast <- slow.
 """
 
 from __future__ import annotations
