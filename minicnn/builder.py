@@ -101,7 +101,7 @@ class Builder:
         return self.layer(name, Linear(self.shape(input)[-1], features, **options), input)
 
     def batchnorm(self, name: str | None = None, *, input: str | None = None, **options) -> str:
-        """BatchNorm2d; options: eps, momentum, sync, init, bias_init."""
+        """BatchNorm2d; options: eps, momentum, sync, scale, init, bias_init."""
         return self.layer(name, BatchNorm2d(self.shape(input)[-1], **options), input)
 
     def affine(self, name: str | None = None, *, input: str | None = None, **options) -> str:

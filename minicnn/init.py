@@ -95,4 +95,21 @@ class Glorot:
         return draw(self.distribution, self.gain * sqrt(2.0 / sum(fans(shape))), seed, name, shape, dtype)
 
 
-INITIALISERS = {kind.__name__: kind for kind in (Normal, Uniform, He, Glorot)}
+@dataclass(frozen=True)
+class Dirac:
+    """Of a convolution: filter k < C/groups passes channel k on unchanged, as torch.nn.init.dirac_ has it; the others
+    are from U(-1/sqrt(fan in), 1/sqrt(fan in)), PyTorch's default."""
+
+    def __call__(self, seed: int, name: str, shape: tuple[int, ...], dtype) -> np.ndarray:
+        if len(shape) != 4:
+            raise ConfigError(f"Dirac initialises weights of convolutions, (R, S, C, K), got the shape {tuple(shape)}; "
+                              "use another initialiser, such as He")
+        weights = uniform_init(seed, name, shape, fans(shape)[0] ** -0.5, dtype)
+        R, S, C, K = shape
+        weights[..., :C] = 0
+        passed = np.arange(min(C, K))
+        weights[R // 2, S // 2, passed, passed] = 1
+        return weights
+
+
+INITIALISERS = {kind.__name__: kind for kind in (Normal, Uniform, He, Glorot, Dirac)}

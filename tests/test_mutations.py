@@ -17,7 +17,7 @@ from minicnn.backend.select import get_ops
 from minicnn.gradcheck import check_layer, check_net
 from minicnn.gradcheck.cases import fork
 from minicnn.gradcheck.functions import LayerFunction
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.layers.activation import GELU, ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat, Subsample
 from minicnn.layers.conv import Conv2d
@@ -264,6 +264,7 @@ CASES = {
     "leaky_relu": Layer(lambda: LeakyReLU(0.3), [(3, 10)]),
     "tanh": Layer(Tanh, [(3, 10)]),
     "sigmoid": Layer(Sigmoid, [(3, 10)]),
+    "gelu": Layer(GELU, [(3, 10)]),
     "maxpool": Layer(lambda: MaxPool2d(3, stride=2), [(2, 7, 7, 2)]),
     "maxpool_ties": Layer(lambda: MaxPool2d(3, stride=2), None, {"xs": ties((2, 7, 7, 2))}),
     "maxpool_negative": Layer(lambda: MaxPool2d(3, stride=2, padding=1), None,

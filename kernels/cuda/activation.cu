@@ -1,7 +1,8 @@
-// ReLU, tanh and sigmoid, forward and backward.
+// ReLU, tanh, sigmoid and GELU, forward and backward.
 //
 //     relu   y = max(x, 0)     dx = dy * (y > 0)            tanh   y = tanh(x)     dx = dy * (1 - y^2)
 //     sigmoid   y = 1 / (1 + exp(-x))     dx = dy * y * (1 - y)
+//     gelu   y = x Phi(x)     dx = dy * (Phi(x) + x phi(x)),  the normal distribution's Phi = (1 + erf(x / sqrt 2)) / 2
 //
 // Layout: any shape, seen as n contiguous elements. Grid: one-dimensional, blocks of 256; a thread takes 16 bytes, then the
 // next ones at the distance of the grid's size. Each array crosses memory once, so memory bandwidth is the limit. y may be
@@ -49,4 +50,17 @@ extern "C" __global__ void sigmoid_forward(const T* x, T* y, unsigned n) {
 
 extern "C" __global__ void sigmoid_backward(const T* y, const T* dy, T* dx, unsigned n) {
   map(n, dy, y, dx, [](T g, T a) { return g * (a * (1 - a)); });
+}
+
+__device__ T normal_cdf(T x) { return T(0.5) * (1 + erf(x * T(0.70710678118654752440))); }     // 1 / sqrt(2)
+
+extern "C" __global__ void gelu_forward(const T* x, T* y, unsigned n) {
+  map(n, x, y, [](T a) { return a * normal_cdf(a); });
+}
+
+extern "C" __global__ void gelu_backward(const T* x, const T* dy, T* dx, unsigned n) {
+  map(n, dy, x, dx, [](T g, T a) {
+    T density = T(0.39894228040143267794) * exp(T(-0.5) * a * a);                              // 1 / sqrt(2 pi)
+    return g * (normal_cdf(a) + a * density);
+  });
 }

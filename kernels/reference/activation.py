@@ -1,9 +1,12 @@
 """Elementwise nonlinearities: relu(x) = max(x, 0) (AlexNet paper, section 3.1), tanh(x) and others.
 
-All derivatives follow from the output, so y is saved and x is not. y may be the same array as x, and dx as dy.
+All derivatives but GELU's follow from the output, so y is saved and x is not. y may be the same array as x, and dx as
+dy.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -62,3 +65,25 @@ def sigmoid_forward(x, y):
 def sigmoid_backward(y, dy, dx):
     """dx = dy * y * (1 - y)."""
     np.multiply(dy, y * (1 - y), out=dx)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def _normal_cdf(x):
+    """Phi(x), float64."""
+    return 0.5 * (1 + _erf(x / math.sqrt(2)).astype(np.float64))
+
+
+def gelu_forward(x, y):
+    """y = x * Phi(x). Phi(x) = (1 + erf(x / sqrt 2)) / 2, the distribution function of the normal distribution."""
+    np.multiply(x, _normal_cdf(x.astype(np.float64)), out=y, casting="same_kind")
+
+
+# (x Phi(x))' = Phi(x) + x phi(x), with the density phi(x) = exp(-x^2 / 2) / sqrt(2 pi). GELU is not monotonic, so that
+# y does not say which x it is of: x is saved.
+def gelu_backward(x, dy, dx):
+    """dx = dy * (Phi(x) + x * phi(x))."""
+    z = x.astype(np.float64)
+    density = np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    np.multiply(dy, _normal_cdf(z) + z * density, out=dx, casting="same_kind")

@@ -32,7 +32,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "epilogue": ("epilogue_backward",),
     "activation": ("relu_forward", "relu_backward", "leaky_relu_forward", "leaky_relu_backward",
                    "clipped_relu_forward", "clipped_relu_backward", "tanh_forward", "tanh_backward",
-                   "sigmoid_forward", "sigmoid_backward"),
+                   "sigmoid_forward", "sigmoid_backward", "gelu_forward", "gelu_backward"),
     "pool": ("maxpool_forward", "maxpool_backward", "avgpool_forward", "avgpool_backward",
              "global_avgpool_forward", "global_avgpool_backward", "adaptive_avgpool_forward",
              "adaptive_avgpool_backward"),

@@ -27,8 +27,11 @@ FLAT_OR_PARTS = (f"{LAYOUT}; put the class folders under train/, or rename a cla
 Listing = dict[str, list[str]]                     # class -> paths of its images, relative to the root
 
 
-def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256) -> Splits:
-    """The sets in a class-folder tree. Nothing is decoded yet. DataError when the tree is not one."""
+def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256, hold_out: bool = True) -> Splits:
+    """The sets in a class-folder tree. Nothing is decoded yet. DataError when the tree is not one.
+
+    hold_out: False where all of train/ is to be learned from; without val/, test/ takes its place.
+    """
     root = os.fspath(root)
     if not os.path.isdir(root):
         what = "is a file, not a folder: unpack it first" if os.path.exists(root) else "does not exist"
@@ -40,7 +43,7 @@ def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256) -> Spli
         return _split_flat(root, name, _list_classes(root, "", left_out), seed, size, left_out)
     if "train" not in parts:
         raise DataError(f"{root} has {next(iter(parts.values()))}/ but no train/; {FLAT_OR_PARTS}")
-    return _open_parts(root, name, parts, seed, size, left_out)
+    return _open_parts(root, name, parts, seed, size, left_out, hold_out)
 
 
 def _find_parts(root: str) -> dict[str, str]:
@@ -82,7 +85,8 @@ def _split_flat(root: str, name: str, listing: Listing, seed: int, size: int, le
     return Splits(train, val, test, name, _describe(root, listing, [how, *left_out.words()]), "the folder's own")
 
 
-def _open_parts(root: str, name: str, parts: dict[str, str], seed: int, size: int, left_out: LeftOut) -> Splits:
+def _open_parts(root: str, name: str, parts: dict[str, str], seed: int, size: int, left_out: LeftOut,
+                hold_out: bool) -> Splits:
     """A tree with train/ and val/ or test/ or both."""
     listing = _list_classes(root, parts["train"], left_out)
     train, notes = _dataset(root, f"{name}/train", listing, size), []
@@ -97,6 +101,12 @@ def _open_parts(root: str, name: str, parts: dict[str, str], seed: int, size: in
         _same_classes(root, parts["train"], listing, parts[part], other)
         sets[part] = _dataset(root, f"{name}/{part}", other, size, first_id)
         first_id += len(sets[part])
+    if sets["val"] is None and not hold_out:
+        if sets["test"] is None:
+            raise DataError(f"{root} has neither val/ nor test/ with class folders, and nothing is to be held out of "
+                            f"train/; {LAYOUT}")
+        sets["val"] = sets["test"]
+        notes.append("no val/: validated on test/")
     if sets["val"] is None:
         train, sets["val"], how = hold_out_val(train, name, seed)
         notes.append(how)

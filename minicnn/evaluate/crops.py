@@ -17,6 +17,7 @@ import numpy as np
 from minicnn.data.augment import LEFT_RIGHT, Draw, central_box, central_crop, fixed_box, fixed_crop, offsets, rescaled
 
 FLIPS = (0, LEFT_RIGHT)
+SIX = (1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8)          # weights of six_views
 
 
 def one_crop(n: int, crop: int, image_hw, short: int | None = None) -> list[Draw]:
@@ -38,6 +39,16 @@ def ten_crops(n: int, crop: int, image_hw, short: int | None = None) -> list[Dra
     top, left = ((side - short) // 2 for side in size)
     return [fixed_box(n, top + down, left + right, crop, ratio, flip)
             for flip in FLIPS for down, right in _five(short - crop, short - crop)]
+
+
+def six_views(n: int, crop: int, image_hw, short: int | None = None) -> Iterator[Draw]:
+    """airbench's views of each of n images: the centre, and the centre moved by a pixel up and left, down and right, of
+    images that are continued by reflection; each mirrored, too (KellerJordan/cifar10-airbench: airbench/utils.py)."""
+    size, ratio = rescaled(image_hw, short) if short else (image_hw, 1.0)
+    rows, columns = offsets(crop, size)
+    for moved in (0, -1, 1):
+        for flip in FLIPS:
+            yield {**fixed_box(n, rows // 2 + moved, columns // 2 + moved, crop, ratio, flip), "border": "reflect"}
 
 
 def grid_crops(n: int, crop: int, image_hw, short: int) -> Iterator[Draw]:

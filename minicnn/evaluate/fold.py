@@ -70,7 +70,7 @@ def _current(node: Node, nodes: list[Node]) -> Node:
 def _scale_and_shift(node: Node, own: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The layer as y = scale * x + shift, in float64."""
     array = {name.rpartition(".")[2]: value.astype(np.float64) for name, value in own.items()}
-    scale, shift = array["w"], array.get("b", 0.0)
+    scale, shift = array.get("w", 1.0), array.get("b", 0.0)
     if isinstance(node.layer, BatchNorm2d):
         scale = scale / np.sqrt(array["var"] + node.layer.eps)
         shift = shift - array["mean"] * scale

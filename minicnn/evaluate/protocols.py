@@ -19,7 +19,7 @@ from minicnn.data.augment import Draw, fixed_box, rescaled
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Batch
 from minicnn.errors import ConfigError, expected_one_of
-from minicnn.evaluate.crops import FLIPS, grid_crops, one_crop, square_crops, ten_crops
+from minicnn.evaluate.crops import FLIPS, SIX, grid_crops, one_crop, six_views, square_crops, ten_crops
 from minicnn.evaluate.dense import dense, set_size
 
 Views = Callable[..., Iterable[Draw]]              # (images, crop, image_hw, size or None) -> draws
@@ -28,12 +28,14 @@ Views = Callable[..., Iterable[Draw]]              # (images, crop, image_hw, si
 @dataclass(frozen=True)
 class Protocol:
     """label: in reports.   about: one line of help.   views: of an image at one size; None for dense.   scales: the
-    sizes, where crops are 224; empty: the one that the preprocessing resizes to."""
+    sizes, where crops are 224; empty: the one that the preprocessing resizes to.   weights: of the views, where the
+    softmax is of their weighted sum of logits, and not averaged."""
 
     label: str
     about: str
     views: Views | None = None
     scales: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def of(self, net, pipeline: InputPipeline, batch: int, scales: Sequence[int] = ()) -> Callable[[Batch], np.ndarray]:
         """What gives the probabilities (n, K) of a batch.   scales: sizes in place of the protocol's, as they are.
@@ -44,20 +46,26 @@ class Protocol:
         if sizes and min(sizes) < pipeline.crop:
             raise ConfigError(f"{self.label}: the net takes crops of {pipeline.crop}, and images were to be resized to "
                               f"a short side of {min(sizes)}; choose larger sizes")
-        return Dense(net, pipeline, sizes, batch) if self.views is None else Crops(net, pipeline, sizes, self.views)
+        if self.views is None:
+            return Dense(net, pipeline, sizes, batch)
+        return Crops(net, pipeline, sizes, self.views, self.weights)
 
 
 class Crops:
-    """The mean of the probabilities of all views."""
+    """The mean of the probabilities of all views; with weights, the probabilities of the weighted sum of logits."""
 
-    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], views: Views):
-        self.net, self.pipeline, self.sizes, self.views = net, pipeline, sizes, views
+    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], views: Views,
+                 weights: tuple[float, ...] = ()):
+        self.net, self.pipeline, self.sizes, self.views, self.weights = net, pipeline, sizes, views, weights
 
     def __call__(self, batch: Batch) -> np.ndarray:
         pipeline, n = self.pipeline, len(batch.labels)
         draws = [draw for size in self.sizes or [pipeline.preprocess.short_side]
                  for draw in self.views(n, pipeline.crop, batch.image_hw, size)]
         outputs = (self.net.ops.to_host(self.net.forward(x, train=False)) for x in pipeline.views(batch, draws))
+        if self.weights:
+            repeats = len(draws) // len(self.weights)
+            return softmax(sum(weight * y for weight, y in zip(self.weights * repeats, outputs, strict=True)) / repeats)
         return sum(map(softmax, outputs)) / len(draws)
 
 
@@ -105,6 +113,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 PROTOCOLS = {
     "crop": Protocol("centre crop", "the central crop", one_crop),
     "ten-crop": Protocol("ten crops", "AlexNet's: corners and centre, and their mirror images", ten_crops),
+    "six-view": Protocol("six views", "airbench's: the centre and it moved by a pixel both ways, mirrored; of logits",
+                         six_views, weights=SIX),
     "dense": Protocol("dense", "VGG's: the whole image, and its mirror image"),
     "vgg-150": Protocol("150 crops", "VGG's: a grid of 5 x 5, mirrored, at 256, 384 and 512", grid_crops,
                         (256, 384, 512)),

@@ -27,6 +27,7 @@ def recipe_of(settings: dict, classes: int, crop: int) -> Recipe:
     whole = {"resize": ASPECT} if settings["keep_aspect"] else {}
     return replace(
         ours, net=data_of(settings, classes), calibrate={} if settings["init_from"] else ours.calibrate,
+        whiten="" if settings["init_from"] else ours.whiten,
         preprocess=replace(preprocess_for(settings, entry), crop=crop, size=None, **whole),
         augment=replace(ours.augment, **varied),
         optimiser=replace(optimiser, lr=lr, batch=settings["batch"], layer_lr=optimiser.layer_lr | frozen,

@@ -21,7 +21,7 @@ from minicnn.builder import Builder
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.gradcheck.check import Report, TensorCheck, check_layer, check_net
 from minicnn.graph import Net
-from minicnn.layers.activation import ReLU, Tanh
+from minicnn.layers.activation import Multiply, ReLU, Tanh
 from minicnn.layers.base import Layer
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat, Flatten, Subsample
@@ -167,6 +167,8 @@ LAYERS: dict[str, list[LayerCase]] = {
         LayerCase(lambda: BatchNorm2d(17), [(2, 1, 3, 17)] * 2),
         LayerCase(lambda: BatchNorm2d(3, eps=0.3), [(2, 2, 2, 3)] * 2, {"train": False, "relu": True}),
         LayerCase(lambda: BatchNorm2d(5), [(1, 5)], {"train": False}),
+        LayerCase(lambda: BatchNorm2d(3, scale=False), [(2, 3, 4, 3)]),
+        LayerCase(lambda: BatchNorm2d(3, scale=False, eps=0.3), [(2, 2, 2, 3)] * 2, {"train": False, "relu": True}),
         LayerCase(lambda: BatchNorm2d(4), [(2, 1, 1, 4)], {"train": False, "relu": True}),
     ],
     "affine": [
@@ -176,6 +178,7 @@ LAYERS: dict[str, list[LayerCase]] = {
     ],
     "relu": [LayerCase(ReLU, [(3, 4, 5, 2)])],
     "tanh": [LayerCase(Tanh, [(3, 4, 5, 2)])],
+    "multiply": [LayerCase(lambda: Multiply(-0.3), [(3, 4, 5, 2)])],
     "dropout": [
         LayerCase(lambda: Dropout(0.5), [(4, 3, 3, 3)]),
         LayerCase(lambda: Dropout(0.5), [(4, 9)], {"train": False}),

@@ -1,7 +1,7 @@
 """The layers, one file per kind, with forward and backward. Read lrn.py or conv.py first; base.py: the interface."""
 
-from minicnn.init import Glorot, He, Normal, Uniform
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.init import Dirac, Glorot, He, Normal, Uniform
+from minicnn.layers.activation import GELU, ClippedReLU, LeakyReLU, Multiply, ReLU, Sigmoid, Tanh
 from minicnn.layers.base import Context, Layer, LayerPlan
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add, Concat, Flatten, Subsample
@@ -15,7 +15,7 @@ from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, M
 
 __all__ = [
     "AdaptiveAvgPool2d", "Add", "Affine", "AvgPool2d", "BatchNorm2d", "ClippedReLU", "Concat", "Context", "Conv2d",
-    "Dropout", "Flatten", "GlobalAvgPool2d", "Glorot", "He", "LRN", "LRNWithin", "Layer", "LayerPlan", "LeakyReLU",
-    "Linear", "Local2d", "MaxPool2d", "Normal", "ReLU", "Sigmoid", "SoftmaxCrossEntropy", "Subsample", "Tanh",
-    "Uniform",
+    "Dirac", "Dropout", "Flatten", "GELU", "GlobalAvgPool2d", "Glorot", "He", "LRN", "LRNWithin", "Layer", "LayerPlan",
+    "LeakyReLU", "Linear", "Local2d", "MaxPool2d", "Multiply", "Normal", "ReLU", "Sigmoid", "SoftmaxCrossEntropy",
+    "Subsample", "Tanh", "Uniform",
 ]

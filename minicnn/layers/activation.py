@@ -5,8 +5,10 @@
     ClippedReLU   y = min(max(0, x), ceiling)     dx = dy where 0 < y < ceiling, else 0
     tanh   y = tanh(x)       dx = dy * (1 - y^2)
     sigmoid   y = 1 / (1 + exp(-x))     dx = dy * y * (1 - y)
+    GELU   y = x * Phi(x)    dx = dy * (Phi(x) + x * phi(x))       (distribution and density of the normal distribution)
+    Multiply   y = factor * x     dx = factor * dy
 
-All derivatives are functions of the output, so only y is saved and x may be overwritten.
+The derivatives of all but GELU follow from the output, so only y is saved and x may be overwritten. GELU saves x.
 """
 
 from __future__ import annotations
@@ -108,3 +110,43 @@ class Sigmoid(_Activation):
     def backward(self, ctx, dy, saved, dxs):
         if dxs[0] is not None:
             ctx.ops.sigmoid_backward(saved["y"], dy, dxs[0])
+
+
+class GELU(Layer):
+    """Any shape. y = x * Phi(x), not the approximation by tanh (Hendrycks and Gimpel, arXiv 1606.08415)."""
+
+    capturable = True
+    channelwise = True
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]), saves=("x",))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.gelu_forward(xs[0], y)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.gelu_backward(saved["x"], dy, dxs[0])
+
+
+class Multiply(_Activation):
+    """Any shape. y = factor * x, with a constant factor other than 0, such as on logits."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        if not finite(factor, "Multiply: factor"):
+            raise ConfigError("Multiply: factor = 0 would leave nothing of x; expected another number")
+        self.factor = factor
+
+    def plan(self, in_shapes, dtype, ops):
+        return LayerPlan(tuple(in_shapes[0]))
+
+    def forward(self, ctx, xs, y, saved):
+        ctx.ops.scale_forward(xs[0], y, factor=self.factor)
+
+    def backward(self, ctx, dy, saved, dxs):
+        if dxs[0] is not None:
+            ctx.ops.scale_forward(dy, dxs[0], factor=self.factor)
+
+    def describe(self):
+        return f"factor {self.factor:g}"

@@ -75,15 +75,15 @@ class BatchNorm2d(_PerChannel):
     """(N, H, W, C) or (N, C) -> the same shape. Defaults and statistics are PyTorch's.
 
     eps: added to the variance.   momentum: running = (1 - momentum) * running + momentum * batch.   sync: in data
-    parallel training, normalise with the statistics of all ranks' batches instead of the rank's own.   init, bias_init:
-    of w (gamma) and b (beta), numbers or initialisers; init 0 in the last one of a residual block makes the block begin
-    as its shortcut.
+    parallel training, normalise with the statistics of all ranks' batches instead of the rank's own.   scale: whether
+    there is a w (gamma); without, it is 1.   init, bias_init: of w and b (beta), numbers or initialisers; init 0 in the
+    last one of a residual block makes the block begin as its shortcut.
     """
 
     absorbs_add = True
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = False, init=1.0,
-                 bias_init=0.0):
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = False,
+                 scale: bool = True, init=1.0, bias_init=0.0):
         super().__init__()
         channels = whole(channels, "BatchNorm2d: channels", 1)
         finite(eps, "BatchNorm2d: eps"), finite(momentum, "BatchNorm2d: momentum")
@@ -93,10 +93,11 @@ class BatchNorm2d(_PerChannel):
             raise ConfigError(f"BatchNorm2d: momentum = {momentum} must be between 0 and 1, the batch's weight in the "
                               "running statistics")
         self.channels, self.eps, self.momentum, self.sync = channels, eps, momentum, sync
-        self.init, self.bias_init = init, bias_init
+        self.scale, self.init, self.bias_init = scale, init, bias_init
 
     def initial_values(self):
-        return {"w": (self.init, (self.channels,)), "b": (self.bias_init, (self.channels,))}
+        values = {"b": (self.bias_init, (self.channels,))}
+        return ({"w": (self.init, (self.channels,))} if self.scale else {}) | values
 
     def initial_state(self):
         return {"mean": (0.0, (self.channels,)), "var": (1.0, (self.channels,))}
@@ -108,27 +109,37 @@ class BatchNorm2d(_PerChannel):
                              f"{' and '.join(str(tuple(shape)) for shape in in_shapes)}")
         plan.unbatched = {name: ((self.channels,), "float64") for name in ("mean", "var")}
         plan.unbatched["sums"] = (2, self.channels), "float64"
+        if not self.scale:
+            plan.unbatched |= {name: ((self.channels,), dtype) for name in ("ones", "unused")}
         return plan
 
     def forward(self, ctx, xs, y, saved):
+        if not self.scale:
+            saved["ones"][...] = 1
         self._statistics(ctx, xs[0], saved["mean"], saved["var"])
         residual = xs[1] if len(xs) > 1 else None
-        ctx.ops.affine_forward(xs[0], *self._weights(), y, **self._saved(saved), residual=residual, relu=ctx.relu)
+        ctx.ops.affine_forward(xs[0], *self._factors(saved), y, **self._saved(saved), residual=residual, relu=ctx.relu)
 
     def backward(self, ctx, dy, saved, dxs):
         ops, x, options, relu = ctx.ops, saved["x"], self._saved(saved), ctx.relu
         (dx, dz), y = (*dxs, None)[:2], None
         if relu and len(dxs) > 1:
             dz, y = dy if dz is None else dz, saved["y"]
-        gradients, add = self._gradients()
-        ops.affine_backward_weights(x, dy, *self._weights(), *gradients, dz, saved["sums"], **options, y=y, relu=relu,
+        (dw, db), add = self._gradients()
+        dw = dw if self.scale else saved["unused"]
+        ops.affine_backward_weights(x, dy, *self._factors(saved), dw, db, dz, saved["sums"], **options, y=y, relu=relu,
                                     add=add)
         if dx is None:
             return
         if self._by_batch(ctx):
             count = self._combined_sums(ctx, saved["sums"], x.size // self.channels)
             options |= {"sums": saved["sums"], "count": count}
-        ops.affine_backward_data(x, dy if dz is None else dz, *self._weights(), dx, **options, relu=relu and y is None)
+        ops.affine_backward_data(x, dy if dz is None else dz, *self._factors(saved), dx, **options,
+                                 relu=relu and y is None)
+
+    def _factors(self, saved):
+        """w, or ones where there is none, and b."""
+        return self._weights() if self.scale else (saved["ones"], self.params["b"].data)
 
     # ---- statistics
     def _by_batch(self, ctx) -> bool:
@@ -163,4 +174,5 @@ class BatchNorm2d(_PerChannel):
         return count
 
     def describe(self):
-        return f"{super().describe()}, eps {self.eps:g}, momentum {self.momentum:g}{', sync' if self.sync else ''}"
+        return f"{super().describe()}, eps {self.eps:g}, momentum {self.momentum:g}{', sync' if self.sync else ''}" \
+            + ", no scale" * (not self.scale)

@@ -1,4 +1,4 @@
-"""The declarations of ZFNet, VGG, GoogLeNet, ResNet, SqueezeNet and MobileNetV2, for minicnn/models/registry.py.
+"""The declarations of ZFNet, VGG, GoogLeNet, ResNet, airbench, SqueezeNet and MobileNetV2, for registry.py.
 
 Published errors are those of the papers' own tables, with the way of testing; where a variant is an implementation's,
 that one's. Without more words they are of one central crop.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minicnn.models import resnet
+from minicnn.models import airbench, resnet
 from minicnn.models.googlenet import Knobs as GoogLeNetKnobs
 from minicnn.models.googlenet import differences as googlenet_differences
 from minicnn.models.googlenet import googlenet
@@ -110,13 +110,22 @@ CIFAR_NETS = {f"resnet{depth}": _cifar("ResNet", depth, row[1], "the paper, Tabl
 CIFAR_NETS |= {f"plain{depth}": _cifar("Plain", depth, "over 60 %" if depth == 110 else "a curve without numbers",
                                        "the paper, section 4.2 and Figure 6") for depth in CIFAR if depth != 1202}
 
+AIRBENCH = {f"airbench{percent}": Model(f"airbench{percent}", function, {
+    "": Variant("published", parameters, error, source, macs=macs)},
+    tested_on=CIFAR10, image_size=32, changes=tuple(names_of(airbench.Knobs)))
+    for percent, function, parameters, macs, error, source in (
+        (93, airbench.airbench93, 569_016, 54_223_904, "7.00 %, six views, mean of 50",
+         "KellerJordan/cifar10-airbench: airbench/lib_airbench93.py"),
+        (94, airbench.airbench94, 1_971_640, 118_147_360, "5.99 %, six views, mean of 1000",
+         "KellerJordan/cifar10-airbench: legacy/airbench94.py"))}
+
 DESCENDANTS: dict[str, Model] = {
     "zfnet": _model("ZFNet", zfnet, ZFNET, ZFNetKnobs, differences=zfnet_differences),
     "vgg": _model("VGG", vgg, VGG, VGGKnobs, differences=vgg_differences, aliases={
         "vgg11": "a", "vgg13": "b", "vgg16": "d", "vgg19": "e",
         "vgg11_bn": "a-bn", "vgg13_bn": "b-bn", "vgg16_bn": "d-bn", "vgg19_bn": "e-bn"}),
     "googlenet": _model("GoogLeNet", googlenet, GOOGLENET, GoogLeNetKnobs, differences=googlenet_differences),
-    **RESNETS, **PLAIN, **CIFAR_NETS,
+    **RESNETS, **PLAIN, **CIFAR_NETS, **AIRBENCH,
     "squeezenet1_1": Model("SqueezeNet 1.1", squeezenet1_1, {
         "": Variant("paper", 1_235_496, "41.82 / 19.38 by torchvision", "forresti/SqueezeNet: SqueezeNet_v1.1",
                     macs=349_151_936)}),

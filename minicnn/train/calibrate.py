@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,25 +30,30 @@ LEAST = 1e-3            # lower bound of a channel's std, as a share of its laye
 
 
 def calibrate_on(net, stds: Mapping[str, float], loader: Loader, pipeline: InputPipeline) -> str:
-    """`calibrate` on some training images, in the order of the first epoch; says in words what was done.
+    """`calibrate` on some training images, in the order of the first epoch; says in words what was done."""
+    count = change_on(net, CALIBRATED_ON, loader, pipeline, lambda whole, images: calibrate(whole, images, stds))
+    return f"outputs of {', '.join(stds)} on {count} images"
 
-    Of several ranks, rank 0 calibrates the whole network, and all take their parts of it.
+
+def change_on(net, least: int, loader: Loader, pipeline: InputPipeline, change: Callable[[Net, list], None]) -> int:
+    """change(network, images) on whole batches of at least so many training images; returns how many they were.
+
+    Of several ranks, rank 0 changes the whole network, and all take their parts of it.
     """
-    count = min(-(-CALIBRATED_ON // loader.batch), len(loader))
-    text = f"outputs of {', '.join(stds)} on {count * loader.batch} images"
+    count = min(-(-least // loader.batch), len(loader))
     if not net.ranks.is_split:
-        calibrate(net, _images(loader, count, pipeline), stds)
-        return text
+        change(net, _images(loader, count, pipeline))
+        return count * loader.batch
     arrays = net.ranks.gather(net.arrays())
     if net.ranks.is_main:
         whole = Net.from_description(net.description(), device=net.ops.spec, seed=net.seed, dtype=net.dtype,
                                      values=arrays)
         of_all_ranks = Loader(loader.dataset, loader.batch, seed=loader.seed, shuffle=loader.shuffle,
                               drop_last=loader.drop_last)
-        calibrate(whole, _images(of_all_ranks, count, pipeline), stds)
+        change(whole, _images(of_all_ranks, count, pipeline))
         arrays = {name: whole.ops.to_host(array) for name, array in whole.arrays().items()}
-    net.load_arrays(net.ranks.broadcast(None, arrays)[1], "the calibrated network")
-    return text
+    net.load_arrays(net.ranks.broadcast(None, arrays)[1], "the network that rank 0 has changed")
+    return count * loader.batch
 
 
 def _images(loader: Loader, count: int, pipeline: InputPipeline) -> list:

@@ -34,6 +34,7 @@ from minicnn.train.state import DivergedError, RunState
 from minicnn.train.step import READ_EVERY, captured_step, not_capturable
 from minicnn.train.watch.interrupt import Interrupt
 from minicnn.train.watch.memory import check_memory
+from minicnn.train.whiten import whiten_on
 
 SAVE_AFTER = 15 * 60                        # seconds without a checkpoint, after which one is written within an epoch
 DIAGNOSE_EVERY = 2000                       # steps between diagnostics, in epochs that are longer
@@ -135,6 +136,8 @@ class Trainer:
         if fresh:
             if self.recipe.calibrate:
                 self.report.line("calibrated", calibrate_on(self.net, self.recipe.calibrate, self.loader, pipeline))
+            if self.recipe.whiten:
+                self.report.line("whitened", whiten_on(self.net, self.recipe.whiten, self.loader, pipeline))
             self.state.begin()
         try:
             with Interrupt() as interrupt:
@@ -170,6 +173,7 @@ class Trainer:
     def _train_epoch(self, pipeline: InputPipeline, epochs: int, interrupt: Interrupt) -> bool:
         """The steps of this epoch that are still to be done; False when a shutdown was requested."""
         net, optimiser, state, scale = self.net, self.optimiser, self.state, self.state.loss_scale
+        state.begin_epoch()
         self._captured, self._loss = captured_step(net, optimiser, scale, state.metrics), None
         with self.report.monitor(epochs) as monitor, \
                 contextlib.closing(self.loader.epoch(state.epoch, state.step)) as batches:
@@ -183,10 +187,12 @@ class Trainer:
                     state.count(self._loss, batch.labels)
                     net.backward(loss_scale=scale.state if scale else None)
                     optimiser.step(net.ops, scale)
-                state.step += 1
+                state.after_step(epochs)
                 if not self._after_step(pipeline, monitor, interrupt):
                     return False
             self._captured, self._timing = None, monitor.timing()
+        if state.lookahead is not None:
+            state.lookahead.end_epoch()
         return True
 
     def _after_step(self, pipeline: InputPipeline, monitor: EpochMonitor, interrupt: Interrupt) -> bool:

@@ -19,6 +19,7 @@ from minicnn.param import layer_of
 from minicnn.shapes import finite
 from minicnn.train.adam import Adam, AdamW
 from minicnn.train.average import WeightAverage
+from minicnn.train.lookahead import LookaheadRecipe
 from minicnn.train.optimiser import Optimiser
 from minicnn.train.schedule import Constant, Plateau, schedule_from_dict, schedule_to_dict
 from minicnn.train.sgd import SGD
@@ -173,6 +174,8 @@ class Recipe:
     augment: how training images are varied.   optimiser: SGDRecipe, AdamRecipe or AdamWRecipe: learning rate, weight
     decay, batch and more.   schedule: of the learning rate, one of minicnn/train/schedule.py.
     average: AverageRecipe: validate with a moving average of the weights; None: with the weights.
+    whiten: a first convolution whose filters whiten patches of the training images (minicnn/train/whiten.py); "": none.
+    freeze_after: layer -> the epochs after which it is no longer trained.   lookahead: LookaheadRecipe, or None.
     sgd: the name of `optimiser` in 0.1.0; works as an argument.
     The side of the crop is kept in `preprocess`: Augment(crop=...) sets it there.
     """
@@ -184,6 +187,9 @@ class Recipe:
     optimiser: OptimiserRecipe = dataclasses.field(default_factory=SGDRecipe)
     schedule: Constant = dataclasses.field(default_factory=Plateau)
     average: AverageRecipe | None = None
+    whiten: str = ""
+    freeze_after: dict[str, int] = dataclasses.field(default_factory=dict)
+    lookahead: LookaheadRecipe | None = None
     sgd: dataclasses.InitVar[SGDRecipe | None] = None
 
     def __post_init__(self, sgd):
@@ -192,6 +198,11 @@ class Recipe:
         if self.augment.crop is not None:
             object.__setattr__(self, "preprocess", dataclasses.replace(self.preprocess, crop=self.augment.crop))
             object.__setattr__(self, "augment", dataclasses.replace(self.augment, crop=None))
+
+    def frozen(self, epoch: int) -> list[str]:
+        """The layers that are not trained in this epoch, counted from 0."""
+        never = [layer for layer, factor in self.optimiser.layer_lr.items() if factor == 0]
+        return never + [layer for layer, epochs in self.freeze_after.items() if epoch >= epochs]
 
     def of(self, dataset: Dataset) -> Recipe:
         """This recipe with the size of the data set's images. ConfigError where they were resized in another way."""
@@ -203,7 +214,8 @@ class Recipe:
             "net": self.net, "calibrate": self.calibrate, "preprocess": self.preprocess.to_dict(),
             "augment": {name: value for name, value in dataclasses.asdict(self.augment).items() if name != "crop"},
             "optimiser": optimiser_to_dict(self.optimiser), "schedule": schedule_to_dict(self.schedule),
-            "average": self.average and dataclasses.asdict(self.average)}))
+            "average": self.average and dataclasses.asdict(self.average), "whiten": self.whiten,
+            "freeze_after": self.freeze_after, "lookahead": self.lookahead and dataclasses.asdict(self.lookahead)}))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
@@ -220,7 +232,9 @@ class Recipe:
                    augment=_make(Augment, data.get("augment", {})),
                    optimiser=optimiser_from_dict(data.get("optimiser", data.get("sgd", {}))),
                    schedule=schedule_from_dict(data.get("schedule", {"kind": "plateau"})),
-                   average=_make(AverageRecipe, data["average"]) if data.get("average") else None)
+                   average=_make(AverageRecipe, data["average"]) if data.get("average") else None,
+                   whiten=data.get("whiten", ""), freeze_after=data.get("freeze_after", {}),
+                   lookahead=_make(LookaheadRecipe, data["lookahead"]) if data.get("lookahead") else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,9 +314,13 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "optimiser.betas": "betas", "optimiser.eps": "epsilon",
           "optimiser.output_lr": "factor on the last layer's learning rate",
           "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",
-          "schedule": "learning rate schedule"}
-LAYER_LABELS = {"optimiser.layer_lr": "factor on the learning rate of", "calibrate": "initial standard deviation of"}
-WORDS = {None: "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+          "whiten": "first layer that whitens patches", "lookahead.every": "lookahead, steps",
+          "lookahead.factor": "lookahead, factor", "lookahead.power": "lookahead, power",
+          "lookahead.after": "lookahead, after epochs", "schedule": "learning rate schedule"}
+LAYER_LABELS = {"freeze_after": "epochs that are trained of", "calibrate": "initial standard deviation of",
+                "optimiser.layer_lr": "factor on the learning rate of"}
+WORDS = {None: "no", "": "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam",
+         "adamw": "AdamW"}
 
 
 def differences_in_words(ours: Recipe, theirs: Recipe = PAPER) -> list[tuple[str, str, str]]:

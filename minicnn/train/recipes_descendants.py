@@ -1,4 +1,4 @@
-"""The recipes of ZFNet, VGG, GoogLeNet, ResNet, SqueezeNet and MobileNetV2, for minicnn/train/recipes.py.
+"""The recipes of ZFNet, VGG, GoogLeNet, ResNet, airbench, SqueezeNet and MobileNetV2, for minicnn/train/recipes.py.
 
 Each family has "short" and "long" of our own, for a few thousand images, and what its paper prints ("paper") or its
 most used implementation runs ("torchvision"). What of these is not expressed here is in `apart`.
@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from minicnn.data.augment import Augment
 from minicnn.data.preprocess import TORCHVISION, Preprocess
+from minicnn.train.lookahead import LookaheadRecipe
 from minicnn.train.recipe import NamedRecipe, Recipe, SGDRecipe
-from minicnn.train.schedule import Cosine, ExponentialDecay, Plateau, Polynomial, StepDecay
+from minicnn.train.schedule import Cosine, ExponentialDecay, OneCycle, Plateau, Polynomial, StepDecay
 
 IMAGES = 2_300                                              # that the epochs of "long" are meant for
 STANDARD = Preprocess(size=None, std=(64.0, 64.0, 64.0))    # minus the mean image; a standard deviation near 1
@@ -20,11 +21,13 @@ VGG_MEAN, GOOGLENET_MEAN = (123.68, 116.779, 103.939), (123.0, 117.0, 104.0)
 WHOLE = Preprocess(size=256, resize="aspect")
 OF_PYTORCH = replace(TORCHVISION, size=384, resize="aspect", interpolation="bicubic")
 ANY_AREA = (0.08, 1.0)                                      # of the image, at an aspect of 3/4 to 4/3
+CROP_224, PAD_4 = Augment(crop=224), Augment(crop=32, pad=4)
 
 
-def _ours(net: dict, optimiser: SGDRecipe, epochs: int, crop: int = 224, images: int = IMAGES, **parts) -> dict:
+def _ours(net: dict, optimiser: SGDRecipe, epochs: int, augment: Augment = CROP_224, images: int = IMAGES,
+          **parts) -> dict:
     """A short recipe, and one that is fitted to the size of the set: the learning rate falls to 0 as half a cosine."""
-    recipe = Recipe(net, augment=Augment(crop=crop), optimiser=optimiser, schedule=Cosine(epochs=epochs, warmup=1),
+    recipe = Recipe(net, augment=augment, optimiser=optimiser, schedule=Cosine(epochs=epochs, warmup=1),
                     **parts)
     return {
         "short": NamedRecipe(replace(recipe, schedule=Cosine(epochs=3)), 3, about="3 epochs on a few thousand images",
@@ -113,11 +116,34 @@ def _cifar(model: str, depth: int) -> dict[str, NamedRecipe]:
     warmup = {"warmup": 1, "warmup_start": 0.1, "warmup_shape": "constant"} if depth >= 110 else {}
     net = _net(model, classes=10)
     return {
-        **_ours(net, SGDRecipe(lr=0.1, decay=5e-4, batch=128), 20, crop=32, images=50_000, preprocess=STANDARD),
+        **_ours(net, SGDRecipe(lr=0.1, decay=5e-4, batch=128), 20, augment=PAD_4, images=50_000, preprocess=STANDARD),
         "paper": NamedRecipe(
-            Recipe(net, augment=Augment(crop=32, pad=4), optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=128),
+            Recipe(net, augment=PAD_4, optimiser=SGDRecipe(lr=0.1, decay=1e-4, batch=128),
                    schedule=StepDecay(epochs=(82, 123), **warmup)), 164, "section 4.2 of the paper",
             "a learning rate of 0.01 until the training error is below 80 %, here for an epoch" * bool(warmup))}
+
+
+def _airbench(model: str, epochs: int, after: int, source: str, apart: str) -> dict[str, NamedRecipe]:
+    """Theirs is PyTorch's SGD of the sum of the losses; here it is of the mean, with 1024 times the learning rate.
+
+    For Nesterov momentum m they divide it by 1 + 1 / (1 - m), and the weight decay by the learning rate.
+    """
+    momentum = 0.85
+    optimiser = SGDRecipe(lr=11.5 / (1 + 1 / (1 - momentum)), momentum=momentum, decay=0.0153 / 11.5, batch=1024,
+                          lr_in_velocity=False, nesterov=True, bias_lr=64.0, layer_lr={"whiten": 1 / 64})
+    recipe = Recipe(
+        _net(model, classes=10), optimiser=optimiser, whiten="whiten", freeze_after={"whiten": 3},
+        preprocess=Preprocess(size=None, range=1, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        augment=Augment(crop=32, pad=2, padding="reflect", alternate=True), lookahead=LookaheadRecipe(after=after),
+        schedule=OneCycle(epochs=epochs, pct_start=0.23, div_factor=1 / 0.2, final_div_factor=0.2 / 0.07,
+                          anneal="linear"))
+    short = replace(recipe, optimiser=replace(optimiser, batch=128), lookahead=LookaheadRecipe(after=1),
+                    freeze_after={"whiten": 1}, schedule=recipe.schedule.stretched(5, epochs))
+    decay = "the weight decay of the first layer's biases, trained for three epochs, is a 64th of theirs"
+    return {"published": NamedRecipe(recipe, epochs, f"KellerJordan/cifar10-airbench: {source}", decay + apart,
+                                     stretched=True),
+            "short": NamedRecipe(short, 5, about="5 epochs in batches of 128, on a few thousand images",
+                                 stretched=True)}
 
 
 def _squeezenet() -> dict[str, NamedRecipe]:
@@ -149,5 +175,7 @@ DESCENDANTS: dict[str, dict[str, NamedRecipe]] = {
     **{f"plain{depth}": _plain(f"plain{depth}") for depth in (18, 34)},
     **{f"resnet{depth}": _cifar(f"resnet{depth}", depth) for depth in (20, 32, 44, 56, 110, 1202)},
     **{f"plain{depth}": _cifar(f"plain{depth}", depth) for depth in (20, 32, 44, 56, 110)},
+    "airbench93": _airbench("airbench93", 11, 3, "airbench/lib_airbench93.py", ""),
+    "airbench94": _airbench("airbench94", 10, 0, "legacy/airbench94.py", "; 9.9 epochs"),
     "squeezenet1_1": _squeezenet(), "mobilenet_v2": _mobilenet(),
 }

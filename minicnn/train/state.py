@@ -46,7 +46,8 @@ class RunState:
         self.last_path, self.best_path, self.seed, self.about = run_dir / LAST, run_dir / BEST, seed, about
         self.optimiser = recipe.optimiser.make(net)
         self.optimiser.average = recipe.average and recipe.average.make(net)
-        net.freeze(layer for layer, factor in recipe.optimiser.layer_lr.items() if factor == 0)
+        self.lookahead = recipe.lookahead and recipe.lookahead.make(net)
+        net.freeze(recipe.frozen(0))
         self.schedule = copy.deepcopy(recipe.schedule)
         self.loss_scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
         self.loader = self.new_loader()
@@ -78,6 +79,18 @@ class RunState:
         return self.recipe.optimiser.lr * self.schedule.factor(self.epoch + step / len(self.loader))
 
     # ---- as the run goes on
+    def begin_epoch(self) -> None:
+        """Freeze the layers that the recipe trains no longer."""
+        if self.recipe.freeze_after:
+            self.net.freeze(self.recipe.frozen(self.epoch))
+
+    def after_step(self, epochs: int) -> None:
+        """After a step of a run of so many epochs."""
+        self.step += 1
+        if self.lookahead is not None:
+            steps = len(self.loader)
+            self.lookahead.step(self.epoch * steps + self.step, epochs * steps, self.epoch)
+
     def begin(self) -> None:
         """Before the first step of a new run."""
         if first := first_kernels(self.net):
@@ -152,9 +165,9 @@ class RunState:
         self.saved_at = time.monotonic()
 
     def _slots(self) -> dict[str, dict]:
-        """The arrays of the optimiser, and of the average of the weights, where there is one."""
-        average = self.optimiser.average
-        return self.optimiser.arrays | ({} if average is None else {"average": average.arrays})
+        """The arrays of the optimiser, and of the average of the weights and of lookahead, where there are some."""
+        others = {"average": self.optimiser.average, "lookahead": self.lookahead}
+        return self.optimiser.arrays | {name: other.arrays for name, other in others.items() if other is not None}
 
     def _meta(self) -> dict:
         average = self.optimiser.average
@@ -187,6 +200,8 @@ class RunState:
         self.optimiser.load(slots, meta.get("optimiser", {}))
         if self.optimiser.average is not None:
             self.optimiser.average.load(slots.get("average", {}), meta["average"])
+        if self.lookahead is not None:
+            self.lookahead.arrays = slots.get("lookahead", {})
         self.epoch, self.step, self.best = meta["epoch"], meta["step"], meta["best"]
         self.schedule.state = meta["schedule"]
         if self.loss_scale is not None and meta.get("loss_scale"):

@@ -52,8 +52,8 @@ int cuemu_atomic_or(int* to, int bits);
 void cuemu_copy_async(void* to, const void* from, int bytes, int filled);
 void cuemu_copy_commit();
 void cuemu_copy_wait(int newest);
-double exp(double), log(double), sqrt(double), pow(double, double), tanh(double), fabs(double), floor(double), fma(double, double, double);
-float expf(float), logf(float), sqrtf(float), powf(float, float), tanhf(float), fabsf(float), fmaf(float, float, float);
+double erf(double), exp(double), log(double), sqrt(double), pow(double, double), tanh(double), fabs(double), floor(double), fma(double, double, double);
+float erff(float), expf(float), logf(float), sqrtf(float), powf(float, float), tanhf(float), fabsf(float), fmaf(float, float, float);
 void* memcpy(void*, const void*, size_t) noexcept;
 }
 
@@ -75,6 +75,7 @@ template <class V> static inline V cuemu_shfl(const char* file, int line, int ki
 #define __shfl_down_sync(...) cuemu_shfl(__FILE__, __LINE__, 2, __VA_ARGS__)
 #define __shfl_xor_sync(...) cuemu_shfl(__FILE__, __LINE__, 3, __VA_ARGS__)
 
+static inline float erf(float x) { return erff(x); }
 static inline float exp(float x) { return expf(x); }
 static inline float log(float x) { return logf(x); }
 static inline float sqrt(float x) { return sqrtf(x); }

@@ -18,6 +18,7 @@ FORWARDS = {
     "clipped_relu_forward": ([], [SHAPE], {"ceiling": 6.0}),
     "tanh_forward": ([], [SHAPE], {}),
     "sigmoid_forward": ([], [SHAPE], {}),
+    "gelu_forward": ([], [SHAPE], {}),
     "scale_forward": ([], [SHAPE], {"factor": 0.5}),
     "maxpool_forward": ([], [(2, 2, 2, 17), None], WINDOW),
     "avgpool_forward": ([], [(2, 2, 2, 17)], {**WINDOW, "counted": (0, 0, 0, 0)}),

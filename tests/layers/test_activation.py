@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import check_layer
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.layers.activation import GELU, ClippedReLU, LeakyReLU, Multiply, ReLU, Sigmoid, Tanh
 from minicnn.layers.base import Context, Layer
 from tests.helpers.harness import applied
 from tests.helpers.strategies import must_pass
 from tests.tolerances import assert_close
 
 
-@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, lambda: ClippedReLU(1.0), Tanh, Sigmoid])
+@pytest.mark.parametrize("kind", [ReLU, LeakyReLU, lambda: ClippedReLU(1.0), Tanh, Sigmoid, GELU,
+                                  lambda: Multiply(1 / 9)])
 @settings(max_examples=15)
 @given(shape=st.one_of(st.tuples(st.integers(1, 4), st.integers(6, 40)),
                        st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(2, 5), st.integers(3, 5))))
@@ -80,3 +81,10 @@ def test_the_gradient_check_skips_both_kinks():
     x[1, 3], x[2, 7] = 0.0, 0.5
     (row,) = check_layer(ClippedReLU(0.5), xs=[x]).raise_if_failed().rows
     assert (row.checked, row.skipped) == (158, 2)
+
+
+def test_multiply(ops, dtype):
+    x = np.array([[-2.0, 0.0, 3.0]], dtype)
+    np.testing.assert_array_equal(Multiply(0.25)(x, ops=ops), x / 4)
+    with pytest.raises(ConfigError, match="Multiply: factor = 0 would leave nothing"):
+        Multiply(0)

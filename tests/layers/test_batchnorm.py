@@ -46,7 +46,7 @@ class Run:
         for param in self.layer.params.values():
             param.zero_grad()
         self.layer.backward(self.ctx, dy, self.saved, dxs)
-        found = {"dx": dxs[0], "dw": self.layer.params["w"].grad, "db": self.layer.params["b"].grad}
+        found = {"dx": dxs[0], **{f"d{name}": param.grad for name, param in self.layer.params.items()}}
         found |= {"dresidual": dxs[1]} if len(dxs) > 1 else {}
         return {name: self.ops.to_host(array).copy() for name, array in found.items()}
 
@@ -264,3 +264,14 @@ def test_errors(reference):
                             ([(2, 4, 4, 3), (2, 4, 3, 3)], "residual of the shape of x, got")]:
         with pytest.raises(ShapeError, match=message):
             BatchNorm2d(3).plan(shapes, "float32", reference)
+
+
+def test_without_scale(ops, dtype, rng):
+    """gamma is 1 and no parameter: as with a gamma of 1, bit for bit, forward and backward."""
+    x, dy = rng.standard_normal((2, 4, 3, 2, 5)).astype(dtype)
+    plain, fixed = (Run(ops, BatchNorm2d(5, scale=scale, bias_init=0.1), [x]) for scale in (True, False))
+    assert list(fixed.layer.params) == ["b"]
+    np.testing.assert_array_equal(fixed.y, plain.y)
+    found, wanted = fixed.backward(dy), plain.backward(dy)
+    for name in ("dx", "db"):
+        np.testing.assert_array_equal(found[name], wanted[name])

@@ -1,10 +1,15 @@
-"""Mistakes in ReLU, LeakyReLU, ClippedReLU, tanh and sigmoid."""
+"""Mistakes in ReLU, LeakyReLU, ClippedReLU, tanh, sigmoid and GELU."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tests.mutations.mutate import Mutation, afterwards, instead, option
+
+
+def _density(x):
+    return np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi)
+
 
 MUTATIONS = [
     Mutation("relu: everything passes backward", "relu", {
@@ -60,4 +65,14 @@ MUTATIONS = [
         "sigmoid_forward": afterwards(lambda x, y: np.maximum(y, 1 - y, out=y))}),
     Mutation("sigmoid: of 1.702 x", "sigmoid", {
         "sigmoid_forward": instead(lambda x, y: np.copyto(y, 1 / (1 + np.exp(-1.702 * x))))}),
+    Mutation("gelu: the density's term forgotten", "gelu", {
+        "gelu_backward": afterwards(lambda x, dy, dx: np.subtract(dx, dy * x * _density(x), out=dx))}),
+    Mutation("gelu: the density without x", "gelu", {
+        "gelu_backward": afterwards(lambda x, dy, dx: np.add(dx, dy * (1 - x) * _density(x), out=dx))}),
+    Mutation("gelu: dy forgotten", "gelu", {
+        "gelu_backward": afterwards(lambda x, dy, dx: np.divide(dx, dy, out=dx))}),
+    Mutation("gelu: the derivative at y", "gelu", {
+        "gelu_backward": instead(lambda x, dy, dx: np.multiply(dy, 0.5 + x * _density(x), out=dx))}),
+    Mutation("gelu: of 1.702 x by the logistic function, in forward alone", "gelu", {
+        "gelu_forward": instead(lambda x, y: np.copyto(y, x / (1 + np.exp(-1.702 * x))))}),
 ]

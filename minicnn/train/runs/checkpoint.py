@@ -26,7 +26,7 @@ from minicnn.errors import CheckpointError, MinicnnError
 from minicnn.system.files import cannot_write, read_safetensors, write_safetensors
 
 FORMAT = 1
-SLOTS = ("velocity", "moment1", "moment2", "average")                  # of the optimisers, and the average
+SLOTS = ("velocity", "moment1", "moment2", "average", "lookahead")     # of the optimisers, the average, lookahead
 PREFIXES = {"state": "state/", "data": "data/", **{slot: f"{slot}/" for slot in SLOTS}, "params": ""}
 Arrays = Mapping[str, np.ndarray]
 NUMBER, OPTIONAL = (int, float), type(None)

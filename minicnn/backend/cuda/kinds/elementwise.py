@@ -19,6 +19,8 @@ ELEMENTWISE = {
     "tanh_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
     "sigmoid_forward": ("activation", lambda x, y: (x, y, x.size)),
     "sigmoid_backward": ("activation", lambda y, dy, dx: (y, dy, dx, y.size)),
+    "gelu_forward": ("activation", lambda x, y: (x, y, x.size)),
+    "gelu_backward": ("activation", lambda x, dy, dx: (x, dy, dx, x.size)),
     "scale_forward": ("dropout", lambda x, y, *, factor: (x, y, x.size, factor)),
     "find_overflow": ("loss_scale", lambda dw, state: (dw, state, dw.size)),
 }

@@ -1,0 +1,56 @@
+"""examples/cifar10_descendants.py on a small tree: what the page of its runs says."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+
+from minicnn.data.source import open_data
+from minicnn.errors import DataError
+from tests.helpers.small_run import load_example, save_tree
+
+
+@pytest.fixture(scope="module")
+def example():
+    return load_example("cifar10_descendants")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cifar") / "small"
+    save_tree(root / "train", 16, size=32)
+    save_tree(root / "test", 6, size=32)
+    return root
+
+
+def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    page, archive = tmp_path / "page", tmp_path / "small.tar.xz"
+    with tarfile.open(archive, "w:xz") as files:
+        files.add(tree, "small")
+    options = ["--archive", str(archive), "--epochs", "1", "--batch", "16", "--threads", "1", "--out",
+               str(tmp_path / "runs"), "--results", str(page), "--note", "Drawn, not taken."]
+    unpacked = str(tmp_path / "unpacked")
+    assert example.main([unpacked, "degradation", "--nets", "plain20", "resnet20", *options]) == 0
+    assert example.main([unpacked, "airbench", "--seeds", "0", "1", *options]) == 0
+    reports = json.loads(page.with_suffix(".json").read_text())
+    assert [(report["net"], report["seed"], report["steps"]) for report in reports] == [
+        ("airbench93", 0, 2), ("airbench93", 1, 2), ("plain20", 0, 2), ("resnet20", 0, 2)]      # all 32 images
+    assert list(reports[0]["test"]) == ["centre crop", "six views"]
+    assert len(reports[2]["gradients"]["end"]) == 19 and min(reports[2]["gradients"]["begin"]) > 0
+    assert reports[2]["gradients"]["begin"] != reports[2]["gradients"]["end"]
+    text = page.with_suffix(".md").read_text()
+    assert "**mean of 2**" in text and "Drawn, not taken." in text and "](page.png)" in text
+    assert page.with_suffix(".png").stat().st_size > 10_000
+    assert example.main([unpacked, "airbench", "--nets", "plain20"]) == 2
+    assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
+
+
+def test_all_of_train_is_learned_from(tree, tmp_path):
+    splits = open_data(tree, size=32, hold_out=False)
+    assert len(splits.train) == 32 and splits.val is splits.test and "validated on test/" in splits.description
+    save_tree(tmp_path / "train", 2, size=32)
+    with pytest.raises(DataError, match="neither val/ nor test/"):
+        open_data(tmp_path, size=32, hold_out=False)
