@@ -31,6 +31,7 @@ import numpy as np
 
 from minicnn.errors import ConfigError
 from minicnn.rng import normals, purpose_id, uniforms
+from minicnn.shapes import finite, whole
 
 COLOURS = (None, "paper", "authors", "literal")
 PADDINGS = ("zero", "reflect")
@@ -84,9 +85,13 @@ class Augment:
             self._check_range(name, least)
         if self.area and self.area[1] > 1:
             raise ConfigError(f"Augment.area = {self.area}: an image has no more than 1 of its area")
-        if min(self.pad, self.cutout) < 0:
-            raise ConfigError(f"Augment.pad and Augment.cutout must be 0 or more pixels, not {self.pad} and "
-                              f"{self.cutout}")
+        for name in ("flip", "updown", "transpose", "alternate"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"Augment.{name} is on or off, True or False, not {getattr(self, name)!r}")
+        for name in ("pad", "cutout"):
+            whole(getattr(self, name), f"Augment.{name}, in pixels,", 0)
+        if finite(self.colour_std, "Augment.colour_std") < 0:
+            raise ConfigError(f"Augment.colour_std must be 0 or more, got {self.colour_std}")
         if len(boxes := [name for name in ("scale", "area", "pad") if getattr(self, name)]) > 1:
             raise ConfigError(f"Augment.{boxes[0]} and Augment.{boxes[1]} are two ways to draw a crop; choose one")
         if self.alternate and not self.flip:
@@ -247,5 +252,5 @@ def offsets(crop: int | None, image_hw) -> tuple:
     rows, columns = image_hw[0] - crop, image_hw[1] - crop
     if crop < 1 or min(np.min(rows), np.min(columns)) < 0:
         raise ConfigError(f"a crop of {crop} does not fit into images of {np.min(image_hw[0])}x{np.min(image_hw[1])}; "
-                          "choose a smaller crop or a larger image size")
+                          "choose a larger image size or a smaller crop")
     return rows, columns

@@ -105,7 +105,7 @@ class Loader:
     def _check_size(self) -> None:
         if self.drop_last and self.batch > len(self.dataset):
             raise DataError(f"a batch of {self.batch} is larger than {self.dataset.name}, which has "
-                            f"{len(self.dataset)} images; choose a smaller batch")
+                            f"{len(self.dataset)} images; choose a smaller batch (--batch)")
 
     def __len__(self) -> int:
         """Batches per epoch."""

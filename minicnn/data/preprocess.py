@@ -60,7 +60,7 @@ class Preprocess:
             raise ConfigError(f"Preprocess.range must be 255, for pixels in 0..255, or 1, for 0..1, not {self.range!r}")
         if self.crop < 1 or (self.size is not None and self.size < self.crop):
             raise ConfigError(f"a crop of {self.crop} does not fit into images of {self.size}x{self.size}; choose a "
-                              "smaller crop or a larger size")
+                              "larger size or a smaller crop")
         if self.test_size is not None and self.test_size < self.crop:
             raise ConfigError(f"a crop of {self.crop} does not fit into images of a short side of {self.test_size}, "
                               "Preprocess.test_size; choose a larger one")

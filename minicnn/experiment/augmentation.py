@@ -21,6 +21,8 @@ def parsed(text: str) -> dict:
             raise ConfigError(f"--augment: unknown setting {name!r}: {expected_one_of(name, FIELDS)}")
         if not is_set:
             raise ConfigError(f"--augment: {name} has no value; write it as {name}=VALUE, a range as {name}=LOW:HIGH")
+        if name in found:
+            raise ConfigError(f"--augment: {name} is given twice")
         found[name] = _value(value)
     checked(found)
     return found

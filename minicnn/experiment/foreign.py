@@ -19,6 +19,7 @@ from minicnn.interop.state_dict import export_state_dict
 from minicnn.interop.write import write
 from minicnn.models.registry import full_name
 from minicnn.train.finetune import load_pretrained
+from minicnn.train.runs.run_dir import METRICS
 
 
 def import_file(path: str, out: str, *, graph: str | None = None, model: str | None = None, size: int | None = None,
@@ -28,6 +29,7 @@ def import_file(path: str, out: str, *, graph: str | None = None, model: str | N
         raise ConfigError(f"{out}: expected the name of the checkpoint to write, OUT.safetensors")
     if os.path.isfile(path) and not is_foreign(path):
         raise ConfigError(f"{path} is a checkpoint of minicnn, which needs no import")
+    _check_free(out, path)
     named = own_net.build(model, device="auto") if model and own_net.is_own(model) else model
     net = read(path, graph=graph, model=named, size=size, output=output)
     if mean:
@@ -38,11 +40,21 @@ def import_file(path: str, out: str, *, graph: str | None = None, model: str | N
 
 def export_checkpoint(checkpoint: Path, out: str, softmax: bool = False) -> tuple[Net, dict]:
     """Write the network of a checkpoint for other programs; returns it and the metadata of the checkpoint."""
+    _check_free(out, checkpoint)
     net, pipeline, meta = load_trained(checkpoint)
     unknown = pipeline.preprocess.mean == IMAGE or meta.get("imported", {}).get("preprocess") == ASSUMED
     known = None if unknown else pipeline.preprocess
     write(net, out, softmax=softmax, classes=meta["classes"], preprocess=known)
     return net, meta
+
+
+def _check_free(out: str, source: str | os.PathLike) -> None:
+    """ConfigError where writing `out` would destroy the file that is read, or a file of a run."""
+    if os.path.exists(out) and os.path.samefile(out, source):
+        raise ConfigError(f"{out} is the file that is read; write to another name")
+    if os.path.exists(os.path.join(os.path.dirname(os.path.abspath(out)), METRICS)):
+        raise ConfigError(f"{out} lies in the folder of a run, whose checkpoints it could replace; write to another "
+                          "folder")
 
 
 def compared(net: Net, path: str, check: bool, expect: list[str] | None = None) -> bool:

@@ -139,7 +139,18 @@ def complete(settings: dict, images: int | None = None) -> dict:
     entry = named_recipe(settings["model"], name)
     epochs = entry.epochs if images is None or settings.get("recipe") else entry.epochs_for(images)
     optimiser = optimiser_of(entry, settings["optimiser"])
-    return {"epochs": epochs, "batch": optimiser.batch, "lr": optimiser.lr, **settings, "recipe": name}
+    given = images is None or settings.get("recipe") or "batch" in settings
+    batch = optimiser.batch if given else fitting_batch(optimiser.batch, images)
+    lr = optimiser.lr * (batch / optimiser.batch)
+    return {"epochs": epochs, "batch": batch, "lr": lr, **settings, "recipe": name}
+
+
+def fitting_batch(batch: int, images: int) -> int:
+    """The batch of a recipe, or where there are fewer images, halved until an epoch has two batches or more."""
+    if batch > images:
+        while batch > 1 and 2 * batch > images:
+            batch //= 2
+    return batch
 
 
 def optimiser_of(entry: NamedRecipe, kind: str | None) -> OptimiserRecipe:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minicnn.data.preprocess import Preprocess
-from minicnn.errors import CheckpointError, ConfigError, MinicnnError
+from minicnn.errors import CheckpointError, ConfigError, MinicnnError, printable
 from minicnn.graph import Net
 from minicnn.interop.formats.archive import entries
 from minicnn.interop.formats.caffe.files import is_caffe
@@ -62,8 +62,8 @@ def _naming(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except MinicnnError as error:
-        text = str(error)
-        raise type(error)(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        name, text = (printable(str(part), ("Cc", "Zl", "Zp")) for part in (path, error))    # layers have any name
+        raise type(error)(text if text.startswith(name) else f"{name}: {text}") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged, or not what it seems: {type(error).__name__}: "
                               f"{' '.join(str(error).split())[:200]}") from error

@@ -103,6 +103,17 @@ def test_diff_and_export(capsys, root):
     assert run(capsys, "diff", root / "net.pth", root / "gone.pth")[0] == 2
 
 
+def test_neither_replaces_what_it_reads_nor_a_file_of_a_run(capsys, root, tmp_path):
+    out, _ = imported(capsys, root)
+    before = out.read_bytes()
+    (tmp_path / "metrics.jsonl").touch()
+    for command in (["export", out, out], ["export", out, tmp_path / "last.safetensors"],
+                    ["import", root / "net.pth", tmp_path / "last.safetensors", "--model", f"{root / 'own.py'}:build"]):
+        code, _, errors = run(capsys, *command)
+        assert code == 2 and "write to another" in errors
+    assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
 def test_onnx_is_checked_on_both_ways(capsys, root):
     pytest.importorskip("onnxruntime")
     out, _ = imported(capsys, root, "--mean", "10,20,30", "--labels", root / "names.txt")

@@ -51,7 +51,7 @@ def _whole(model: str) -> str:
     (["resnet18", "--recipe", "caffe"], "unknown recipe 'caffe': expected one of short, long, paper, torchvision"),
     (["vgg17"], "unknown model 'vgg17': did you mean 'vgg1"),
     (["resnet18:v1.5"], "unknown variant 'v1.5' of resnet18"),
-    (["googlenet", "--size", "100"], "a crop of 224 does not fit into images of 100x100; choose a smaller crop"),
+    (["googlenet", "--size", "100"], "a crop of 224 does not fit into images of 100x100; choose a larger size"),
     (["resnet18", "--variant", "a", "--parallel", "columns", "--ranks", "2"], "no rule for splitting Subsample")])
 def test_what_goes_wrong_is_one_line(arguments, message, photos, tmp_path, monkeypatch, capsys):
     change_model(monkeypatch, "resnet18", widths=(4, 6, 8, 10))

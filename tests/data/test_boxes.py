@@ -121,7 +121,10 @@ def test_cutout_squares_have_their_centre_anywhere():
 def test_what_makes_no_sense_is_refused():
     for settings, message in [({"scale": (480, 256)}, "scale must be two positive numbers, the smaller one first"),
                               ({"scale": 256}, "scale must be two positive"), ({"area": (0, 1)}, "area must be two"),
-                              ({"area": (0.5, 1.5)}, "no more than 1 of its area"), ({"pad": -1}, "0 or more pixels"),
+                              ({"area": (0.5, 1.5)}, "no more than 1 of its area"), ({"pad": -1}, "must be at least 0"),
+                              ({"pad": 1.5}, "must be a whole number"), ({"cutout": float("nan")}, "whole number"),
+                              ({"colour_std": float("nan")}, "a finite number"), ({"flip": 2}, "on or off"),
+                              ({"flip": "maybe"}, "on or off"),
                               ({"scale": (256, 512), "pad": 4}, "scale and Augment.pad are two ways to draw a crop"),
                               ({"padding": "edge"}, "no padding augmentation 'edge'; expected one of zero, reflect"),
                               ({"alternate": True, "flip": False}, "flip is off")]:

@@ -96,6 +96,7 @@ ATTACKS = {
     "a great image": (lambda: model([node("Relu", ["x"], ["y"])], ("N", 3, 5000, 5000)), "4096"),
     "sparse weights": (lambda: sparse(), "sparse"),
     "functions": (lambda: functions(), "inline"),
+    "a name of several lines": (lambda: model([node("Co\nnv", ["x", "w"], ["y"])], F, W), r"Co\\nnv"),
 }
 
 
