@@ -158,11 +158,12 @@ class Shard:
                 for kind, words in oddities(picture, name):
                     with self._lock:
                         self._odd.append((kind, row, words))
-            waiting.append(stored)
+            if not settings.one_size:                      # else written: its memory serves the next image
+                waiting.append(stored)
         if sums is not None:
             with self._lock:
                 self._sums.merge(sums.total, sums.products, sums.count)
-        return [] if settings.one_size else waiting
+        return waiting
 
     def take(self, first: int, stored: list[bytes]) -> None:
         """The bytes of the next rows, in order."""
