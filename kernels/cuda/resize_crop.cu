@@ -7,7 +7,7 @@
 // y is (N, H, W, C); the mean is (H, W, C) in its frame, or that of the images. Grid (N*H, W*C / 256), as in augment.cu: a
 // row of blocks writes one row of y, and each thread computes one element from the pixels below its filter. Neighbouring
 // threads read neighbouring channels and pixels; the same pixels are read again by the threads of the next rows, from a cache.
-#include "common.cuh"
+#include "flip.cuh"
 
 // The pixels of one axis that an output at `centre` reads: first to last, each with weight(x) / total.
 struct Window {
@@ -42,12 +42,8 @@ extern "C" __global__ void resize_crop_forward(const byte* images, T* y, const i
                                                unsigned W, int border, int mean_of_image) {
   unsigned n = blockIdx.x / H, p = blockIdx.x % H, i = blockIdx.y * blockDim.x + threadIdx.x;
   if (i >= W * C) return;
-  unsigned q = i / C, c = i % C, bits = flip[n];
-  unsigned row = bits & 2 ? H - 1 - p : p, column = bits & 1 ? W - 1 - q : q;          // up-down, left-right
-  if (bits & 4) {                                                                      // transposed before the mirrors
-    unsigned swap = row;
-    row = column, column = swap;
-  }
+  unsigned q = i / C, c = i % C, row, column;
+  unflipped(flip[n], p, q, H, W, row, column);
   int A = heights[n], B = widths[n];
   const byte* image = images + offsets[n];
   Window down(top[n], height[n], H, row, A, border), across(left[n], width[n], W, column, B, border);
