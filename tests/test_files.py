@@ -139,8 +139,8 @@ def test_a_folder_that_cannot_be_listed_can_be_written_to(tmp_path, monkeypatch)
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "gone" / "a", "")
-    assert str(cannot_write(tmp_path / "gone" / "a", caught.value)).startswith(
-        f"{tmp_path}/gone/a: cannot be written: No such file or directory; ")
+    assert str(cannot_write(tmp_path / "gone" / "a", caught.value)) == (
+        f"{tmp_path}/gone/a: cannot be written: No such file or directory; make its folder or choose another folder")
     assert caught.value.filename == f"{tmp_path}/gone/a"
 
 

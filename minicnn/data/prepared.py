@@ -174,8 +174,9 @@ def open_prepared(root: str | os.PathLike, seed: int = 0, size: int | None = Non
     root = os.fspath(root)
     summary = read_summary(root)
     if size not in (None, summary["size"]):
-        raise DataError(f"{root} was prepared at size {summary['size']}, and {size} was asked for; prepare it with "
-                        f"--size {size}, or ask for {summary['size']}")
+        how = f"--short-side {size} --keep-aspect" if resize_of(summary) == ASPECT else f"--size {size}"
+        raise DataError(f"{root} was prepared at size {summary['size']}, and {size} was asked for; prepare its images "
+                        f"with {how}{' --jpeg' * (summary['encoding'] == 'jpeg')}, or ask for --size {summary['size']}")
     name = os.path.basename(os.path.abspath(root))
     sets, first_id = {}, 0
     for part in summary["parts"]:

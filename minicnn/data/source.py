@@ -58,4 +58,5 @@ def _decode_by(splits: Splits, decoding: tuple[str, str]) -> None:
         elif dataset.decoding not in (None, decoding):
             raise DataError(f"{splits.name} was prepared with {' and '.join(dataset.decoding)}, "
                             f"{' and '.join(decoding)} was asked for; use the folder that it was prepared from"
-                            + (", or prepare it with --keep-aspect" if decoding[0] == ASPECT else ""))
+                            + (f", or prepare its images with --short-side {dataset.image_shape[0]} --keep-aspect"
+                               if decoding[0] == ASPECT else ""))

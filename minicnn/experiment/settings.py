@@ -79,8 +79,8 @@ def _check_same_model(checkpoint: Path, was: str | None, asked: str | None) -> N
 def _which_net(given: dict, begun_with: dict) -> tuple[str, str]:
     """Model and variant."""
     if not given.get("model") and not begun_with.get("model"):
-        raise ConfigError(f"no model was named: expected one of {', '.join(MODELS)}, one with a variant "
-                          "(MODEL:VARIANT), or FILE.py:FUNCTION")
+        raise ConfigError(f"no model was named: expected one of the {len(MODELS)} that `minicnn models` lists, such as "
+                          "alexnet or resnet20, one with a variant (MODEL:VARIANT), or FILE.py:FUNCTION")
     if "model" not in given and not own_net.is_own(begun_with["model"]) and begun_with["model"] not in MODELS:
         return begun_with["model"], ""              # of a net that its checkpoint describes
     same = "model" not in given or begun_with.get("model") == given["model"]

@@ -7,7 +7,7 @@ its recipe. minicnn/models/README.md shows all of them; `minicnn models --page` 
 
 from __future__ import annotations
 
-from minicnn.errors import ConfigError, expected_one_of
+from minicnn.errors import ConfigError, expected_one_of, nearest
 from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
 from minicnn.models.alexnet_variants import Knobs
@@ -16,6 +16,8 @@ from minicnn.models.cifar import cifar_18pct, cifar_paper
 from minicnn.models.descendants import DESCENDANTS
 from minicnn.models.knobs import names_of
 from minicnn.models.model import CIFAR10, Model, Variant
+
+FEW = 5                         # names that a message lists
 
 MODELS: dict[str, Model] = {
     "alexnet": Model("AlexNet", alexnet, {
@@ -59,7 +61,7 @@ def find(name: str, variant: str | None = None) -> tuple[str, str]:
     if model not in MODELS:
         owner = next((known for known, entry in MODELS.items() if bare and bare in entry.variants), None)
         hint = f"{owner!r} has such a variant: write {owner}:{bare}; " if owner else ""
-        raise ConfigError(f"unknown model {bare!r}: {hint}{expected_one_of(bare, MODELS, aliases)}")
+        raise ConfigError(f"unknown model {bare!r}: {hint}{_like(bare, [*MODELS, *aliases])}")
     asked = [asked for asked in (implied, own, variant) if asked]
     if len(set(asked)) > 1:
         raise ConfigError(f"{name!r} is the variant {asked[0]!r}, and variant {asked[-1]!r} was asked for; leave one "
@@ -71,6 +73,14 @@ def find(name: str, variant: str | None = None) -> tuple[str, str]:
         raise ConfigError(f"unknown variant {chosen!r} of {model}: "
                           + (expected_one_of(chosen, known) if known else f"expected none, just {model}"))
     return model, chosen
+
+
+def _like(name: str, known: list[str]) -> str:
+    """The end of the message about an unknown model: the names that begin with it, or the nearest one; no long list."""
+    near = [other for other in known if name and other.startswith(name.lower())] or list(filter(None, [
+        nearest(name, known)]))
+    few = ", ".join(near[:FEW]) + (f" and {len(near) - FEW} more" if len(near) > FEW else "")
+    return f"{f'did you mean {few}? ' if near else ''}`minicnn models` lists all {len(MODELS)}"
 
 
 def build(name: str, variant: str | None = None, num_classes: int | None = None, device: str = "auto", seed: int = 0,

@@ -353,8 +353,17 @@ def _check_type(path: Path, name: str, kind: str) -> None:
                               f"{', '.join(DTYPES.values())}; convert it to F32")
 
 
+REMEDIES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.ENOENT: "make its folder",
+            errno.EISDIR: "choose another name", errno.ENAMETOOLONG: "choose a shorter name"}
+
+
+def remedy(error: OSError, *others: str) -> str:
+    """What helps against an OSError of a write: what its errno asks for, or one of the others; may be empty."""
+    return " or ".join(filter(None, (REMEDIES.get(error.errno), *others)))
+
+
 def cannot_write(path: str | os.PathLike, error: OSError, kind: type[MinicnnError] = CheckpointError,
                  more: str = "") -> MinicnnError:
-    """The one-line error for an OSError of a write.   more: appended to it."""
-    return kind(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; make room or choose another "
-                f"folder{more}")
+    """The one-line error for an OSError of a write, with what helps against it.   more: appended to it."""
+    return kind(f"{os.fspath(path)}: cannot be written: {error.strerror or error}; "
+                f"{remedy(error, 'choose another folder')}{more}")

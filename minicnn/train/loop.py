@@ -24,6 +24,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.system.files import cannot_write
 from minicnn.system.terminal import is_terminal, lasting
 from minicnn.train.calibrate import calibrate_on
 from minicnn.train.recipe import Recipe
@@ -148,8 +149,8 @@ class Trainer:
         except OSError as error:
             if error.errno is None:                     # not the system's
                 raise
-            raise ConfigError(f"{error.filename or self.run_dir}: cannot be written: {error.strerror or error}; make "
-                              f"room or choose another folder ({self.state.kept()})") from error
+            where = error.filename or self.run_dir
+            raise cannot_write(where, error, ConfigError, f" ({self.state.kept()})") from error
 
     def _epochs(self, pipeline: InputPipeline, epochs: int, interrupt: Interrupt) -> Outcome:
         """The epochs that are still to be done."""

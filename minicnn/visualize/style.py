@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from minicnn.system.files import atomic
+from minicnn.system.files import atomic, cannot_write
 from minicnn.visualize.fonts import make_legible
 
 WIDTH = 9.0                      # inches; at DPI that is 1350 pixels, which stay sharp when shown at half the size
@@ -63,10 +63,13 @@ def quiet_axes(axes) -> None:
 def save_png(figure, path: str | os.PathLike) -> Path:
     """Write the figure: whole, or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     make_legible(figure)
-    with atomic(path) as file, _quiet_about_fonts():
-        figure.savefig(file, format="png", metadata={"Software": "minicnn"})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file, _quiet_about_fonts():
+            figure.savefig(file, format="png", metadata={"Software": "minicnn"})
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return path
 
 

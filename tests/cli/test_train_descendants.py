@@ -49,7 +49,7 @@ def _whole(model: str) -> str:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["resnet18", "--recipe", "caffe"], "unknown recipe 'caffe': expected one of short, long, paper, torchvision"),
-    (["vgg17"], "unknown model 'vgg17': did you mean 'vgg1"),
+    (["vgg17"], "unknown model 'vgg17': did you mean vgg1"),
     (["resnet18:v1.5"], "unknown variant 'v1.5' of resnet18"),
     (["googlenet", "--size", "100"], "a crop of 224 does not fit into images of 100x100; choose a larger size"),
     (["resnet18", "--variant", "a", "--parallel", "columns", "--ranks", "2"], "no rule for splitting Subsample")])

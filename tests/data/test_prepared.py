@@ -72,7 +72,7 @@ def test_nothing_is_read_before_training_and_nothing_kept(whole, monkeypatch):
 
 def test_size(whole):
     assert open_data(whole, size=32).train.image_shape == (32, 32, 3)
-    with pytest.raises(DataError, match="was prepared at size 32, and 64 was asked for; prepare it with --size 64"):
+    with pytest.raises(DataError, match="was prepared at size 32, and 64 was asked for; prepare its images with --size 64"):
         open_data(whole, size=64)
 
 

@@ -47,10 +47,11 @@ def test_classes_and_values():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("alexnt",), "unknown model 'alexnt': did you mean 'alexnet'? expected one of alexnet, cifar_18pct"),
-    (("cifar-18pc",), "did you mean 'cifar-18pct'?"),
+    (("alexnt",), "unknown model 'alexnt': did you mean alexnet? `minicnn models` lists all"),
+    (("cifar-18pc",), "did you mean cifar-18pct?"),
+    (("ResNet",), "did you mean resnet18, resnet34, resnet50, resnet101, resnet152 and 6 more? `minicnn models`"),
     (("caffe",), "unknown model 'caffe': 'alexnet' has such a variant: write alexnet:caffe"),
-    (("",), "unknown model '': expected one of"),
+    (("",), "unknown model '': `minicnn models` lists all"),
     (("alexnet:cafe",), "unknown variant 'cafe' of alexnet: did you mean 'caffe'? expected one of paper, authors"),
     (("alexnet:caffe", "paper"), "'alexnet:caffe' is the variant 'caffe', and variant 'paper' was asked for"),
     (("cifar_18pct:paper",), "unknown variant 'paper' of cifar_18pct: expected none, just cifar_18pct"),

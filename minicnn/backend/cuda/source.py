@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import DeviceError
-from minicnn.system.files import write_bytes
+from minicnn.system.files import remedy, write_bytes
 
 # Options of NVRTC besides the number type; no fast-math, whose divisions and exponentials exceed the tolerances.
 OPTIONS = ("-std=c++17",)
@@ -136,6 +136,6 @@ def compiled(name: str, text: str, options: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path, cubin)
     except OSError as error:
-        raise DeviceError(f"{path}: a compiled kernel cannot be written: {error.strerror or error}; make room or "
-                          "choose another folder with CUPY_CACHE_DIR") from error
+        raise DeviceError(f"{path}: a compiled kernel cannot be written: {error.strerror or error}; "
+                          f"{remedy(error, 'choose another folder with CUPY_CACHE_DIR')}") from error
     return path

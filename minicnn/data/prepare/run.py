@@ -35,7 +35,7 @@ from minicnn.data.prepared import (
 from minicnn.data.statistics import statistics_of
 from minicnn.errors import ConfigError, DataError
 from minicnn.system.cores import available_cores
-from minicnn.system.files import signed, write_json, write_safetensors
+from minicnn.system.files import remedy, signed, write_json, write_safetensors
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
 UNPACKED = "unpacked"          # in the unfinished folder: compressed tars
@@ -75,8 +75,9 @@ def prepare(source: str, out: str, *, size: int = 256, keep_aspect: bool = False
         if not os.path.abspath(name).startswith(os.path.abspath(out)):
             raise DataError(f"{name} cannot be read: {error.strerror or error}; make it readable and run the same "
                             "command again: what is finished is kept") from error
-        raise DataError(f"{name} cannot be written: {error.strerror or error}; make room and run the same command "
-                        "again: what is finished is kept") from error
+        raise DataError(f"{name} cannot be written: {error.strerror or error}; "
+                        f"{remedy(error) or 'make it writable'} and run the same command again: what is finished is "
+                        "kept") from error
     if said := in_words(rows):
         say("report", f"{said}; each is named in {os.path.join(out, REPORT)}")
     return summary
@@ -103,7 +104,8 @@ def _finished(out: str, settings: Settings, say: Callable) -> dict | None:
     summary = read_summary(out)
     there = Settings(summary["size"], summary["encoding"], summary["per_shard"], resize_of(summary))
     if there != settings:
-        raise DataError(f"{out} holds a set prepared with {there}, not {settings}; choose another folder, or delete it")
+        raise DataError(f"{out} holds a set with other options ({there.in_words()}) than were asked for "
+                        f"({settings.in_words()}); choose another folder, or delete it")
     with contextlib.suppress(FileNotFoundError):       # killed after the last file was written
         shutil.rmtree(os.path.join(out, UNFINISHED))
     counts = ", ".join(f"{about['images']:,} {part}" for part, about in summary["parts"].items())
@@ -170,11 +172,10 @@ def _check_space(out: str, everything: list[Shard], todo: list[Shard], settings:
     whole, needed = (sum(len(shard.photos) for shard in which) * each for which in (everything, todo))
     free = shutil.disk_usage(out).free
     about = "" if settings.one_size else "about "
-    shape = f"a short side of {settings.size}" if settings.resize == ASPECT else f"{settings.size} x {settings.size}"
     finished = len(everything) - len(todo)
     already = f", {finished:,} of {len(everything):,} shards are finished already" if finished else ""
     say("space", f"{about}{_bytes(whole)} as {'uint8' if settings.encoding == 'rgb' else 'JPEGs'} of "
-        f"{shape}{already}; {about}{_bytes(needed)} to write, {_bytes(free)} free")
+        f"{settings.shape}{already}; {about}{_bytes(needed)} to write, {_bytes(free)} free")
     if needed > free:
         less = "" if settings.encoding == "jpeg" else (f", or use --jpeg, which takes about "
                                                        f"{_bytes(whole * JPEG_BYTES)}")

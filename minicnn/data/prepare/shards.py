@@ -16,7 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class Settings:
     size: int
     encoding: str              # "rgb" or "jpeg"
     per_shard: int
-    resize: str = field(default=USUAL_DECODING[0], repr=False)
+    resize: str = USUAL_DECODING[0]
 
     @property
     def one_size(self) -> bool:
@@ -58,8 +58,13 @@ class Settings:
         """Of pixels; about as many where images keep their aspect."""
         return round(3 * self.size**2 * (USUAL_ASPECT if self.resize == ASPECT else 1))
 
-    def __str__(self) -> str:
-        return repr(self)[:-1] + (", keep_aspect=True)" if self.resize == ASPECT else ")")
+    @property
+    def shape(self) -> str:
+        """Of the images, in words."""
+        return f"a short side of {self.size}" if self.resize == ASPECT else f"{self.size} x {self.size}"
+
+    def in_words(self) -> str:
+        return f"{self.shape}, {'pixels' if self.encoding == 'rgb' else 'JPEGs'}, {self.per_shard:,} images in a shard"
 
 
 class Record(NamedTuple):

@@ -107,7 +107,8 @@ def save_checkpoint(path: str | os.PathLike, params: Arrays, slots: Mapping[str,
     try:
         write_safetensors(path, tensors, {"minicnn": text}, also=also, keep=keep)
     except OSError as error:
-        raise cannot_write(path, error, more=", the checkpoint before it is intact") from error
+        intact = ", the checkpoint before it is intact" if os.path.exists(path) else ""
+        raise cannot_write(path, error, more=intact) from error
 
 
 def load_checkpoint(path: str | os.PathLike, parts: Collection[str] = tuple(PREFIXES)) -> Checkpoint:

@@ -105,8 +105,8 @@ def _is_free(folder: Path) -> bool:
         names = os.listdir(folder)
     except FileNotFoundError:
         return True
-    except NotADirectoryError:
-        return False
+    except NotADirectoryError:                          # a file; below a file, _take says so
+        return not os.path.lexists(folder)
     return not names or (LOCK in names and all(map(EARLY.fullmatch, names)))
 
 

@@ -23,7 +23,8 @@ def test_again_does_nothing(tmp_path):
     [(label, text)] = prepared(source, tmp_path / "out")
     assert label == "prepared" and "is finished already: 18 train, 7 val" in text
     assert contents(tmp_path / "out") == before
-    with pytest.raises(DataError, match="holds a set prepared with .*size=32.*, not .*size=48"):
+    with pytest.raises(DataError, match=r"holds a set with other options \(32 x 32, pixels, .* images in a shard\) "
+                                        r"than were asked for \(48 x 48, pixels, .* in a shard\); choose another"):
         prepared(source, tmp_path / "out", size=48)
 
 
