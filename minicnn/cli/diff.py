@@ -6,8 +6,9 @@ import argparse
 
 from minicnn.experiment.foreign import compare
 
-ABOUT = "Compare two files of weights tensor by tensor: checkpoints of minicnn, PyTorch's files, safetensors."
-MORE = "Exit code 0 if all tensors are equal, 1 if not. A checkpoint and a file of PyTorch are compared by its names."
+ABOUT = "Compare two files of weights tensor by tensor: checkpoints, ONNX, Caffe, PyTorch's state dicts, safetensors."
+MORE = """Exit code 0 if all tensors are equal, 1 if not. Two networks (checkpoints of minicnn, ONNX, Caffe) are compared by
+the names of minicnn's layers; a network and weights by name (PyTorch, safetensors), by PyTorch's names."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

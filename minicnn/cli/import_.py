@@ -25,6 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="the network, where FILE has no graph: alexnet:torchvision, "
                         "resnet18, FILE.py:FUNCTION (default: by torchvision's names)")
     parser.add_argument("--size", metavar="N", type=int, help="side of the images, where FILE does not say")
+    parser.add_argument("--classes", metavar="K", type=int, help="number of classes, where FILE has no graph "
+                        "(default: as many as its last layer has outputs)")
     parser.add_argument("--output", metavar="NAME", help="which output, where FILE has several")
     parser.add_argument("--mean", metavar="FILE|b,g,r", help="what is subtracted from the pixels, where FILE does not "
                         "say")
@@ -36,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     net = import_file(options.file, options.out, graph=options.graph, model=options.model, size=options.size,
-                      output=options.output, mean=options.mean, labels=options.labels)
+                      classes=options.classes, output=options.output, mean=options.mean, labels=options.labels)
     print(net.source)
     print(f"written   {options.out}: {net.num_params:,} parameters, {net.num_classes:,} classes")
     return 0 if compared(net, options.file, options.check, options.expect) else 1

@@ -9,6 +9,7 @@ A crop of whole pixels of images of one size is cut by augment_forward; a box, w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -58,6 +59,14 @@ class InputPipeline:
             raise ConfigError(f"the mean image is {' x '.join(map(str, image.shape))}, expected that of images, or of "
                               f"crops: {' or '.join(f'{side} x {side} x 3' for side in sorted(sides))}")
         return self._in_order(image)
+
+    def whole_preprocess(self) -> tuple[Preprocess, np.ndarray | None]:
+        """The preprocessing with the values of its mean, and the mean image where it subtracts one: (H, W, 3), RGB."""
+        preprocess = self.preprocess
+        if preprocess.mean == CHANNEL:
+            values = self._mean_image[0, 0].astype(np.float64) * (preprocess.range / 255)
+            return replace(preprocess, mean=tuple(values.tolist())), None
+        return preprocess, self._in_order(self._mean_image) if preprocess.mean == IMAGE else None
 
     def _in_order(self, channels):
         """RGB in the last axis -> the network's channel order."""

@@ -7,31 +7,33 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.preprocess import IMAGE
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.experiment import own_net
 from minicnn.experiment.imported import ASSUMED, is_foreign, save_imported, with_mean
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.interop.compare import compare_expected, compare_onnx
-from minicnn.interop.read import read, read_classes, read_weights
-from minicnn.interop.state_dict import export_state_dict
+from minicnn.interop.read import has_graph, read, read_classes, read_weights
+from minicnn.interop.state_dict import Builds, export_state_dict
 from minicnn.interop.write import write
 from minicnn.models.registry import full_name
 from minicnn.train.finetune import load_pretrained
 from minicnn.train.runs.run_dir import METRICS
 
+ANY_CLASSES = 2             # of a network that is built to see which layer is its last
+
 
 def import_file(path: str, out: str, *, graph: str | None = None, model: str | None = None, size: int | None = None,
-                output: str | None = None, mean: str | None = None, labels: str | None = None) -> Net:
+                classes: int | None = None, output: str | None = None, mean: str | None = None,
+                labels: str | None = None) -> Net:
     """Read a foreign file and write it as a checkpoint; returns the network, whose `source` is the report."""
     if os.path.splitext(out)[1] != ".safetensors":
         raise ConfigError(f"{out}: expected the name of the checkpoint to write, OUT.safetensors")
     if os.path.isfile(path) and not is_foreign(path):
         raise ConfigError(f"{path} is a checkpoint of minicnn, which needs no import")
     _check_free(out, path)
-    named = own_net.build(model, device="auto") if model and own_net.is_own(model) else model
-    net = read(path, graph=graph, model=named, size=size, output=output)
+    named = _builder(model) if model and own_net.is_own(model) else model
+    net = read(path, graph=graph, model=named, size=size, classes=classes, output=output)
     if mean:
         with_mean(net, mean)
     save_imported(net, out, read_classes(labels) if labels else None)
@@ -42,10 +44,15 @@ def export_checkpoint(checkpoint: Path, out: str, softmax: bool = False) -> tupl
     """Write the network of a checkpoint for other programs; returns it and the metadata of the checkpoint."""
     _check_free(out, checkpoint)
     net, pipeline, meta = load_trained(checkpoint)
-    unknown = pipeline.preprocess.mean == IMAGE or meta.get("imported", {}).get("preprocess") == ASSUMED
-    known = None if unknown else pipeline.preprocess
-    write(net, out, softmax=softmax, classes=meta["classes"], preprocess=known)
+    unknown = meta.get("imported", {}).get("preprocess") == ASSUMED
+    preprocess, mean = (None, None) if unknown else pipeline.whole_preprocess()
+    write(net, out, softmax=softmax, classes=meta["classes"], preprocess=preprocess, mean=mean)
     return net, meta
+
+
+def _builder(model: str, device: str = "auto") -> Builds:
+    """A function of one's own by the number of classes alone. Before that is known, any will do."""
+    return lambda classes: own_net.build(model, num_classes=classes or ANY_CLASSES, device=device)
 
 
 def _check_free(out: str, source: str | os.PathLike) -> None:
@@ -78,8 +85,9 @@ def load_weights(net: Net, path: str, settings: dict) -> list[str]:
     if not is_foreign(path):
         return [*load_pretrained(net, path, settings["new_head"]), *_expected(settings)]
     model = settings["model"]
-    named = net if own_net.is_own(model) else full_name(model, settings["variant"])
-    found = read(path, model=named, device="cpu" if net.ops.name == "cuda" else net.ops.spec)
+    device = "cpu" if net.ops.name == "cuda" else net.ops.spec
+    named = _builder(model, device) if own_net.is_own(model) else full_name(model, settings["variant"])
+    found = read(path, model=named, device=device)
     theirs = {name: found.ops.to_host(array) for name, array in found.arrays().items()}
     return [*load_pretrained(net, path, settings["new_head"], theirs), *found.source.notes, *_expected(settings)]
 
@@ -96,13 +104,17 @@ def _expected(settings: dict) -> list[str]:
 
 # ---- comparison
 def arrays_of(path: str, other: str) -> dict[str, np.ndarray]:
-    """The arrays of a file of weights by name: by PyTorch's names where it, or the file beside it, has those."""
-    if not is_foreign(path):
-        net, _, _ = load_trained(path, "cpu")
-        if is_foreign(other):
-            return export_state_dict(net)
-        return {name: net.ops.to_host(array) for name, array in net.arrays().items()}
-    return {name: tensor.read() for name, tensor in read_weights(path).tensors.items()}
+    """The arrays of a file of weights by name: by PyTorch's names where it, or the file beside it, has only those."""
+    if not _has_net(path):
+        return {name: tensor.read() for name, tensor in read_weights(path).tensors.items()}
+    net = read(path, device="cpu") if is_foreign(path) else load_trained(path, "cpu")[0]
+    if not _has_net(other):
+        return export_state_dict(net)
+    return {name: net.ops.to_host(array) for name, array in net.arrays().items()}
+
+
+def _has_net(path: str) -> bool:
+    return not is_foreign(path) or has_graph(path)
 
 
 def compare(first: str, second: str) -> tuple[list[str], bool]:

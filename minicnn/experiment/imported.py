@@ -12,7 +12,7 @@ from minicnn.data.preprocess import IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.graph import Net
 from minicnn.interop.formats.caffe.files import read_mean
-from minicnn.interop.read import preprocess_by_names
+from minicnn.interop.read import preprocess_in
 from minicnn.interop.report import Report
 from minicnn.models.registry import MODELS, find
 from minicnn.train.recipe import Recipe
@@ -103,13 +103,14 @@ def _mean_image(path: Path) -> np.ndarray:
 def preprocess_of(path: str | os.PathLike) -> dict | None:
     """The preprocessing that imported weights expect, as plain data; None for those of a run, whose recipe decides.
 
-    Of a file of weights by torchvision's names, that of torchvision.
+    Of a foreign file, that of its metadata, or of torchvision where the names of its weights are torchvision's.
     """
     if is_foreign(path):
-        known = preprocess_by_names(path)
-        return None if known is None else known.to_dict()
-    meta = load_checkpoint(path, parts=()).meta
-    found = meta["recipe"]["preprocess"] if "imported" in meta else None
+        known = preprocess_in(path)
+        found = None if known is None else known.to_dict()
+    else:
+        meta = load_checkpoint(path, parts=()).meta
+        found = meta["recipe"]["preprocess"] if "imported" in meta else None
     return None if found is None or found.get("mean") == IMAGE else found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.preprocess import Preprocess
+from minicnn.data.preprocess import IMAGE, Preprocess
 from minicnn.errors import CheckpointError, ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats import cuda_convnet
@@ -23,7 +23,8 @@ from minicnn.interop.formats.wire import Reader
 from minicnn.interop.graph.idioms import recognise
 from minicnn.interop.graph.lower import lower
 from minicnn.interop.report import Moved, Report
-from minicnn.interop.state_dict import Undrawn
+from minicnn.interop.state_dict import Undrawn, with_classes
+from minicnn.interop.write import mean_image
 from minicnn.models import registry
 
 
@@ -70,8 +71,19 @@ def take_metadata(own: dict, report: Report) -> None:
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
         report.classes = classes
     if isinstance(preprocess, dict):
-        with contextlib.suppress(ConfigError, TypeError):
-            report.preprocess, report.preprocess_source = Preprocess.from_dict(preprocess), "the file's metadata"
+        with contextlib.suppress(ConfigError, TypeError, ValueError, LookupError):
+            found, mean = Preprocess.from_dict(preprocess), None
+            if found.mean == IMAGE:
+                mean = mean_image(own["mean_image"])
+                if mean.shape not in {(side, side, 3) for side in (found.size, found.crop)}:
+                    raise ValueError
+            report.preprocess, report.preprocess_source, report.mean_image = found, "the file's metadata", mean
+
+
+def own_metadata(file: StoredFile) -> dict:
+    """What minicnn has written into the metadata of an ONNX file."""
+    reader = Reader(file.descriptor, file.size)
+    return read_onnx(file, reader, reader.message(MODEL)).own
 
 
 def _caffe(file: StoredFile, graph, *, model, size: int | None, **options) -> Net:
@@ -167,9 +179,15 @@ def _hwio(file: StoredFile, root: dict, model, size: int | None, device: str) ->
     about = f"{file.path.name}: {len(arrays)} arrays (R, S, C, K), {file.size / 1e6:.1f} MB, no graph"
     report = Report("pickle", about, model=model if isinstance(model, str) else found or "")
     sized = {"input_size": size} if size else {}
-    net = model.copy(device=device) if isinstance(model, Net) else registry.build(
-        model or found, device=device, values=Undrawn(), **sized)
-    own, ours = net.arrays(), {name.replace("/", "_"): array for name, array in arrays.items()}
+    ours = {name.replace("/", "_"): array for name, array in arrays.items()}
+    if isinstance(model, Net):
+        net = model.copy(device=device)
+    elif callable(model):
+        net = with_classes(model, None, lambda net: next((ours[name].shape[-1] for name in net.output_params
+                                                          if name in ours), None)).copy(device=device)
+    else:
+        net = registry.build(model or found, device=device, values=Undrawn(), **sized)
+    own = net.arrays()
     wrong = [f"{name} is {ours[name].shape if name in ours else 'missing'} there and {tuple(own[name].shape)} here"
              for name in own if name not in ours or ours[name].shape != tuple(own[name].shape)]
     wrong += [f"{name} is not in the net" for name in ours if name not in own]

@@ -20,9 +20,10 @@ from minicnn.interop.formats.safetensors_files import read_header
 from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.torch_files import read_torch
 from minicnn.interop.formats.wire import Reader
-from minicnn.interop.graphs import GRAPHS, take_metadata
+from minicnn.interop.graphs import GRAPHS, own_metadata, take_metadata
 from minicnn.interop.report import Report
 from minicnn.interop.state_dict import (
+    Builds,
     StateDict,
     cleaned,
     load_state_dict,
@@ -36,13 +37,14 @@ ELSEWHERE = {b"\x89HDF": "an HDF5 file, as Keras writes it, which minicnn does n
              b"TFL3": "a TensorFlow Lite model, which minicnn does not read; convert its source to ONNX"}
 
 
-def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, model: str | Net | None = None,
-         size: int | None = None, output: str | None = None, device: str = "auto") -> Net:
+def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, model: str | Net | Builds | None = None,
+         size: int | None = None, classes: int | None = None, output: str | None = None, device: str = "auto") -> Net:
     """The network in a file of ONNX, PyTorch, safetensors, Caffe or cuda-convnet; `net.source` says what became of it.
 
     graph: the file with the layers (.prototxt, layers.cfg) beside one with weights.   model: the network of a file
-    without a graph, such as "alexnet:torchvision", or a Net; guessed from torchvision's names otherwise.   size: side
-    of the images, where the file does not say.   output: which of several outputs.   device: as for Net.
+    without a graph, such as "alexnet:torchvision", a Net, or a function of the number of classes that returns one;
+    guessed from torchvision's names otherwise.   size, classes: side of the images and number of classes, where the
+    file does not say.   output: which of several outputs.   device: as for Net.
     CheckpointError, in one line with the file, for what cannot be read; ConfigError where an argument is missing.
     """
     with _naming(path):
@@ -50,7 +52,7 @@ def read(path: str | os.PathLike, *, graph: str | os.PathLike | None = None, mod
         try:
             kind = kind_of(file)
             if kind in STATE_DICTS:
-                return _read_state_dict(file, kind, model, size, device)
+                return _read_state_dict(file, kind, model, size, device, classes)
             return GRAPHS[kind](file, graph, model=model, size=size, output=output, device=device)
         finally:
             file.close()
@@ -137,28 +139,46 @@ def read_weights(path: str | os.PathLike) -> StateDict:
     """The tensors of a PyTorch or safetensors file, by name."""
     with _naming(path):
         file = StoredFile(path)
-        return STATE_DICTS[kind_of(file)](file)
+        if (kind := kind_of(file)) not in STATE_DICTS:
+            raise CheckpointError(f"a network ({kind}), not weights by name; expected a state dict of PyTorch, or "
+                                  "safetensors")
+        return STATE_DICTS[kind](file)
 
 
-def preprocess_by_names(path: str | os.PathLike) -> Preprocess | None:
-    """The preprocessing that the weights in a file expect, where their names are torchvision's; else None."""
+def has_graph(path: str | os.PathLike) -> bool:
+    """Whether a file holds a network, and not only weights by name."""
+    with _naming(path):
+        return kind_of(StoredFile(path)) not in STATE_DICTS
+
+
+def preprocess_in(path: str | os.PathLike) -> Preprocess | None:
+    """The preprocessing that the weights in a file expect: of its metadata, else by torchvision's names; else None."""
     with _naming(path):
         file = StoredFile(path)
         kind = kind_of(file)
-        found = guess(STATE_DICTS[kind](file).shapes) if kind in STATE_DICTS else None
-        return None if found is None else torchvision_preprocess(found[0], 224)[0]
+        report = Report(kind)
+        if kind in STATE_DICTS:
+            _take_preprocess(STATE_DICTS[kind](file), report, 224)
+        elif kind == "onnx":
+            take_metadata(own_metadata(file), report)
+        return report.preprocess
 
 
-def _read_state_dict(file: StoredFile, kind: str, model, size: int | None, device: str) -> Net:
+def _read_state_dict(file: StoredFile, kind: str, model, size: int | None, device: str, classes: int | None) -> Net:
     state = STATE_DICTS[kind](file)
     report = Report(kind, f"{file.path.name}: {len(state.tensors)} tensors, {file.size / 1e6:.1f} MB, no graph")
-    net = net_for(state, model, size, device, report)
+    net = net_for(state, model, size, device, report, classes)
     load_state_dict(net, state, report)
-    if (found := guess(state.shapes)) is not None:
-        report.preprocess, report.preprocess_source = torchvision_preprocess(found[0], net.input_shape[0])
-    take_metadata({key: _json(text) for key, text in state.metadata.items()}, report)
+    _take_preprocess(state, report, net.input_shape[0])
     net.source = report
     return net
+
+
+def _take_preprocess(state: StateDict, report: Report, crop: int) -> None:
+    """The preprocessing of weights by name: what the metadata say, else torchvision's where the names are."""
+    if (found := guess(state.shapes)) is not None:
+        report.preprocess, report.preprocess_source = torchvision_preprocess(found[0], crop)
+    take_metadata({key: _json(text) for key, text in state.metadata.items()}, report)
 
 
 def _json(text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -25,6 +25,7 @@ from minicnn.weights import STATE
 WRAPPED = ("state_dict", "model_state_dict", "model", "net", "params", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 Tensor = Stored | InMemory
+Builds = Callable[[int | None], Net]        # the number of classes (None: its own) -> a network
 
 
 @dataclass
@@ -88,10 +89,19 @@ def cleaned(tensors: dict[str, Tensor], notes: list[str]) -> StateDict:
 
 
 # ---- the network
-def net_for(state: StateDict, model: str | Net | None, size: int | None, device: str, report: Report) -> Net:
-    """The network that the weights are of, without its weights. ConfigError where it must be named."""
+def net_for(state: StateDict, model: str | Net | Builds | None, size: int | None, device: str, report: Report,
+            classes: int | None = None) -> Net:
+    """The network that the weights are of, without its weights, with as many classes as they have.
+
+    classes: where that is known.   ConfigError where the network must be named.
+    """
+    def fitting(build: Builds) -> Net:
+        return with_classes(build, classes, lambda net: _classes_of(net, state))
+
     if isinstance(model, Net):
         return model.copy(device=device)
+    if callable(model):
+        return fitting(model).copy(device=device)
     found = guess(state.shapes)
     if model is None and found is None:
         raise ConfigError("has weights without a graph, and names that are not torchvision's; name their network: "
@@ -104,7 +114,22 @@ def net_for(state: StateDict, model: str | Net | None, size: int | None, device:
         options = {}
     sized = {"input_size": size} if size else {}
     report.model = name
-    return registry.build(name, device=device, values=Undrawn(), **sized, **options)
+    return fitting(lambda num_classes: registry.build(name, device=device, values=Undrawn(), **sized, **{
+        **options, "num_classes": num_classes or options.get("num_classes")}))
+
+
+def with_classes(build: Builds, classes: int | None, of_weights: Callable[[Net], int | None]) -> Net:
+    """build(classes); where that is not known, as many as of_weights(net) finds for a network that was built first."""
+    net = build(classes)
+    found = classes or of_weights(net) or net.num_classes
+    return net if found == net.num_classes else build(found)
+
+
+def _classes_of(net: Net, state: StateDict) -> int | None:
+    """The outputs of the layer that is the last of this network, in the weights; None where they have no such layer."""
+    names = torch_names(net)
+    shapes = [state.shapes.get(names[ours]) for ours in net.output_params]
+    return next((shape[0] for shape in shapes if shape), None)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """minicnn import, export and diff: weights from elsewhere as a checkpoint that predicts and trains further."""
 
+import base64
 import json
 
 import numpy as np
@@ -7,9 +8,17 @@ import pytest
 
 from minicnn.cli import main as cli
 from minicnn.data.images import load
+from minicnn.data.loader import Batch
+from minicnn.data.preprocess import Preprocess
+from minicnn.errors import CheckpointError
 from minicnn.experiment import own_net
 from minicnn.experiment.imported import is_foreign, preprocess_of
 from minicnn.experiment.trained import load_trained
+from minicnn.interop.graphs import take_metadata
+from minicnn.interop.read import read, read_weights
+from minicnn.interop.report import Report
+from minicnn.interop.write import write
+from minicnn.models.registry import build
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers import torch_pickle as tp
 from tests.helpers.tiny_command import tiny_command, tiny_set
@@ -87,6 +96,72 @@ def test_evaluate_and_fine_tune(capsys, root):
     assert code == 0, errors                                # the preprocessing is that of the run, from its checkpoint
 
 
+@pytest.fixture
+def three(root):
+    """Weights of three classes, and a function that must be told how many."""
+    arrays = NAMES | {"classifier.0.weight": np.ones((3, 196), np.float32), "classifier.0.bias": np.ones(3, np.float32)}
+    tp.save_zip(root / "three.pth", {name: tp.tensor(array, str(k)) for k, (name, array) in enumerate(arrays.items())})
+    (root / "need.py").write_text((root / "own.py").read_text().replace("num_classes=2", "num_classes"))
+    return root / "three.pth"
+
+
+def test_the_number_of_classes_is_that_of_the_weights(capsys, root, three, tmp_path):
+    for name in ("own.py", "need.py"):
+        code, text, errors = run(capsys, "import", three, tmp_path / "o.safetensors", "--model", f"{root / name}:build")
+        assert code == 0 and "parameters, 3 classes" in text, errors
+    code, _, errors = run(capsys, "import", three, tmp_path / "o.safetensors", "--model", f"{root / 'need.py'}:build",
+                          "--classes", "5")
+    assert code == 2 and errors.count("\n") == 1 and "classifier.0.weight is 3x196 there and 5x196 here" in errors
+    write(build("cifar_18pct", num_classes=3, device="reference"), tmp_path / "c.safetensors")
+    assert read(tmp_path / "c.safetensors", model="cifar_18pct", device="reference").num_classes == 3
+
+
+def test_weights_of_other_classes_get_a_new_head(capsys, root, three):
+    code, text, errors = run(capsys, *tiny_command(root, "--init-from", f"{three}", "--new-head", "--epochs", "1"))
+    assert code == 0 and "initialised anew: fc2 (a new head)" in text, errors
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.safetensors"])
+def test_the_whole_preprocessing_travels(capsys, root, tmp_path, name):
+    """Of a run that subtracts a mean image, and divides."""
+    command = tiny_command(root, "--device", "reference", "--epochs", "1", "--run-name", f"run for {name}")
+    assert run(capsys, *command)[0] == 0
+    assert run(capsys, "export", root / "runs" / f"run for {name}", tmp_path / name)[0] == 0
+    code, text, _ = run(capsys, "import", tmp_path / name, tmp_path / "again.safetensors",
+                        *(["--model", f"{root / 'own.py'}:build"] if name != "net.onnx" else []))
+    assert code == 0 and "minus the mean image, divided by 64 64 64" in text and "(the file's metadata)" in text
+    photograph = next((root / "set/test").rglob("*.*"))
+    crops = []
+    for checkpoint in (root / "runs" / f"run for {name}/best.safetensors", tmp_path / "again.safetensors"):
+        _, pipeline, _ = load_trained(checkpoint, "reference")
+        images = pipeline.preprocess.load(str(photograph))[None]
+        crops.append(pipeline.evaluation(Batch(images, *np.zeros((3, 1), np.int32))).copy())
+    assert np.array_equal(*crops) and abs(crops[0]).max() < 4       # divided
+
+
+@pytest.mark.parametrize("damage", [{"side": 3}, {"float32": "AAA"}, {"float32": "AADAfw=="}, {"side": "37"}, {}])
+def test_a_damaged_mean_image_is_none(damage):
+    """A preprocessing whose mean image is not there is unknown."""
+    whole = {"side": 2, "float32": base64.b64encode(np.ones(12, "<f4")).decode()}
+    preprocess = Preprocess(size=2, crop=1).to_dict()
+    report, sound = Report("onnx"), Report("onnx")
+    take_metadata({"preprocess": preprocess, "mean_image": whole | damage if damage else None}, report)
+    take_metadata({"preprocess": preprocess, "mean_image": whole}, sound)
+    assert report.preprocess is None and report.mean_image is None
+    assert np.array_equal(sound.mean_image, np.ones((2, 2, 3))) and sound.preprocess.mean == "image"
+
+
+def test_diff_of_networks(capsys, root, tmp_path):
+    out, _ = imported(capsys, root)
+    for name in ("n.onnx", "n.safetensors"):
+        assert run(capsys, "export", out, tmp_path / name)[0] == 0
+    for other in (tmp_path / "n.onnx", tmp_path / "n.safetensors", root / "net.pth", out):
+        code, text, errors = run(capsys, "diff", tmp_path / "n.onnx", other)
+        assert code == 0 and "4 tensors, all equal" in text, errors
+    with pytest.raises(CheckpointError, match=r"a network \(onnx\), not weights by name; expected a state dict"):
+        read_weights(tmp_path / "n.onnx")
+
+
 def test_diff_and_export(capsys, root):
     out, _ = imported(capsys, root)
     back = root / "back.safetensors"
@@ -144,7 +219,7 @@ def test_expected_logits(capsys, root):
     (["net.pth", "o.safetensors"], "--model"),
     (["gone.pth", "o.safetensors"], "no such file"),
     (["net.pth", "o.safetensors", "--model", "alexnet:caffe"], "does not fit 'alexnet-caffe'"),
-    (["net.pth", "o.safetensors", "--model", "alexnot"], "did you mean 'alexnet'"),
+    (["net.pth", "o.safetensors", "--model", "alexnot"], "did you mean alexnet?"),
 ])
 def test_mistakes_are_one_line(capsys, root, arguments, words, monkeypatch):
     monkeypatch.chdir(root)

@@ -12,6 +12,7 @@ import pytest
 from minicnn.data.dataset import ImageError
 from minicnn.data.loader import Loader
 from minicnn.data.prepare.run import prepare
+from minicnn.data.prepared import read_summary
 from minicnn.data.scan import scan
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
@@ -72,7 +73,8 @@ def test_nothing_is_read_before_training_and_nothing_kept(whole, monkeypatch):
 
 def test_size(whole):
     assert open_data(whole, size=32).train.image_shape == (32, 32, 3)
-    with pytest.raises(DataError, match="was prepared at size 32, and 64 was asked for; prepare its images with --size 64"):
+    jpeg = " --jpeg" * (read_summary(whole)["encoding"] == "jpeg")
+    with pytest.raises(DataError, match=f"at size 32, and 64 was asked for; prepare its images with --size 64{jpeg}, "):
         open_data(whole, size=64)
 
 

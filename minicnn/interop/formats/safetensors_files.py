@@ -8,7 +8,7 @@ from math import prod
 from minicnn.errors import CheckpointError
 from minicnn.interop.formats.stored import DTYPES, MAX_TENSORS, Stored, StoredFile, check_shape
 
-MAX_HEADER = 2 * 2**20
+MAX_HEADER = 2**24              # bytes; the metadata may hold a mean image
 
 
 def read_header(file: StoredFile) -> tuple[dict[str, Stored], dict[str, str]]:

@@ -19,7 +19,7 @@ from minicnn.interop.formats.stored import StoredFile
 from minicnn.interop.formats.wire import Reader
 from minicnn.interop.graph.neutral import Graph, Op, refuse
 
-MAX_METADATA = 2**21            # bytes of one entry
+MAX_METADATA = 2**24            # bytes of one entry, which may hold a mean image
 
 
 @dataclass

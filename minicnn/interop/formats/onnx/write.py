@@ -75,7 +75,7 @@ def _attribute(name: str, value) -> bytes:
 
 
 def onnx_bytes(net: Net, *, softmax: bool = False, classes: list[str] | None = None, preprocess: dict | None = None,
-               ) -> bytes:
+               mean_image: dict | None = None) -> bytes:
     """The file. ShapeError for a layer that ONNX cannot express; ConfigError where it would be larger than 2 GB."""
     if len(net.inputs) != 1:
         raise ConfigError(f"network {net.name!r} has {len(net.inputs)} inputs; an export has one, the images")
@@ -101,8 +101,8 @@ def onnx_bytes(net: Net, *, softmax: bool = False, classes: list[str] | None = N
     if len(graph) > MAX_BYTES:
         raise ConfigError(f"network {net.name!r} needs {len(graph):,} bytes, more than an ONNX file holds; export its "
                           "weights as safetensors")
-    own = json.dumps({"name": net.name, "description": _described(net), "classes": classes, "preprocess": preprocess},
-                     allow_nan=False)
+    own = json.dumps({"name": net.name, "description": _described(net), "classes": classes, "preprocess": preprocess,
+                      "mean_image": mean_image}, allow_nan=False)
     metadata = {"minicnn": own, **_image_metadata(preprocess)}
     return (field(1, IR_VERSION) + field(2, "minicnn") + field(3, "0.1.0") + encoded(7 << 3 | 2) + encoded(len(graph))
             + graph + field(8, field(2, OPSET)) + b"".join(field(14, field(1, key) + field(2, value))
