@@ -136,6 +136,16 @@ def test_a_folder_that_cannot_be_listed_can_be_written_to(tmp_path, monkeypatch)
     assert (tmp_path / "a").read_text() == "whole"
 
 
+@pytest.mark.parametrize(("number", "advice"), [
+    (errno.ENOSPC, "make room or choose another folder"), (errno.EDQUOT, "make room or choose another folder"),
+    (errno.ENOENT, "make its folder or choose another folder"), (errno.EISDIR, "choose another name or choose another"),
+    (errno.EACCES, "choose another folder"), (errno.ENOTDIR, "choose another folder"),
+    (errno.ENAMETOOLONG, "choose a shorter name or choose another folder")])
+def test_the_advice_fits_the_cause(number, advice):
+    text = str(cannot_write("x", OSError(number, os.strerror(number))))
+    assert f"; {advice}" in text and ("make room" in text) == ("make room" in advice)
+
+
 def test_a_missing_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "gone" / "a", "")

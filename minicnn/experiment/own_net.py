@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from minicnn.errors import ConfigError, expected_one_of
+from minicnn.errors import ConfigError, DeviceError, expected_one_of
 from minicnn.graph import Net
 
 _LOADED: dict[str, ModuleType] = {}
@@ -113,6 +113,8 @@ def _run(path: str, work: Callable):
     """work(), whose errors are the user's own: one line that names the file and the line in it."""
     try:
         return work()
+    except DeviceError:                                 # of this installation, not of the file
+        raise
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         line = error.lineno if isinstance(error, SyntaxError) and error.filename == path else lines[-1:]

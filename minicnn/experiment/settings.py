@@ -164,11 +164,11 @@ def optimiser_of(entry: NamedRecipe, kind: str | None) -> OptimiserRecipe:
 def default_recipe(settings: dict, images: int | None = None) -> str | None:
     """The recipe where none was asked for: one that fits the size of the set; None where that is not known yet."""
     model, variant = settings["model"], settings["variant"]
-    if model not in MODELS:
-        return DEFAULT
     if settings["data"] in PACKAGED:
         return QUICK if QUICK in recipes_of(model) else DEFAULT
-    return None if images is None else recipe_for(model, MODELS[model].variants[variant].recipe, images)
+    if images is None:
+        return None
+    return recipe_for(model, MODELS[model].variants[variant].recipe, images) if model in MODELS else DEFAULT
 
 
 def read_about(checkpoint: Path) -> dict:

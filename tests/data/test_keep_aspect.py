@@ -122,8 +122,11 @@ def test_damage_and_the_wrong_recipe_are_noticed(folder, tmp_path, capsys):
     with pytest.raises(DataError, match="was prepared with aspect and bicubic, short and bicubic was asked for"):
         open_data(out)
     square = prepare(str(folder), str(tmp_path / "square"), size=SIZE, progress=False)
-    with pytest.raises(DataError, match="aspect and bicubic was asked for; .*, or prepare it with --keep-aspect"):
+    how = f"prepare its images with --short-side {SIZE} --keep-aspect"
+    with pytest.raises(DataError, match=f"aspect and bicubic was asked for; .*, or {how}$"):
         open_data(tmp_path / "square", size=SIZE, resize=ASPECT)
+    with pytest.raises(DataError, match=f"at size {SIZE}, and 32 was asked for; {how.replace(str(SIZE), '32')}, or "):
+        open_data(out, size=32, resize=ASPECT)
     assert "resize" not in square
     assert cli.main(["verify", str(out)]) == 0
     shard = out / "train-00000.rgb"

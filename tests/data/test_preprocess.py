@@ -95,6 +95,18 @@ def test_the_authors_factor_reaches_training_and_nothing_else(batch, mean_image,
     np.testing.assert_array_equal(authors.evaluation(batch), batch.images[:, cut, cut] - mean_image[cut, cut])
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("mean", ["image", "channel", (1.0, 2.0, 3.0)])
+def test_the_whole_preprocessing_is_enough(batch, mean_image, order, mean):
+    """What another program is given makes the same pixels, without the training set."""
+    ours = InputPipeline(small_net(), Preprocess(size=SIZE, crop=CROP, order=order, range=1, mean=mean, std=STDS),
+                         mean_image)
+    preprocess, image = ours.whole_preprocess()
+    theirs = InputPipeline(small_net(), preprocess, image)
+    np.testing.assert_allclose(theirs.evaluation(batch), ours.evaluation(batch), rtol=1e-6, atol=1e-6)
+    assert preprocess.mean != "channel" and (image is not None) == (mean == "image")
+
+
 def test_it_survives_json():
     for preprocess in (Preprocess(), TORCHVISION, CAFFE, Preprocess(size=None, mean=None, std=(1, 2, 3))):
         assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess

@@ -21,6 +21,7 @@ from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
 from tests.helpers.small_run import save_tree
+from tests.helpers.tiny_command import tiny_set
 
 FILE = '''
 import numpy as np
@@ -301,3 +302,20 @@ def test_another_number_of_classes(place, tmp_path, capsys):
     assert cli.main(arguments) == 2
     assert "mine.py:plain: the net has 2 classes, the data 3; give the function a parameter num_classes" in \
         capsys.readouterr().err
+
+
+def test_a_set_smaller_than_the_usual_batch(tmp_path, capsys):
+    """The batch follows the set, as for the networks of this package."""
+    tiny_set(tmp_path)
+    command = ["train", f"{tmp_path / 'own.py'}:build", "--data", f"{tmp_path / 'set'}", "--epochs", "1", "--device",
+               "reference", "--out", f"{tmp_path}"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    assert "batch 8, SGD with momentum 0.9, learning rate 0.0025" in " ".join(capsys.readouterr().out.split())
+    assert cli.main([*command, "--batch", "32"]) == 2
+    assert "a batch of 32 is larger than set/train, which has 16 images" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_no_mistake_of_the_file(tmp_path, capsys):
+    tiny_set(tmp_path)
+    assert cli.main(["summary", f"{tmp_path / 'own.py'}:build", "--device", "cpu:bf16"]) == 2
+    assert capsys.readouterr().err.startswith("error: device 'cpu' computes in the precision of its arrays")

@@ -168,6 +168,18 @@ def test_without_the_compiler(root):
     assert ended.stderr.count("\n") == 1 and not (root / "none").exists()
 
 
+@pytest.mark.parametrize(("name", "value", "line"), [
+    ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0 is ignored: expected 1 or more; minicnn takes --threads"),
+    pytest.param("NUMBA_NUM_THREADS", "abc", "'NUMBA_NUM_THREADS' is defined but its associated value 'abc' could not",
+                 marks=pytest.mark.slow),
+    pytest.param("NUMBA_OPT", "fast", "'NUMBA_OPT' is defined but its associated value 'fast' could not be parsed",
+                 marks=pytest.mark.slow)])
+def test_a_setting_that_numba_cannot_use_is_one_line(name, value, line):
+    ended = subprocess.run([sys.executable, *PLAIN, "models", "alexnet"], env=environment({name: value}),
+                           capture_output=True, text=True)
+    assert ended.returncode == 0 and line in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+
+
 @pytest.mark.slow
 def test_two_commands_begin_at_once(root):
     """Each in a folder of its own, with a line of its own for the page that both write."""

@@ -169,3 +169,13 @@ def test_a_run_with_a_checkpoint_is_never_taken(tmp_path):
     with new_run(tmp_path, None, "run") as folder:
         assert folder.path.name == "run-2"
     assert len(os.listdir(tmp_path / "run-1")) == 3
+
+
+@pytest.mark.parametrize("out", ["file", "file/deeper"])
+def test_runs_below_a_file(tmp_path, out):
+    """Are an error at once: no number makes a folder of that."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="set-net-1 cannot be written to: .*file: Not a directory; choose another"):
+        with new_run(tmp_path / out, None, "set-net"):
+            pass
+    assert (tmp_path / "file").stat().st_size == 0
