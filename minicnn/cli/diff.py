@@ -7,8 +7,8 @@ import argparse
 from minicnn.experiment.foreign import compare
 
 ABOUT = "Compare two files of weights tensor by tensor: checkpoints, ONNX, Caffe, PyTorch's state dicts, safetensors."
-MORE = """Exit code 0 if all tensors are equal, 1 if not. Two networks (checkpoints of minicnn, ONNX, Caffe) are compared
-by the names of minicnn's layers; a network and weights by name (PyTorch, safetensors), by PyTorch's names."""
+MORE = """Exit code 0 if all tensors are equal, 1 if not. Networks (checkpoints of minicnn, ONNX, Caffe) are compared by
+the names of minicnn's layers; a network and weights by name (PyTorch, safetensors), by PyTorch's names."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -124,7 +124,7 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
     heading, run_dir = f"{title(settings)} on {splits.name}", folder.path
     trainer = Trainer(net, recipe, splits.train, splits.val, folder, save_every=save_every, about=settings,
                       keep_statistics=True, tensorboard=tensorboard,
-                      on_epoch=lambda: draw_progress(run_dir, heading, whole))
+                      on_epoch=lambda: draw_progress(run_dir, heading, whole), stop_at_once=True)
     if checkpoint:
         trainer.resume(checkpoint)
     if net.ranks.is_main:

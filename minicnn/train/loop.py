@@ -61,12 +61,13 @@ class Trainer:
     bar.   keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
     tensorboard: write the metrics as TensorBoard events, too.   on_epoch: called after each epoch, when its metrics and
     checkpoint are written (on rank 0), such as to draw pictures; an exception of it is printed and ends nothing.
+    stop_at_once: until the first step is finished, with which kernels are compiled, a signal raises KeyboardInterrupt.
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
                  seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
                  say: Callable[[str], None] | None = print, keep_statistics: bool = False,
-                 tensorboard: bool = False, on_epoch: Callable[[], None] | None = None):
+                 tensorboard: bool = False, on_epoch: Callable[[], None] | None = None, stop_at_once: bool = False):
         if net.num_classes != len(train.classes):
             raise ConfigError(f"the network has {net.num_classes} classes, but {train.name} has {len(train.classes)}; "
                               "build the network with num_classes to match")
@@ -75,6 +76,7 @@ class Trainer:
         self.net, self.recipe, self.train, self.val = net, recipe.of(train), train, val
         self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
         self.run_dir, self.save_every, self.keep_statistics = self.folder.path, save_every, keep_statistics
+        self._stop_at_once = stop_at_once and not net.ranks.is_split
         self.on_epoch = on_epoch if net.ranks.is_main else None
         self.state = RunState(net, self.recipe, train, val, self.run_dir, net.seed if seed is None else seed,
                               about or {})
@@ -141,7 +143,7 @@ class Trainer:
                 self.report.line("whitened", whiten_on(self.net, self.recipe.whiten, self.loader, pipeline))
             self.state.begin()
         try:
-            with Interrupt() as interrupt:
+            with Interrupt(self._stop_at_once) as interrupt:
                 with self.report.writing(self.run_dir):
                     if fresh:
                         self.report.run()
@@ -198,6 +200,7 @@ class Trainer:
 
     def _after_step(self, pipeline: InputPipeline, monitor: EpochMonitor, interrupt: Interrupt) -> bool:
         """Metrics, diagnostics and checkpoints that are due; False when a shutdown was requested."""
+        interrupt.at_once = False
         step, steps = self.step, len(self.loader)
         stop, late = self.net.ranks.any(interrupt.requested, time.monotonic() - self.state.saved_at > SAVE_AFTER)
         log = step % max(1, steps // 100) == 0

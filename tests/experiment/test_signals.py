@@ -68,6 +68,21 @@ def test_before_the_first_step_nothing_is_left(root, monkeypatch, capsys, where,
     assert capsys.readouterr().err == "stopped\n" and sorted(root.glob("runs*")) == before
 
 
+@moments("minicnn.graph.Net.loss", quick=[("minicnn.graph.Net.loss", signal.SIGTERM)])
+def test_in_the_first_step(root, monkeypatch, capsys, where, number):
+    """Which may compile kernels for a minute, longer than a scheduler waits: there is nothing to save yet."""
+    before, calls = sorted(root.glob("runs*")), []
+
+    def loss(net, *arguments, **options):
+        calls.append(number)
+        os.kill(os.getpid(), number)
+        return 1.0
+
+    monkeypatch.setattr("minicnn.graph.Net.loss", loss)
+    assert main(tiny_command(root, "--device", "reference")) == 130
+    assert capsys.readouterr().err == "stopped\n" and sorted(root.glob("runs*")) == before and len(calls) == 1
+
+
 @moments("minicnn.train.loop.evaluate", "minicnn.train.state.save_checkpoint", "minicnn.experiment.run.draw_progress",
          "minicnn.experiment.evaluation.evaluate", "minicnn.visualize.report.draw_filters",
          "minicnn.experiment.evaluation.write_json",

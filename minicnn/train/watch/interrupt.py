@@ -1,6 +1,7 @@
 """Graceful shutdown: on Ctrl-C, SIGTERM, or a lost terminal, the training finishes the step, saves, and exits.
 
-A second Ctrl-C stops at once, as Ctrl-C does elsewhere. The other signals often come twice, from a scheduler or a
+A second Ctrl-C stops at once, as Ctrl-C does elsewhere; `at_once`, the first signal does: before the first step, while
+kernels are compiled for a minute, there is nothing to save. The other signals often come twice, from a scheduler or a
 closing terminal, and change nothing the second time. A signal that is ignored, as by nohup, stays ignored.
 """
 
@@ -18,10 +19,13 @@ SIGNALS = (signal.SIGINT, *OTHERS)
 
 
 class Interrupt:
-    """`with Interrupt() as interrupt: ... if interrupt.requested: save and leave`. Idle outside the main thread."""
+    """`with Interrupt() as interrupt: ... if interrupt.requested: save and leave`. Idle outside the main thread.
 
-    def __init__(self):
-        self.requested = False
+    at_once: a signal raises KeyboardInterrupt, as long as this is true.
+    """
+
+    def __init__(self, at_once: bool = False):
+        self.requested, self.at_once = False, at_once
         self._handled = contextlib.ExitStack()
 
     def __enter__(self) -> Interrupt:
@@ -32,6 +36,8 @@ class Interrupt:
         self._handled.close()
 
     def _handle(self, number: int, frame) -> None:
+        if self.at_once:
+            raise KeyboardInterrupt
         if self.requested:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt

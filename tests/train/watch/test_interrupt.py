@@ -40,6 +40,16 @@ def test_a_second_ctrl_c_stops_at_once_and_other_signals_do_not():
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_stops_at_once_where_there_is_nothing_to_save(number):
+    with Interrupt(at_once=True) as interrupt:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        interrupt.at_once = False
+        signal.raise_signal(number)
+        assert interrupt.requested
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_is_ignored_stays_ignored(number):
     signal.signal(number, signal.SIG_IGN)
     with Interrupt() as interrupt:
