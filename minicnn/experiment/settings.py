@@ -146,10 +146,9 @@ def complete(settings: dict, images: int | None = None) -> dict:
 
 
 def fitting_batch(batch: int, images: int) -> int:
-    """The batch of a recipe, or where there are fewer images, halved until an epoch has two batches or more."""
-    if batch > images:
-        while batch > 1 and 2 * batch > images:
-            batch //= 2
+    """The batch of a recipe, halved until an epoch has two batches or more; one may leave out nearly half the images."""
+    while batch > 1 and 2 * batch > images:
+        batch //= 2
     return batch
 
 

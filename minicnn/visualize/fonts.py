@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from functools import cache
 
 from minicnn.errors import printable
 
@@ -23,7 +25,10 @@ def make_legible(figure) -> None:
         text.set_text(printable(text.get_text(), ("Cc", "Cs"), kept="\n"))
     missing = {mark for text in texts for mark in text.get_text() if mark != "\n"} - _characters(_default_font())
     if missing:
-        families, missing = _families_with(missing)
+        families, lacking = _families_with(missing)
+        if lacking and _add_new_fonts():
+            families, lacking = _families_with(missing)
+        missing = lacking
         for text in texts:
             text.set_fontfamily([*text.get_fontfamily(), *families])
     if missing:
@@ -47,6 +52,19 @@ def _characters(path: str) -> set[str]:
         return set(map(chr, font.get_charmap())) if font.scalable else set()
     except (OSError, RuntimeError, ValueError):
         return set()
+
+
+@cache
+def _add_new_fonts() -> int:
+    """Add the fonts that were installed since matplotlib made its list of them; returns how many."""
+    from matplotlib import font_manager
+
+    known, added = {entry.fname for entry in font_manager.fontManager.ttflist}, 0
+    for path in sorted({*font_manager.findSystemFonts()} - known):
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            font_manager.fontManager.addfont(path)
+            added += 1
+    return added
 
 
 def _families_with(missing: set[str]) -> tuple[list[str], set[str]]:

@@ -98,7 +98,7 @@ def test_evaluate_and_fine_tune(capsys, root):
 
 @pytest.fixture
 def three(root):
-    """Weights of three classes, and a function that must be told how many."""
+    """Weights of three classes, and a function that takes their number."""
     arrays = NAMES | {"classifier.0.weight": np.ones((3, 196), np.float32), "classifier.0.bias": np.ones(3, np.float32)}
     tp.save_zip(root / "three.pth", {name: tp.tensor(array, str(k)) for k, (name, array) in enumerate(arrays.items())})
     (root / "need.py").write_text((root / "own.py").read_text().replace("num_classes=2", "num_classes"))

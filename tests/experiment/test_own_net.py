@@ -16,6 +16,7 @@ from minicnn.cli import main as cli
 from minicnn.errors import CheckpointError
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import name_of
+from minicnn.experiment.settings import fitting_batch
 from minicnn.experiment.trained import load_trained
 from minicnn.train.loop import Outcome, Trainer
 from minicnn.train.runs.checkpoint import load_checkpoint
@@ -311,6 +312,7 @@ def test_a_set_smaller_than_the_usual_batch(tmp_path, capsys):
                "reference", "--out", f"{tmp_path}"]
     assert cli.main(command) == 0, capsys.readouterr().err
     assert "batch 8, SGD with momentum 0.9, learning rate 0.0025" in " ".join(capsys.readouterr().out.split())
+    assert [fitting_batch(128, images) for images in (80, 128, 200, 255, 256)] == [32, 64, 64, 64, 128]
     assert cli.main([*command, "--batch", "32"]) == 2
     assert "a batch of 32 is larger than set/train, which has 16 images" in capsys.readouterr().err
 

@@ -58,7 +58,22 @@ def test_an_installed_font_that_has_the_characters_is_used(tmp_path, korean_font
             assert not np.array_equal(drawn, sheet(tmp_path / "without.png", KOREAN))
 
 
+def test_a_font_that_was_installed_lately_is_found(tmp_path, monkeypatch, korean_font):
+    """matplotlib keeps its list of fonts; the advice to install one must help all the same."""
+    manager = font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", [entry for entry in manager.ttflist
+                                             if entry.name.startswith(("DejaVu", fonts.BOXES))])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "triangles.ttf"), "/gone.ttf"])
+    fonts._add_new_fonts.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sheet(tmp_path / "sheet.png", KOREAN)
+    assert korean_font in {entry.name for entry in manager.ttflist}
+
+
 def test_without_one_it_is_said_in_one_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    fonts._add_new_fonts.cache_clear()
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [entry for entry in font_manager.fontManager.ttflist
                                                               if entry.name.startswith(("DejaVu", fonts.BOXES))])
     with warnings.catch_warnings(record=True) as said:
