@@ -146,7 +146,7 @@ def complete(settings: dict, images: int | None = None) -> dict:
 
 
 def fitting_batch(batch: int, images: int) -> int:
-    """The batch of a recipe, halved until an epoch has two batches or more; one may leave out nearly half the images."""
+    """The batch of a recipe, halved until an epoch has two batches: one may leave out nearly half the images."""
     while batch > 1 and 2 * batch > images:
         batch //= 2
     return batch
