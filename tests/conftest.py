@@ -18,6 +18,7 @@ from minicnn.backend.cuda.device import CupyDevice
 from minicnn.backend.cuda.ops import CudaOps
 from minicnn.backend.ops import BACKENDS
 from minicnn.backend.select import get_ops
+from tests.browser import visit as browsing
 from tests.cuda_emulator.build import why_not
 from tests.cuda_emulator.device import emulated_ops
 from tests.helpers import no_hypothesis
@@ -102,6 +103,33 @@ def tensor_cores(request, cuda_cache):
     if version == "v5" and device.architecture != "90":
         pytest.skip(f"version 5 is for an H100 or H200, compute capability 9.0; this GPU has {device.architecture}")
     return lambda products: CudaOps(device, version, products)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One browser for all tests; skips them where there is none."""
+    if browsing.why_not():
+        pytest.skip(browsing.why_not())
+    with browsing.browser() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(chromium):
+    """visit(url, width=..., dark=...): opens a page, which is checked and closed where the test ends."""
+    visits = []
+
+    def opened(url: str, **options) -> browsing.Visit:
+        visits.append(browsing.Visit(chromium, url, **options))
+        return visits[-1]
+
+    yield opened
+    try:
+        for opened_one in visits:
+            opened_one.check()
+    finally:
+        for opened_one in visits:
+            opened_one.close()
 
 
 @pytest.fixture(scope="session")
