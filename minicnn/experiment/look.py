@@ -24,7 +24,7 @@ from minicnn.visualize.panels import Panel, class_colours, draw_panels, on_grey
 from minicnn.visualize.projection import project
 from minicnn.visualize.top import top_images, top_patches
 from minicnn.visualize.units import check_unit, name_of
-from minicnn.visualize.views import grey_input, in_pixels, photographs, views
+from minicnn.visualize.views import grey_input, in_pixels, mean_words, photographs, views
 
 RULES = {"deconv": "deconvnet", "guided": "guided", "gradient": "backprop"}
 CLASS_MAPS = {"saliency": saliency, "integrated": integrated_gradients, "gradcam": grad_cam}
@@ -98,9 +98,7 @@ def class_map(looking: Looking, crop, x) -> tuple[list[Panel], str]:
 def covered(looking: Looking, crop, x) -> tuple[list[Panel], str]:
     """The three maps of Figure 7."""
     options = looking.options
-    fill, words = 0.0, "0 in the network's input"
-    if looking.pipeline.preprocess.mean:
-        words = "the mean that preprocessing subtracts"
+    fill, words = 0.0, mean_words(looking.pipeline)
     if options.grey is not None:
         if not 0 <= options.grey <= 255:
             raise ConfigError(f"--grey must be from 0 to 255, got {options.grey}")
@@ -159,13 +157,18 @@ def uses_layer(what: str) -> bool:
     return what not in ("saliency", "integrated")
 
 
+def held_out(options: argparse.Namespace, checkpoint: Path, pipeline: InputPipeline) -> Dataset:
+    """The held-out images of --data or of the run: those of test, or of val where there are none."""
+    splits = open_sets(settle(options, checkpoint), preprocess=pipeline.preprocess)
+    return splits.val if splits.test is None else splits.test
+
+
 def _set(looking: Looking, checkpoint: Path) -> Dataset:
     """The photographs that are named, else the held-out ones of --data or of the run; unreadable ones left out."""
     options = looking.options
     if options.files:
         dataset = photographs(looking.pipeline, options.files)
     else:
-        splits = open_sets(settle(options, checkpoint), preprocess=looking.pipeline.preprocess)
-        dataset = splits.val if splits.test is None else splits.test
+        dataset = held_out(options, checkpoint, looking.pipeline)
     scan(dataset, progress=is_terminal())
     return dataset

@@ -7,6 +7,7 @@ or its grey, so all three are arguments, and the caption names them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,20 +63,16 @@ def occlusion(net, x, label: int | None = None, *, layer: str | None = None, uni
         raise ConfigError(f"a square of {square} pixels, moved by {step}, does not fit an image of {height} x {width}; "
                           f"expected a square of 1 to {min(height, width)}, and a step of at least 1")
     tops, lefts = (np.arange(0, side - square + 1, step) for side in (height, width))
-    outputs, probabilities = _answers(net, x[None], layer)
+    outputs, probabilities = answers(net, x[None], layer)
     label = int(probabilities[0].argmax()) if label is None else label
     check_unit(net, net.output, label)
     unit = int(strongest(outputs, unit)[-1][0])
     places = [(top, left) for top in tops for left in lefts]
     sums, found = np.empty(len(places)), np.empty((len(places), probabilities.shape[1]))
-    cover, done = np.broadcast_to(np.asarray(fill, x.dtype), x.shape), 0
+    done = 0
     for part in _batches(places, batch, progress):
-        covered = np.repeat(x[None], len(part), axis=0)                                         # (n, H, W, C)
-        for image, (top, left) in zip(covered, part, strict=True):
-            where = slice(top, top + square), slice(left, left + square)
-            image[where] = cover[where]
         here = slice(done, done + len(part))
-        maps, found[here] = _answers(net, covered, layer)
+        maps, found[here] = answers(net, covered(x, part, square, fill), layer)
         sums[here], done = maps[..., unit].sum(axis=(1, 2)), done + len(part)
     grid, clean = (len(tops), len(lefts)), (float(outputs[0, ..., unit].sum()), float(probabilities[0, label]))
     return Occlusion(sums.reshape(grid), found[:, label].reshape(grid), found.argmax(axis=1).reshape(grid), tops, lefts,
@@ -85,7 +82,17 @@ def occlusion(net, x, label: int | None = None, *, layer: str | None = None, uni
                      f"{name_of(layer, unit, shape)}; without a square {clean[0]:.4g}, probability {clean[1]:.3f}.")
 
 
-def _answers(net, x, layer: str) -> tuple[np.ndarray, np.ndarray]:
+def covered(x, places: Sequence[tuple[int, int]], square: int, fill=0.0) -> np.ndarray:
+    """The image x (H, W, C) once for each place (top, left) of the square that covers it: (n, H, W, C)."""
+    images = np.repeat(x[None], len(places), axis=0)
+    cover = np.broadcast_to(np.asarray(fill, x.dtype), x.shape)
+    for image, (top, left) in zip(images, places, strict=True):
+        where = slice(top, top + square), slice(left, left + square)
+        image[where] = cover[where]
+    return images
+
+
+def answers(net, x, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """The layer's output (N, H, W, C), and the probabilities of the classes (N, K)."""
     logits = np.asarray(net.ops.to_host(net.forward(x, keep=layer)), np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))

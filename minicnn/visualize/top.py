@@ -38,6 +38,20 @@ class Top:
     positions: np.ndarray
     seen: int
 
+    def with_batch(self, net, x, indices: np.ndarray, count: int = COUNT) -> Top:
+        """The strongest of these and of further images: network inputs x (n, H, W, C), `indices` (n,) in the set."""
+        net.forward(x, keep=self.layer)
+        outputs = net.ops.to_host(net.activation(self.layer))
+        columns = outputs.shape[2] if outputs.ndim == 4 else 1
+        outputs = outputs[..., self.units].reshape(len(x), -1, len(self.units)).transpose(2, 0, 1)      # (K, n, H * W)
+        best = outputs.argmax(axis=2)
+        values = np.concatenate([self.values, np.take_along_axis(outputs, best[..., None], 2)[..., 0]], axis=1)
+        images = np.concatenate([self.images, np.broadcast_to(indices, best.shape)], axis=1)
+        positions = np.concatenate([self.positions, np.stack([best // columns, best % columns], axis=2)], axis=1)
+        kept = np.argsort(-values, axis=1, kind="stable")[:, :count]
+        return Top(self.layer, self.units, np.take_along_axis(values, kept, 1), np.take_along_axis(images, kept, 1),
+                   np.take_along_axis(positions, kept[..., None], 1), self.seen + len(x))
+
 
 def top_images(net, pipeline: InputPipeline, dataset: Dataset, layer: str, units: Sequence[int] | None = None, *,
                count: int = COUNT, batch: int = 32, progress: bool = True) -> Top:
@@ -49,20 +63,16 @@ def top_images(net, pipeline: InputPipeline, dataset: Dataset, layer: str, units
     units = np.arange(shape[-1]) if units is None else np.asarray(units)
     for unit in units.tolist():
         check_unit(net, layer, unit)
-    values = np.empty((len(units), 0))
-    images, places = np.empty((len(units), 0), np.int64), np.empty((len(units), 0), np.int64)
+    found = no_images(layer, units)
     for indices, x in _stream(pipeline, dataset, batch, progress):
-        net.forward(x, keep=layer)
-        outputs = net.ops.to_host(net.activation(layer))[..., units]
-        outputs = outputs.reshape(len(x), -1, len(units)).transpose(2, 0, 1)                    # (K, n, H * W)
-        best = outputs.argmax(axis=2)
-        values = np.concatenate([values, np.take_along_axis(outputs, best[..., None], 2)[..., 0]], axis=1)
-        images = np.concatenate([images, np.broadcast_to(indices, best.shape)], axis=1)
-        places = np.concatenate([places, best], axis=1)
-        kept = np.argsort(-values, axis=1, kind="stable")[:, :count]
-        values, images, places = (np.take_along_axis(array, kept, 1) for array in (values, images, places))
-    columns = shape[1] if len(shape) == 3 else 1
-    return Top(layer, units, values, images, np.stack([places // columns, places % columns], axis=2), len(dataset))
+        found = found.with_batch(net, x, indices, count)
+    return found
+
+
+def no_images(layer: str, units: np.ndarray) -> Top:
+    """Of these units of a layer, before the first image."""
+    none = np.empty((len(units), 0), np.int64)
+    return Top(layer, units, none.astype(float), none, np.empty((len(units), 0, 2), np.int64), 0)
 
 
 def _stream(pipeline: InputPipeline, dataset: Dataset, batch: int, progress: bool):

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from minicnn.data.dataset import Dataset
+from minicnn.data.images import decode
 from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Batch, Loader
 
 
 def photographs(pipeline: InputPipeline, files: Sequence[str]) -> Dataset:
     """Files as a set without classes, to be resized as the network's preprocessing says."""
-    preprocess, name = pipeline.preprocess, f"{len(files)} photographs"
-    dataset = Dataset(name, ["photograph"], np.zeros(len(files), int), files, preprocess.load,
+    return _without_classes(pipeline, files, pipeline.preprocess.load)
+
+
+def in_memory(pipeline: InputPipeline, data: bytes, name: str) -> Dataset:
+    """The same of the bytes of one file; `name` is for messages."""
+    how = pipeline.preprocess
+    return _without_classes(pipeline, [data], lambda data: decode(data, how.size, name, resize=how.resize,
+                                                                  interpolation=how.interpolation))
+
+
+def _without_classes(pipeline: InputPipeline, items: Sequence, load: Callable) -> Dataset:
+    preprocess, name = pipeline.preprocess, f"{len(items)} photographs"
+    dataset = Dataset(name, ["photograph"], np.zeros(len(items), int), items, load,
                       size=(preprocess.size, preprocess.size))
     dataset.decoding = preprocess.resize, preprocess.interpolation
     return dataset
@@ -35,6 +47,11 @@ def grey_input(pipeline: InputPipeline, grey: int) -> np.ndarray:
     side = pipeline.preprocess.size
     batch = Batch(np.full((1, side, side, 3), grey, np.uint8), labels=None, sample_ids=None, indices=None)
     return np.array(pipeline.ops.to_host(pipeline.evaluation(batch)))[0]
+
+
+def mean_words(pipeline: InputPipeline) -> str:
+    """What 0 in the network's input is, for a caption."""
+    return "the mean that preprocessing subtracts" if pipeline.preprocess.mean else "0 in the network's input"
 
 
 def in_pixels(pipeline: InputPipeline, x: np.ndarray) -> np.ndarray:
