@@ -41,7 +41,9 @@ ALLOWED = {
     "train": NET | {"data", "evaluate"},
     "visualize": NET | {"data", "evaluate", "train"},
     "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop"},
-    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "gradcheck"},
+    "explore": NET | {"data", "evaluate", "train", "visualize", "experiment"},
+    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "explore",
+            "gradcheck"},
 }
 # Two exceptions, only inside functions: layer(x), outside of a network, selects a backend when it runs; the command
 # prints the version, which is defined in minicnn itself.

@@ -1,0 +1,427 @@
+// The page of minicnn explore. Everything is asked of the server in minicnn/explore; here it is only shown.
+import { drawNetwork } from "/static/network.js";
+
+const $ = id => document.getElementById(id);
+const RULES = { deconv: "Deconvnet", guided: "Guided", gradient: "Gradient" };
+const ROWS = 3, SOME_IMAGES = 256;              // of maps shown at first; images seen before top patches are shown
+const state = { photo: null, layer: null, unit: null, place: [0, 0], rule: "deconv", chosen: false, searching: false,
+                all: false, covering: false, square: [0, 0], projections: {} };
+let about, maps, plan, sheet;
+
+// ---- asking
+const tab = Math.random().toString(36).slice(2);
+let open = 0, slow;
+
+async function ask(path, query = {}, options = {}) {
+  busy(1);
+  try {
+    const answer = await fetch(`/api/${path}?${new URLSearchParams(query)}`,
+                               { ...options, headers: { "X-Tab": tab } });
+    if (answer.status === 204) return null;                         // a newer question has made it obsolete
+    const found = await answer.json();
+    if (!answer.ok) throw new Error(found.error);
+    return found;
+  } catch (error) {
+    fail(error instanceof TypeError ? "minicnn explore does not answer; is it still running in the terminal?" : error.message);
+    return null;
+  } finally { busy(-1); }
+}
+
+function busy(change) {
+  open += change;
+  $("busy").classList.toggle("on", open > 0);
+  document.querySelector("main").setAttribute("aria-busy", open > 0);
+  if (open && !slow) slow = setTimeout(() => {
+    $("busy").firstChild.textContent = "Still computing; the first picture of a kind compiles its kernels";
+  }, 2500);
+  if (!open) { clearTimeout(slow); slow = null; $("busy").firstChild.textContent = ""; }
+}
+
+function fail(words) {
+  $("error").firstElementChild.textContent = words;
+  $("error").hidden = false;
+}
+
+// While work of a topic runs, of what is asked for meanwhile only the newest is done.
+const running = new Map();
+async function latest(topic, work) {
+  if (running.has(topic)) { running.set(topic, work); return; }
+  running.set(topic, null);
+  try {
+    for (let next = work; next; next = running.get(topic)) { running.set(topic, null); await next(); }
+  } finally { running.delete(topic); }
+}
+
+// ---- small helpers
+function element(name, attributes = {}, ...children) {
+  const made = Object.assign(document.createElement(name), attributes);
+  made.append(...children);
+  return made;
+}
+const press = (group, chosen) => { for (const one of group) one.setAttribute("aria-pressed", one === chosen); };
+const percent = value => `${(100 * value).toFixed(1)} %`;
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const spatial = () => about.layers[state.layer].shape.length === 3;
+
+function show(image, address, alt) {
+  Object.assign(image, { src: address, alt, hidden: false });
+}
+
+function place(box, [top, left, bottom, right], height, width = height) {
+  Object.assign(box.style, { top: `${100 * top / height}%`, left: `${100 * left / width}%`,
+                             height: `${100 * (bottom - top) / height}%`, width: `${100 * (right - left) / width}%` });
+}
+
+// One button of a group is in the order of the Tab key; the arrow keys move between them.
+function roving(container) {
+  container.addEventListener("keydown", event => {
+    const all = [...container.querySelectorAll("button:not([hidden])")], at = all.indexOf(document.activeElement);
+    const to = { ArrowRight: all[at + 1], ArrowLeft: all[at - 1], Home: all[0], End: all[all.length - 1],
+                 ArrowDown: beside(all, at, 1), ArrowUp: beside(all, at, -1) };
+    if (at < 0 || !(event.key in to)) return;
+    event.preventDefault();
+    to[event.key]?.focus();
+  });
+}
+// The nearest one below (way 1) or above (-1).
+function beside(all, at, way) {
+  const far = one => way * (one.offsetTop - all[at]?.offsetTop), aside = one => Math.abs(one.offsetLeft - all[at]?.offsetLeft);
+  return all.filter(one => far(one) > 2).sort((a, b) => 4 * far(a) + aside(a) - 4 * far(b) - aside(b))[0];
+}
+function reachable(container, chosen) {
+  for (const one of container.querySelectorAll("button")) one.tabIndex = one === chosen ? 0 : -1;
+}
+
+// Arrow keys move a position, with Shift faster; a pointer that is held down sets it.
+function movable(box, keys, pointer) {
+  box.addEventListener("keydown", event => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    keys(...step.map(way => way * (event.shiftKey ? 4 : 1)));
+  });
+  const stage = box.classList.contains("stage") ? box : box.parentElement;
+  const follow = event => {
+    const { left, top, width, height } = stage.getBoundingClientRect();
+    pointer((event.clientY - top) / height, (event.clientX - left) / width);
+  };
+  stage.addEventListener("pointerdown", event => {
+    if (event.button) return;
+    stage.setPointerCapture(event.pointerId);
+    box.focus({ preventScroll: true });
+    follow(event);
+    event.preventDefault();
+  });
+  stage.addEventListener("pointermove", event => { if (event.buttons & 1) follow(event); });
+}
+
+// ---- the photograph
+async function usePhoto(asked) {
+  const found = await asked;
+  if (!found) return;
+  $("error").hidden = true;
+  Object.assign(state, { photo: found.photo, clean: found.guesses, projections: {}, picture: new Image() });
+  state.picture.src = found.picture;
+  state.truth = found.truth;
+  const what = `${found.name}: the central crop of ${about.side} × ${about.side} pixels that the network takes`;
+  show($("photo"), found.picture, what);
+  show($("seen"), found.picture, what);
+  $("photo-caption").textContent = `${what}.`;
+  plan.photograph(found.picture);
+  showGuesses(found.guesses);
+  if (state.covering) cover();
+  await useLayer(state.layer);
+}
+
+async function upload(file) {
+  if (!file) return;
+  press($("samples").children, null);
+  await usePhoto(ask("photo", { name: file.name }, { method: "POST", body: file }));
+}
+
+async function useSample(number, button) {
+  press($("samples").children, button);
+  await usePhoto(ask("sample", { number }));
+}
+
+function showGuesses(guesses, covered = false) {
+  const before = new Map(state.clean.map(guess => [guess.label, guess.probability]));
+  $("guesses").replaceChildren(...guesses.map(({ label, name, probability }) => {
+    const bar = element("i"), was = element("b"), line = element("span", {}, percent(probability));
+    bar.style.width = percent(probability).replace(" ", "");
+    if (covered && before.has(label)) {
+      was.style.left = `calc(${100 * before.get(label)}% - 1px)`;
+      line.prepend(element("span", { className: "was" }, `${percent(before.get(label))} → `));
+    }
+    return element("li", {}, element("div", { className: "line" }, element("span", { className: "name" }, name,
+                     ...name === state.truth ? [element("span", { className: "was" }, " · its class")] : []), line),
+                   element("div", { className: "bar" }, bar, ...covered && before.has(label) ? [was] : []));
+  }));
+}
+
+// ---- the square
+const side = () => Number($("square").value);
+
+function moveSquare(top, left) {
+  state.square = [top, left].map(value => clamp(Math.round(value), 0, about.side - side()));
+  const [row, column] = state.square;
+  place($("occluder"), [row, column, row + side(), column + side()], about.side);
+  $("occluder").setAttribute("aria-label", `Row ${row}, column ${column} of ${about.side}; arrow keys move it`);
+  $("square-words").textContent = `${side()} px`;
+  if (state.covering) latest("occluded", cover);
+}
+
+async function cover() {
+  const [top, left] = state.square;
+  const found = await ask("occluded", { photo: state.photo, top, left, square: side() });
+  if (!found || !state.covering) return;
+  showGuesses(found.guesses, true);
+  $("cover-caption").textContent = `A square of ${side()} × ${side()} pixels, filled with ${about.fill}, covers rows ${top} to ` +
+    `${top + side() - 1}, columns ${left} to ${left + side() - 1}. Line: the probability without it.`;
+}
+
+function toggleCover() {
+  state.covering = !state.covering;
+  $("cover").setAttribute("aria-pressed", state.covering);
+  $("occluder").hidden = $("square").disabled = !state.covering;
+  document.querySelector("#stage .field").hidden = state.covering;
+  if (state.covering) { moveSquare(...state.square); $("occluder").focus({ preventScroll: true }); return; }
+  $("cover-caption").textContent = "";
+  showGuesses(state.clean);
+}
+
+// ---- the layer
+async function useLayer(layer) {
+  if (layer !== state.layer) Object.assign(state, { chosen: false, all: false });
+  state.layer = layer;
+  plan.choose(layer);
+  showStages();
+  if (!state.photo) return;
+  await latest("maps", async () => {
+    const found = await ask("maps", { photo: state.photo, layer: state.layer });
+    if (!found || found.layer !== state.layer) return;
+    maps = found;
+    sheet = maps.picture && Object.assign(new Image(), { src: maps.picture });
+    if (sheet) await sheet.decode();
+    if (!state.chosen) state.unit = maps.order[0];
+    showMaps();
+    useUnit(state.unit);
+  });
+}
+
+function showStages() {
+  const block = about.blocks.find(one => one.layers.includes(state.layer));
+  $("h-layer").textContent = block.layers[0];
+  $("stages").hidden = block.layers.length < 2;
+  $("stages").replaceChildren(...block.layers.map(name => {
+    const button = element("button", { type: "button", onclick: () => useLayer(name) }, name);
+    button.setAttribute("aria-pressed", name === state.layer);
+    return button;
+  }));
+}
+
+function showMaps() {
+  const order = $("sort").value === "peak" ? maps.order : maps.order.map((_, k) => k);
+  $("maps").classList.toggle("units", !spatial());
+  const columns = getComputedStyle($("maps")).gridTemplateColumns.split(" ").length;
+  const shown = state.all ? order : order.slice(0, ROWS * columns);
+  if (!shown.includes(state.unit)) shown.push(state.unit);
+  $("maps").replaceChildren(...shown.map(unit => {
+    const name = maps.names ? maps.names[unit] : unit;
+    const tag = element("span", { className: "tag" }, element("span", {}, String(name)), element("span", {}, String(maps.peaks[unit])));
+    const button = element("button", { type: "button", onclick: () => { state.chosen = true; useUnit(unit); } }, tag);
+    button.dataset.unit = unit;
+    button.setAttribute("aria-label", `${spatial() ? "map" : "unit"} ${name}, largest activation ${maps.peaks[unit]}`);
+    if (sheet) button.prepend(drawMap(unit, element("canvas")));
+    return button;
+  }));
+  $("more").hidden = shown.length >= order.length;
+  $("more").textContent = `Show all ${order.length.toLocaleString("en")}`;
+  $("layer-caption").textContent = `${maps.caption} Beside each number: its largest activation.`;
+}
+
+function drawMap(unit, canvas) {
+  const [height, width] = maps.shape, row = Math.floor(unit / maps.columns), column = unit % maps.columns;
+  Object.assign(canvas, { width, height });
+  canvas.style.aspectRatio = `${width} / ${height}`;
+  canvas.classList.toggle("pixels", width < 64);
+  canvas.getContext("2d").drawImage(sheet, column * width, row * height, width, height, 0, 0, width, height);
+  return canvas;
+}
+
+// ---- one map, or unit
+function useUnit(unit) {
+  state.unit = unit;
+  const chosen = $("maps").querySelector(`[data-unit="${unit}"]`);
+  press($("maps").children, chosen);
+  reachable($("maps"), chosen);
+  const name = maps.names ? `, ${maps.names[unit]}` : "";
+  $("h-unit").textContent = `${state.layer}, ${spatial() ? "map" : "unit"} ${unit}${name}`;
+  $("map-figure").hidden = !spatial();
+  document.querySelector(".views").classList.toggle("two", !spatial());
+  if (spatial()) drawMap(unit, $("map").querySelector("canvas"));
+  usePlace(...maps.places[unit]);
+  if (state.searching) search();
+}
+
+function usePlace(row, column) {
+  const [height, width] = spatial() ? maps.shape : [1, 1];
+  state.place = [clamp(row, 0, height - 1), clamp(column, 0, width - 1)];
+  [row, column] = state.place;
+  place($("map").querySelector(".cursor"), [row, column, row + 1, column + 1], height, width);
+  $("map").setAttribute("aria-label", `Row ${row}, column ${column} of ${height} × ${width}; arrow keys move it`);
+  latest("projection", project);
+}
+
+async function project() {
+  const asked = { photo: state.photo, layer: state.layer, unit: state.unit, row: state.place[0], column: state.place[1] };
+  const current = () => asked.photo === state.photo && asked.layer === state.layer && asked.unit === state.unit &&
+    asked.row === state.place[0] && asked.column === state.place[1];
+  for (const rule of [state.rule, ...about.rules.filter(one => one !== state.rule)]) {
+    const found = await ask("projection", { ...asked, rule });
+    if (!found || !current()) return;
+    found.image = Object.assign(new Image(), { src: found.picture });
+    await found.image.decode();
+    state.projections[rule] = found;
+    if (rule === state.rule) showProjection();
+    showCompared();
+  }
+}
+
+function showProjection() {
+  const found = state.projections[state.rule];
+  if (!found) return;
+  for (const field of document.querySelectorAll(".field")) {
+    place(field, found.box, about.side);
+    field.hidden = state.covering && field.parentElement.id === "stage";
+  }
+  show($("projection"), found.picture, found.caption);
+  $("projection-name").textContent = `Projection: ${RULES[state.rule]}, activation ${found.value}` +
+    (found.empty ? ": nothing reached the pixels" : "");
+  $("unit-caption").textContent = found.caption;
+}
+
+function showCompared() {
+  const made = (name, image, box, rule) => {
+    const [top, left, bottom, right] = box, canvas = element("canvas", { className: "crop", width: right - left, height: bottom - top });
+    canvas.classList.toggle("pixels", right - left < 80);
+    canvas.getContext("2d").drawImage(image, left, top, right - left, bottom - top, 0, 0, right - left, bottom - top);
+    canvas.setAttribute("aria-label", `${name}, rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}`);
+    canvas.setAttribute("role", "img");
+    const label = element("span", { className: "name" }, name);
+    if (!rule) return element("div", {}, canvas, label);
+    const button = element("button", { type: "button", onclick: () => useRule(rule) }, canvas, label);
+    button.setAttribute("aria-pressed", rule === state.rule);
+    return button;
+  };
+  const first = state.projections[state.rule], focused = document.activeElement?.closest(".compared button");
+  const at = focused ? [...$("compared").children].indexOf(focused) : -1;
+  const same = about.rules.filter(rule => state.projections[rule]?.box.join() === first.box.join());
+  $("compared").replaceChildren(made("Photograph", state.picture, first.box),
+                                ...same.map(rule => made(RULES[rule], state.projections[rule].image, first.box, rule)));
+  if (at > 0) $("compared").children[at]?.focus();
+}
+
+function useRule(rule) {
+  state.rule = rule;
+  press($("rules").children, $("rules").querySelector(`[data-rule=${rule}]`));
+  if (state.projections[rule]) { showProjection(); showCompared(); }
+  if (state.searching) search();
+}
+
+// ---- top patches
+async function search(until = SOME_IMAGES) {
+  state.searching = true;
+  $("find").hidden = true;
+  await latest("strongest", async () => {
+    const asked = { layer: state.layer, unit: state.unit, rule: state.rule, until };
+    const current = () => asked.layer === state.layer && asked.unit === state.unit && asked.rule === state.rule;
+    let found;
+    do {
+      found = await ask("strongest", asked);
+      if (!found) { state.searching = false; $("find").hidden = false; $("progress").hidden = true; return; }
+      Object.assign($("progress"), { hidden: Boolean(found.patches), max: Math.min(until, found.of), value: found.seen });
+      if (!found.patches) $("top-caption").textContent = `${found.seen.toLocaleString("en")} of ${$("progress").max.toLocaleString("en")} images seen …`;
+    } while (!found.patches && current());
+    if (current()) showTop(found);
+  });
+}
+
+function showTop(found) {
+  const pictures = (kind, words) => found.patches.map((one, k) =>
+    element("img", { src: one[kind], alt: `${words} ${k + 1} of ${found.patches.length}`, className: "pixels" }));
+  $("patches").replaceChildren(...pictures("patch", "Patch"));
+  $("patch-projections").replaceChildren(...pictures("projection", "Projection"));
+  $("top").hidden = false;
+  $("top-caption").textContent = found.caption;
+  $("continue").hidden = found.seen >= found.of;
+  $("continue").textContent = `See all ${found.of.toLocaleString("en")} images`;
+  $("continue").onclick = () => { $("continue").hidden = true; search(found.of); };
+}
+
+// ---- the page
+function begin() {
+  $("title").textContent = `${about.title} · ${about.parameters.toLocaleString("en")} parameters, ${about.classes} classes`;
+  Object.assign($("square"), { min: Math.max(1, Math.round(about.side / 28)), max: Math.round(about.side / 2),
+                               value: Math.round(about.side * 48 / 224) });
+  state.square = [0, 1].map(() => Math.round((about.side - side()) / 2));
+  moveSquare(...state.square);
+  $("samples").replaceChildren(...about.samples.map(({ number, name, picture }) => {
+    const button = element("button", { type: "button" }, element("img", { src: picture, alt: name }));
+    button.onclick = () => useSample(number, button);
+    return button;
+  }));
+  $("samples-caption").textContent = about.drawn
+    ? `The samples are drawn patterns, and there are no top patches, since the run's images cannot be opened: ${about.why}`
+    : `Samples: held-out images of the run.`;
+  $("find").hidden = about.drawn;
+  if (about.drawn) $("top-caption").textContent = `Top patches are of the run's images, which cannot be opened: ${about.why}`;
+  $("rules").replaceChildren(...about.rules.map(rule => {
+    const button = element("button", { type: "button", onclick: () => useRule(rule) }, RULES[rule]);
+    button.dataset.rule = rule;
+    return button;
+  }));
+  plan = drawNetwork($("net"), about, name => useLayer(name));
+  state.layer = about.layer;
+  useRule(state.rule);
+  plan.choose(state.layer);
+  showStages();
+}
+
+// Beside the rest while that is scrolled; where it is higher than the window, by its end.
+function stick() {
+  const column = document.querySelector(".photograph");
+  column.style.top = `${Math.min(20, innerHeight - column.offsetHeight - 20)}px`;
+}
+
+function listen() {
+  $("file").addEventListener("change", event => { upload(event.target.files[0]); event.target.value = ""; });
+  $("cover").addEventListener("click", toggleCover);
+  $("square").addEventListener("input", () => moveSquare(...state.square));
+  movable($("occluder"), (down, right) => moveSquare(state.square[0] + 4 * down, state.square[1] + 4 * right),
+          (y, x) => { if (state.covering) moveSquare(y * about.side - side() / 2, x * about.side - side() / 2); });
+  movable($("map"), (down, right) => usePlace(state.place[0] + down, state.place[1] + right),
+          (y, x) => usePlace(Math.floor(y * maps.shape[0]), Math.floor(x * maps.shape[1])));
+  $("peak").addEventListener("click", () => usePlace(...maps.places[state.unit]));
+  $("sort").addEventListener("change", () => { showMaps(); useUnit(state.unit); });
+  $("more").addEventListener("click", () => { state.all = true; showMaps(); useUnit(state.unit); });
+  $("find").addEventListener("click", () => search());
+  $("error").lastElementChild.addEventListener("click", () => { $("error").hidden = true; });
+  roving($("maps"));
+  roving($("net"));
+  new ResizeObserver(stick).observe(document.querySelector(".photograph"));
+  addEventListener("resize", stick);
+  let over = 0;
+  const dropping = change => { over = Math.max(0, over + change); document.body.classList.toggle("dropping", over > 0); };
+  addEventListener("dragenter", () => dropping(1));
+  addEventListener("dragleave", () => dropping(-1));
+  addEventListener("dragover", event => event.preventDefault());
+  addEventListener("drop", event => { event.preventDefault(); dropping(-Infinity); upload(event.dataTransfer.files[0]); });
+}
+
+about = await ask("about");
+if (about) {
+  listen();
+  begin();
+  if (about.samples.length) await useSample(about.samples[0].number, $("samples").firstElementChild);
+}
