@@ -9,5 +9,6 @@ setup(
     packages=find_packages(include=["minicnn", "minicnn.*"], exclude=["minicnn.kernels", "minicnn.kernels.*"])
     + list(KERNELS),
     package_dir=KERNELS,
-    package_data={"minicnn.kernels": ["README.md"], "minicnn.kernels.cuda": ["*.cu", "*.cuh"]},
+    package_data={"minicnn.kernels": ["README.md"], "minicnn.kernels.cuda": ["*.cu", "*.cuh"],
+                  "minicnn.explore": ["static/*"]},
 )

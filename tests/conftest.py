@@ -34,7 +34,7 @@ except ModuleNotFoundError:                                 # tests side by side
         return contextlib.nullcontext()
 
 # Without these, tests of the GPU that need one are skipped; everywhere else they are required.
-NOT_ON_EVERY_GPU_MACHINE = ("PIL", "safetensors", "tqdm", "matplotlib")
+NOT_ON_EVERY_GPU_MACHINE = ("PIL", "safetensors", "tqdm", "matplotlib", "starlette", "uvicorn")
 
 settings.register_profile("minicnn", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.load_profile("minicnn")

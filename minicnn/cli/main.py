@@ -45,8 +45,8 @@ from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "explore": explore,
-            "prepare": prepare, "verify": verify, "summary": summary, "models": models, "import": import_, "export": export,
-            "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
+            "prepare": prepare, "verify": verify, "summary": summary, "models": models, "import": import_,
+            "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 

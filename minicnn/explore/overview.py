@@ -18,8 +18,8 @@ PASSED = (Dropout, Flatten)                 # at prediction they change no value
 
 @dataclass
 class Block:
-    """layers: names, in order.   inputs: the blocks (indices) that it reads; -1 is the image.   shape: of its output for
-    one image."""
+    """layers: names, in order.   inputs: the blocks (indices) that it reads; -1 is the image.   shape: of its output
+    for one image."""
 
     layers: list[str]
     inputs: list[int]

@@ -1,4 +1,4 @@
-"""Arrays as PNGs, in data URIs: a picture and what is said about it arrive in one answer."""
+"""Arrays as PNGs, in data URIs: a picture and its caption arrive in one answer."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ async def _body(request: Request) -> bytes:
 
 
 def _json(status: int, content: dict) -> Response:
-    return Response(json.dumps(content, default=lambda value: value.item(), allow_nan=False), status, media_type="application/json")
+    text = json.dumps(content, default=lambda value: value.item(), allow_nan=False)            # default: of NumPy
+    return Response(text, status, media_type="application/json")
 
 
 def _error(status: int, words: str) -> Response:

@@ -136,14 +136,15 @@ class Session:
         flat = maps.reshape(-1, shape[-1])
         best, columns = flat.argmax(axis=0), int(np.ceil(shape[-1] ** 0.5))
         peaks = flat.max(axis=0)
-        what = f"{plural(shape[-1], 'map')} of {shape[0]} x {shape[1]}" if len(shape) == 3 else plural(shape[-1], "unit")
-        how = f", {scale_words(maps)}" if len(shape) == 3 else ""
+        what = plural(shape[-1], "unit")
+        if len(shape) == 3:
+            what = f"{plural(shape[-1], 'map')} of {shape[0]} x {shape[1]}, {scale_words(maps)}"
         return {"layer": layer, "shape": shape, "columns": columns, "peaks": [_short(value) for value in peaks],
                 "places": np.stack(np.divmod(best, maps.shape[1]), axis=1).tolist(),
                 "order": np.argsort(-peaks, kind="stable").tolist(),
                 "names": self.classes if layer == self.net.output and len(self.classes) == shape[-1] else None,
                 "picture": sheet(maps, columns) if len(shape) == 3 else None,
-                "caption": f"Output of {layer} for this photograph: {what}{how}."}
+                "caption": f"Output of {layer} for this photograph: {what}."}
 
     def projection(self, photo: str, layer: str, unit: int, row: int, column: int, rule: str) -> dict:
         """One activation projected to the pixels, and its receptive field."""

@@ -20,7 +20,8 @@ BATCH, SECONDS = 32, 0.7                    # images at a time; before an answer
 
 
 class Strongest:
-    """Of one layer, over images of the set in a random order that is always the same. What cannot be read is left out."""
+    """Of one layer, over images of the set in a random order that is always the same. What cannot be read is left
+    out."""
 
     def __init__(self, net: Net, pipeline: InputPipeline, dataset: Dataset, layer: str):
         self.net, self.pipeline, self.dataset = net, pipeline, dataset
@@ -28,11 +29,13 @@ class Strongest:
         self._top = no_images(layer, np.arange(output_shape(net, layer)[-1]))
 
     def advance(self, unit: int, rule: str, until: int) -> dict:
-        """Read on until so many images have been seen, but not much longer than SECONDS. The patches of a unit where
-        they have been, or where there are no more."""
+        """Read on until so many images have been seen, but after a batch not longer than SECONDS. The patches of a unit
+        where they have been, or where there are no more."""
         until, stop = min(until, len(self._order)), time.monotonic() + SECONDS
-        while self._at < until and time.monotonic() < stop:
+        while self._at < until:
             self._read(self._order[self._at:min(self._at + BATCH, until)])
+            if time.monotonic() > stop:
+                break
         found = {"seen": self._at, "of": len(self._order), "patches": None}
         if self._at >= until and not self._top.seen:
             raise DataError(f"{self.dataset.name}: none of the first {self._at:,} images can be read")

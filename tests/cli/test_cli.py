@@ -30,6 +30,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     ([], ["train", "evaluate", "predict", "gradcheck", "summary", "models", "doctor", "minicnn train alexnet"]),
     (["train"], ["MODEL", "FILE.py:FUNCTION", "what is trained:", "how:", "runs:", "Ctrl-C", "my_net.py:build"]),
     (["evaluate"], ["RUN", "--data", "ten"]),
+    (["explore"], ["RUN", "--port", "--no-browser", "127.0.0.1", "photograph", "minicnn[web]"]),
     (["gradcheck"], ["--device", "--list", "conv", "alexnet", "Exit code 1"]),
     (["summary"], ["--batch", "alexnet:caffe", "FILE.py:FUNCTION"]),
 ])

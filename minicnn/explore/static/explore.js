@@ -7,6 +7,7 @@ const ROWS = 3, SOME_IMAGES = 256;              // of maps shown at first; image
 const state = { photo: null, layer: null, unit: null, place: [0, 0], rule: "deconv", chosen: false, searching: false,
                 all: false, covering: false, square: [0, 0], projections: {} };
 let about, maps, plan, sheet;
+const tiles = {};                               // what is compared inside the receptive field
 
 // ---- asking
 const tab = Math.random().toString(36).slice(2);
@@ -59,6 +60,8 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 const press = (group, chosen) => { for (const one of group) one.setAttribute("aria-pressed", one === chosen); };
+const short = value => value === 0 || (Math.abs(value) >= .01 && Math.abs(value) < 1e4)
+  ? String(Number(value.toPrecision(3))) : value.toExponential(1).replace("e+", "e");
 const percent = value => `${(100 * value).toFixed(1)} %`;
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const spatial = () => about.layers[state.layer].shape.length === 3;
@@ -93,7 +96,7 @@ function reachable(container, chosen) {
 }
 
 // Arrow keys move a position, with Shift faster; a pointer that is held down sets it.
-function movable(box, keys, pointer) {
+function movable(box, keys, pointer, active = () => true) {
   box.addEventListener("keydown", event => {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!step) return;
@@ -106,13 +109,14 @@ function movable(box, keys, pointer) {
     pointer((event.clientY - top) / height, (event.clientX - left) / width);
   };
   stage.addEventListener("pointerdown", event => {
-    if (event.button) return;
+    if (event.button || !active()) return;
     stage.setPointerCapture(event.pointerId);
     box.focus({ preventScroll: true });
     follow(event);
     event.preventDefault();
   });
-  stage.addEventListener("pointermove", event => { if (event.buttons & 1) follow(event); });
+  stage.addEventListener("dragstart", event => event.preventDefault());
+  stage.addEventListener("pointermove", event => { if (event.buttons & 1 && active()) follow(event); });
 }
 
 // ---- the photograph
@@ -183,6 +187,7 @@ async function cover() {
 function toggleCover() {
   state.covering = !state.covering;
   $("cover").setAttribute("aria-pressed", state.covering);
+  $("stage").classList.toggle("covering", state.covering);
   $("occluder").hidden = $("square").disabled = !state.covering;
   document.querySelector("#stage .field").hidden = state.covering;
   if (state.covering) { moveSquare(...state.square); $("occluder").focus({ preventScroll: true }); return; }
@@ -192,7 +197,12 @@ function toggleCover() {
 
 // ---- the layer
 async function useLayer(layer) {
-  if (layer !== state.layer) Object.assign(state, { chosen: false, all: false });
+  if (layer !== state.layer) {
+    Object.assign(state, { chosen: false, all: false, searching: false });
+    $("find").hidden = about.drawn;
+    $("top").hidden = $("continue").hidden = $("progress").hidden = true;
+    if (!about.drawn) $("top-caption").textContent = "";
+  }
   state.layer = layer;
   plan.choose(layer);
   showStages();
@@ -228,7 +238,7 @@ function showMaps() {
   if (!shown.includes(state.unit)) shown.push(state.unit);
   $("maps").replaceChildren(...shown.map(unit => {
     const name = maps.names ? maps.names[unit] : unit;
-    const tag = element("span", { className: "tag" }, element("span", {}, String(name)), element("span", {}, String(maps.peaks[unit])));
+    const tag = element("span", { className: "tag" }, element("span", {}, String(name)), element("span", {}, short(maps.peaks[unit])));
     const button = element("button", { type: "button", onclick: () => { state.chosen = true; useUnit(unit); } }, tag);
     button.dataset.unit = unit;
     button.setAttribute("aria-label", `${spatial() ? "map" : "unit"} ${name}, largest activation ${maps.peaks[unit]}`);
@@ -277,14 +287,17 @@ async function project() {
   const asked = { photo: state.photo, layer: state.layer, unit: state.unit, row: state.place[0], column: state.place[1] };
   const current = () => asked.photo === state.photo && asked.layer === state.layer && asked.unit === state.unit &&
     asked.row === state.place[0] && asked.column === state.place[1];
+  $("projection").classList.add("stale");
+  for (const { canvas } of Object.values(tiles)) canvas.classList.add("stale");
   for (const rule of [state.rule, ...about.rules.filter(one => one !== state.rule)]) {
     const found = await ask("projection", { ...asked, rule });
     if (!found || !current()) return;
-    found.image = Object.assign(new Image(), { src: found.picture });
-    await found.image.decode();
+    const image = Object.assign(new Image(), { src: found.picture });
+    await Promise.all([image.decode(), state.picture.decode()]);
     state.projections[rule] = found;
     if (rule === state.rule) showProjection();
-    showCompared();
+    showInside(tiles.photograph, state.picture, found.box);
+    showInside(tiles[rule], image, found.box);
   }
 }
 
@@ -296,36 +309,25 @@ function showProjection() {
     field.hidden = state.covering && field.parentElement.id === "stage";
   }
   show($("projection"), found.picture, found.caption);
+  $("projection").classList.remove("stale");
   $("projection-name").textContent = `Projection: ${RULES[state.rule]}, activation ${found.value}` +
     (found.empty ? ": nothing reached the pixels" : "");
   $("unit-caption").textContent = found.caption;
 }
 
-function showCompared() {
-  const made = (name, image, box, rule) => {
-    const [top, left, bottom, right] = box, canvas = element("canvas", { className: "crop", width: right - left, height: bottom - top });
-    canvas.classList.toggle("pixels", right - left < 80);
-    canvas.getContext("2d").drawImage(image, left, top, right - left, bottom - top, 0, 0, right - left, bottom - top);
-    canvas.setAttribute("aria-label", `${name}, rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}`);
-    canvas.setAttribute("role", "img");
-    const label = element("span", { className: "name" }, name);
-    if (!rule) return element("div", {}, canvas, label);
-    const button = element("button", { type: "button", onclick: () => useRule(rule) }, canvas, label);
-    button.setAttribute("aria-pressed", rule === state.rule);
-    return button;
-  };
-  const first = state.projections[state.rule], focused = document.activeElement?.closest(".compared button");
-  const at = focused ? [...$("compared").children].indexOf(focused) : -1;
-  const same = about.rules.filter(rule => state.projections[rule]?.box.join() === first.box.join());
-  $("compared").replaceChildren(made("Photograph", state.picture, first.box),
-                                ...same.map(rule => made(RULES[rule], state.projections[rule].image, first.box, rule)));
-  if (at > 0) $("compared").children[at]?.focus();
+function showInside({ canvas, name }, image, [top, left, bottom, right]) {
+  const [height, width] = [bottom - top, right - left];
+  Object.assign(canvas, { width, height });
+  canvas.classList.toggle("pixels", width < 80);
+  canvas.classList.remove("stale");
+  canvas.getContext("2d").drawImage(image, left, top, width, height, 0, 0, width, height);
+  canvas.setAttribute("aria-label", `${name}, rows ${top} to ${bottom - 1}, columns ${left} to ${right - 1}`);
 }
 
 function useRule(rule) {
   state.rule = rule;
-  press($("rules").children, $("rules").querySelector(`[data-rule=${rule}]`));
-  if (state.projections[rule]) { showProjection(); showCompared(); }
+  for (const group of [$("rules"), $("compared")]) press(group.querySelectorAll("button"), group.querySelector(`[data-rule=${rule}]`));
+  showProjection();
   if (state.searching) search();
 }
 
@@ -372,14 +374,22 @@ function begin() {
     return button;
   }));
   $("samples-caption").textContent = about.drawn
-    ? `The samples are drawn patterns, and there are no top patches, since the run's images cannot be opened: ${about.why}`
-    : `Samples: held-out images of the run.`;
+    ? `Drawn patterns, since the run's images cannot be opened. Drop a photograph anywhere on this page.`
+    : "Held-out images of the run. Or drop a photograph anywhere on this page.";
   $("find").hidden = about.drawn;
   if (about.drawn) $("top-caption").textContent = `Top patches are of the run's images, which cannot be opened: ${about.why}`;
-  $("rules").replaceChildren(...about.rules.map(rule => {
-    const button = element("button", { type: "button", onclick: () => useRule(rule) }, RULES[rule]);
+  const choosing = (rule, ...content) => {
+    const button = element("button", { type: "button", onclick: () => useRule(rule) }, ...content);
     button.dataset.rule = rule;
     return button;
+  };
+  $("rules").replaceChildren(...about.rules.map(rule => choosing(rule, RULES[rule])));
+  $("compared").replaceChildren(...["photograph", ...about.rules].map(rule => {
+    const canvas = element("canvas", { className: "crop" }), name = RULES[rule] ?? "Photograph";
+    const content = [canvas, element("span", { className: "name" }, name)];
+    canvas.setAttribute("role", "img");
+    tiles[rule] = { canvas, name };
+    return rule in RULES ? choosing(rule, ...content) : element("div", {}, ...content);
   }));
   plan = drawNetwork($("net"), about, name => useLayer(name));
   state.layer = about.layer;
@@ -399,7 +409,7 @@ function listen() {
   $("cover").addEventListener("click", toggleCover);
   $("square").addEventListener("input", () => moveSquare(...state.square));
   movable($("occluder"), (down, right) => moveSquare(state.square[0] + 4 * down, state.square[1] + 4 * right),
-          (y, x) => { if (state.covering) moveSquare(y * about.side - side() / 2, x * about.side - side() / 2); });
+          (y, x) => moveSquare(y * about.side - side() / 2, x * about.side - side() / 2), () => state.covering);
   movable($("map"), (down, right) => usePlace(state.place[0] + down, state.place[1] + right),
           (y, x) => usePlace(Math.floor(y * maps.shape[0]), Math.floor(x * maps.shape[1])));
   $("peak").addEventListener("click", () => usePlace(...maps.places[state.unit]));
@@ -413,8 +423,8 @@ function listen() {
   addEventListener("resize", stick);
   let over = 0;
   const dropping = change => { over = Math.max(0, over + change); document.body.classList.toggle("dropping", over > 0); };
-  addEventListener("dragenter", () => dropping(1));
-  addEventListener("dragleave", () => dropping(-1));
+  addEventListener("dragenter", event => { if (event.dataTransfer.types.includes("Files")) dropping(1); });
+  addEventListener("dragleave", event => { if (event.dataTransfer.types.includes("Files")) dropping(-1); });
   addEventListener("dragover", event => event.preventDefault());
   addEventListener("drop", event => { event.preventDefault(); dropping(-Infinity); upload(event.dataTransfer.files[0]); });
 }

@@ -3,6 +3,13 @@
 const LANE = 80, BOX = 48, LABEL = 18, NARROW = 64, WIDE = 84;      // CSS pixels
 const SVG = "http://www.w3.org/2000/svg";
 
+// As much of a name's end as fits below a box; the whole name is its title.
+function brief(name) {
+  const parts = name.split("_");
+  while (parts.length > 1 && parts.join("_").length > 10) parts.shift();
+  return parts.join("_");
+}
+
 export function drawNetwork(container, about, choose) {
   const { blocks, layers, side } = about;
   const flat = Math.max(1, ...blocks.filter(one => one.shape.length === 1).map(one => one.shape[0]));
@@ -48,7 +55,7 @@ export function drawNetwork(container, about, choose) {
     box.className = "box";
     box.append(picture);
     label.className = "label";
-    label.textContent = first.length > 10 ? `…${first.slice(-9)}` : first;
+    label.textContent = brief(first);
     button.type = "button";
     button.className = /^(Conv|Linear|Local)/.test(layers[first].kind) ? "weights" : "other";
     button.title = `${block.layers.join(", ")}: ${block.shape.join(" × ")}`;
