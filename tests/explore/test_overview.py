@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.explore.overview import overview
 from minicnn.visualize.units import output_shape
 from tests.helpers.small_run import small_net
@@ -25,6 +26,16 @@ def test_branches_and_shortcuts():
     blocks = {block.layers[0]: block for block in overview(CASES["resnet18"].net(device="reference"))}
     assert (blocks["conv2_1_conv1"].lane, blocks["conv2_1_sum"].lane) == (1, 0)
     assert blocks["conv2_1_sum"].layers == ["conv2_1_sum", "conv2_1_relu"]
+
+
+def test_what_others_read_as_well_is_a_block_of_its_own():
+    b = Builder((8, 8, 3))
+    conv = b.conv("conv", 4, 3, padding=1)
+    b.add("sum", [conv, b.relu("relu", input=conv)])
+    b.linear("fc", 2, input=b.flatten("flat"))
+    b.loss()
+    assert [(block.layers, block.inputs) for block in overview(b.net(device="reference"))] == [
+        (["conv"], [-1]), (["relu"], [0]), (["sum"], [0, 1]), (["fc"], [2])]
 
 
 @pytest.mark.parametrize("case", ["vgg-a-bn", "googlenet", "resnet50", "squeezenet"])

@@ -108,6 +108,8 @@ def test_on_a_phone_in_the_dark_by_keyboard(page):
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     settled(page)
+    assert page.locator("#maps button").last.get_attribute("aria-pressed") == "true"
+    assert page.locator("#maps button").first.get_attribute("aria-pressed") == "false"
     assert visit.sideways() == 0
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
 

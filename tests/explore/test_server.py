@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from minicnn.explore import server, session
 from minicnn.explore.serve import listening
@@ -120,6 +121,7 @@ def trained(tmp_path_factory):
 
 
 def test_mistakes_of_the_command(capsys, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: pytest.fail("it serves"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped/metrics.jsonl").write_text("{}\n")

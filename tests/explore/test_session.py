@@ -106,6 +106,7 @@ def test_samples_are_the_held_out_images_that_can_be_read(session):
     about = session.about()
     names = [sample["name"] for sample in about["samples"]]
     assert len(names) >= 7 and not about["drawn"] and all(name.startswith("Held-out image ") for name in names)
+    assert len({session.sample(about["samples"][k]["number"])["truth"] for k in range(3)}) == 3      # classes in turn
     found = session.sample(about["samples"][0]["number"])
     number = int(names[0].rpartition(" ")[2])
     assert found["truth"] == session.classes[number % 4]

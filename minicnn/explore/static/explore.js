@@ -48,9 +48,10 @@ const running = new Map();
 async function latest(topic, work) {
   if (running.has(topic)) { running.set(topic, work); return; }
   running.set(topic, null);
+  busy(1);
   try {
     for (let next = work; next; next = running.get(topic)) { running.set(topic, null); await next(); }
-  } finally { running.delete(topic); }
+  } finally { running.delete(topic); busy(-1); }
 }
 
 // ---- small helpers
@@ -115,7 +116,6 @@ function movable(box, keys, pointer, active = () => true) {
     follow(event);
     event.preventDefault();
   });
-  stage.addEventListener("dragstart", event => event.preventDefault());
   stage.addEventListener("pointermove", event => { if (event.buttons & 1 && active()) follow(event); });
 }
 
