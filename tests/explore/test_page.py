@@ -9,6 +9,12 @@ import pytest
 from tests.browser.visit import PHONE
 from tests.explore.conftest import photo
 
+DROPPED = """bytes => {
+    const dropped = new DataTransfer();
+    dropped.items.add(new File([new Uint8Array(bytes)], 'mine.png', {type: 'image/png'}));
+    return dropped;
+}"""
+
 
 @pytest.fixture
 def page(visit, client):
@@ -34,9 +40,13 @@ def test_from_a_photograph_to_its_deconvnet(page):
     visit = page()
     page = visit.page
     assert page.locator("#samples img").count() >= 7 and page.locator("#guesses li").count() == 4
-    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": photo()})
+    dropped = page.evaluate_handle(DROPPED, list(photo()))
+    page.dispatch_event("body", "dragenter", {"dataTransfer": dropped})
+    page.locator("#drop").wait_for()
+    page.dispatch_event("body", "drop", {"dataTransfer": dropped})
     page.locator("#photo[alt^='mine.png: the central crop of 24 × 24']").wait_for()
     settled(page)
+    assert not page.is_visible("#drop")
 
     page.click("#net button[aria-label^='conv1, relu1, norm1']")
     page.click("#stages >> text=relu1")
