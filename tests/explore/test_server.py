@@ -33,7 +33,7 @@ def test_the_page_may_load_nothing_from_outside(client):
     policy = headers["Content-Security-Policy"]
     assert status == 200 and "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert b"<script type=\"module\" src=\"/static/explore.js\">" in content and b" style=" not in content
-    for name in ("explore.js", "network.js", "explore.css", "icon.svg"):
+    for name in ("explore.js", "asking.js", "network.js", "widgets.js", "explore.css", "icon.svg"):
         status, headers, text = client.raw(f"/static/{name}")
         assert status == 200 and headers["X-Content-Type-Options"] == "nosniff"
         assert b"//" not in text.replace(b"http://www.w3.org/2000/svg", b"").replace(b"// ", b"")

@@ -1,5 +1,7 @@
 // The page of minicnn explore. Everything is asked of the server in minicnn/explore; here it is only shown.
+import { ask, latest } from "/static/asking.js";
 import { drawNetwork } from "/static/network.js";
+import { clamp, element, movable, percent, place, press, reachable, roving, short, show } from "/static/widgets.js";
 
 const $ = id => document.getElementById(id);
 const RULES = { deconv: "Deconvnet", guided: "Guided", gradient: "Gradient" };
@@ -8,116 +10,7 @@ const state = { photo: null, layer: null, unit: null, place: [0, 0], rule: "deco
                 all: false, covering: false, square: [0, 0], projections: {} };
 let about, maps, plan, sheet;
 const tiles = {};                               // what is compared inside the receptive field
-
-// ---- asking
-const tab = Math.random().toString(36).slice(2);
-let open = 0, slow;
-
-async function ask(path, query = {}, options = {}) {
-  busy(1);
-  try {
-    const answer = await fetch(`/api/${path}?${new URLSearchParams(query)}`,
-                               { ...options, headers: { "X-Tab": tab } });
-    if (answer.status === 204) return null;                         // a newer question has made it obsolete
-    const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error);
-    return found;
-  } catch (error) {
-    fail(error instanceof TypeError ? "minicnn explore does not answer; is it still running in the terminal?" : error.message);
-    return null;
-  } finally { busy(-1); }
-}
-
-function busy(change) {
-  open += change;
-  $("busy").classList.toggle("on", open > 0);
-  document.querySelector("main").setAttribute("aria-busy", open > 0);
-  if (open && !slow) slow = setTimeout(() => {
-    $("busy").firstChild.textContent = "Still computing; the first picture of a kind compiles its kernels";
-  }, 2500);
-  if (!open) { clearTimeout(slow); slow = null; $("busy").firstChild.textContent = ""; }
-}
-
-function fail(words) {
-  $("error").firstElementChild.textContent = words;
-  $("error").hidden = false;
-}
-
-// While work of a topic runs, of what is asked for meanwhile only the newest is done.
-const running = new Map();
-async function latest(topic, work) {
-  if (running.has(topic)) { running.set(topic, work); return; }
-  running.set(topic, null);
-  busy(1);
-  try {
-    for (let next = work; next; next = running.get(topic)) { running.set(topic, null); await next(); }
-  } finally { running.delete(topic); busy(-1); }
-}
-
-// ---- small helpers
-function element(name, attributes = {}, ...children) {
-  const made = Object.assign(document.createElement(name), attributes);
-  made.append(...children);
-  return made;
-}
-const press = (group, chosen) => { for (const one of group) one.setAttribute("aria-pressed", one === chosen); };
-const short = value => value === 0 || (Math.abs(value) >= .01 && Math.abs(value) < 1e4)
-  ? String(Number(value.toPrecision(3))) : value.toExponential(1).replace("e+", "e");
-const percent = value => `${(100 * value).toFixed(1)} %`;
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const spatial = () => about.layers[state.layer].shape.length === 3;
-
-function show(image, address, alt) {
-  Object.assign(image, { src: address, alt, hidden: false });
-}
-
-function place(box, [top, left, bottom, right], height, width = height) {
-  Object.assign(box.style, { top: `${100 * top / height}%`, left: `${100 * left / width}%`,
-                             height: `${100 * (bottom - top) / height}%`, width: `${100 * (right - left) / width}%` });
-}
-
-// One button of a group is in the order of the Tab key; the arrow keys move between them.
-function roving(container) {
-  container.addEventListener("keydown", event => {
-    const all = [...container.querySelectorAll("button:not([hidden])")], at = all.indexOf(document.activeElement);
-    const to = { ArrowRight: all[at + 1], ArrowLeft: all[at - 1], Home: all[0], End: all[all.length - 1],
-                 ArrowDown: beside(all, at, 1), ArrowUp: beside(all, at, -1) };
-    if (at < 0 || !(event.key in to)) return;
-    event.preventDefault();
-    to[event.key]?.focus();
-  });
-}
-// The nearest one below (way 1) or above (-1).
-function beside(all, at, way) {
-  const far = one => way * (one.offsetTop - all[at]?.offsetTop), aside = one => Math.abs(one.offsetLeft - all[at]?.offsetLeft);
-  return all.filter(one => far(one) > 2).sort((a, b) => 4 * far(a) + aside(a) - 4 * far(b) - aside(b))[0];
-}
-function reachable(container, chosen) {
-  for (const one of container.querySelectorAll("button")) one.tabIndex = one === chosen ? 0 : -1;
-}
-
-// Arrow keys move a position, with Shift faster; a pointer that is held down sets it.
-function movable(box, keys, pointer, active = () => true) {
-  box.addEventListener("keydown", event => {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    keys(...step.map(way => way * (event.shiftKey ? 4 : 1)));
-  });
-  const stage = box.classList.contains("stage") ? box : box.parentElement;
-  const follow = event => {
-    const { left, top, width, height } = stage.getBoundingClientRect();
-    pointer((event.clientY - top) / height, (event.clientX - left) / width);
-  };
-  stage.addEventListener("pointerdown", event => {
-    if (event.button || !active()) return;
-    stage.setPointerCapture(event.pointerId);
-    box.focus({ preventScroll: true });
-    follow(event);
-    event.preventDefault();
-  });
-  stage.addEventListener("pointermove", event => { if (event.buttons & 1 && active()) follow(event); });
-}
 
 // ---- the photograph
 async function usePhoto(asked) {
