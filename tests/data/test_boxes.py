@@ -86,6 +86,14 @@ def test_areas_are_those_of_torchvision():
     assert (wide["width"] > 1.4 * wide["height"]).all()                    # width / height
 
 
+@pytest.mark.parametrize("hw", [(1, 1), (1, 9), (2, 2), (3, 1)])
+def test_areas_of_tiny_images_have_a_pixel(hw):
+    """8 % of one pixel would be none."""
+    draw = drawn(Augment(crop=9, area=(0.01, 1.0)), hw=(np.full(len(IDS), hw[0]), np.full(len(IDS), hw[1])))
+    assert draw["height"].min() == draw["width"].min() == 1
+    assert (draw["top"] + draw["height"]).max() <= hw[0] and (draw["left"] + draw["width"]).max() <= hw[1]
+
+
 @pytest.mark.parametrize(("hw", "wanted"), [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)),
                                             ((100, 120), (0, 0, 100, 120))])
 def test_where_no_area_fits_it_is_the_largest_central_box_of_an_allowed_aspect(hw, wanted):
