@@ -40,11 +40,11 @@ def sources(room: str) -> list[str]:
 
 
 def stages(room: str, path: str) -> list[list[str]]:
-    """The tests to run for a mutant of this file, one list after the other until one fails."""
+    """The tests to run for a mutant of this file, one list after the other until one fails; the first may be empty."""
     stem, folders = Path(path).stem.removesuffix("_hopper"), ROOMS[room][1]
     names = {stem, stem.removesuffix("_weights"), stem.partition("_")[0], *MIRRORS.get(stem, ())}
     mirrors = {test.relative_to(ROOT).as_posix() for name in names for test in ROOT.glob(f"tests/**/test_{name}.py")}
     kinds = ROOT / "tests/mutations" / f"{stem}.py"
     planted = ["tests/test_mutations.py"] if kinds.exists() and room.startswith(("kernels", "layers")) else []
     first = sorted(test for test in mirrors if test.startswith(tuple(folders))) + planted
-    return [stage for stage in (first, folders, QUICK) if stage]
+    return [first, folders, QUICK]

@@ -107,7 +107,7 @@ def verdict(planted: Planted, until: str) -> dict:
     try:
         if path.suffix == ".py":
             compile(path.read_text(), path, "exec")         # every mutant should be Python
-        for tests in stages(planted.room, planted.path)[:UNTIL.index(until) + 1]:
+        for tests in filter(None, stages(planted.room, planted.path)[:UNTIL.index(until) + 1]):
             passed, by = passes(tests, numba)
             if not passed:
                 break

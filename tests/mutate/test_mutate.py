@@ -67,6 +67,9 @@ def test_every_room_has_mutants_and_tests_that_exist():
         assert {test for path in files for stage in stages(room, path) for test in stage} >= {*folders, "tests"}
     assert stages("kernels/cpu", "kernels/cpu/winograd_weights.py")[0] == ["tests/kernels/test_winograd.py"]
     assert stages("train", "minicnn/train/loop.py")[0] == ["tests/train/test_loop.py"]
+    assert stages("kernels/cpu", "kernels/cpu/combine.py")[1] == ROOMS["kernels/cpu"][1]    # with a mirror, or without
+    assert stages("train", "minicnn/train/step.py")[2] == ["tests"]
+    assert all(len(stages(room, path)) == len(run.UNTIL) for room in ROOMS for path in sources(room))
 
 
 def test_a_sample_is_of_every_room_and_the_same_for_a_seed():
