@@ -121,6 +121,19 @@ def test_a_training_network_without_its_data_layers(tmp_path):
     assert net.source.preprocess.mean == (1.0, 2.0, 3.0) and net.source.preprocess.order == "bgr"
 
 
+@pytest.mark.parametrize(("name", "mean"), [
+    ("VGG_ILSVRC_16_layers", (103.939, 116.779, 123.68)), ("GoogleNet", (104.0, 117.0, 123.0)),     # blue, green, red
+    ("AlexNet", (104.007, 116.669, 122.679)), ("CaffeNet", (104.007, 116.669, 122.679)), ("mine", None)])
+def test_a_network_that_is_known_by_its_name_has_its_mean(tmp_path, name, mean):
+    square = IMAGE | {"input_param": {"shape": [{"dim": [1, 3, 4, 4]}]}}
+    fc = {"name": "fc", "type": "InnerProduct", "bottom": ["data"], "top": ["fc"], "blobs": [cb.blob(np.ones((2, 48)))],
+          "inner_product_param": {"num_output": 2, "bias_term": 0}}
+    (tmp_path / "n.caffemodel").write_bytes(cb.net([square, fc], name))
+    preprocess = interop.read(tmp_path / "n.caffemodel", device="reference").source.preprocess
+    assert preprocess.order == "bgr" and preprocess.std is None
+    assert preprocess.mean == (mean and pytest.approx(mean, abs=5e-4))
+
+
 def test_old_layers_have_the_same_weights(tmp_path):
     """Of the first format that has `layers`, with types as numbers."""
     types = {name: number for number, name in schema.V1_TYPES.items()}
