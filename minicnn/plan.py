@@ -138,7 +138,7 @@ class Plan:
     """The steps of a network for one (largest) batch size. `arrays(n)` gives the arrays of all values for n images."""
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str],
-                 *, ops: Ops, dtype: str, grad: bool, fuse: bool = True, keep: Iterable[str] = (),
+                 *, ops: Ops, dtype: str, grad: bool, fuse: bool, keep: Iterable[str] = (),
                  frozen: Iterable[str] = ()):
         """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose values stay valid
         after the run.   grad: a backward pass will follow, so the arrays it needs are kept.   fuse: False runs every

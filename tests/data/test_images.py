@@ -157,3 +157,18 @@ def test_path_with_odd_characters(tmp_path):
     path = tmp_path / "사진 №1.png"
     photo(16, 16).save(path)
     assert images.load_under(str(tmp_path), 16, os.path.basename(path)).shape == (16, 16, 3)
+
+
+@pytest.mark.skipif(images.simplejpeg is None, reason="simplejpeg is not installed (extra `jpeg`)")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"comment": b"a comment"},
+                                     {"restart_marker_rows": 1}, {"mode": "L"}], ids=str)
+def test_plain_jpegs_need_no_pillow(monkeypatch, options):
+    """JFIF's header, tables, restarts, comments. With EXIF data Pillow opens them, and says how they are turned."""
+    options = dict(options)
+    image, turned, opened = photo(40, 56).convert(options.pop("mode", "RGB")), Image.Exif(), []
+    turned[images.EXIF_ORIENTATION] = 6
+    monkeypatch.setattr(images, "_open", lambda data, real=images._open: opened.append(1) or real(data))
+    for exif, wanted in ((b"", 0), (turned.tobytes(), 1)):
+        opened.clear()
+        images.decode(encoded(image, "JPEG", exif=exif, **options), 32)
+        assert len(opened) == wanted

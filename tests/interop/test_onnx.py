@@ -8,6 +8,8 @@ from minicnn.errors import CheckpointError
 
 pytest.importorskip("onnxruntime")
 
+from onnx import TensorProto, helper  # noqa: E402
+
 from tests.helpers.onnx_models import (  # noqa: E402
     bfloat16,
     equal,
@@ -275,6 +277,7 @@ REFUSED = {
     "flattened output": (lambda: model([conv(), node("Flatten", ["c"], ["y"])], F, CONV), "flattened maps"),
     "other axes": (lambda: model([node("Reshape", ["x", "s"], ["y"])], F, {"s": INT(0, 9, 7, 3)}),
                    "Reshape 'y'.*9x7x3"),
+    "axis 2": (lambda: model([node("Flatten", ["x"], ["y"], axis=2)], F), "joins only the axes from 2 on"),
     "axis 0": (lambda: model([node("Flatten", ["x"], ["y"], axis=0)], F), "joins the batch"),
     "of the batch": (lambda: model([node("Transpose", ["x"], ["y"])], F), "axis of the batch"),
     "over rows": (lambda: model([node("Transpose", ["x"], ["t"], perm=[0, 2, 1, 3]), conv("t", "y")], F, CONV),
@@ -306,3 +309,24 @@ def test_types_that_become_float32(tmp_path):
         made = model([node("Conv", ["x", "w"], ["y"])], F, {"w": w})
         net = interop.read(save(made, tmp_path / "m"), device="reference")
         assert np.array_equal(net.params["y.w"].data, w.astype(np.float32).transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT32", "INT64", "UINT64"])
+def test_tensors_in_fields_of_their_type(tmp_path, kind):
+    """Not as raw bytes: float_data, double_data, int32_data and the like."""
+    kind, w = getattr(TensorProto, kind), np.rint(4 * CONV["w"])
+    w = abs(w) if kind == TensorProto.UINT64 else w
+    made = model([node("Cast", ["v"], ["w"], to=1), node("Conv", ["x", "w"], ["y"])], F)
+    made.graph.initializer.append(helper.make_tensor("v", kind, w.shape, w.reshape(-1)))
+    assert not made.graph.initializer[0].raw_data
+    net = interop.read(save(made, tmp_path / "m"), device="reference")
+    np.testing.assert_array_equal(net.params["y.w"].data, w.transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize("allowzero", [0, 1])
+def test_a_reshape_of_constants_copies_a_size_where_it_says_0(tmp_path, allowzero):
+    size = INT(4 if allowzero else 0, 3, 3, 3)
+    made = model([node("Reshape", ["v", "s"], ["w"], allowzero=allowzero), conv(y="y")], F,
+                 {"v": CONV["w"].reshape(4, 27), "s": size, "b": CONV["b"]})
+    net = interop.read(save(made, tmp_path / "m"), device="reference")
+    np.testing.assert_array_equal(net.params["y.w"].data, CONV["w"].transpose(2, 3, 1, 0))

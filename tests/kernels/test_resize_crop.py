@@ -100,10 +100,10 @@ def test_many_lines(ops, dtype, rng):
 
 def test_cutout(ops, dtype, rng):
     """A rectangle of zeros, of which the part inside counts; nothing else is written."""
-    y = rng.standard_normal((5, 6, 7, 3)).astype(dtype)
-    top, left = np.array([1, -2, 5, 0, 9], np.int32), np.array([2, -1, 6, -9, 0], np.int32)
-    height, width = np.array([2, 4, 4, 20, 3], np.int32), np.array([3, 3, 3, 30, 0], np.int32)
+    y = rng.standard_normal((7, 6, 7, 3)).astype(dtype)
+    top, left = np.array([1, -2, 5, 0, 9, -3, 0], np.int32), np.array([2, -1, 6, -9, 0, 0, -4], np.int32)
+    height, width = np.array([2, 4, 4, 20, 3, 3, 5], np.int32), np.array([3, 3, 3, 30, 0, 5, 4], np.int32)
     got = call(ops, "cutout_forward", y, writes=(0,), top=top, left=left, height=height, width=width)
-    for n, p, q in np.ndindex(5, 6, 7):
+    for n, p, q in np.ndindex(7, 6, 7):
         covered = top[n] <= p < top[n] + height[n] and left[n] <= q < left[n] + width[n]
         np.testing.assert_array_equal(got[n, p, q], 0 if covered else y[n, p, q])
