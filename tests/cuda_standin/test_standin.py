@@ -23,7 +23,8 @@ SAMPLE = ("tests/layers/test_contract.py", "tests/layers/test_lrn.py", "tests/la
           "tests/test_trace.py", "tests/data/test_augment.py", "tests/test_mutations.py",
           "tests/models/test_own_net_and_layer.py")
 SLOW_OF_IT = "not mistake and not resumes and not every_optimiser"
-ONLY_A_GPU_HAS = ("needs a GPU's speed", "takes the emulator many seconds", "needs two GPUs", "for an H100 or H200")
+ONLY_A_GPU_HAS = ("needs a GPU's speed", "takes the emulator many seconds", "needs two GPUs", "for an H100 or H200",
+                  "where an array of a GPU begins is its allocator's choice")
 
 
 def process(arguments: list, cuda_cache: Path) -> subprocess.CompletedProcess:

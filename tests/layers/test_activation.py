@@ -85,6 +85,6 @@ def test_the_gradient_check_skips_both_kinks():
 
 def test_multiply(ops, dtype):
     x = np.array([[-2.0, 0.0, 3.0]], dtype)
-    np.testing.assert_array_equal(Multiply(0.25)(x, ops=ops), x / 4)
+    np.testing.assert_array_equal(applied(ops, Multiply(0.25), x), x / 4)
     with pytest.raises(ConfigError, match="Multiply: factor = 0 would leave nothing"):
         Multiply(0)

@@ -152,4 +152,4 @@ def test_the_adaptive_average_equals_pytorchs(ops, rng):
     torch = pytest.importorskip("torch")
     x = rng.standard_normal((2, 14, 9, 3))
     wanted = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x).permute(0, 3, 1, 2), (4, 5))
-    assert_close(AdaptiveAvgPool2d((4, 5))(x, ops=ops), wanted.permute(0, 2, 3, 1).numpy(), "elementwise", 9)
+    assert_close(applied(ops, AdaptiveAvgPool2d((4, 5)), x), wanted.permute(0, 2, 3, 1).numpy(), "elementwise", 9)
