@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_prediction.py                    batch 128, TF32, an H100; no GPU is needed
     python benchmarks/gpu_prediction.py --gpu h200 --json FILE
+    python benchmarks/gpu_prediction.py --precision bf16   activations in bf16; what they would move in float32 below
 
 The step is planned and launched as on a GPU, by a device that keeps the launches and computes nothing. Bytes: every
 array that a kernel reads or writes, once each, operands of products included. FLOP: of the products. Instructions and
@@ -29,6 +30,7 @@ from minicnn.backend.cuda import source
 from minicnn.backend.cuda.gemm_tiling import MULTIPROCESSORS, Product
 from minicnn.backend.cuda.ops import ON_HOPPER, PRECISIONS, CudaOps
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.layers.base import stored_dtype
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.sgd import SGD
 from minicnn.train.step import CapturedStep
@@ -108,11 +110,13 @@ class PlannedOps(CudaOps):
         super()._update_by_product(product, *arguments)
 
 
-def launches_of(batch: int, precision: str) -> list[tuple]:
-    """Those of one training step, as it is captured."""
+def launches_of(batch: int, precision: str, *, float32: bool = False) -> list[tuple]:
+    """Those of one training step, as it is captured. float32: activations are stored so in any precision."""
     device, (version, products) = Launches(), PRECISIONS[precision]
     net = our_network(device="reference")
     net.ops = PlannedOps(device, ON_HOPPER.get(version, version), products)
+    if float32:
+        net.ops.stored_dtype = lambda dtype: dtype
     for node in net.nodes:
         for name in ("forward", "backward"):
             setattr(node.layer, name, _named(device, f"{node.name} {name}", getattr(node.layer, name)))
@@ -120,10 +124,11 @@ def launches_of(batch: int, precision: str) -> list[tuple]:
     sgd = SGD(net, decay=DECAY, **RECIPE)
     sgd.step = _named(device, "update", sgd.step)
     step = CapturedStep(net, sgd, scale, RunningMetrics())
-    step.run(np.empty((batch, *net.input_shape), "f4"), np.zeros(batch, np.int32), np.arange(batch), epoch=0)
+    x = np.empty((batch, *net.input_shape), stored_dtype(net.nodes, net.dtype, net.ops))
+    step.run(x, np.zeros(batch, np.int32), np.arange(batch), epoch=0)
     device.launches.clear()
     step.net.memory_version += 1                            # gradients exist now, and are overwritten from here on
-    step.run(np.empty((batch, *net.input_shape), "f4"), np.zeros(batch, np.int32), np.arange(batch), epoch=0)
+    step.run(x, np.zeros(batch, np.int32), np.arange(batch), epoch=0)
     return device.launches
 
 
@@ -142,7 +147,8 @@ def predicted(launches: list[tuple], products: str, bandwidth: float) -> Iterato
         flop = 0.0 if product is None else 2.0 * product.M * product.N * product.depth * product.groups
         limits = {"memory": (read + written) / bandwidth, "launching": SHORTEST}
         if product is not None:
-            limits |= {unit: cycles / CLOCK for unit, cycles in cycles_of(product, products).items()}
+            sizes = [operand.itemsize for operand in arguments[:2]]
+            limits |= {unit: cycles / CLOCK for unit, cycles in cycles_of(product, products, *sizes).items()}
         bound = max(limits, key=limits.get)
         yield Launch(layer, file, kernel, int(np.prod(grid)), read, written, flop, limits[bound], bound)
 
@@ -163,12 +169,12 @@ def bytes_of(file: str, kernel: str, arguments: tuple) -> tuple[int, int]:
     return sum(read.values()), sum(written.values())
 
 
-def cycles_of(product: Product, products: str) -> dict[str, float]:
-    """Cycles of the busiest multiprocessor, for each unit that may be the limit."""
+def cycles_of(product: Product, products: str, size_a: int = 4, size_b: int = 4) -> dict[str, float]:
+    """Cycles of the busiest multiprocessor, for each unit that may be the limit. sizes: of an operand's elements."""
     rows, columns, size = product.rows, product.columns, 4 if products == "Tf32" else 2
     tensor = 2 * rows * columns * 32 / TENSOR_CORES[products]
     operands = (rows + rows // 64 * columns) * 32 * size + (rows + columns) * 32 * size     # read by them, and stored
-    loaded = (rows + columns) * 32 * 4 / PIPE if product.packs else (rows + columns) * SCALAR
+    loaded = (rows * size_a + columns * size_b) * 32 / PIPE if product.packs else (rows + columns) * SCALAR
     pipe = operands / PIPE + loaded + KNOWN * rows / 256
     stages, together = -(-product.slice // 32), 1 if rows == 256 else 2                     # blocks on a multiprocessor
     blocks = int(np.prod(product.grid))
@@ -236,6 +242,9 @@ def main() -> None:
     for row, (_, file, kernel, _, _, given, _) in zip(rows, launches, strict=True):
         row.instructions, row.registers = sizes.get((file, kernel, given), (0, 0))
     print(table(rows))
+    if products == "Bf16":
+        wide = predicted(launches_of(options.batch, options.precision, float32=True), products, BANDWIDTH[options.gpu])
+        print(f"{sum(row.moved for row in wide) / 1e9:.3f} GB with activations in float32")
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

@@ -33,6 +33,9 @@ class BackwardPass:
                  input_grad: bool = False, wrt: tuple[str, ...] = (), start: str | None = None):
         self.plan, self.arrays, self.context, self.ops = plan, arrays, context, plan.ops
         self.rules = rules_by_kind(rules or {})
+        if self.rules and plan.stored != plan.dtype:
+            raise ConfigError(f"rules compute with arrays of {plan.dtype}, and this forward pass stored activations in "
+                              "bf16; run trace instead, which stores float32, or use device 'cuda:tf32'")
         self.input_grad, self.wrt, self.start = input_grad, wrt, start
         self.everything = input_grad or bool(wrt)           # not only gradients needed for trained parameters
         self.input_grads: dict[str, object] = {}            # network input -> its gradient
@@ -52,7 +55,7 @@ class BackwardPass:
         if shape_of(dy) != tuple(target.shape):
             raise ShapeError(f"dy must have the shape of the output of {self.start!r}, {tuple(target.shape)}, got "
                              f"{shape_of(dy)}")
-        target[...] = dy
+        self.ops.write(target, dy)
         self._written.add(value)
 
     def run(self, done: Callable[[Node], None]) -> None:
@@ -67,10 +70,11 @@ class BackwardPass:
         """What `Net.backward` returns: gradients by name where `wrt` asks for them, those of the inputs, or None."""
         if missing := [name for name in self.wrt if name not in self.grads]:
             raise ConfigError(f"wrt names {missing[0]!r}, which the gradient does not reach")
+        inputs = {name: self.ops.widened(array) for name, array in self.input_grads.items()}
         if self.wrt:
-            return self.grads | self.input_grads
+            return self.grads | inputs
         if self.input_grad:
-            return next(iter(self.input_grads.values())) if len(self.input_grads) == 1 else self.input_grads
+            return next(iter(inputs.values())) if len(inputs) == 1 else inputs
         return None
 
     def _step(self, step: Step) -> None:
@@ -107,7 +111,7 @@ class BackwardPass:
         for position, name in step.input_dxs.items() if self.input_grad else ():
             if position == skipped:
                 continue
-            dxs[position] = self.ops.empty(self.arrays[step.xs[position]].shape, self.plan.dtype)
+            dxs[position] = self.ops.empty(self.arrays[step.xs[position]].shape, self.plan.stored)
             if name in self.input_grads:
                 more.append((dxs[position], self.input_grads[name]))
             self.input_grads.setdefault(name, dxs[position])
@@ -161,7 +165,7 @@ class BackwardPass:
 
     def _pool(self, step: Step, dy, saved: dict):
         """The gradient in front of a fused MaxPool2d, which runs separately."""
-        layer, dx = step.pool.layer, self.ops.empty((len(dy), *step.own_shape[1:]), self.plan.dtype)
+        layer, dx = step.pool.layer, self.ops.empty((len(dy), *step.own_shape[1:]), self.plan.stored)
         of_pool = {**saved, "in_shapes": [tuple(dx.shape)]}
         if rule := self.rules.get(MaxPool2d):
             _write(layer, [rule(layer, dy, of_pool)], [dx])
@@ -190,7 +194,7 @@ class BackwardPass:
 
     def _keep(self, dy, name: str) -> None:
         if name in self.wrt:
-            self.grads[name] = dy.copy()
+            self.grads[name] = self.ops.widened(dy).copy()
 
 
 def _write(layer: Layer, found: list, dxs: list) -> None:

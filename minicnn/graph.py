@@ -290,14 +290,14 @@ class Net:
     def logits(self):
         """The output of the last run, as a copy."""
         plan, arrays = self._last
-        return arrays[plan.where[self.output]].copy()
+        return self.ops.widened(arrays[plan.where[self.output]]).copy()
 
     def activation(self, name: str):
         """Output of a layer in the last run; it must have been in `keep`. Overwritten by the next run."""
         plan, arrays = self._last
         if name not in plan.pinned:
             raise ConfigError(f"the activation of {name!r} was not kept; pass keep={name!r} to forward or loss")
-        return arrays[plan.where[name]]
+        return self.ops.widened(arrays[plan.where[name]])
 
     def forget(self, keep: str | Iterable[str]) -> None:
         """Free the memory of forward passes with this `keep`; the next such pass is planned again."""
@@ -324,7 +324,7 @@ class Net:
             self.memory_version += 1
         arrays = plan.arrays(batch, self._arena)
         for name, value in plan.input_values.items():
-            arrays[value] = given[name]
+            arrays[value] = plan.input(value, given[name], self._arena)
         context = Context(self.ops, train, self.seed, epoch, sample_ids)
         update_state = train if update_state is None else update_state
         self._run = None
@@ -361,15 +361,15 @@ class Net:
             self.memory_version += 1
         return self._plans[key][1]
 
-    def compile_plan(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool) -> Plan:
-        """A new plan for this (largest) batch size; see Plan."""
+    def compile_plan(self, batch: int, outputs: Sequence[str], keep: Sequence[str], grad: bool, **options) -> Plan:
+        """A new plan for this (largest) batch size; see Plan, also for the options."""
         for name in keep:
             self[name]
         inputs = {name: ((batch, *shape), self.dtype) for name, shape in self.inputs.items()}
         inputs[LABELS] = ((batch,), "int32")
         try:
             return Plan(self.nodes, inputs, outputs, ops=self.ops, dtype=self.dtype, grad=grad, fuse=self.fuse,
-                        keep=keep, frozen=self._frozen)
+                        keep=keep, frozen=self._frozen, **options)
         except MinicnnError as error:
             raise type(error)(f"network {self.name!r}, {error}") from None
 

@@ -26,7 +26,7 @@ import numpy as np
 from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
-from minicnn.layers.base import Layer, LayerPlan
+from minicnn.layers.base import Layer, LayerPlan, stored_dtype
 from minicnn.layers.combine import Add
 from minicnn.layers.pool import MaxPool2d
 
@@ -138,13 +138,16 @@ class Plan:
     """The steps of a network for one (largest) batch size. `arrays(n)` gives the arrays of all values for n images."""
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, tuple[tuple[int, ...], str]], outputs: Iterable[str],
-                 *, ops: Ops, dtype: str, grad: bool, fuse: bool, keep: Iterable[str] = (),
+                 *, ops: Ops, dtype: str, grad: bool, fuse: bool, stored: str | None = None, keep: Iterable[str] = (),
                  frozen: Iterable[str] = ()):
         """inputs: name -> (shape with the batch axis first, dtype).   outputs, keep: nodes whose values stay valid
         after the run.   grad: a backward pass will follow, so the arrays it needs are kept.   fuse: False runs every
         node separately.   frozen: nodes whose weights get no gradient and whose state is not updated.
+        stored: the dtype of activations and their gradients in memory, by default that of layers.base.stored_dtype.
+        Losses are of `dtype`.
         """
         self.ops, self.dtype, self.grad, frozen = ops, dtype, grad, set(frozen)
+        self.stored = stored or stored_dtype(nodes, dtype, ops)
         self.frozen = {id(node.layer) for node in nodes if node.name in frozen}     # includes tied nodes
         self.values: list[Value] = []
         self.steps: list[Step] = []
@@ -164,8 +167,9 @@ class Plan:
 
         for name, (shape, input_dtype) in inputs.items():
             if name in self.readers:
-                self.where[name] = self._new(name, shape, input_dtype, -1, outside=True)
-                self.values[-1].is_input = self.values[-1].storage.given = True
+                given = not input_dtype == dtype != self.stored         # else copied, unless given as it is stored
+                self.where[name] = self._new(name, shape, input_dtype if given else self.stored, -1, outside=given)
+                self.values[-1].is_input, self.values[-1].storage.given = True, given
         absorbs = self._fusible(order) if fuse else {}
         absorbed_by = {node.name: name for name, absorbed in absorbs.items() for node in absorbed}
         for time, node in enumerate(order):
@@ -257,7 +261,7 @@ class Plan:
         if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
             y = self._share(node.name, plan.out_shape, xs[0])
         else:
-            y = self._new(node.name, plan.out_shape, self.dtype, time)
+            y = self._new(node.name, plan.out_shape, self.dtype if layer.is_loss else self.stored, time)
         buffers = {name: self._new(f"{names[name]}.{name}", shape, dtype, time)
                    for name, (shape, dtype) in plan.buffers.items()}
         buffers |= {name: self._new(f"{node.name}.{name}", shape, dtype, time, batched=False)
@@ -299,7 +303,7 @@ class Plan:
             time = self._end - 1 - step.time
             layer, name = step.node.layer, step.node.name
             if step.y in ends and not layer.is_loss and step.y not in gradient:
-                gradient[step.y] = self._new(f"d {name}", self.values[step.y].shape, self.dtype, step.time)
+                gradient[step.y] = self._new(f"d {name}", self.values[step.y].shape, self.stored, step.time)
             step.dy = gradient.get(step.y)
             if step.dy is None and not layer.is_loss:
                 continue
@@ -311,13 +315,13 @@ class Plan:
                 value = self.values[x]
                 if value.is_input:
                     step.dxs.append(None)
-                    if value.dtype == self.dtype:           # labels have no gradient
+                    if value.dtype == self.stored:          # labels have no gradient
                         step.input_dxs[position] = value.name
                     continue
                 if layer.is_view or layer.in_place or position == step.reuses_dy:
                     dx = self._share(f"d {value.name}", value.shape, step.dy)
                 else:
-                    dx = self._new(f"d {value.name}", value.shape, self.dtype, time)
+                    dx = self._new(f"d {value.name}", value.shape, self.stored, time)
                 if x in behind_parameters:
                     self.trained.add(dx)
                 if x in gradient:
@@ -342,6 +346,14 @@ class Plan:
         if batch not in self._arrays:
             self._arrays[batch] = [self._view(value, batch, arena) for value in self.values]
         return self._arrays[batch]
+
+    def input(self, value: int, given, arena):
+        """The array of an input: `given`, or a copy of it as activations are stored."""
+        planned = self.values[value]
+        if planned.storage.given or str(given.dtype) == planned.dtype:
+            return given
+        self.ops.write(copied := self._view(planned, len(given), arena), given)
+        return copied
 
     def _view(self, value: Value, batch: int, arena):
         storage = value.storage

@@ -73,7 +73,7 @@ def summarize(net, batch: int) -> str:
         f"{net.name}: {net.num_params:,} parameters ({net.num_params * itemsize / 2**20:,.0f} MiB), "
         f"{macs / 1e6:,.1f} M multiply-adds per image",
         f"batch {batch}: {(plan.arena_bytes) / 2**20:,.0f} MiB of activations for inference, "
-        f"{activations / 2**20:,.0f} MiB for training",
+        f"{activations / 2**20:,.0f} MiB for training" + (", activations in bf16" if train.stored == "uint16" else ""),
     ]
     if all_macs > macs:
         lines.append(f"{TRAINING_ONLY}: {training_only:,} of the parameters, and {(all_macs - macs) / 1e6:,.1f} M more "

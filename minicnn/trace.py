@@ -35,7 +35,7 @@ def trace(net, x, keep: str | Iterable[str] | None = None, saved: str | Iterable
         raise ConfigError(f"{losses[0]!r} is a loss, which needs labels: pass labels= to trace")
     given = check_inputs(net, x, labels)
     pinned = dict.fromkeys((*keep, *inspected.values()))
-    plan = net.compile_plan(len(next(iter(given.values()))), outputs, tuple(pinned), grad=True)
+    plan = net.compile_plan(len(next(iter(given.values()))), outputs, tuple(pinned), grad=True, stored=net.dtype)
     arrays = net.run_plan(plan, given, train, True, *net.counters(given, False, sample_ids, epoch), update_state=False)
     found = {name: arrays[plan.where[name]] for name in keep}
     steps = {step.node.name: step for step in plan.steps}

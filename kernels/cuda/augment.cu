@@ -7,7 +7,7 @@
 // computes for each element which pixel it comes from; mirrored rows are read from right to left, still contiguously.
 #include "flip.cuh"
 
-extern "C" __global__ void augment_forward(const byte* images, T* y, const T* mean, const int* top, const int* left,
+extern "C" __global__ void augment_forward(const byte* images, S* y, const T* mean, const int* top, const int* left,
                                            const byte* flip, const T* shift, unsigned A, unsigned B, unsigned C, unsigned H,
                                            unsigned W, int mean_of_image) {
   unsigned n = blockIdx.x / H, p = blockIdx.x % H, i = blockIdx.y * blockDim.x + threadIdx.x;

@@ -35,7 +35,7 @@ template <int V> struct Rows {
   Pack<V> row[AHEAD];
 };
 
-template <int V> __device__ inline Rows<V> load_rows(const T* a, Place p, unsigned row, unsigned count, unsigned C) {
+template <int V> __device__ inline Rows<V> load_rows(const S* a, Place p, unsigned row, unsigned count, unsigned C) {
   Rows<V> rows{};
 #pragma unroll
   for (unsigned i = 0; i < AHEAD; i++)
@@ -56,7 +56,7 @@ struct Moments {
 };
 
 // ---- statistics. Pass one: means and squares (chunks, C).
-template <int V> __device__ void chunk_moments(const T* x, double* means, double* squares, unsigned rows, unsigned C, unsigned chunk) {
+template <int V> __device__ void chunk_moments(const S* x, double* means, double* squares, unsigned rows, unsigned C, unsigned chunk) {
   __shared__ double shared[2][THREADS * VECTOR];
   Place p = place<V>(rows, C, chunk);
   Moments m[V]{};
@@ -90,7 +90,7 @@ template <int V> __device__ void chunk_moments(const T* x, double* means, double
   }
 }
 
-extern "C" __global__ void batchnorm_chunks(const T* x, double* means, double* squares, unsigned rows, unsigned C, unsigned chunk,
+extern "C" __global__ void batchnorm_chunks(const S* x, double* means, double* squares, unsigned rows, unsigned C, unsigned chunk,
                                             int packs) {
   if (packs) chunk_moments<VECTOR>(x, means, squares, rows, C, chunk);
   else chunk_moments<1>(x, means, squares, rows, C, chunk);
@@ -150,7 +150,7 @@ template <int V> __device__ Factors<V> factors(const T* w, const T* b, const dou
 
 template <int V> __device__ inline T z(const Factors<V>& f, int j, T x) { return (x - f.centre.v[j]) * f.scale.v[j] + f.shift.v[j]; }
 
-template <int V> __device__ void forward(const T* x, const T* residual, T* y, unsigned rows, unsigned C, unsigned chunk,
+template <int V> __device__ void forward(const S* x, const S* residual, S* y, unsigned rows, unsigned C, unsigned chunk,
                                          Factors<V> f, int relu) {
   Place p = place<V>(rows, C, chunk);
   fours(p, [&](unsigned row, unsigned count) {
@@ -169,15 +169,15 @@ template <int V> __device__ void forward(const T* x, const T* residual, T* y, un
 
 #define CHANNEL(V) (blockIdx.x * blockDim.x + threadIdx.x) * V
 
-extern "C" __global__ void affine_forward(const T* x, const T* w, const T* b, const double* mean, const double* var, const T* residual,
-                                          T* y, double eps, int relu, unsigned rows, unsigned C, unsigned chunk, int packs) {
+extern "C" __global__ void affine_forward(const S* x, const T* w, const T* b, const double* mean, const double* var, const S* residual,
+                                          S* y, double eps, int relu, unsigned rows, unsigned C, unsigned chunk, int packs) {
   if (packs) forward(x, residual, y, rows, C, chunk, factors<VECTOR>(w, b, mean, var, eps, nullptr, 1, CHANNEL(VECTOR), C), relu);
   else forward(x, residual, y, rows, C, chunk, factors<1>(w, b, mean, var, eps, nullptr, 1, CHANNEL(1), C), relu);
 }
 
 // dz = dy where y > 0; without y, where z > 0; without relu, everywhere. dz (may be null, may be dy) is written; partial (chunks,
 // 2, C): the sums of dz and of dz * (x - centre).
-template <int V> __device__ void chunk_sums(const T* x, const T* dy, const T* y, T* dz, double* partial, unsigned rows, unsigned C,
+template <int V> __device__ void chunk_sums(const S* x, const S* dy, const S* y, S* dz, double* partial, unsigned rows, unsigned C,
                                             unsigned chunk, Factors<V> f, int relu) {
   __shared__ double shared[2][THREADS * VECTOR];
   Place p = place<V>(rows, C, chunk);
@@ -210,7 +210,7 @@ template <int V> __device__ void chunk_sums(const T* x, const T* dy, const T* y,
     }
 }
 
-extern "C" __global__ void affine_sums(const T* x, const T* dy, const T* y, T* dz, double* partial, const T* w, const T* b,
+extern "C" __global__ void affine_sums(const S* x, const S* dy, const S* y, S* dz, double* partial, const T* w, const T* b,
                                        const double* mean, const double* var, double eps, int relu, unsigned rows, unsigned C,
                                        unsigned chunk, int packs) {
   if (packs)
@@ -239,7 +239,7 @@ extern "C" __global__ void affine_add_sums(const double* partial, const double* 
   if (db) db[c] = T((add_b ? db[c] : T(0)) + first);
 }
 
-template <int V> __device__ void input_gradient(const T* x, const T* dy, T* dx, unsigned rows, unsigned C, unsigned chunk, Factors<V> f,
+template <int V> __device__ void input_gradient(const S* x, const S* dy, S* dx, unsigned rows, unsigned C, unsigned chunk, Factors<V> f,
                                                 int relu) {
   Place p = place<V>(rows, C, chunk);
   fours(p, [&](unsigned row, unsigned count) {
@@ -257,7 +257,7 @@ template <int V> __device__ void input_gradient(const T* x, const T* dy, T* dx, 
 }
 
 // dx may be dy. sums: over `count` values; null where mean and var do not depend on x.
-extern "C" __global__ void affine_backward_data(const T* x, const T* dy, T* dx, const T* w, const T* b, const double* mean,
+extern "C" __global__ void affine_backward_data(const S* x, const S* dy, S* dx, const T* w, const T* b, const double* mean,
                                                 const double* var, const double* sums, double eps, double count, int relu,
                                                 unsigned rows, unsigned C, unsigned chunk, int packs) {
   if (packs) input_gradient(x, dy, dx, rows, C, chunk, factors<VECTOR>(w, b, mean, var, eps, sums, count, CHANNEL(VECTOR), C), relu);

@@ -1,6 +1,8 @@
 // Included by every kernel file: the number type, vectors of 16 bytes, and loops over arrays.
 //
 // T is float or double; minicnn/backend/cuda/launcher.py compiles each file for each of them, with -DREAL=float or -DREAL=double.
+// Arrays of activations and of their gradients hold elements of type S, which is T, or with -DSTORED=Bfloat bf16: T is what
+// is computed with, and what parameters, their gradients, sums, statistics and losses are.
 // Sizes are 32-bit: the launcher refuses arrays of 2^31 elements or more.
 #pragma once
 #ifndef REAL
@@ -10,16 +12,57 @@
 typedef REAL T;
 typedef unsigned char byte;
 
-// A memory transaction is widest when each thread moves 16 bytes: 4 floats or 2 doubles. A pointer to a Pack must be
-// a multiple of its size, so kernels test `aligned` first, and have a second path for arrays that are not.
+__device__ inline unsigned bf16(float x);
+__device__ inline unsigned bf16_pair(float low, float high);
+
+// A float's upper half: the same exponents, and 7 bits of mantissa. Rounded when it is stored, to the nearest, ties to even.
+struct Bfloat {
+  unsigned short bits;
+  __device__ Bfloat& operator=(float x) {
+    bits = bf16(x);
+    return *this;
+  }
+  __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+};
+
+#ifndef STORED
+#define STORED T
+#endif
+typedef STORED S;
+
+// A memory transaction is widest when each thread moves 16 bytes: 4 floats or 2 doubles; of bf16 it takes 4, too, in 8 bytes.
+// A pointer to a Pack must be a multiple of its size, so kernels test `aligned` first, and have a second path for arrays
+// that are not.
 constexpr int VECTOR = 16 / sizeof(T);
 
-template <int V> struct alignas(V * sizeof(T)) Pack { T v[V]; };
+template <int V, class E> struct alignas(V * sizeof(E)) PackOf { E v[V]; };
+template <int V> using Pack = PackOf<V, T>;
 
-__device__ inline bool aligned(const void* p) { return (size_t)p % 16 == 0; }
+template <class E> __device__ inline bool aligned(const E* p) { return (size_t)p % (VECTOR * sizeof(E)) == 0; }
 
 template <int V> __device__ inline Pack<V> load(const T* p) { return *reinterpret_cast<const Pack<V>*>(p); }
 template <int V> __device__ inline void store(T* p, const Pack<V>& value) { *reinterpret_cast<Pack<V>*>(p) = value; }
+
+// The same between bf16 in memory and T in registers. A word holds two elements, the first in its lower half.
+template <int V> __device__ inline Pack<V> load(const Bfloat* p) {
+  Pack<V> pack;
+  if constexpr (V == 1) {
+    pack.v[0] = *p;
+  } else {
+    auto words = *reinterpret_cast<const PackOf<V / 2, unsigned>*>(p);
+    for (int i = 0; i < V / 2; i++) pack.v[2 * i] = __uint_as_float(words.v[i] << 16), pack.v[2 * i + 1] = __uint_as_float(words.v[i] & 0xffff0000u);
+  }
+  return pack;
+}
+template <int V> __device__ inline void store(Bfloat* p, const Pack<V>& value) {
+  if constexpr (V == 1) {
+    *p = value.v[0];
+  } else {
+    PackOf<V / 2, unsigned> words;
+    for (int i = 0; i < V / 2; i++) words.v[i] = bf16_pair(value.v[2 * i], value.v[2 * i + 1]);
+    *reinterpret_cast<PackOf<V / 2, unsigned>*>(p) = words;
+  }
+}
 
 // The index of this thread in a one-dimensional grid, and the number of threads: the loop
 //     for (unsigned i = thread_number(); i < n; i += thread_count())
@@ -27,8 +70,8 @@ template <int V> __device__ inline void store(T* p, const Pack<V>& value) { *rei
 __device__ inline unsigned thread_number() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline unsigned thread_count() { return gridDim.x * blockDim.x; }
 
-// y[i] = f(a[i]) for all i < n, 16 bytes at a time where both arrays allow it; y may be a.
-template <class F> __device__ inline void map(unsigned n, const T* a, T* y, F f) {
+// y[i] = f(a[i]) for all i < n, a Pack at a time where both arrays allow it; y may be a.
+template <class F> __device__ inline void map(unsigned n, const S* a, S* y, F f) {
   unsigned packs = aligned(a) && aligned(y) ? n / VECTOR : 0;
   for (unsigned i = thread_number(); i < packs; i += thread_count()) {
     Pack<VECTOR> pack = load<VECTOR>(a + i * VECTOR);
@@ -39,7 +82,7 @@ template <class F> __device__ inline void map(unsigned n, const T* a, T* y, F f)
 }
 
 // y[i] = f(a[i], b[i]); y may be a or b.
-template <class F> __device__ inline void map(unsigned n, const T* a, const T* b, T* y, F f) {
+template <class F> __device__ inline void map(unsigned n, const S* a, const S* b, S* y, F f) {
   unsigned packs = aligned(a) && aligned(b) && aligned(y) ? n / VECTOR : 0;
   for (unsigned i = thread_number(); i < packs; i += thread_count()) {
     Pack<VECTOR> pa = load<VECTOR>(a + i * VECTOR), pb = load<VECTOR>(b + i * VECTOR);
@@ -132,7 +175,12 @@ __device__ inline void mma_tf32(float (&c)[4], const unsigned (&a)[4], const uns
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Two floats rounded to bf16, 7 bits of mantissa: `low` in the lower half of a register, `high` in the upper.
+// A float rounded to bf16; two of them, `low` in the lower half of a register, `high` in the upper.
+__device__ inline unsigned bf16(float x) {
+  unsigned short rounded;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(rounded) : "f"(x));
+  return rounded;
+}
 __device__ inline unsigned bf16_pair(float low, float high) {
   unsigned pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));

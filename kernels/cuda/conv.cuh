@@ -24,6 +24,8 @@ struct Geometry {
   __device__ unsigned senders() const { return R * S * L; }
   __device__ unsigned group() const { return blockIdx.z % G; }
   __device__ unsigned slice() const { return blockIdx.z / G; }
+  // Where this slice's sums of a result of `size` elements begin, whose part for this group does at `first`.
+  __device__ T* partial(T* partials, unsigned size, unsigned first) const { return partials ? partials + slice() * size + first : nullptr; }
 };
 
 // Term k of a sum over taps.
@@ -36,23 +38,25 @@ struct Tap {
 };
 
 // The group's columns of the kernels, as a matrix (R*S*D, L), and of y or dy, as a matrix (N*P*Q, L).
-__device__ inline Matrix kernels_of_group(const T* w, const Geometry& t) { return {w + t.group() * t.L, t.taps(), t.L, t.K}; }
-__device__ inline Matrix maps_of_group(const T* y, const Geometry& t) { return {y + t.group() * t.L, t.pixels(), t.L, t.K}; }
+__device__ inline Matrix<T> kernels_of_group(const T* w, const Geometry& t) { return {w + t.group() * t.L, t.taps(), t.L, t.K}; }
+__device__ inline Matrix<S> maps_of_group(const S* y, const Geometry& t) { return {y + t.group() * t.L, t.pixels(), t.L, t.K}; }
 
 // Where the sums are stored: of y, of dx, and of dw.
-__device__ inline Result to_maps(T* y, const T* bias, int relu, const Geometry& t) {
+__device__ inline Result<S> to_maps(S* y, T* partial, const T* bias, int relu, const Geometry& t) {
   unsigned first = t.group() * t.L;
-  return {y + t.slice() * t.pixels() * t.K + first, t.K, bias ? bias + first : nullptr, relu, 0};
+  return {y + first, t.partial(partial, t.pixels() * t.K, first), t.K, bias ? bias + first : nullptr, relu, 0};
 }
-__device__ inline Result to_pixels(T* dx, const Geometry& t) {
-  return {dx + t.slice() * t.inputs() * t.C + t.group() * t.D, t.C, nullptr, 0, 0};
+__device__ inline Result<S> to_pixels(S* dx, T* partial, const Geometry& t) {
+  unsigned first = t.group() * t.D;
+  return {dx + first, t.partial(partial, t.inputs() * t.C, first), t.C, nullptr, 0, 0};
 }
-__device__ inline Result to_kernels(T* dw, int add, const Geometry& t) {
-  return {dw + t.slice() * t.taps() * t.K + t.group() * t.L, t.K, nullptr, 0, add};
+__device__ inline Result<T> to_kernels(T* dw, T* partial, int add, const Geometry& t) {
+  unsigned first = t.group() * t.L;
+  return {dw + first, t.partial(partial, t.taps() * t.K, first), t.K, nullptr, 0, add};
 }
 
 // A Result whose rows are taps in the order of Tap.
-struct KernelRows : Result {
+struct KernelRows : Result<T> {
   Geometry t;
   __device__ unsigned row(unsigned m) const {
     Tap tap(m, t);
@@ -66,8 +70,9 @@ constexpr int OUTSIDE = -(1 << 29);
 // X (N*P*Q, R*S*D): the address of an element in the image; in the padding it is zero. An address is the sum, modulo 2^32, of
 // a row's offset and a column's.
 struct Windows {
-  const T* x;
+  const S* x;
   Geometry t;
+  using Element = S;
   static constexpr bool ALONG_COLUMN = true;                                // neighbouring columns: neighbouring channels
   struct Row { unsigned at; int h, w; };                                 // of the window's first pixel
   struct Column { unsigned at; int r, s; };
@@ -80,7 +85,7 @@ struct Windows {
     Tap tap(k, t);
     return {(tap.r * t.W + tap.s) * t.C + tap.c, k < t.taps() ? (int)tap.r : 2 * OUTSIDE, (int)tap.s};
   }
-  __device__ Place where(Row a, Column b) const {
+  __device__ Place<S> where(Row a, Column b) const {
     bool inside = (unsigned)(a.h + b.r) < t.H.by && (unsigned)(a.w + b.s) < t.W.by;
     return {x + (a.at + b.at), inside};
   }
@@ -90,6 +95,7 @@ struct Windows {
 struct Kernels {
   const T* w;
   Geometry t;
+  using Element = T;
   static constexpr bool ALONG_COLUMN = true;                                // neighbouring columns: neighbouring kernels
   using Row = Index;
   using Column = Index;
@@ -98,15 +104,16 @@ struct Kernels {
     return {((tap.r * t.S + tap.s) * t.D + tap.c) * t.K, k < t.taps()};
   }
   __device__ Column column(unsigned n) const { return {t.group() * t.L + n, n < t.L}; }
-  __device__ Place where(Row a, Column b) const { return place(w, a, b); }
+  __device__ Place<T> where(Row a, Column b) const { return place(w, a, b); }
 };
 
 // The first factor of dx: a row for each input pixel, a column for each (r, s, k): the dy of the window that contains the
 // pixel at its tap (r, s), or zero where there is none. With a stride of u, only every u-th r has a window; without a stride
 // (STRIDED = false) an address costs half as much.
 template <bool STRIDED = true> struct Senders {
-  const T* dy;
+  const S* dy;
   Geometry t;
+  using Element = S;
   static constexpr bool ALONG_COLUMN = true;
   struct Row { unsigned image; int h, w; };
   struct Column { int r, s; unsigned k; };
@@ -118,7 +125,7 @@ template <bool STRIDED = true> struct Senders {
     Tap tap(k, t);
     return {k < t.senders() ? (int)tap.r : -2 * OUTSIDE, (int)tap.s, tap.c};
   }
-  __device__ Place where(Row a, Column b) const {
+  __device__ Place<S> where(Row a, Column b) const {
     unsigned h = a.h - b.r, w = a.w - b.s, p = STRIDED ? h / t.stride_h : h, q = STRIDED ? w / t.stride_w : w;
     bool sends = p < t.P.by && q < t.Q.by;
     if (STRIDED) sends = sends && (int)h >= 0 && (int)w >= 0 && p * t.stride_h == h && q * t.stride_w == w;
@@ -130,6 +137,7 @@ template <bool STRIDED = true> struct Senders {
 struct TransposedKernels {
   const T* w;
   Geometry t;
+  using Element = T;
   static constexpr bool ALONG_COLUMN = false;                               // neighbouring rows: neighbouring kernels
   using Row = Index;
   using Column = Index;
@@ -138,7 +146,7 @@ struct TransposedKernels {
     return {(tap.r * t.S + tap.s) * t.D * t.K + t.group() * t.L + tap.c, k < t.senders()};
   }
   __device__ Column column(unsigned c) const { return {c * t.K, c < t.D}; }
-  __device__ Place where(Row a, Column b) const { return place(w, a, b); }
+  __device__ Place<T> where(Row a, Column b) const { return place(w, a, b); }
 };
 
 // The terms of this block's slice, of a sum of `total`.

@@ -8,12 +8,12 @@
 // (epilogue.cu) adds these up, always in the same order.
 #include "window.cuh"
 
-template <int V> __device__ void add_product(Pack<V>& sum, const T* a, const T* b) {
+template <int V> __device__ void add_product(Pack<V>& sum, const S* a, const T* b) {
   Pack<V> x = load<V>(a), w = load<V>(b);
   for (int j = 0; j < V; j++) sum.v[j] += x.v[j] * w.v[j];
 }
 
-template <int V> __device__ void correlate(const T* x, const T* w, T* y, const T* bias, int relu, const Window& g) {
+template <int V> __device__ void correlate(const S* x, const T* w, S* y, const T* bias, int relu, const Window& g) {
   const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
@@ -28,12 +28,12 @@ template <int V> __device__ void correlate(const T* x, const T* w, T* y, const T
   store(y + at.offset, sum);
 }
 
-extern "C" __global__ void depthwise_forward(const T* x, const T* w, T* y, const T* bias, int relu, Window g, int packs) {
+extern "C" __global__ void depthwise_forward(const S* x, const T* w, S* y, const T* bias, int relu, Window g, int packs) {
   if (packs) correlate<VECTOR>(x, w, y, bias, relu, g);
   else correlate<1>(x, w, y, bias, relu, g);
 }
 
-template <int V> __device__ void gather(const T* dy, const T* w, T* dx, const Window& g) {
+template <int V> __device__ void gather(const S* dy, const T* w, S* dx, const Window& g) {
   const Target at(V, g.H, g.W, g.C);
   if (at.beyond) return;
   Pack<V> sum{};
@@ -45,7 +45,7 @@ template <int V> __device__ void gather(const T* dy, const T* w, T* dx, const Wi
   store(dx + at.offset, sum);
 }
 
-extern "C" __global__ void depthwise_backward_data(const T* dy, const T* w, T* dx, Window g, int packs) {
+extern "C" __global__ void depthwise_backward_data(const S* dy, const T* w, S* dx, Window g, int packs) {
   if (packs) gather<VECTOR>(dy, w, dx, g);
   else gather<1>(dy, w, dx, g);
 }
@@ -57,7 +57,7 @@ extern "C" __global__ void depthwise_backward_data(const T* dy, const T* w, T* d
 constexpr int THREADS = 256;
 
 template <int V, int A, int B>
-__device__ void sum_taps(const T* x, const T* dy, T* partial, unsigned pixels, unsigned chunk, const Window& g) {
+__device__ void sum_taps(const S* x, const S* dy, T* partial, unsigned pixels, unsigned chunk, const Window& g) {
   __shared__ T sums[THREADS * VECTOR];
   unsigned c = (blockIdx.x * blockDim.x + threadIdx.x) * V, first = blockIdx.y * chunk, last = min(first + chunk, pixels);
   int r0 = blockIdx.z / g.S, s0 = blockIdx.z % g.S;
@@ -90,12 +90,12 @@ __device__ void sum_taps(const T* x, const T* dy, T* partial, unsigned pixels, u
   }
 }
 
-extern "C" __global__ void depthwise_sums(const T* x, const T* dy, T* partial, unsigned pixels, unsigned chunk, Window g, int packs) {
+extern "C" __global__ void depthwise_sums(const S* x, const S* dy, T* partial, unsigned pixels, unsigned chunk, Window g, int packs) {
   if (packs) sum_taps<VECTOR, 1, 1>(x, dy, partial, pixels, chunk, g);
   else sum_taps<1, 1, 1>(x, dy, partial, pixels, chunk, g);
 }
 
-extern "C" __global__ void depthwise_sums_3x3(const T* x, const T* dy, T* partial, unsigned pixels, unsigned chunk, Window g, int packs) {
+extern "C" __global__ void depthwise_sums_3x3(const S* x, const S* dy, T* partial, unsigned pixels, unsigned chunk, Window g, int packs) {
   if (packs) sum_taps<VECTOR, 3, 3>(x, dy, partial, pixels, chunk, g);
   else sum_taps<1, 3, 3>(x, dy, partial, pixels, chunk, g);
 }

@@ -18,7 +18,7 @@ __device__ inline uint4 philox(unsigned c0, unsigned c1, unsigned c2, unsigned c
   return uint4{c0, c1, c2, c3};
 }
 
-extern "C" __global__ void dropout(const T* x, T* y, unsigned N, unsigned units, float rate, T scale, unsigned k0, unsigned k1,
+extern "C" __global__ void dropout(const S* x, S* y, unsigned N, unsigned units, float rate, T scale, unsigned k0, unsigned k1,
                                    unsigned epoch, const double* epoch_value, unsigned purpose, const unsigned* sample_ids) {
   unsigned per_image = (units + 3) / 4;
   if (epoch_value) epoch = unsigned(*epoch_value);             // of a captured step: see step_value
@@ -42,6 +42,6 @@ extern "C" __global__ void dropout(const T* x, T* y, unsigned N, unsigned units,
 }
 
 // y = x * factor: the paper's rule at test time. It is its own backward.
-extern "C" __global__ void scale_forward(const T* x, T* y, unsigned n, T factor) {
+extern "C" __global__ void scale_forward(const S* x, S* y, unsigned n, T factor) {
   map(n, x, y, [factor](T a) { return a * factor; });
 }

@@ -10,7 +10,7 @@ constexpr int THREADS = 256, AHEAD = 4;
 // Pass one. Grid (K / (V blockDim.x), chunks of rows), blocks of at most 32 x 256 / blockDim.x. Threads in x are
 // neighbours in a row, those in y take different rows; each loads four rows at once. Then the first row of threads adds up
 // the sums of the others. `y` may be null.
-template <int V> __device__ void sum_columns(T* dy, const T* y, T* partial, unsigned rows, unsigned K, unsigned chunk) {
+template <int V> __device__ void sum_columns(S* dy, const S* y, T* partial, unsigned rows, unsigned K, unsigned chunk) {
   __shared__ T sums[THREADS * VECTOR];
   unsigned k = (blockIdx.x * blockDim.x + threadIdx.x) * V, first = blockIdx.y * chunk, last = min(first + chunk, rows);
   Pack<V> sum{};
@@ -43,7 +43,7 @@ template <int V> __device__ void sum_columns(T* dy, const T* y, T* partial, unsi
     }
 }
 
-extern "C" __global__ void epilogue_sums(T* dy, const T* y, T* partial, unsigned rows, unsigned K, unsigned chunk, int packs) {
+extern "C" __global__ void epilogue_sums(S* dy, const S* y, T* partial, unsigned rows, unsigned K, unsigned chunk, int packs) {
   if (packs) sum_columns<VECTOR>(dy, y, partial, rows, K, chunk);
   else sum_columns<1>(dy, y, partial, rows, K, chunk);
 }

@@ -5,7 +5,7 @@
 // Row and Column hold what depends on the row alone, and on the column alone, so that it is computed once.
 //
 // Grid (M / tile, N / tile, slices of K and groups). A block sums over first <= k < last, where first is a multiple of 32.
-// One slice stores the result; of several, each stores a partial sum, and add_slices adds them up.
+// One slice stores the result; of several, each stores a partial sum, and slices.cu adds them up.
 //
 //     gemm                       tiles of 64 x 64 in shared memory; each thread keeps 4 x 4 sums
 //     gemm_async<Registers>      128 x 64, 8 x 8 sums; the next tile is copied while this one is multiplied
@@ -14,42 +14,46 @@
 #pragma once
 #include "update.cuh"
 
-// Where an element is; if it is not `real`, it is zero, and `at` is no valid address.
-struct Place { const T* at; bool real; };
+// Where an element, of type E, is; if it is not `real`, it is zero, and `at` is no valid address.
+template <class E> struct Place { const E* at; bool real; };
 
 // What a row, or a column, adds to the address of an element, and whether it exists: enough for most matrices.
 struct Index { unsigned at; bool inside; };
-__device__ inline Place place(const T* p, Index a, Index b) { return {p + (a.at + b.at), a.inside && b.inside}; }
+template <class E> __device__ inline Place<E> place(const E* p, Index a, Index b) { return {p + (a.at + b.at), a.inside && b.inside}; }
 
 // A matrix in memory, whose rows are `step` elements apart.
-struct Matrix {
-  const T* p;
+template <class E> struct Matrix {
+  const E* p;
   unsigned rows, columns, step;
+  using Element = E;
   static constexpr bool ALONG_COLUMN = true;          // neighbours of a row are neighbours in memory
   using Row = Index;
   using Column = Index;
   __device__ Row row(unsigned i) const { return {i * step, i < rows}; }
   __device__ Column column(unsigned k) const { return {k, k < columns}; }
-  __device__ Place where(Row r, Column c) const { return place(p, r, c); }
+  __device__ Place<E> where(Row r, Column c) const { return place(p, r, c); }
 };
 
 // The same elements with rows and columns swapped. Nothing is copied.
 template <class M> struct Transposed {
   M m;
   static constexpr bool ALONG_COLUMN = !M::ALONG_COLUMN;
+  using Element = typename M::Element;
   using Row = typename M::Column;
   using Column = typename M::Row;
   __device__ Row row(unsigned i) const { return m.column(i); }
   __device__ Column column(unsigned k) const { return m.row(k); }
-  __device__ Place where(Row r, Column c) const { return m.where(c, r); }
+  __device__ Place<Element> where(Row r, Column c) const { return m.where(c, r); }
 };
 template <class M> __device__ inline Transposed<M> transposed(const M& m) { return {m}; }
 
 // ---- what is done with a sum
 
-// y[m][n] = sum + bias, then ReLU; or y[m][n] += sum. Row m of y begins at m * step.
-struct Result {
-  T* y;
+// y[m][n] = sum + bias, then ReLU; or y[m][n] += sum. Row m of y begins at m * step. Of a product in slices, the sum of one
+// is stored in `partial`, which is laid out as y, and there is no y; else there is no `partial`.
+template <class E> struct Result {
+  E* y;
+  T* partial;
   unsigned step;
   const T* bias;                                      // or null
   int relu, add;
@@ -57,13 +61,22 @@ struct Result {
   __device__ T bias_of(unsigned n) const { return bias ? bias[n] : T(0); }
   __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // NaN is not <= 0
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
-    T& to = y[row(m) + n];
-    to = ended(sum + bias_of(n) + (add ? to : T(0)));
+    if (partial) {
+      partial[row(m) + n] = sum;
+    } else {
+      E& to = y[row(m) + n];
+      to = ended(sum + bias_of(n) + (add ? T(to) : T(0)));
+    }
   }
   // Two neighbours at y[at], to whose sums the bias has been added. both: the second exists; pairs: they are stored at once.
-  __device__ bool pairs(unsigned N) const { return N % 2 == 0 && step % 2 == 0 && (size_t)y % (2 * sizeof(T)) == 0; }
+  __device__ bool pairs(unsigned N) const {
+    return N % 2 == 0 && step % 2 == 0 && (size_t)y % (2 * sizeof(E)) == 0 && (size_t)partial % (2 * sizeof(T)) == 0;
+  }
   __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
-    T* to = y + at;
+    if (partial) put(partial + at, sum, both, pairs);
+    else put(y + at, sum, both, pairs);
+  }
+  template <class Any> __device__ void put(Any* to, Pack<2> sum, bool both, bool pairs) const {
     if (pairs) {
       if (add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};
       store<2>(to, {ended(sum.v[0]), ended(sum.v[1])});
@@ -97,17 +110,6 @@ struct Updated {
   }
 };
 
-// The end of a product in several slices: y = the slices' sums, always added in the same order, + bias, ReLU; or y +=.
-// n elements, each row has `columns` of them. Grid: one-dimensional.
-__device__ inline void add_slices(const T* partial, T* y, const T* bias, int relu, int add, unsigned slices, unsigned n, Divisor columns) {
-  for (unsigned i = thread_number(); i < n; i += thread_count()) {
-    T sum = 0;
-    for (unsigned slice = 0; slice < slices; slice++) sum += partial[slice * n + i];
-    if (bias) sum += bias[i % columns];
-    Result{y, 0, nullptr, relu, add}(0, i, sum);
-  }
-}
-
 // ---- gemm. Blocks of 256 threads make a tile of 64 x 64 of C. The block walks along K in steps of 16: all threads copy a
 // 64 x 16 piece of A and a 16 x 64 piece of B to shared memory, wait for each other, and then each adds to its own 4 x 4
 // sums, which stay in registers. An element from memory is used 64 times, one from shared memory four times; without
@@ -119,8 +121,8 @@ template <bool IS_A, class M> __device__ inline void copy_tile(const M& matrix, 
   constexpr bool K_FAST = IS_A == M::ALONG_COLUMN;
   for (int n = threadIdx.x; n < TILE * STEP; n += 256) {
     unsigned i = K_FAST ? n / STEP : n % TILE, k = K_FAST ? n % STEP : n / TILE;
-    Place from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
-                      : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+    auto from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                     : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
     tile[k][i] = from.real ? *from.at : T(0);
   }
 }
@@ -155,20 +157,21 @@ constexpr int TALL = 128, WIDE = 64, DEEP = 64 / sizeof(T), ASYNC_THREADS = 128;
 
 // A piece of A (LENGTH = TALL) or of B (LENGTH = WIDE) in shared memory, laid out as in memory, so that one copy takes V
 // neighbours. The padding keeps them aligned and spreads the rows over the banks.
-template <int LENGTH, bool K_FAST> struct Piece {
+template <int LENGTH, bool K_FAST, class E> struct Piece {
   static constexpr int WIDTH = (K_FAST ? DEEP : LENGTH) + VECTOR;
-  T cells[(K_FAST ? LENGTH : DEEP) * WIDTH];
-  __device__ T& at(int i, int k) { return cells[K_FAST ? i * WIDTH + k : k * WIDTH + i]; }
+  E cells[(K_FAST ? LENGTH : DEEP) * WIDTH];
+  __device__ E& at(int i, int k) { return cells[K_FAST ? i * WIDTH + k : k * WIDTH + i]; }
 
   // Starts the copies of this thread's share of the chunks of V elements. Chunks must not cross the matrix's edge, nor
   // anything else that ends a run of neighbours in memory: the caller chooses V accordingly.
-  template <bool IS_A, int V, class M> __device__ void start(const M& matrix, unsigned corner, unsigned k0, const T* anywhere) {
+  template <bool IS_A, int V, class M> __device__ void start(const M& matrix, unsigned corner, unsigned k0, const void* anywhere) {
     constexpr int FAST = (K_FAST ? DEEP : LENGTH) / V;
     for (int n = threadIdx.x; n < LENGTH * DEEP / V; n += ASYNC_THREADS) {
       int fast = n % FAST * V, slow = n / FAST, i = K_FAST ? slow : fast, k = K_FAST ? fast : slow;
-      Place from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
-                        : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
-      copy_async<V * sizeof(T)>(&at(i, k), from.real ? from.at : anywhere, from.real);
+      auto from = IS_A ? matrix.where(matrix.row(corner + i), matrix.column(k0 + k))
+                       : matrix.where(matrix.row(k0 + k), matrix.column(corner + i));
+      if constexpr (V * sizeof(E) >= 4) copy_async<V * sizeof(E)>(&at(i, k), from.real ? from.at : anywhere, from.real);
+      else at(i, k) = from.real ? *from.at : T(0);           // a single bf16: no copy is that small
     }
   }
 };
@@ -203,16 +206,19 @@ struct Registers {
 // second (mma_tf32 and mma_bf16 say which they are).
 struct Tf32 {
   static constexpr int PER_WORD = 1, DEPTH = 8;
-  __device__ static unsigned word(const T* v) { return tf32(v[0]); }
+  template <class E> __device__ static unsigned word(const E* v) { return tf32(v[0]); }
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) { return tf32(piece.at(i, k + t + 4 * half)); }
   __device__ static void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(c, a, b); }
 };
+template <unsigned (*PAIR)(float, float), class E> __device__ inline unsigned pair(E low, E high) { return PAIR(low, high); }
+template <> __device__ inline unsigned pair<bf16_pair>(Bfloat low, Bfloat high) { return low.bits | (unsigned)high.bits << 16; }
+
 template <unsigned (*PAIR)(float, float)> struct Pairs {
   static constexpr int PER_WORD = 2, DEPTH = 16;
-  __device__ static unsigned word(const T* v) { return PAIR(v[0], v[1]); }
+  template <class E> __device__ static unsigned word(const E* v) { return pair<PAIR>(v[0], v[1]); }
   template <class P> __device__ static unsigned read(P& piece, int i, int k, int t, int half) {
     int first = k + 2 * t + 8 * half;
-    return PAIR(piece.at(i, first), piece.at(i, first + 1));
+    return pair<PAIR>(piece.at(i, first), piece.at(i, first + 1));
   }
 };
 struct Bf16 : Pairs<bf16_pair> {
@@ -267,10 +273,10 @@ template <> struct Tensor<float> { using Sums = TensorCores<PRODUCTS>; };
 // through registers.
 // `packs`: the matrices' runs of neighbours begin at, and last for, multiples of 16 bytes. `anywhere`: any valid address.
 template <class Sums, class A, class B, class Put>
-__device__ inline void gemm_async(const A& a, const B& b, const T* anywhere, int packs, unsigned M, unsigned N, unsigned first,
+__device__ inline void gemm_async(const A& a, const B& b, const void* anywhere, int packs, unsigned M, unsigned N, unsigned first,
                                   unsigned last, const Put& put) {
-  __shared__ __align__(16) Piece<TALL, A::ALONG_COLUMN> pieces_a[2];
-  __shared__ __align__(16) Piece<WIDE, !B::ALONG_COLUMN> pieces_b[2];
+  __shared__ __align__(16) Piece<TALL, A::ALONG_COLUMN, typename A::Element> pieces_a[2];
+  __shared__ __align__(16) Piece<WIDE, !B::ALONG_COLUMN, typename B::Element> pieces_b[2];
   unsigned row = blockIdx.x * TALL, column = blockIdx.y * WIDE;
   Sums sums;
   auto start = [&](unsigned k, int turn) {

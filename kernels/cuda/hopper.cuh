@@ -43,7 +43,7 @@ __device__ inline int swizzled(int row, int k) {      // the same for a row that
 template <int n> struct alignas(4 * n) Words { unsigned of[n]; };
 
 // Neighbours along K, rounded.
-template <int n> __device__ inline void put(byte* to, const T (&v)[n]) {
+template <int n, class E> __device__ inline void put(byte* to, const E (&v)[n]) {
   Words<n / Products::PER_WORD> words;
 #pragma unroll
   for (int i = 0; i < n; i += Products::PER_WORD) words.of[i / Products::PER_WORD] = Products::word(v + i);
@@ -51,18 +51,18 @@ template <int n> __device__ inline void put(byte* to, const T (&v)[n]) {
 }
 
 // Four elements that are neighbours in memory: by one access where PACKS allows it, else one by one.
-template <class Where> __device__ inline void fetch(T (&v)[4], Where where) {
+template <class E, class Where> __device__ inline void fetch(E (&v)[4], Where where) {
   if constexpr (PACKS) {
-    Place from = where(0);
-    Pack<4> pack = {};
-    if (from.real) pack = load<4>(from.at);
+    auto from = where(0);
+    PackOf<4, E> pack = {};
+    if (from.real) pack = *reinterpret_cast<const PackOf<4, E>*>(from.at);
 #pragma unroll
     for (int e = 0; e < 4; e++) v[e] = pack.v[e];
   } else {
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      Place from = where(e);
-      v[e] = from.real ? *from.at : T(0);
+      auto from = where(e);
+      v[e] = from.real ? *from.at : E{};
     }
   }
 }
@@ -77,7 +77,7 @@ template <int LENGTH, class M, bool K_FAST = M::ALONG_COLUMN> struct Piece;
 template <int LENGTH, class M> struct Piece<LENGTH, M, true> {
   static constexpr int APART = THREADS / 8, COUNT = (LENGTH + APART - 1) / APART;
   int k = threadIdx.x % 8 * 4, row = threadIdx.x / 8, to = swizzled(row, k);
-  T v[COUNT][4];
+  typename M::Element v[COUNT][4];
   __device__ static bool mine(int n) { return LENGTH % APART == 0 || threadIdx.x / 8 + APART * n < LENGTH; }
   __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
     typename M::Column columns[PACKS ? 1 : 4];
@@ -103,7 +103,7 @@ template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
   static constexpr int TASKS = LENGTH * DEEP / 8, COUNT = (TASKS + THREADS - 1) / THREADS, APART = THREADS / 64 * 16;
   int k = (threadIdx.x / 32 % 2 * 8 + threadIdx.x % 8) * 2, row = (threadIdx.x / 64 * 4 + threadIdx.x / 8 % 4) * 4;
   int to = swizzled(row, k);
-  T v[COUNT][2][4];
+  typename M::Element v[COUNT][2][4];
   __device__ static bool mine(int n) { return TASKS % THREADS == 0 || threadIdx.x + THREADS * n < TASKS; }
   __device__ void fetch(const M& matrix, const Known<typename M::Row>* rows, unsigned k0) {
     Known<typename M::Row> known[COUNT];                                     // of the first of four: enough for PACKS
@@ -124,7 +124,7 @@ template <int LENGTH, class M> struct Piece<LENGTH, M, false> {
 #pragma unroll
       for (int n = 0; n < COUNT; n++)
         if (mine(n)) {
-          T pair[2] = {v[n][0][e], v[n][1][e]};
+          typename M::Element pair[2] = {v[n][0][e], v[n][1][e]};
           hopper::put(tile + (to ^ swizzle(e * ROW)) + (APART * n + e) * ROW, pair);
         }
   }

@@ -19,12 +19,12 @@ __device__ inline T warp_sum(T value) {
 
 // max() ignores NaN, but exp does not: NaN reaches the sum, hence every probability and the loss.
 // The smoothed loss is derived in kernels/reference/loss.py.
-template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y, T* losses, unsigned N, unsigned K, T smoothing) {
+template <bool LOSS, class Y> __device__ void softmax(const S* x, const int* labels, Y* y, T* losses, unsigned N, unsigned K, T smoothing) {
   unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= N) return;                                            // the whole warp returns, and no other waits for it
   x += row * K, y += row * K;
   T largest = x[0], sum = 0;
-  for (unsigned k = lane; k < K; k += 32) largest = max(largest, x[k]);
+  for (unsigned k = lane; k < K; k += 32) largest = max(largest, T(x[k]));
   largest = warp_max(largest);
   for (unsigned k = lane; k < K; k += 32) sum += exp(x[k] - largest);
   sum = warp_sum(sum);
@@ -40,18 +40,18 @@ template <bool LOSS> __device__ void softmax(const T* x, const int* labels, T* y
   for (unsigned k = lane; k < K; k += 32) y[k] = exp(x[k] - largest) / sum;
 }
 
-extern "C" __global__ void softmax_forward(const T* x, T* y, unsigned N, unsigned K) {
+extern "C" __global__ void softmax_forward(const S* x, S* y, unsigned N, unsigned K) {
   softmax<false>(x, nullptr, y, nullptr, N, K, 0);
 }
 
-extern "C" __global__ void softmax_cross_entropy_forward(const T* x, const int* labels, T* probs, T* losses, unsigned N,
+extern "C" __global__ void softmax_cross_entropy_forward(const S* x, const int* labels, T* probs, T* losses, unsigned N,
                                                          unsigned K, T smoothing) {
   softmax<true>(x, labels, probs, losses, N, K, smoothing);
 }
 
 // dx = scale * (p - everywhere - own * onehot), times the loss scale where there is one: the target has `everywhere` for each
 // class and `own` more for the label. Grid: one-dimensional, blocks of 256, a thread for each element.
-extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, T* dx, unsigned N, unsigned K,
+extern "C" __global__ void softmax_cross_entropy_backward(const T* probs, const int* labels, S* dx, unsigned N, unsigned K,
                                                           T scale, const int* loss_scale, T everywhere, T own) {
   scale *= loss_scale_of(loss_scale);
   for (unsigned i = thread_number(); i < N * K; i += thread_count())

@@ -34,11 +34,11 @@ __device__ inline void neighbours(int i, Divisor D, int half, int& first, int& l
 }
 
 // Copies elements low .. high-1 of the row to `tile`; those that do not exist are 0.
-__device__ inline void copy_tile(const T* x, T* tile, int low, int high, int total) {
+__device__ inline void copy_tile(const S* x, T* tile, int low, int high, int total) {
   for (int i = low + (int)threadIdx.x; i < high; i += blockDim.x) tile[i - low] = i >= 0 && i < total ? x[i] : T(0);
 }
 
-extern "C" __global__ void lrn_forward(const T* x, T* y, int total, Divisor D, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_forward(const S* x, S* y, int total, Divisor D, int half, T k, T alpha, T beta) {
   extern __shared__ T tile[];                                 // TILE + 2 half
   int begin = blockIdx.x * TILE, low = begin - half;
   copy_tile(x, tile, low, begin + TILE + half, total);
@@ -54,7 +54,7 @@ extern "C" __global__ void lrn_forward(const T* x, T* y, int total, Divisor D, i
 
 // Three tiles: x with twice the margin, since the s of a neighbour has neighbours of its own; dy s^-beta, which is needed
 // again at the end; and dy_j x_j s_j^(-beta-1), whose window sum is the cross-channel term.
-extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int total, Divisor D, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_backward(const S* x, const S* dy, S* dx, int total, Divisor D, int half, T k, T alpha, T beta) {
   extern __shared__ T tiles[];
   T* tile = tiles;                                            // TILE + 4 half
   T* cross = tile + TILE + 4 * half;                          // TILE + 2 half
@@ -84,17 +84,17 @@ extern "C" __global__ void lrn_backward(const T* x, const T* dy, T* dx, int tota
 
 // ---- across channels, four elements to a lane: see lrn.cuh
 
-template <int HALF> __device__ inline void forward_quad(const T* x, T* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
+template <int HALF> __device__ inline void forward_quad(const S* x, S* y, unsigned packs, Divisor quads, T k, T alpha, T beta) {
   LaneQuad quad(1, thread_number() / 32 * 30, packs, quads);
   Pack<4> own = normalised<HALF>(quad.of(x), quad, k, alpha, beta);
   if (quad.mine) store(y + 4 * quad.pack, own);
 }
-extern "C" __global__ void lrn_forward_packs(const T* x, T* y, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_forward_packs(const S* x, S* y, unsigned packs, Divisor quads, int half, T k, T alpha, T beta) {
   with_half(half, [&](auto is) { forward_quad<is.OF>(x, y, packs, quads, k, alpha, beta); });
 }
 
 // `relu`, `partial`, `channels`: of the bias and ReLU that made x, see backward_quads.
-extern "C" __global__ void lrn_backward_packs(const T* x, const T* dy, T* dx, T* partial, unsigned packs, Divisor quads, Divisor channels,
+extern "C" __global__ void lrn_backward_packs(const S* x, const S* dy, S* dx, T* partial, unsigned packs, Divisor quads, Divisor channels,
                                               int half, int relu, T k, T alpha, T beta) {
   with_half(half, [&](auto is) {
     backward_quads<is.OF>(x, dx, partial, packs, quads, channels, relu, k, alpha, beta, [&](const LaneQuad& quad) { return quad.of(dy); });
@@ -110,21 +110,21 @@ template <class F> __device__ inline void around(int i, int H, int W, int C, int
     for (int column = max(0, w - half); column <= min(W - 1, w + half); column++) f(((image + row) * W + column) * C + c);
 }
 
-__device__ inline T scale_within(const T* x, int i, int H, int W, int C, int half, T k, T alpha) {
+__device__ inline T scale_within(const S* x, int i, int H, int W, int C, int half, T k, T alpha) {
   T sum = 0;
   around(i, H, W, C, half, [&](int j) { sum += x[j] * x[j]; });
   return k + alpha * sum;
 }
 
 // Within a map. Grid: one-dimensional, blocks of 256, a thread for each element; overlapping windows are read from the caches.
-extern "C" __global__ void lrn_within_forward(const T* x, T* y, int H, int W, int C, int total, int half, T k, T alpha, T beta) {
+extern "C" __global__ void lrn_within_forward(const S* x, S* y, int H, int W, int C, int total, int half, T k, T alpha, T beta) {
   for (int i = thread_number(); i < total; i += thread_count())
     y[i] = x[i] * inverse_power(scale_within(x, i, H, W, C, half, k, alpha), beta);
 }
 
 // The backward takes two launches, since a block cannot wait for its neighbours: cross_j = dy_j x_j s_j^(-beta-1) and
 // direct_j = dy_j s_j^-beta for every element, then the sum of cross over each window.
-extern "C" __global__ void lrn_within_terms(const T* x, const T* dy, T* direct, T* cross, int H, int W, int C, int total, int half,
+extern "C" __global__ void lrn_within_terms(const S* x, const S* dy, T* direct, T* cross, int H, int W, int C, int total, int half,
                                             T k, T alpha, T beta) {
   for (int i = thread_number(); i < total; i += thread_count()) {
     T s = scale_within(x, i, H, W, C, half, k, alpha), g = dy[i] * inverse_power(s, beta);
@@ -133,11 +133,11 @@ extern "C" __global__ void lrn_within_terms(const T* x, const T* dy, T* direct, 
   }
 }
 
-extern "C" __global__ void lrn_within_backward(const T* x, const T* cross, T* dx, int H, int W, int C, int total, int half,
-                                               T alpha, T beta) {        // dx holds the direct term
+extern "C" __global__ void lrn_within_backward(const S* x, const T* direct, const T* cross, S* dx, int H, int W, int C, int total,
+                                               int half, T alpha, T beta) {
   for (int i = thread_number(); i < total; i += thread_count()) {
     T sum = 0;
     around(i, H, W, C, half, [&](int j) { sum += cross[j]; });
-    dx[i] -= 2 * alpha * beta * x[i] * sum;
+    dx[i] = direct[i] - 2 * alpha * beta * x[i] * sum;
   }
 }

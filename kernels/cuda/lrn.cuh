@@ -14,7 +14,7 @@ struct LaneQuad {
     exists = pack < packs, mine = exists && lane >= halo && lane < 32 - halo;
     begins = quad == 0, ends = quad == quads.by - 1;
   }
-  __device__ Pack<4> of(const T* x) const { return exists ? load<4>(x + 4 * pack) : Pack<4>{}; }
+  __device__ Pack<4> of(const S* x) const { return exists ? load<4>(x + 4 * pack) : Pack<4>{}; }
 };
 
 // sums[i] = own[i - HALF] + ... + own[i + HALF], where `own` continues in the neighbouring lanes, up to the group's ends.
@@ -84,7 +84,7 @@ template <int HALF> __device__ inline Pack<4> gradient(const Pack<4>& own, Pack<
 constexpr int THREADS = 256;
 
 template <int HALF, class Incoming>
-__device__ inline void backward_quads(const T* x, T* dx, T* partial, unsigned packs, Divisor quads, Divisor channels, int relu, T k, T alpha,
+__device__ inline void backward_quads(const S* x, S* dx, T* partial, unsigned packs, Divisor quads, Divisor channels, int relu, T k, T alpha,
                                       T beta, const Incoming& incoming) {
   constexpr int HALO = HALF <= 2 ? 1 : 2, OWN = 32 - 2 * HALO, BLOCK = THREADS / 32 * OWN;
   __shared__ Pack<4> sums[BLOCK];

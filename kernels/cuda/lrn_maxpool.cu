@@ -23,7 +23,7 @@ struct Pixel {
 };
 
 template <int HALF>
-__device__ inline void largest_normalised(const T* x, T* y, byte* argmax, unsigned packs, Divisor quads, Divisor channels, Divisor columns, T k,
+__device__ inline void largest_normalised(const S* x, S* y, byte* argmax, unsigned packs, Divisor quads, Divisor channels, Divisor columns, T k,
                                           T alpha, T beta, const Window& g) {
   LaneQuad quad(1, thread_number() / 32 * 30, packs, quads);
   Pixel to(quad.exists ? quad.pack : 0, channels, columns, g.P);
@@ -41,12 +41,12 @@ __device__ inline void largest_normalised(const T* x, T* y, byte* argmax, unsign
   if (quad.mine) best.put(y, argmax, 4 * quad.pack);
 }
 
-extern "C" __global__ void lrn_maxpool_forward(const T* x, T* y, byte* argmax, unsigned packs, Divisor quads, Divisor channels, Divisor columns,
+extern "C" __global__ void lrn_maxpool_forward(const S* x, S* y, byte* argmax, unsigned packs, Divisor quads, Divisor channels, Divisor columns,
                                                int half, T k, T alpha, T beta, Window g) {
   with_half(half, [&](auto is) { largest_normalised<is.OF>(x, y, argmax, packs, quads, channels, columns, k, alpha, beta, g); });
 }
 
-extern "C" __global__ void lrn_maxpool_backward(const T* x, const T* dy, const byte* argmax, T* dx, T* partial, unsigned packs, Divisor quads,
+extern "C" __global__ void lrn_maxpool_backward(const S* x, const S* dy, const byte* argmax, S* dx, T* partial, unsigned packs, Divisor quads,
                                                 Divisor channels, Divisor columns, int half, int relu, T k, T alpha, T beta, Window g) {
   with_half(half, [&](auto is) {
     backward_quads<is.OF>(x, dx, partial, packs, quads, channels, relu, k, alpha, beta, [&](const LaneQuad& quad) {

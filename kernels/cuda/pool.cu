@@ -12,7 +12,7 @@
 // changes the last bit from run to run.
 #include "window.cuh"
 
-template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window g) {
+template <int V> __device__ void maxpool(const S* x, S* y, byte* argmax, Window g) {
   const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
@@ -25,17 +25,17 @@ template <int V> __device__ void maxpool(const T* x, T* y, byte* argmax, Window 
   best.put(y, argmax, at.offset);
 }
 
-extern "C" __global__ void maxpool_forward(const T* x, T* y, byte* argmax, Window g, int packs) {
+extern "C" __global__ void maxpool_forward(const S* x, S* y, byte* argmax, Window g, int packs) {
   if (packs) maxpool<VECTOR>(x, y, argmax, g);
   else maxpool<1>(x, y, argmax, g);
 }
 
-template <int V> __device__ void maxpool_gather(const T* dy, const byte* argmax, T* dx, Window g) {
+template <int V> __device__ void maxpool_gather(const S* dy, const byte* argmax, S* dx, Window g) {
   const Target at(V, g.H, g.W, g.C);
   if (!at.beyond) store(dx + at.offset, gathered<V>(dy, argmax, at.image, at.row, at.column, at.channel, g));
 }
 
-extern "C" __global__ void maxpool_backward(const T* dy, const byte* argmax, T* dx, Window g, int packs) {
+extern "C" __global__ void maxpool_backward(const S* dy, const byte* argmax, S* dx, Window g, int packs) {
   if (packs) maxpool_gather<VECTOR>(dy, argmax, dx, g);
   else maxpool_gather<1>(dy, argmax, dx, g);
 }
@@ -55,7 +55,7 @@ __device__ inline T divisor(int h0, int w0, const Window& g, const Border& b) {
   return T(counted(h0, g.R, g.H, b.top, b.bottom) * counted(w0, g.S, g.W, b.left, b.right));
 }
 
-template <int V> __device__ void avgpool(const T* x, T* y, Window g, Border b) {
+template <int V> __device__ void avgpool(const S* x, S* y, Window g, Border b) {
   const Target at(V, g.P, g.Q, g.C);
   if (at.beyond) return;
   int h0 = at.row * g.stride_h - g.top, w0 = at.column * g.stride_w - g.left;
@@ -69,12 +69,12 @@ template <int V> __device__ void avgpool(const T* x, T* y, Window g, Border b) {
   store(y + at.offset, sum);
 }
 
-extern "C" __global__ void avgpool_forward(const T* x, T* y, Window g, Border b, int packs) {
+extern "C" __global__ void avgpool_forward(const S* x, S* y, Window g, Border b, int packs) {
   if (packs) avgpool<VECTOR>(x, y, g, b);
   else avgpool<1>(x, y, g, b);
 }
 
-template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, Border b) {
+template <int V> __device__ void avgpool_gather(const S* dy, S* dx, Window g, Border b) {
   const Target at(V, g.H, g.W, g.C);
   if (at.beyond) return;
   int h = at.row, w = at.column;
@@ -88,14 +88,14 @@ template <int V> __device__ void avgpool_gather(const T* dy, T* dx, Window g, Bo
   store(dx + at.offset, sum);
 }
 
-extern "C" __global__ void avgpool_backward(const T* dy, T* dx, Window g, Border b, int packs) {
+extern "C" __global__ void avgpool_backward(const S* dy, S* dx, Window g, Border b, int packs) {
   if (packs) avgpool_gather<VECTOR>(dy, dx, g, b);
   else avgpool_gather<1>(dy, dx, g, b);
 }
 
 // ---- global average. Grid (N, C / (32 V)), blocks of 32 x 8: a row of threads takes every eighth pixel, neighbouring
 // threads take neighbouring channels. Then the first row adds up the sums of the others, always in the same order.
-template <int V> __device__ void global_avgpool(const T* x, T* y, unsigned pixels, unsigned C) {
+template <int V> __device__ void global_avgpool(const S* x, S* y, unsigned pixels, unsigned C) {
   __shared__ Pack<V> sums[8][32];
   unsigned channel = (blockIdx.y * 32 + threadIdx.x) * V;
   Pack<V> sum{};
@@ -113,13 +113,13 @@ template <int V> __device__ void global_avgpool(const T* x, T* y, unsigned pixel
   store(y + blockIdx.x * C + channel, sum);
 }
 
-extern "C" __global__ void global_avgpool_forward(const T* x, T* y, unsigned pixels, unsigned C, int packs) {
+extern "C" __global__ void global_avgpool_forward(const S* x, S* y, unsigned pixels, unsigned C, int packs) {
   if (packs) global_avgpool<VECTOR>(x, y, pixels, C);
   else global_avgpool<1>(x, y, pixels, C);
 }
 
 // Grid: one-dimensional, blocks of 256. dx has n elements, `image` of them in each image.
-template <int V> __device__ void global_avgpool_spread(const T* dy, T* dx, unsigned n, Divisor image, Divisor C, T share) {
+template <int V> __device__ void global_avgpool_spread(const S* dy, S* dx, unsigned n, Divisor image, Divisor C, T share) {
   for (unsigned i = thread_number() * V; i < n; i += thread_count() * V) {
     Pack<V> gradient = load<V>(dy + i / image * C + i % C);
     for (int j = 0; j < V; j++) gradient.v[j] *= share;
@@ -127,7 +127,7 @@ template <int V> __device__ void global_avgpool_spread(const T* dy, T* dx, unsig
   }
 }
 
-extern "C" __global__ void global_avgpool_backward(const T* dy, T* dx, unsigned n, Divisor image, Divisor C, T share, int packs) {
+extern "C" __global__ void global_avgpool_backward(const S* dy, S* dx, unsigned n, Divisor image, Divisor C, T share, int packs) {
   if (packs) global_avgpool_spread<VECTOR>(dy, dx, n, image, C, share);
   else global_avgpool_spread<1>(dy, dx, n, image, C, share);
 }
@@ -137,7 +137,7 @@ extern "C" __global__ void global_avgpool_backward(const T* dy, T* dx, unsigned 
 __device__ inline unsigned first_of(unsigned i, unsigned from, unsigned to) { return i * to / from; }
 __device__ inline unsigned end_of(unsigned i, unsigned from, unsigned to) { return ((i + 1) * to + from - 1) / from; }
 
-extern "C" __global__ void adaptive_avgpool_forward(const T* x, T* y, unsigned n, Divisor C, Divisor Q, Divisor P, unsigned H,
+extern "C" __global__ void adaptive_avgpool_forward(const S* x, S* y, unsigned n, Divisor C, Divisor Q, Divisor P, unsigned H,
                                                     unsigned W) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     unsigned pixel = i / C, row = pixel / Q, image = row / P, p = row % P, q = pixel % Q;
@@ -149,7 +149,7 @@ extern "C" __global__ void adaptive_avgpool_forward(const T* x, T* y, unsigned n
   }
 }
 
-extern "C" __global__ void adaptive_avgpool_backward(const T* dy, T* dx, unsigned n, Divisor C, Divisor W, Divisor H,
+extern "C" __global__ void adaptive_avgpool_backward(const S* dy, S* dx, unsigned n, Divisor C, Divisor W, Divisor H,
                                                      unsigned P, unsigned Q) {
   for (unsigned i = thread_number(); i < n; i += thread_count()) {
     unsigned pixel = i / C, row = pixel / W, image = row / H, h = row % H, w = pixel % W;

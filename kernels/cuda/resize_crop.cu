@@ -36,7 +36,7 @@ __device__ inline int folded(int x, int pixels, int border) {
   return min(max(x, 0), pixels - 1);
 }
 
-extern "C" __global__ void resize_crop_forward(const byte* images, T* y, const int* offsets, const int* heights, const int* widths,
+extern "C" __global__ void resize_crop_forward(const byte* images, S* y, const int* offsets, const int* heights, const int* widths,
                                                const T* mean, const double* top, const double* left, const double* height,
                                                const double* width, const byte* flip, const T* shift, unsigned C, unsigned H,
                                                unsigned W, int border, int mean_of_image) {
@@ -65,10 +65,10 @@ extern "C" __global__ void resize_crop_forward(const byte* images, T* y, const i
 }
 
 // y (N, H, W, C) = 0 in a rectangle of each image. Grid (N*H, W*C / 256), as above.
-extern "C" __global__ void cutout_forward(T* y, const int* top, const int* left, const int* height, const int* width, unsigned C,
+extern "C" __global__ void cutout_forward(S* y, const int* top, const int* left, const int* height, const int* width, unsigned C,
                                           unsigned H, unsigned W) {
   int n = blockIdx.x / H, p = blockIdx.x % H - top[n];
   unsigned i = blockIdx.y * blockDim.x + threadIdx.x;
   int q = (int)(i / C) - left[n];
-  if (i < W * C && p >= 0 && p < height[n] && q >= 0 && q < width[n]) y[blockIdx.x * W * C + i] = 0;
+  if (i < W * C && p >= 0 && p < height[n] && q >= 0 && q < width[n]) y[blockIdx.x * W * C + i] = T(0);
 }

@@ -20,7 +20,7 @@ extern "C" __global__ void count_losses(const T* losses, double* counts, unsigne
 
 // Counts images, and correct ones by scores x (N, K). Grid: one block of 32 warps, each of which takes every 32nd row. Top-m
 // correct: fewer than m scores are higher than the label's; of equal ones the first ranks higher.
-extern "C" __global__ void count_correct(const T* x, const int* labels, double* counts, unsigned N, unsigned K) {
+extern "C" __global__ void count_correct(const S* x, const int* labels, double* counts, unsigned N, unsigned K) {
   __shared__ int correct[2][32];
   unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   int first = 0, five = 0;

@@ -52,7 +52,7 @@ template <int V> struct Largest {
       else if (cell.v[j] != cell.v[j]) value.v[j] = cell.v[j];     // NaN stays: nothing is > NaN
     }
   }
-  __device__ void put(T* y, byte* argmax, unsigned offset) const {
+  __device__ void put(S* y, byte* argmax, unsigned offset) const {
     store(y + offset, value);
     if (argmax) *reinterpret_cast<Bytes<V>*>(argmax + offset) = where;
   }
@@ -60,7 +60,7 @@ template <int V> struct Largest {
 
 // The sum of the gradients dy of the windows whose largest cell is pixel (h, w).
 template <int V>
-__device__ inline Pack<V> gathered(const T* dy, const byte* argmax, int image, int h, int w, int channel, const Window& g) {
+__device__ inline Pack<V> gathered(const S* dy, const byte* argmax, int image, int h, int w, int channel, const Window& g) {
   Pack<V> sum{};
   for (int p = first_window(h, g.top, g.R, g.stride_h); p <= last_window(h, g.top, g.stride_h, g.P); p++)
     for (int q = first_window(w, g.left, g.S, g.stride_w); q <= last_window(w, g.left, g.stride_w, g.Q); q++) {

@@ -108,6 +108,19 @@ class Ops:
         """The array as a NumPy array."""
         return np.asarray(array)
 
+    # ---- activations, which may be stored with fewer bits than are computed with
+    def stored_dtype(self, dtype: str) -> str:
+        """The dtype of activations and their gradients in a network of this dtype; "uint16" for bf16."""
+        return dtype
+
+    def widened(self, array):
+        """An activation in the network's dtype: the array itself, where that is how it is stored."""
+        return array
+
+    def write(self, target, values) -> None:
+        """target = values, rounded to what the target is stored in; both are arrays of the same shape."""
+        target[...] = values
+
     def interconnect(self, local_rank: int = 0) -> Interconnect:
         """How arrays pass between ranks. local_rank: the rank's index among those of this machine."""
         return Interconnect()

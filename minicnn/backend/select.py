@@ -14,7 +14,8 @@ def get_ops(device: str = "auto") -> Ops:
     """The operations of "reference", "cpu", "cuda", or "auto": cuda where it works, else cpu. Created once per GPU.
 
     "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
-    "cuda:fp16" choose the rounding of its matrix products (backend/cuda/ops.py).
+    "cuda:fp16" choose the rounding of its matrix products (backend/cuda/ops.py); with "cuda:bf16", activations are
+    stored in bf16, too.
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """

@@ -18,6 +18,7 @@ from minicnn.data.loader import Batch, Photographs
 from minicnn.data.preprocess import CHANNEL, IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.kernels.reference.resize_crop import taps
+from minicnn.layers.base import stored_dtype
 from minicnn.shapes import Pair
 
 KEPT_MEANS = 8                 # mean images of other sizes that are kept, for views of other sizes
@@ -42,7 +43,7 @@ class InputPipeline:
         self._means: dict[Pair, object] = {}
         scale = np.full(3, preprocess.range / 255) / (preprocess.std or 1.0)
         self._scale = None if (scale == 1).all() else self.ops.from_host(scale.astype(net.dtype))      # (3,)
-        self._x = None
+        self._x: dict[str, object] = {}                         # dtype -> images
 
     def _mean(self, image: np.ndarray | None) -> np.ndarray:
         """What is subtracted from pixels in 0..255, in the network's channel order."""
@@ -72,12 +73,17 @@ class InputPipeline:
         """RGB in the last axis -> the network's channel order."""
         return channels[..., ::-1] if self.preprocess.order == "bgr" else channels
 
-    def train(self, batch: Batch, epoch: int):
-        """Images (N, crop, crop, 3) to learn from. Overwritten by the next call."""
-        augment = self.augment
+    def train(self, batch: Batch, epoch: int, *, as_stored: bool = False):
+        """Images (N, crop, crop, 3) to learn from. Overwritten by the next call.
+
+        as_stored: perhaps in bf16, if the network stores activations so (layers.base.stored_dtype).
+        """
+        augment, dtype = self.augment, self.net.dtype
+        if as_stored and self._scale is None and augment.factor == 1:                   # nothing is multiplied here
+            dtype = stored_dtype(self.net.nodes, dtype, self.ops)
         short = self.preprocess.short_side if isinstance(batch.images, Photographs) else None
         draw = augment.draw(self.seed, epoch, batch.sample_ids, batch.image_hw, self.pca, crop=self.crop, short=short)
-        x = next(self.views(batch, [draw]))
+        x = next(self.views(batch, [draw], dtype=dtype))
         if augment.factor != 1:
             x *= np.dtype(self.net.dtype).type(augment.factor)
         if augment.cutout:
@@ -95,14 +101,15 @@ class InputPipeline:
             return central_crop(len(batch.images), self.crop, batch.image_hw)
         return central_box(len(batch.images), self.crop, batch.image_hw, self.preprocess.short_side)
 
-    def views(self, batch: Batch, draws: Iterable[Draw], size: Pair | None = None) -> Iterator:
+    def views(self, batch: Batch, draws: Iterable[Draw], size: Pair | None = None, *,
+              dtype: str | None = None) -> Iterator:
         """Images of each of these crops, one after the other, each overwriting the last.
 
-        size: of the boxes after resizing, (H, W); by default crop x crop.
+        size: of the boxes after resizing, (H, W); by default crop x crop.   dtype: by default the network's.
         """
         images, size = self._uploaded(batch.images), size or (self.crop, self.crop)
         for draw in draws:
-            yield self._cut(images, draw, size)
+            yield self._cut(images, draw, size, dtype or self.net.dtype)
 
     def _uploaded(self, images: np.ndarray | Photographs) -> np.ndarray | Photographs:
         """The same on the backend, in the network's channel order."""
@@ -112,12 +119,13 @@ class InputPipeline:
         return Photographs(self.ops.upload(np.ascontiguousarray(pixels)), *map(self.ops.from_host, (
             images.offsets, images.heights, images.widths)))
 
-    def _cut(self, images, draw: Draw, size: Pair):
-        """uint8 images -> (N, H, W, 3) of the network's dtype."""
+    def _cut(self, images, draw: Draw, size: Pair, dtype: str):
+        """uint8 images -> (N, H, W, 3) of this dtype."""
         shape = (*size, 3)
-        if self._x is None or len(self._x) < len(images) or self._x.shape[1:] != shape:
-            self._x = self.ops.empty((len(images), *shape), self.net.dtype)
-        x = self._x[:len(images)]
+        x = self._x.get(dtype)
+        if x is None or len(x) < len(images) or x.shape[1:] != shape:
+            x = self._x[dtype] = self.ops.empty((len(images), *shape), dtype)
+        x = x[:len(images)]
         shift = np.ascontiguousarray(self._in_order(draw["shift"]), self.net.dtype)                    # (N, 3)
         options = {name: self.ops.from_host(value) if isinstance(value, np.ndarray) else value
                    for name, value in {**draw, "shift": shift}.items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from minicnn.rng import purpose_id
 
 if TYPE_CHECKING:
     from minicnn.backend.ops import DeviceNumber, Ops
+    from minicnn.plan import Node
 
 
 @dataclass
@@ -104,7 +105,7 @@ class Layer:
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean
-    capturable = False      # both passes only call ctx.ops, so that a CUDA graph can capture them
+    capturable = False      # both passes only call ctx.ops: a CUDA graph can capture them, and x, y, dy may be bf16
     channelwise = False     # channel c of y depends only on channel c of x. Parameters and state, if any, have the
                             # channels as their last axis, and their number is the attribute `channels`
     KINDS: dict[str, type[Layer]] = {}      # name -> class, of every layer class defined so far
@@ -265,3 +266,11 @@ def need_axes(layer: Layer, shape: tuple[int, ...], axes: str) -> None:
     """ShapeError unless the array has these axes, such as "NHWC"."""
     if len(shape) != len(axes):
         raise ShapeError(f"{type(layer).__name__} expects an array ({', '.join(axes)}), got shape {tuple(shape)}")
+
+
+def stored_dtype(nodes: Iterable[Node], dtype: str, ops: Ops) -> str:
+    """How a network of this dtype stores activations and their gradients: "uint16" for bf16 (device "cuda:bf16").
+
+    A layer that computes with arrays itself, and not by operations of the backend alone, needs them in `dtype`.
+    """
+    return ops.stored_dtype(dtype) if all(node.layer.capturable for node in nodes) else dtype

@@ -181,7 +181,8 @@ class Trainer:
         with self.report.monitor(epochs) as monitor, \
                 contextlib.closing(self.loader.epoch(state.epoch, state.step)) as batches:
             for batch in monitor.watch(batches):
-                x = pipeline.train(batch, state.epoch)              # uint8 (N, A, B, 3) -> (N, H, W, 3)
+                # uint8 (N, A, B, 3) -> (N, H, W, 3)
+                x = pipeline.train(batch, state.epoch, as_stored=self._captured is not None)
                 optimiser.lr = state.learning_rate(state.step)
                 if self._captured is not None:                      # the lines below as one CUDA graph: step.py
                     self._captured.run(x, batch.labels, batch.sample_ids, state.epoch)

@@ -31,6 +31,16 @@ def test_a_step_moves_two_gigabytes_less_than_it_did(launches):
     print(f"{sum(row.moved for row in rows) / 1e9:.3f} GB moved, {BEFORE / 1e9:.3f} before")
 
 
+def test_activations_in_bf16_move_less():
+    """And nothing is converted: images are given as they are stored."""
+    rows = list(gpu_prediction.predicted(gpu_prediction.launches_of(128, "bf16"), "Bf16", 2.8e12))
+    wide = gpu_prediction.predicted(gpu_prediction.launches_of(128, "bf16", float32=True), "Bf16", 2.8e12)
+    moved, before = (sum(row.moved for row in each) for each in (rows, wide))
+    assert len(rows) == 74 and not {"widen", "narrow"} & {row.kernel for row in rows}
+    assert moved < before - 1.2e9
+    print(f"{moved / 1e9:.3f} GB moved, {before / 1e9:.3f} with activations in float32")
+
+
 def test_products_take_the_time_that_was_reckoned_by_hand(launches):
     """730 tiles of 38 and of 100 stages, on 132 multiprocessors: six rounds of 1,792 and of 1,408 cycles a stage."""
     seconds = {f"{row.layer} {row.kernel}": row.seconds for row in rows_of(launches)}

@@ -29,6 +29,18 @@ def test_other_products_compile(cuda_cache, name, arch, products):
     check(cuda_cache, name, "float32", products, arch=arch)
 
 
+ACTIVATIONS = [name for name in cuda_source.files() if "S* " in cuda_source.source(name)]
+
+
+@pytest.mark.parametrize("arch", [pytest.param("80", marks=pytest.mark.slow), "90",
+                                  pytest.param("120", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ("conv", "linear", "lrn", "batchnorm") else [])
+    for name in ACTIVATIONS if name not in HOPPER])
+def test_activations_in_bf16_compile(cuda_cache, name, arch):
+    check(cuda_cache, name, "float32", "Bf16", arch=arch, bf16=True)
+
+
 WAYS = [Product("v5", rows, columns, 1, packs=packs) for rows in HEIGHTS for packs in (True, False)
         for columns in WIDTHS[0 if packs else 1:]]
 
@@ -42,9 +54,16 @@ def test_version_5_compiles(cuda_cache, name, products, way):
     check(cuda_cache, name, "float32", products, way.options)
 
 
-def check(folder, name, dtype, products="Tf32", more=(), arch=None):
+@pytest.mark.parametrize("name", HOPPER)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if i else []) for i, way in enumerate(WAYS)],
+                         ids=lambda way: f"{way.rows}-{way.columns}-{way.packs}")
+def test_version_5_compiles_for_activations_in_bf16(cuda_cache, name, way):
+    check(cuda_cache, name, "float32", "Bf16", way.options, bf16=True)
+
+
+def check(folder, name, dtype, products="Tf32", more=(), arch=None, bf16=False):
     text = cuda_source.source(name)
-    log = nvrtc.kept_log(text, name, arch, cuda_source.options(text, dtype, products, more), folder)
+    log = nvrtc.kept_log(text, name, arch, cuda_source.options(text, dtype, products, more, bf16), folder)
     assert "warning" not in log.lower() and "serialized" not in log, log
     found = nvrtc.resources(log)
     assert set(found) == set(cuda_source.kernels(name))

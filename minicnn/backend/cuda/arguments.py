@@ -17,13 +17,15 @@ from minicnn.errors import ShapeError
 LARGEST = 2**31             # kernels index with 32 bits
 
 
-def checker(kernel: str, parameter: Parameter, real: str, owns: Callable[[object], bool]) -> Callable:
+def checker(kernel: str, parameter: Parameter, real: str, owns: Callable[[object], bool],
+            bf16: bool = False) -> Callable:
     """value -> the argument: an array as it is, a number or struct as NumPy's. real: the file's number type.
-    owns: whether an array is the device's. The function raises ShapeError for an argument that does not fit."""
+    owns: whether an array is the device's.   bf16: activations are stored so. The function raises ShapeError for an
+    argument that does not fit."""
     what = f"{kernel}: {parameter.name}"
     if real not in REAL:
         raise ShapeError(f"{what} must be float32 or float64, it is {real}")
-    dtype = parameter.dtype(real)
+    dtype = parameter.dtype(real, bf16)
     if parameter.pointer:
         return _array(what, dtype, owns)
     if parameter.fields:

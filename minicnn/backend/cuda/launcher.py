@@ -18,11 +18,11 @@ import numpy as np
 
 from minicnn.backend.cuda import source
 from minicnn.backend.cuda.arguments import LARGEST, checker
+from minicnn.backend.cuda.source import BF16, real_dtype
 from minicnn.backend.ops import address
 from minicnn.errors import ShapeError
 
 THREADS = 256               # of a block, unless an operation needs another number
-VECTOR_BYTES = 16
 FLOAT32 = np.dtype(np.float32)
 NAMES = {np.dtype(name): name for name in source.REAL}         # faster than str(dtype)
 
@@ -33,6 +33,11 @@ def ceil_div(a: int, b: int) -> int:
 
 def aligned(size: int, to: int = 256) -> int:
     return ceil_div(size, to) * to
+
+
+def vector(array) -> int:
+    """The elements that a thread moves at once: VECTOR of common.cuh."""
+    return 16 // real_dtype(array.dtype).itemsize
 
 
 class Capture:
@@ -53,9 +58,9 @@ class Launcher:
 
     def __init__(self, device, products: str):
         self.device, self.products = device, products
-        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, options) -> function
-        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype) -> checks of its arguments
-        self._modules: dict[tuple, object] = {}                     # (file, dtype, options) -> compiled file
+        self._functions: dict[tuple, object] = {}                   # (file, kernel, dtype, bf16, options) -> function
+        self._checkers: dict[tuple, list[Callable]] = {}            # (file, kernel, dtype, bf16) -> checks
+        self._modules: dict[tuple, object] = {}                     # (file, dtype, bf16, options) -> compiled
         self._own = threading.local()                               # ranks that are threads have a stream each
 
     def launch(self, file: str, kernel: str, grid, arguments: tuple, block=THREADS, shared: int = 0,
@@ -63,24 +68,23 @@ class Launcher:
         """Run `kernel` of kernels/cuda/<file>.cu on `grid` blocks of `block` threads; an empty grid does nothing.
 
         arguments: in the order of the kernel's parameters; arrays, None for a null pointer, numbers (for a
-        Divisor too), a dict for a struct. The number type is that of the first array that the kernel declares as T.
+        Divisor too), a dict for a struct. The number type is that of the first array that the kernel declares as T,
+        and how activations are stored that of the first it declares as S.
         shared: bytes of shared memory.   options: of the compiler, for a file with several compiled forms.
         """
         grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
         parameters = source.kernels(file)[kernel]
         if len(arguments) != len(parameters):
             raise TypeError(f"{kernel} takes {len(parameters)} arguments, got {len(arguments)}")
-        real = next((value.dtype for value, parameter in zip(arguments, parameters, strict=True)
-                     if parameter.type == "T" and parameter.pointer and value is not None), FLOAT32)
-        real = NAMES.get(real) or str(real)
-        checks = self._checks(file, kernel, real)
+        real, bf16 = _types(parameters, arguments)
+        checks = self._checks(file, kernel, real, bf16)
         checked = tuple([check(value) for check, value in zip(checks, arguments, strict=True)])
         if 0 in grid:
             return
         if grid[0] >= LARGEST or max(grid[1:], default=0) > 65535 or prod(block) > 1024 or shared > self.device.shared:
             raise ShapeError(f"{kernel}: a grid of {grid} blocks of {block} threads with {shared} bytes of shared "
                              "memory is more than a GPU allows; use a smaller batch or smaller layers")
-        self.device.launch(self._function(file, kernel, real, options), grid, block, checked, shared)
+        self.device.launch(self._function(file, kernel, real, bf16, options), grid, block, checked, shared)
         captured = getattr(self._own, "captured", None)
         if captured is not None:
             captured.extend(value for value, parameter in zip(checked, parameters, strict=True) if parameter.pointer)
@@ -98,21 +102,23 @@ class Launcher:
 
         return Capture(replay, list({id(array): array for array in arrays}.values()))
 
-    def _checks(self, file: str, kernel: str, real: str) -> list[Callable]:
+    def _checks(self, file: str, kernel: str, real: str, bf16: bool) -> list[Callable]:
         """The checks of the kernel's arguments."""
-        key = (file, kernel, real)
+        key = (file, kernel, real, bf16)
+        if bf16 and real == "float64":
+            raise ShapeError(f"{kernel}: activations in bf16 need parameters in float32, they are float64")
         if key not in self._checkers:
-            self._checkers[key] = [checker(kernel, parameter, real, self.device.owns)
+            self._checkers[key] = [checker(kernel, parameter, real, self.device.owns, bf16)
                                    for parameter in source.kernels(file)[kernel]]
         return self._checkers[key]
 
-    def _function(self, file: str, kernel: str, real: str, options: tuple[str, ...]):
-        key, module = (file, kernel, real, options), (file, real, options)
+    def _function(self, file: str, kernel: str, real: str, bf16: bool, options: tuple[str, ...]):
+        key, module = (file, kernel, real, bf16, options), (file, real, bf16, options)
         if key not in self._functions:
             if module not in self._modules:
                 text = source.source(file)
                 self._modules[module] = self.device.compile(file, text, source.options(text, real, self.products,
-                                                                                            options))
+                                                                                            options, bf16))
             self._functions[key] = self.device.function(self._modules[module], kernel)
         return self._functions[key]
 
@@ -139,7 +145,19 @@ class Launcher:
 
     @staticmethod
     def packs(channels: int, *arrays) -> int:
-        """1 where rows of this many channels can be read 16 bytes at a time in all these arrays, else 0."""
+        """1 where rows of this many channels can be read a vector at a time in all these arrays, else 0."""
         given = [array for array in arrays if array is not None]
-        fits = channels * given[0].dtype.itemsize % VECTOR_BYTES == 0
-        return int(fits and all(address(array) % VECTOR_BYTES == 0 for array in given))
+        at_once = vector(given[0])
+        return int(channels % at_once == 0
+                   and all(address(array) % (at_once * array.dtype.itemsize) == 0 for array in given))
+
+
+def _types(parameters: list[source.Parameter], arguments: tuple) -> tuple[str, bool]:
+    """The number type of a launch, and whether its activations are bf16."""
+    first = {}
+    for value, parameter in zip(arguments, parameters, strict=True):
+        if parameter.pointer and hasattr(value, "dtype"):
+            first.setdefault(parameter.type, value.dtype)
+    stored = first.get("S", FLOAT32)
+    real = first.get("T", real_dtype(stored))
+    return NAMES.get(real) or str(real), stored == BF16

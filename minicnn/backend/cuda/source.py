@@ -27,6 +27,7 @@ OPTIONS = ("-std=c++17",)
 CUPY_ADDS = ("-ftz=true", "--device-as-default-execution-space")
 HOPPER = "-arch=sm_90a"     # instructions of the H100 and H200 alone: no other generation has them
 REAL = {"float32": "float", "float64": "double"}
+BF16 = np.dtype(np.uint16)     # an array of these holds bf16: NumPy has no such type
 DIVISOR = np.dtype([("by", "u4"), ("magic", "u4"), ("shift", "u4")])                 # see common.cuh
 TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.float32, "double": np.float64,
          "Divisor": DIVISOR}
@@ -34,7 +35,8 @@ TYPES = {"int": np.int32, "unsigned": np.uint32, "byte": np.uint8, "float": np.f
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel. type: of a scalar, or of the elements of a pointer; T is the file's number type.
+    """One parameter of a kernel. type: of a scalar, or of the elements of a pointer; T is the file's number type, and S
+    that of activations in memory, which is T or bf16.
     fields: name -> type, in order, where the parameter is a struct."""
 
     name: str
@@ -43,11 +45,13 @@ class Parameter:
     const: bool = False
     fields: tuple[tuple[str, str], ...] = ()
 
-    def dtype(self, real: str) -> np.dtype:
-        """The NumPy dtype of the type; real: float32 or float64."""
+    def dtype(self, real: str, bf16: bool = False) -> np.dtype:
+        """The NumPy dtype of the type; real: float32 or float64.   bf16: S is."""
         if self.fields:
             return np.dtype([(name, real if kind == "T" else TYPES[kind]) for name, kind in self.fields])
-        return np.dtype(real if self.type == "T" else TYPES[self.type])
+        if self.type == "S" and bf16:
+            return BF16
+        return np.dtype(real if self.type in "TS" else TYPES[self.type])
 
 
 def files() -> list[str]:
@@ -78,10 +82,17 @@ def source(name: str) -> str:
     return text_of(f"{name}.cu") + "\n"
 
 
-def options(text: str, dtype: str, products: str = "Tf32", more: tuple[str, ...] = ()) -> tuple[str, ...]:
+def options(text: str, dtype: str, products: str = "Tf32", more: tuple[str, ...] = (),
+            bf16: bool = False) -> tuple[str, ...]:
     """The compiler's options for a file's text in one number type. products: the type that its tensor cores read,
-    if it uses them.   more: options of a launch (gemm_tiling.Product.options)."""
-    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []), *more)
+    if it uses them.   more: options of a launch (gemm_tiling.Product.options).   bf16: activations are stored so."""
+    return (*OPTIONS, f"-DREAL={REAL[dtype]}", *(["-DSTORED=Bfloat"] if bf16 else []),
+            *([f"-DPRODUCTS={products}"] if "PRODUCTS" in text else []), *more)
+
+
+def real_dtype(dtype) -> np.dtype:
+    """What arrays of this dtype are computed with: float32 for bf16."""
+    return np.dtype(np.float32) if dtype == BF16 else np.dtype(dtype)
 
 
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', re.S)
@@ -102,9 +113,9 @@ def kernels(name: str) -> dict[str, list[Parameter]]:
         found[kernel] = []
         for part in listed.split(","):
             match = _PARAMETER.fullmatch(part.strip())
-            if not match or match[2] not in {"T", *TYPES, *structs}:
+            if not match or match[2] not in {"T", "S", *TYPES, *structs}:
                 raise DeviceError(f"kernels/cuda/{name}.cu: {kernel} takes {part.strip()!r}; a parameter must be a "
-                                  f"struct of the file, or one of T, {', '.join(TYPES)}, or a pointer to one")
+                                  f"struct of the file, or one of T, S, {', '.join(TYPES)}, or a pointer to one")
             found[kernel].append(Parameter(match[4], match[2], bool(match[3]), bool(match[1]),
                                            structs.get(match[2], ())))
     return found

@@ -71,7 +71,11 @@ def launched() -> dict[str, set]:
         ops.lrn_maxpool_backward(x, y.copy(), argmax, x.copy(), n=5, k=2.0, alpha=1.0, beta=0.75, **window)
         ops.linear_sgd_step(*(np.empty(shape, "f4") for shape in ((3, 4), (3, 5), (4, 5), (4, 5))), lr=0.1,
                             momentum=0.9, decay=0.1)
-        ops.linear_forward(*(np.empty(shape, "f4") for shape in ((4, 4096), (4096, 16), (4, 16))))     # in slices
+        for name, shapes in (("linear_forward", ((4, 4096), (4096, 16), (4, 16))),                      # in slices
+                             ("linear_backward_weights", ((4096, 4), (4096, 16), (4, 16)))):
+            getattr(ops, name)(*(np.empty(shape, "f4") for shape in shapes))
+        _watched(device, ops.widened, found.setdefault("widened", set()))(np.empty(8, "u2"))
+        _watched(device, ops.write, found.setdefault("write", set()))(np.empty(8, "u2"), np.empty(8, "f4"))
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from minicnn.backend.cuda.kinds.epilogue import CHUNKS
 from minicnn.backend.cuda.kinds.kind import Kind
-from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
+from minicnn.backend.cuda.launcher import THREADS, ceil_div, vector
 from minicnn.backend.ops import address
 
 
@@ -17,7 +17,7 @@ class BatchNorm(Kind):
         """(grid, block, the kernel's last arguments): a thread for 16 bytes of a row of all these arrays."""
         C = x.shape[-1]
         rows, packs = x.size // C, self._gpu.packs(C, x, *others)
-        columns = C // (VECTOR_BYTES // x.dtype.itemsize) if packs else C
+        columns = C // vector(x) if packs else C
         wide = min(32, columns)
         tall, across = THREADS // wide, ceil_div(columns, wide)
         chunk = max(4 * tall, ceil_div(rows, max(1, CHUNKS // across)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from minicnn.backend.cuda.kinds.kind import Kind
+from minicnn.backend.cuda.source import BF16
 
 
 class Combine(Kind):
@@ -56,3 +59,23 @@ class Combine(Kind):
     def accumulate(self, x, y):
         """y += x."""
         self._gpu.each("combine", "add", y.size, y, x, y, y.size)
+
+    # ---- activations that are stored in bf16
+    def stored_dtype(self, dtype):
+        """bf16 where that is what the products read: see Ops."""
+        return str(BF16) if self.products == "Bf16" and np.dtype(dtype) == np.float32 else dtype
+
+    def widened(self, array):
+        """See Ops; of bf16, a new array of float32."""
+        if array.dtype != BF16:
+            return array
+        wide = self.empty(array.shape, "float32")
+        self._gpu.each("combine", "widen", array.size, array, wide, array.size)
+        return wide
+
+    def write(self, target, values):
+        """See Ops."""
+        if target.dtype == BF16 and values.dtype != BF16:
+            self._gpu.each("combine", "narrow", target.size, self.from_host(values), target, target.size)
+        else:
+            target[...] = values

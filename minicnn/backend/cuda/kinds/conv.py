@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from minicnn.backend.cuda.gemm_tiling import ConvShape, conv_shape
 from minicnn.backend.cuda.kinds.depthwise import Depthwise, is_depthwise
 from minicnn.backend.cuda.kinds.products import Products
 from minicnn.backend.cuda.launcher import THREADS, aligned, ceil_div
+from minicnn.backend.cuda.source import real_dtype
 
 
 class Conv(Products, Depthwise):
@@ -45,7 +44,8 @@ class Conv(Products, Depthwise):
         product = shape.products(version, bool(packs))[operation]
         X = partial = None
         if version == "v1" or product.slices > 1:
-            X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial], result.dtype)
+            X, partial = self._gpu.arrays_in(work, [shape.windows(version), product.partial],
+                                               real_dtype(result.dtype))
         to, geometry = result, shape.geometry(operation, version, bool(packs))
         if version == "v1" and operation == "backward_data":
             to = X
@@ -61,7 +61,7 @@ class Conv(Products, Depthwise):
         if is_depthwise(w_shape, groups):
             return 0
         shape, version = conv_shape(x_shape, w_shape, stride, pads, groups), self._version(dtype)
-        size = np.dtype(dtype).itemsize
+        size = real_dtype(dtype).itemsize
         return aligned(prod(shape.windows(version)) * size) + max(
             aligned(product.most_partial * size) for product in shape.products(version).values())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minicnn.backend.cuda.kinds.kind import Kind
 from minicnn.backend.cuda.kinds.pool import window_of
-from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
+from minicnn.backend.cuda.launcher import THREADS, ceil_div, vector
 
 CHUNKS = 1024               # at most, of the pixels that dw sums over: several blocks for each multiprocessor
 
@@ -36,7 +36,7 @@ class Depthwise(Kind):
         tall, across = THREADS // wide, ceil_div(C // width, wide)
         chunk = max(4 * tall, ceil_div(pixels, max(1, CHUNKS // across)))
         chunks = ceil_div(pixels, chunk)
-        (partial,) = self._gpu.scratch([(chunks, R * S * C)], dy.dtype)
+        (partial,) = self._gpu.scratch([(chunks, R * S * C)], dw.dtype)
         name, taps = ("depthwise_sums_3x3", 1) if (R, S) == (3, 3) else ("depthwise_sums", R * S)
         self._gpu.launch("depthwise", name, (across, chunks, taps),
                          (x, dy, partial, pixels, chunk, _window(x, dy, dw, stride, pads), packs), block=(wide, tall))
@@ -46,7 +46,7 @@ class Depthwise(Kind):
     def _width(self, C: int, *arrays) -> tuple[int, int]:
         """Whether a thread takes 16 bytes, and how many channels that are."""
         packs = self._gpu.packs(C, *arrays)
-        return packs, VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
+        return packs, vector(arrays[0]) if packs else 1
 
 
 def _window(x, y, w, stride, pads) -> dict[str, int]:

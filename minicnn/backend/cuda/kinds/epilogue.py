@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minicnn.backend.cuda.kinds.kind import Kind
-from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
+from minicnn.backend.cuda.launcher import THREADS, ceil_div, vector
 
 CHUNKS = 1024               # at most, of a sum over rows: several blocks for each multiprocessor
 
@@ -20,12 +20,12 @@ class Epilogue(Kind):
         K = dy.shape[-1]
         rows = dy.size // K
         packs = self._gpu.packs(K, dy, y)
-        columns = K // (VECTOR_BYTES // dy.dtype.itemsize) if packs else K
+        columns = K // vector(dy) if packs else K
         wide = min(32, columns)
         tall, across = THREADS // wide, ceil_div(columns, wide)
         chunk = max(4 * tall, ceil_div(rows, max(1, CHUNKS // across)))
         chunks = ceil_div(rows, chunk)
-        (partial,) = self._gpu.scratch([(chunks, K)], dy.dtype)
+        (partial,) = self._gpu.scratch([(chunks, K)], db.dtype)
         self._gpu.launch("epilogue", "epilogue_sums", (across, chunks), (dy, y, partial, rows, K, chunk, packs),
                          block=(wide, tall))
         self._gpu.launch("epilogue", "epilogue_add", ceil_div(K, 32), (partial, db, chunks, K, int(add)),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from minicnn.backend.cuda.gemm_tiling import Product, linear_products
 from minicnn.backend.cuda.kinds.optimisers import scalar
 from minicnn.backend.cuda.kinds.products import Products
 from minicnn.backend.cuda.launcher import aligned
+from minicnn.backend.cuda.source import real_dtype
 
 
 class Linear(Products):
@@ -36,11 +35,13 @@ class Linear(Products):
 
     def _linear(self, operation: str, a, b, result, x_shape, w_shape, packs: int, work, **ending) -> None:
         product = linear_products(x_shape, w_shape, self._version(result.dtype), bool(packs))[operation]
-        partial = self._gpu.arrays_in(work, [product.partial], result.dtype)[0] if product.slices > 1 else None
+        partial = None
+        if product.slices > 1:
+            (partial,) = self._gpu.arrays_in(work, [product.partial], real_dtype(result.dtype))
         self._multiply("linear", operation, product, a, b, result, partial,
                        {"N": x_shape[0], "I": w_shape[0], "O": w_shape[1]}, **ending)
 
     def linear_work(self, x_shape, w_shape, dtype):
         """Bytes of work space for any of the three."""
-        return max(aligned(product.most_partial * np.dtype(dtype).itemsize)
+        return max(aligned(product.most_partial * real_dtype(dtype).itemsize)
                    for product in linear_products(x_shape, w_shape, self._version(dtype)).values())

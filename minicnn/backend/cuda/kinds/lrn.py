@@ -9,6 +9,7 @@ import numpy as np
 from minicnn.backend.cuda.kinds.kind import Kind
 from minicnn.backend.cuda.kinds.pool import window_of
 from minicnn.backend.cuda.launcher import THREADS, ceil_div
+from minicnn.backend.cuda.source import real_dtype
 from minicnn.backend.ops import address
 
 BLOCKS = 1024               # of a backward pass that leaves sums: several for each multiprocessor
@@ -21,14 +22,14 @@ class Lrn(Kind):
         """n // 2 where four elements can be given to a lane, else 0."""
         D = C // groups
         half = min(n // 2, D - 1)
-        return half if arrays[0].dtype == np.float32 and 1 <= half <= 4 and self._gpu.packs(D, *arrays) else 0
+        return half if arrays[0].dtype != np.float64 and 1 <= half <= 4 and self._gpu.packs(D, *arrays) else 0
 
     def _lrn_across(self, kernel: str, arrays: tuple, tiles: int, margins: int, n, k, alpha, beta, groups) -> None:
         x, tile = arrays[0], 1024                                   # TILE of lrn.cu
         D = x.shape[-1] // groups
         half = min(n // 2, D - 1)
         self._gpu.launch("lrn", kernel, ceil_div(x.size, tile), (*arrays, x.size, D, half, k, alpha, beta),
-                         shared=(tiles * tile + margins * half) * x.dtype.itemsize)
+                         shared=(tiles * tile + margins * half) * real_dtype(x.dtype).itemsize)
 
     def lrn_forward(self, x, y, *, n, k, alpha, beta, groups=1):
         """y (N, H, W, C) from x, normalised over n channels inside each of `groups` parts of the C channels."""
@@ -57,7 +58,7 @@ class Lrn(Kind):
         if db is not None:
             together = C // 4 // gcd(C // 4, own)
             blocks = ceil_div(min(blocks, BLOCKS), together) * together
-            (partial,) = self._gpu.scratch([(blocks, C)], dx.dtype)
+            (partial,) = self._gpu.scratch([(blocks, C)], db.dtype)
         self._gpu.launch(file, kernel, blocks if dx.size else 0,
                          (*arrays, dx, partial, dx.size // 4, C // groups // 4, C // 4, *columns, half, *constants,
                           *window))
@@ -109,6 +110,7 @@ class Lrn(Kind):
     def lrn_within_backward(self, x, dy, dx, *, n, k, alpha, beta):
         """dx (N, H, W, C), overwritten; dx must not be dy."""
         (_, H, W, C), blocks = x.shape, ceil_div(x.size, THREADS)
-        (cross,) = self._gpu.scratch([x.shape], x.dtype)
-        self._gpu.launch("lrn", "lrn_within_terms", blocks, (x, dy, dx, cross, H, W, C, x.size, n // 2, k, alpha, beta))
-        self._gpu.launch("lrn", "lrn_within_backward", blocks, (x, cross, dx, H, W, C, x.size, n // 2, alpha, beta))
+        direct, cross = self._gpu.scratch([x.shape] * 2, real_dtype(x.dtype))
+        sizes = (H, W, C, x.size, n // 2)
+        self._gpu.launch("lrn", "lrn_within_terms", blocks, (x, dy, direct, cross, *sizes, k, alpha, beta))
+        self._gpu.launch("lrn", "lrn_within_backward", blocks, (x, direct, cross, dx, *sizes, alpha, beta))

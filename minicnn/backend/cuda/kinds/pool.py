@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minicnn.backend.cuda.kinds.kind import Kind
-from minicnn.backend.cuda.launcher import THREADS, VECTOR_BYTES, ceil_div
+from minicnn.backend.cuda.launcher import THREADS, ceil_div, vector
 from minicnn.backend.ops import address
 
 
@@ -14,9 +14,9 @@ class Pool(Kind):
                  *more) -> None:
         """A pooling kernel: a row of blocks for each of `rows`, of `columns` pixels and C channels."""
         C, given = x_shape[-1], [array for array in arrays if array is not None]
-        packs = self._gpu.packs(C, *(array for array in given if array.dtype.kind == "f"))
+        packs = self._gpu.packs(C, *(array for array in given if array.dtype != "uint8"))
         packs &= all(address(array) % 4 == 0 for array in given)                # argmax: four bytes at a time
-        width = VECTOR_BYTES // arrays[0].dtype.itemsize if packs else 1
+        width = vector(arrays[0]) if packs else 1
         window = window_of(x_shape, y_shape, kernel, stride, pads)
         self._gpu.launch("pool", kernel_name, (rows, ceil_div(columns * C, THREADS * width)),
                          (*arrays, window, *more, packs))
@@ -46,7 +46,7 @@ class Pool(Kind):
         """y (N, C), the mean over the pixels of x (N, H, W, C)."""
         N, H, W, C = x.shape
         packs = self._gpu.packs(C, x, y)
-        width = VECTOR_BYTES // x.dtype.itemsize if packs else 1
+        width = vector(x) if packs else 1
         self._gpu.launch("pool", "global_avgpool_forward", (N, ceil_div(C, 32 * width)), (x, y, H * W, C, packs),
                          block=(32, 8))
 

@@ -23,12 +23,14 @@ class Products(Kind):
         hopper, slices = version == "v5", product.slices
         given = ending if slices == 1 else dict.fromkeys(ending, 0) | ({"bias": None} if "bias" in ending else {})
         self._gpu.launch(f"{file}_hopper" if hopper else file, f"{file}_{version}_{operation}", product.grid,
-                         (a, b, result if slices == 1 else partial, *given.values(), product.slice,
+                         (a, b, *((result, None) if slices == 1 else (None, partial)), *given.values(), product.slice,
                           *([] if hopper else [int(product.packs)]), sizes),
                          block=product.threads, shared=product.shared(self.products), options=product.options)
         if slices > 1:
-            ending = {"bias": None, "relu": 0, "add": 0} | ending
-            self._gpu.launch(file, f"{file}_add_slices", ceil_div(result.size, THREADS),
+            weights = operation == "backward_weights"
+            ending = ending or {"bias": None, "relu": 0}
+            self._gpu.launch("slices", "add_slices_of_weights" if weights else "add_slices",
+                             ceil_div(result.size, THREADS),
                              (partial, result, *ending.values(), slices, result.size, result.shape[-1]))
 
     def _update_by_product(self, product: Product, a, b, w, v, constants: tuple, sizes: dict) -> None:
