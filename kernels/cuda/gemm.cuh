@@ -61,22 +61,25 @@ template <class E> struct Result {
   __device__ T bias_of(unsigned n) const { return bias ? bias[n] : T(0); }
   __device__ T ended(T sum) const { return relu && sum <= 0 ? T(0) : sum; }                // NaN is not <= 0
   __device__ void operator()(unsigned m, unsigned n, T sum) const {
-    if (partial) {
-      partial[row(m) + n] = sum;
-    } else {
-      E& to = y[row(m) + n];
-      to = ended(sum + bias_of(n) + (add ? T(to) : T(0)));
-    }
+    into([&](auto* to) {
+      to += row(m) + n;
+      *to = ended(sum + bias_of(n) + (add ? T(*to) : T(0)));
+    });
   }
   // Two neighbours at y[at], to whose sums the bias has been added. both: the second exists; pairs: they are stored at once.
   __device__ bool pairs(unsigned N) const {
     return N % 2 == 0 && step % 2 == 0 && (size_t)y % (2 * sizeof(E)) == 0 && (size_t)partial % (2 * sizeof(T)) == 0;
   }
   __device__ void put(unsigned at, Pack<2> sum, bool both, bool pairs) const {
-    if (partial) put(partial + at, sum, both, pairs);
-    else put(y + at, sum, both, pairs);
+    into([&](auto* to) { put_to(to + at, sum, both, pairs); });
   }
-  template <class Any> __device__ void put(Any* to, Pack<2> sum, bool both, bool pairs) const {
+  // f(where the sums go), compiled once where E is T.
+  template <class F> __device__ void into(F f) const {
+    if constexpr (sizeof(E) == sizeof(T)) f(partial ? reinterpret_cast<E*>(partial) : y);
+    else if (partial) f(partial);
+    else f(y);
+  }
+  template <class To> __device__ void put_to(To* to, Pack<2> sum, bool both, bool pairs) const {
     if (pairs) {
       if (add) sum = {sum.v[0] + to[0], sum.v[1] + to[1]};
       store<2>(to, {ended(sum.v[0]), ended(sum.v[1])});
