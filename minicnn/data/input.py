@@ -18,7 +18,6 @@ from minicnn.data.loader import Batch, Photographs
 from minicnn.data.preprocess import CHANNEL, IMAGE, Preprocess
 from minicnn.errors import ConfigError
 from minicnn.kernels.reference.resize_crop import taps
-from minicnn.layers.base import stored_dtype
 from minicnn.shapes import Pair
 
 KEPT_MEANS = 8                 # mean images of other sizes that are kept, for views of other sizes
@@ -73,14 +72,14 @@ class InputPipeline:
         """RGB in the last axis -> the network's channel order."""
         return channels[..., ::-1] if self.preprocess.order == "bgr" else channels
 
-    def train(self, batch: Batch, epoch: int, *, as_stored: bool = False):
+    def train(self, batch: Batch, epoch: int, *, stored: str | None = None):
         """Images (N, crop, crop, 3) to learn from. Overwritten by the next call.
 
-        as_stored: perhaps in bf16, if the network stores activations so (layers.base.stored_dtype).
+        stored: the dtype of activations, "uint16" for bf16; images have it too, unless they are multiplied here.
         """
-        augment, dtype = self.augment, self.net.dtype
-        if as_stored and self._scale is None and augment.factor == 1:                   # nothing is multiplied here
-            dtype = stored_dtype(self.net.nodes, dtype, self.ops)
+        augment = self.augment
+        multiplied = self._scale is not None or augment.factor != 1
+        dtype = self.net.dtype if multiplied or stored is None else stored
         short = self.preprocess.short_side if isinstance(batch.images, Photographs) else None
         draw = augment.draw(self.seed, epoch, batch.sample_ids, batch.image_hw, self.pca, crop=self.crop, short=short)
         x = next(self.views(batch, [draw], dtype=dtype))

@@ -182,7 +182,7 @@ class Trainer:
                 contextlib.closing(self.loader.epoch(state.epoch, state.step)) as batches:
             for batch in monitor.watch(batches):
                 # uint8 (N, A, B, 3) -> (N, H, W, 3)
-                x = pipeline.train(batch, state.epoch, as_stored=self._captured is not None)
+                x = pipeline.train(batch, state.epoch, stored=self._captured and self._captured.stored)
                 optimiser.lr = state.learning_rate(state.step)
                 if self._captured is not None:                      # the lines below as one CUDA graph: step.py
                     self._captured.run(x, batch.labels, batch.sample_ids, state.epoch)

@@ -269,7 +269,7 @@ def test_a_run_cuts_images_in_bf16(make_net, tmp_path, monkeypatch):
     assert seen == [np.uint16] * 2 and all(np.isfinite(param.data).all() for param in trainer.net.params.values())
     pipeline, batch = trainer.prepare(), next(iter(trainer.loader.epoch(0)))
     wide = pipeline.train(batch, 3).copy()
-    np.testing.assert_array_equal(pipeline.train(batch, 3, as_stored=True), to_bf16(wide))
+    np.testing.assert_array_equal(pipeline.train(batch, 3, stored="uint16"), to_bf16(wide))
     assert wide.dtype == pipeline.evaluation(batch).dtype == np.float32
     pipeline.augment = replace(pipeline.augment, colour="authors")
-    assert pipeline.train(batch, 3, as_stored=True).dtype == np.float32
+    assert pipeline.train(batch, 3, stored="uint16").dtype == np.float32
