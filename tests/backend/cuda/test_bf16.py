@@ -66,7 +66,17 @@ def accumulated(ops, rng):
     return [y]
 
 
-PACKED |= {"lrn_maxpool": Values(lrn_packed), "accumulate": Values(accumulated)}
+def in_slices(ops, rng):
+    """Long sums, whose parts are added up in float32 before anything is rounded."""
+    y, dx, dw = np.empty((6, 36)), np.empty((6, 36)), rng.standard_normal((8, 12))
+    ops.linear_forward(rng.standard_normal((6, 4096)), rng.standard_normal((4096, 36)), y,
+                       epilogue=(rng.standard_normal(36), True))
+    ops.linear_backward_data(rng.standard_normal((6, 4096)), rng.standard_normal((36, 4096)), dx)
+    ops.linear_backward_weights(rng.standard_normal((4096, 8)), rng.standard_normal((4096, 12)), dw)
+    return [y, dx, dw]
+
+
+PACKED |= {"lrn_maxpool": Values(lrn_packed), "accumulate": Values(accumulated), "linear, slices": Values(in_slices)}
 CHECKED = {name: case for name, case in CASES.items() if name not in HAS_NO_ACTIVATIONS}
 CHECKED |= {f"{name}, packed": case for name, case in PACKED.items()}
 PRODUCTS = {name: case for name, case in CHECKED.items() if name.startswith(("conv", "linear"))}
@@ -130,6 +140,8 @@ MISTAKES = {
     "the lower half is not masked": ("dropout", "words.v[i] & 0xffff0000u", "words.v[i]", "dropout, packed"),
     "a copy of twice the bytes": ("conv", "copy_async<V * sizeof(E)>", "copy_async<V * sizeof(T)>", "conv, packed"),
     "what is outside is copied": ("conv", "at(i, k) = from.real ? *from.at : T(0);", "at(i, k) = *from.at;", "conv"),
+    "parts of a sum are left out": ("slices", "slice < slices; slice++", "slice + 1 < slices; slice++",
+                                    "linear, slices, packed"),
     "a pair in the wrong order": ("linear", "low.bits | (unsigned)high.bits << 16",
                                   "high.bits | (unsigned)low.bits << 16", "linear"),
 }
