@@ -10,56 +10,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from pathlib import Path
 
 from alexnet_twins import DECAY, RECIPE, batch_of, our_captured_training, our_network
 from limits import machine
 
 from minicnn.backend.ops import Ops
-from minicnn.train.loss_scale import LossScale
 from minicnn.train.sgd import SGD
+from minicnn.train.watch.timeline import ROWS, STEPS, WARM, Bar, clock_of, step_of
 from minicnn.visualize.style import BLUE, GREEN, INK, LINE, ORANGE, QUIET, RED, new_figure, quiet_axes, save_png
 
-ROWS = ("forward", "backward", "update")
 COLOURS = {"Conv2d": BLUE, "Linear": GREEN, "LRN": ORANGE, "MaxPool2d": RED, "SGD": INK}    # others are QUIET
 NAMES = {"Conv2d": "convolution", "Linear": "fully connected", "LRN": "normalisation", "MaxPool2d": "pooling",
          "SGD": "update"}
 ROOM = 0.035                    # of the whole: a bar that is wider has its name in it
-WARM, STEPS = 2, 5              # steps of warm-up; of the others, the one of median length is drawn
-
-
-class HostClock:
-    """Time in seconds, on the processor."""
-
-    record_event = staticmethod(time.perf_counter)
-
-    @staticmethod
-    def seconds(first, last) -> float:
-        return last - first
-
-
-class GpuClock:
-    """Time between two events in a GPU's stream, by its own clock."""
-
-    def __init__(self):
-        import cupy
-
-        self.cupy = cupy
-
-    def record_event(self):
-        event = self.cupy.cuda.Event()
-        event.record()
-        return event
-
-    def seconds(self, first, last) -> float:
-        last.synchronize()
-        return self.cupy.cuda.get_elapsed_time(first, last) / 1e3
-
-
-def clock_of(ops: Ops):
-    """The clock of a backend."""
-    return GpuClock() if ops.name == "cuda" else HostClock()
 
 
 def main() -> None:
@@ -74,7 +38,7 @@ def main() -> None:
         parser.error("--batch must be at least 1")
     net = our_network(device=options.device)
     images, labels = batch_of(options.batch)
-    bars = step_of(net, images, labels)
+    bars = step_of(net, images, labels, SGD(net.params, decay=DECAY, **RECIPE))
     title = f"{where(net.ops)}, {options.batch} images: {1e3 * bars[-1][-1]:.2f} ms layer by layer"
     if net.ops.capture is not None:
         title += f", {1e3 * captured_seconds(net, images, labels):.2f} ms replayed"
@@ -84,39 +48,6 @@ def main() -> None:
 def where(ops: Ops) -> str:
     """The machine that computes, and how."""
     return f"{ops.device.describe().partition(',')[0]}, {ops.spec}" if ops.name == "cuda" else machine()
-
-
-def step_of(net, images, labels, clock=None) -> list[tuple]:
-    """(layer, kind of layer, row, begin, end) in seconds, of the step of median length."""
-    clock, marks = clock or clock_of(net.ops), []
-
-    def watched(name: str, kind: str, row: str, function):
-        def call(*arguments):
-            begin = clock.record_event()
-            function(*arguments)
-            marks.append((name, kind, row, begin, clock.record_event()))
-        return call
-
-    for node in net.nodes:
-        if not node.layer.is_view:
-            kind = type(node.layer).__name__
-            node.layer.forward = watched(node.name, kind, "forward", node.layer.forward)
-            node.layer.backward = watched(node.name, kind, "backward", node.layer.backward)
-    sgd = SGD(net.params, decay=DECAY, **RECIPE)
-    scale = LossScale(net.ops) if net.ops.needs_loss_scale else None
-    update, x, steps = watched("update", "SGD", "update", sgd.step), net.ops.from_host(images), []
-    for _ in range(WARM + STEPS):
-        marks.clear()
-        net.loss(x, labels)
-        net.backward(loss_scale=scale.state if scale else None)
-        update(net.ops, scale)
-        first = marks[0][3]
-        steps.append([(name, kind, row, clock.seconds(first, begin), clock.seconds(first, end))
-                      for name, kind, row, begin, end in marks])
-    for node in net.nodes:
-        vars(node.layer).pop("forward", None), vars(node.layer).pop("backward", None)
-    middle = statistics.median_low(bars[-1][-1] for bars in steps[WARM:])
-    return next(bars for bars in steps[WARM:] if bars[-1][-1] == middle)
 
 
 def captured_seconds(net, images, labels) -> float:
@@ -129,7 +60,7 @@ def captured_seconds(net, images, labels) -> float:
     return statistics.median(clock.seconds(*pair) for pair in zip(marks[WARM:], marks[WARM + 1:], strict=False))
 
 
-def draw_timeline(bars: list[tuple], title: str, path: Path) -> Path:
+def draw_timeline(bars: list[Bar], title: str, path: Path) -> Path:
     """Bars over milliseconds, a row for each part of the step; narrow ones go without a name."""
     figure = new_figure(2.9)
     axes = figure.add_axes((0.085, 0.2, 0.895, 0.56))

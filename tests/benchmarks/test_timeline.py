@@ -8,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 import timeline
-from timeline import HostClock, draw_timeline, step_of
+from timeline import draw_timeline
 
+from minicnn.train.sgd import SGD
+from minicnn.train.watch.timeline import HostClock, step_of
 from tests.helpers.small_run import small_net
 
 
@@ -17,7 +19,7 @@ from tests.helpers.small_run import small_net
 def bars():
     net = small_net("reference")
     images = np.random.default_rng(0).standard_normal((4, 24, 24, 3)).astype("f4")
-    found = step_of(net, images, np.array([0, 1, 2, 3]), HostClock())
+    found = step_of(net, images, np.array([0, 1, 2, 3]), SGD(net.params, lr=0.01), HostClock())
     assert not any({"forward", "backward"} & vars(node.layer).keys() for node in net.nodes)
     return found
 

@@ -1,1 +1,2 @@
-"""What watches over a run: progress, stalls, memory, signals, and diagnostics of the training itself."""
+"""What watches over a run: progress, stalls, memory, signals, diagnostics of the training itself, and
+the timeline of a step."""
