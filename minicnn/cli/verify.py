@@ -18,7 +18,7 @@ from minicnn.experiment.options import add_out
 from minicnn.system.files import has_checksums, read_safetensors, unsigned
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
-from minicnn.train.runs.run_dir import BEST, LAST, METRICS, PREVIOUS, TEST
+from minicnn.train.runs.run_dir import BEST, LAST, LEDGER, METRICS, PREVIOUS, TEST
 
 ABOUT = "Check runs, prepared sets and single files against the checksums that they were written with."
 MORE = """For each file: fine, or damaged and where. Exit code 0 if all are fine, 1 if one is damaged. Files of version
@@ -63,7 +63,7 @@ def checks(path: Path) -> Iterator[Check]:
     elif is_prepared(path):
         yield from _of_set(path)
     else:
-        names = (*CHECKPOINTS, METRICS, TEST)
+        names = (*CHECKPOINTS, METRICS, TEST, LEDGER)
         found = [file for run in (path, *sorted(path.iterdir())) for name in names if (file := run / name).is_file()]
         if not found:
             raise ConfigError(f"{path} holds neither a run nor a prepared set")

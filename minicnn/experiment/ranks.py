@@ -11,6 +11,8 @@ from minicnn.experiment.nets import title
 from minicnn.experiment.say import draw, say
 from minicnn.parallel.launch import launch, started_ranks
 from minicnn.parallel.parallel_net import SCHEMES, ParallelNet
+from minicnn.system.files import signed, write_json
+from minicnn.train.runs.run_dir import LEDGER
 from minicnn.visualize.columns import draw_columns
 
 
@@ -32,8 +34,11 @@ def on_ranks(settings: dict, options: argparse.Namespace, prepare: Callable, bod
 
 
 def report_ranks(settings: dict, net: ParallelNet, run_dir: Path) -> None:
-    """What crossed between the ranks, as a table; for two columns also as a picture, columns.png."""
-    print(net.comm.ledger.table())
+    """What crossed between the ranks: a table, ledger.json, and for two columns a picture, columns.png."""
+    ledger = net.comm.ledger
+    print(ledger.table())
+    write_json(run_dir / LEDGER, signed({"rank": ledger.rank, "ranks": ledger.size, "scheme": settings["parallel"],
+                                         "steps": ledger.steps, "rows": ledger.rows()}, "ledger"))
     if settings["parallel"] != "columns" or net.comm.size != 2:
         return
     if net.has_branches:

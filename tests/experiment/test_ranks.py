@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from minicnn.system.files import unsigned
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree
@@ -36,6 +37,9 @@ def test_columns_and_then_alone(example, photos, tmp_path, capsys):
         assert f"\n{point} " in text
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"last.safetensors", "columns.png", "curves.png",
                                                                     "test.json"}
+    ledger = unsigned(json.loads((tmp_path / "run/ledger.json").read_text()))
+    assert (ledger["rank"], ledger["ranks"], ledger["scheme"]) == (0, 2, "columns")
+    assert {row["point"] for row in ledger["rows"]} >= {"conv3", "fc6", "fc7", "fc8"}
     saved = load_checkpoint(tmp_path / "run/last.safetensors")
     assert saved.params["conv2.w"].shape == (5, 5, 4, 8) and saved.meta["about"]["ranks"] == 2
     assert example.main(["--resume", "run", "--parallel", "none", "--epochs", "2", *runs]) == 0

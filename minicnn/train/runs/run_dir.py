@@ -1,7 +1,7 @@
 """Run folders: how one is found, and a trained network loaded from it; how one is made: folder.py.
 
     runs/elpv-paper-1/    last.safetensors previous.safetensors best.safetensors metrics.jsonl test.json
-                          curves.png conv1.png predictions.png
+                          ledger.json (of several ranks) curves.png conv1.png predictions.png
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpo
 
 LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 TEST = "test.json"
+LEDGER = "ledger.json"                     # what the ranks of a run exchanged
 PREVIOUS = "previous.safetensors"          # the one before last, for when that is damaged
 
 
