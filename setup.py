@@ -1,4 +1,4 @@
-"""The one thing pyproject.toml cannot say plainly: the top-level folder kernels/ is installed as minicnn.kernels."""
+"""What pyproject.toml cannot say plainly: the top-level folder kernels/ is installed as minicnn.kernels."""
 
 from setuptools import find_packages, setup
 
@@ -10,5 +10,5 @@ setup(
     + list(KERNELS),
     package_dir=KERNELS,
     package_data={"minicnn.kernels": ["README.md"], "minicnn.kernels.cuda": ["*.cu", "*.cuh"],
-                  "minicnn.explore": ["static/*"]},
+                  "minicnn.explore": ["static/*"], "minicnn.report": ["templates/*", "words/*"]},
 )

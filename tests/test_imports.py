@@ -42,7 +42,8 @@ ALLOWED = {
     "visualize": NET | {"data", "evaluate", "train"},
     "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop"},
     "explore": NET | {"data", "evaluate", "train", "visualize", "experiment"},
-    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "explore",
+    "report": NET | {"data", "evaluate", "train", "visualize", "experiment"},
+    "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "explore", "report",
             "gradcheck"},
 }
 # Two exceptions, only inside functions: layer(x), outside of a network, selects a backend when it runs; the command

@@ -5,6 +5,7 @@
     minicnn predict RUN FILE ...          the classes that a trained network predicts for photographs
     minicnn look RUN [PHOTO ...]          draw what a trained network responds to: deconvnet, Grad-CAM, occlusion ...
     minicnn explore RUN                   the same by clicking, on a page in the browser
+    minicnn report RUN                    one HTML file about a run: curves, predictions, what units respond to ...
     minicnn prepare SOURCE OUT            decode photographs once, such as ImageNet's tars, into shards for training
     minicnn verify RUN|SHARDS|FILE ...    check what minicnn wrote against its checksums
     minicnn summary MODEL                 the table of a network: shapes, parameters, multiply-adds, bytes
@@ -36,6 +37,7 @@ from minicnn.cli import (
     models,
     predict,
     prepare,
+    report,
     summary,
     train,
     verify,
@@ -45,8 +47,8 @@ from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "explore": explore,
-            "prepare": prepare, "verify": verify, "summary": summary, "models": models, "import": import_,
-            "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
+            "report": report, "prepare": prepare, "verify": verify, "summary": summary, "models": models,
+            "import": import_, "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 
