@@ -106,9 +106,10 @@ class Visit:
 
     def check(self) -> None:
         """A test that provokes errors looks at `errors` and clears the list."""
+        pictures = self.pictures()                      # first, since until it is answered events arrive
         assert not self.outside(), f"asked for what is not on this machine: {self.outside()}"
         assert not self.errors, f"errors in the console: {self.errors}"
-        unsized = [picture for picture in self.pictures() if 0 in picture["pixels"] + (picture["size"] or [])]
+        unsized = [picture for picture in pictures if 0 in picture["pixels"] + (picture["size"] or [])]
         assert not unsized, f"pictures without a size: {unsized}"
 
     def close(self) -> None:
