@@ -110,6 +110,17 @@ def torch_images(torch, setting: str, images: np.ndarray):
     return x.to(memory_format=torch.channels_last) if setting in CHANNELS_LAST else x
 
 
+def multiply_adds(net: Net, batch: int, train: bool) -> int:
+    """Of a step: the forward, and in training two gradients of each layer with weights (one of the first)."""
+    total, shape = 0, {}
+    for node in net.nodes:
+        inputs = [shape.get(name, (batch, *net.inputs.get(name, ()))) for name in node.inputs]
+        plan = node.layer.plan(inputs, net.dtype, net.ops)
+        shape[node.name] = plan.out_shape
+        total += plan.macs * (1 if not train else 2 if node.inputs[0] in net.inputs else 3)
+    return total
+
+
 def torch_alexnet(torch, net: Net | None = None, lrn: bool = True, shifted: bool = False):
     """The paper's network in PyTorch, with the weights of ours where given.
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-from alexnet_twins import batch_of, our_network, our_training, their_inference, their_training, torch_alexnet
+from alexnet_twins import (
+    batch_of,
+    multiply_adds,
+    our_network,
+    our_training,
+    their_inference,
+    their_training,
+    torch_alexnet,
+)
 from benchmark import Benchmark, command_line
 
 from minicnn.system.cores import available_cores
@@ -74,17 +82,6 @@ def run_case(bench: Benchmark, name: str, train: bool, lrn: bool, batch: int, go
                 raise SystemExit(f"error: {name}: the loss of {setting} is not finite; the times mean nothing")
     functions.clear()
     gc.collect()
-
-
-def multiply_adds(net, batch: int, train: bool) -> int:
-    """Of a step: the forward, and in training two gradients of each layer with weights (one of the first)."""
-    total, shape = 0, {}
-    for node in net.nodes:
-        inputs = [shape.get(name, (batch, *net.inputs.get(name, ()))) for name in node.inputs]
-        plan = node.layer.plan(inputs, net.dtype, net.ops)
-        shape[node.name] = plan.out_shape
-        total += plan.macs * (1 if not train else 2 if node.inputs[0] in net.inputs else 3)
-    return total
 
 
 if __name__ == "__main__":

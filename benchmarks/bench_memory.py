@@ -1,4 +1,4 @@
-"""Peak memory of a process that trains the AlexNet paper's network: ours beside PyTorch's, each in its own process.
+"""Peak memory of a process that trains a network: ours beside PyTorch's, each in its own process.
 
 Counted is the peak resident memory (VmHWM of Linux) over three steps, with interpreter, libraries and images.
 """
@@ -13,15 +13,18 @@ from pathlib import Path
 
 from alexnet_twins import batch_of, our_network, our_training, their_training, torch_alexnet
 from benchmark import Benchmark, command_line
+from family_twins import FAMILIES, our_net, their_family_training, torch_net
 
 from minicnn.backend.cpu import set_threads
 
+ALEXNET = "AlexNet"
 STEPS = 3
 
 
 def options_of(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=int, default=128, help="images in a step (default: 128)")
-    parser.add_argument("--process", help=argparse.SUPPRESS)    # what this process is to train: "ours" or a peer
+    parser.add_argument("--batch", type=int, metavar="N", help="images in a step (default: 128 for AlexNet, 8 to 32 "
+                                                               "for others, as in bench_families)")
+    parser.add_argument("--process", nargs=2, help=argparse.SUPPRESS)   # what this one trains: net, and by whom
 
 
 def main() -> None:
@@ -29,34 +32,40 @@ def main() -> None:
         sys.exit("error: peak memory is read from /proc/self/status, which only Linux has")
     options = command_line(__doc__, peers=("eager", "channels_last", "compile"), extra=options_of)
     if options.process:
-        print(json.dumps(train(options.process, options.batch, options.threads[0])))
+        print(json.dumps(train(*options.process, options.batch, options.threads[0])))
         return
     bench = Benchmark("bench_memory", "Peak memory of a training process", options)
     for threads in options.threads:
-        mib = {}
-        for who in ("ours", *options.peers):
-            command = [sys.executable, __file__, "--process", who, "--batch", str(options.batch), "--threads",
-                       str(threads)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"error: training with {who} failed:\n{done.stderr}")
-            mib[who] = json.loads(done.stdout.splitlines()[-1])
-        bench.keep({"name": f"training, batch {options.batch}", "threads": threads, "batch": options.batch,
-                    "mib": mib, "goals": [("memory", 0.7, 0.5)]})
+        for net in (ALEXNET, *FAMILIES):
+            if bench.selects(net):
+                run_case(bench, net, threads)
     bench.finish()
 
 
-def train(who: str, batch: int, threads: int) -> float:
+def run_case(bench: Benchmark, net: str, threads: int) -> None:
+    """A process for each side."""
+    batch = bench.options.batch or (128 if net == ALEXNET else FAMILIES[net].batch)
+    mib = {}
+    for who in ("ours", *bench.options.peers):
+        command = [sys.executable, __file__, "--process", net, who, "--batch", str(batch), "--threads", str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"error: training {net} with {who} failed:\n{done.stderr}")
+        mib[who] = json.loads(done.stdout.splitlines()[-1])
+    bench.keep({"name": f"{net}, batch {batch}", "threads": threads, "batch": batch, "mib": mib,
+                "goals": [("memory", 0.7 if net == ALEXNET else 0.8, 0.5)]})
+
+
+def train(net: str, who: str, batch: int, threads: int) -> float:
     """MiB at the peak of some steps, in this process. Ours loads no PyTorch."""
     if who == "ours":
         set_threads(threads)
-        net = our_network()
-        step = our_training(net, *batch_of(batch))
+        step = our_training(our_network() if net == ALEXNET else our_net(FAMILIES[net]), *batch_of(batch))
     else:
         import torch
         torch.set_num_threads(threads)
-        twin = torch_alexnet(torch)
-        step = their_training(torch, who, twin, *batch_of(batch))
+        step = their_training(torch, who, torch_alexnet(torch), *batch_of(batch)) if net == ALEXNET else \
+            their_family_training(torch, who, torch_net(torch, FAMILIES[net]), *batch_of(batch))
     for _ in range(STEPS):
         step()
     return peak_mib()
