@@ -16,7 +16,7 @@ from minicnn.graph import Net
 from minicnn.models.alexnet import alexnet
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.sgd import SGD
-from minicnn.train.step import CapturedStep
+from minicnn.train.step import CapturedStep, backward_and_update
 
 RECIPE = {"lr": 0.001, "momentum": 0.9}
 DECAY = 0.0005
@@ -44,8 +44,7 @@ def our_training(net: Net, images: np.ndarray, labels: np.ndarray) -> Callable:
 
     def step() -> float:
         loss = net.loss(images, labels)
-        net.backward()
-        optimiser.step(net.ops)
+        backward_and_update(net, optimiser)
         return loss
 
     return step

@@ -21,9 +21,10 @@ def kernel_in_order(function):
     """The same with every sum in its written order.
 
     A reordered sum may differ in the last bit with the distance between two arrays: if they are within a few vectors of
-    each other, LLVM's check for overlap takes the loop without vectors.
+    each other, LLVM's check for overlap takes the loop without vectors. (fastmath=False: else Numba gives a function
+    the setting of whichever kernel calls it first.)
     """
-    return keep(njit(nogil=True, error_model="numpy")(function), function)
+    return keep(njit(nogil=True, fastmath=False, error_model="numpy")(function), function)
 
 
 def callback(signature):

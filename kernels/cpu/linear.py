@@ -18,6 +18,8 @@ in place; x and dy, which are small, are copied into the order in which the tile
                        after the last column
     backward, weights  48 rows of dw: x' of these rows (a few KB) times 32 columns of dy at a time, straight into dw.
                        With `add`, dw is read as well
+    SGD                the same 48 rows, 1024 columns at a time, in the L2 cache; from there they update w and v, and dw
+                       is never in memory
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ COLUMNS = 1024                   # of w, forward: 4 KB of a row, which the hardw
 DEPTH = 32                       # rows of w, forward: as many streams as it can prefetch
 ROWS, RUN = 32, 128              # of w, backward: 32 rows share 128 x 32 elements of dy', 16 KB of the L1 cache
 WEIGHT_ROWS = 48                 # of dw: their part of x fits the L1 cache beside 32 columns of dy
+UPDATE_COLUMNS = 1024            # of dw, for SGD: 192 KB of the L2 cache, beside 4 KB of a row of w and of v
 
 
 def _column_blocks(columns: int, width: int) -> list[tuple[int, int]]:
@@ -165,15 +168,46 @@ def linear_backward_weights(x, dy, dw, *, add=True, work=None):
     def rows(lane, first, last):
         _backward_weights(first, last, x, panels, dw, lane, add, tiles)
 
-    groups = split(-(-len(dw) // WEIGHT_ROWS), threads() * RANGES_PER_THREAD)
-    run([(first * WEIGHT_ROWS, min(last * WEIGHT_ROWS, len(dw))) for first, last in groups], rows, list(parts))
+    _over_rows(dw, rows, list(parts))
+
+
+@kernel
+def _update(first, last, x, panels, w, v, part, sums, tiles, momentum, shrink, lr):
+    """Rows first..last of w and v. part: as above.   sums (WEIGHT_ROWS, columns): their gradient."""
+    K, size, (count, N, width) = w.shape[1], w.itemsize, panels.shape
+    together = sums.shape[1] // width
+    for c0 in range(first, last, WEIGHT_ROWS):
+        height = min(WEIGHT_ROWS, last - c0)
+        for n in range(N):
+            for c in range(height):
+                part[n, c] = x[n, index(c0 + c)]
+        for start in range(0, count, together):
+            k0 = start * width
+            for panel in range(start, min(count, start + together)):
+                call(tiles, (part.ctypes.data, size, WEIGHT_ROWS * size, panels.ctypes.data + panel * N * width * size,
+                             width * size, N, sums.ctypes.data + (panel * width - k0) * size, sums.shape[1] * size,
+                             False, height, K - panel * width))
+            columns = min(sums.shape[1], K - k0)
+            for c in range(height):
+                sgd.paper_step(0, columns, w[c0 + c, k0:], sums[c], v[c0 + c, k0:], momentum, shrink, lr)
 
 
 def linear_sgd_step(x, dy, w, v, *, lr, momentum, decay, work=None):
-    """One step of SGD on w (in, out) and v by the gradient x' dy: two passes, not used in plans (Ops.fusions)."""
-    dw = np.empty_like(w)
-    linear_backward_weights(x, dy, dw, add=False, work=work)
-    sgd.sgd_step(w, dw, v, lr=lr, momentum=momentum, decay=decay)
+    """One step of SGD on w (in, out) and v by the gradient x' dy, which is not written."""
+    tiles, scalar = product_tiles(w.dtype), w.dtype.type
+    panels, parts, sums = arrays_in(work, _update_arrays(x.shape, w.shape, w.dtype))
+    parallel_for(len(panels), panels[0].size, _columns_of, dy, panels)
+
+    def rows(lane, first, last):
+        _update(first, last, x, panels, w, v, *lane, tiles, scalar(momentum), scalar(decay * lr), scalar(lr))
+
+    _over_rows(w, rows, list(zip(parts, sums, strict=True)))
+
+
+def _over_rows(w, rows, lanes: list) -> None:
+    """rows(lane, first, last) for all rows of w, in whole groups of WEIGHT_ROWS."""
+    groups = split(-(-len(w) // WEIGHT_ROWS), threads() * RANGES_PER_THREAD)
+    run([(first * WEIGHT_ROWS, min(last * WEIGHT_ROWS, len(w))) for first, last in groups], rows, lanes)
 
 
 def _forward_arrays(x_shape, w_shape, dtype):
@@ -193,6 +227,12 @@ def _weights_arrays(x_shape, w_shape, dtype):
     return [((-(-w_shape[1] // width), x_shape[0], width), dtype), ((threads(), x_shape[0], WEIGHT_ROWS), dtype)]
 
 
+def _update_arrays(x_shape, w_shape, dtype):
+    width = product_width(np.dtype(dtype).itemsize)
+    columns = min(UPDATE_COLUMNS, -(-w_shape[1] // width) * width)
+    return [*_weights_arrays(x_shape, w_shape, dtype), ((threads(), WEIGHT_ROWS, columns), dtype)]
+
+
 def linear_work(x_shape, w_shape, dtype):
-    """Bytes of work space for the largest of the three passes."""
-    return max(bytes_of(arrays(x_shape, w_shape, dtype)) for arrays in (_forward_arrays, _data_arrays, _weights_arrays))
+    """Bytes of work space for the largest of the passes."""
+    return max(bytes_of(arrays(x_shape, w_shape, dtype)) for arrays in (_forward_arrays, _data_arrays, _update_arrays))

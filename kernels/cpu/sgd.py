@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
 from minicnn.kernels.cpu.memory import flat
 from minicnn.kernels.cpu.threads import parallel_for
 
 
-@kernel
-def _step(first, last, w, dw, v, momentum, shrink, lr):
+@kernel_in_order            # so that a step within a product (linear.py) has the same bits
+def paper_step(first, last, w, dw, v, momentum, shrink, lr):
     w, dw, v = w[first:last], dw[first:last], v[first:last]
     for i in range(w.size):
         v[i] = momentum * v[i] - shrink * w[i] - lr * dw[i]
@@ -35,7 +35,7 @@ def sgd_step(w, dw, v, *, lr, momentum, decay, lr_in_velocity=True, nesterov=Fal
         return
     scalar, scale = w.dtype.type, 1.0 if loss_scale is None else 2.0 ** -loss_scale[0]
     if lr_in_velocity and not nesterov and not decoupled:
-        body, scalars = _step, (momentum, decay * lr, lr * scale)
+        body, scalars = paper_step, (momentum, decay * lr, lr * scale)
     else:
         inside, outside = (-lr, 1.0) if lr_in_velocity else (1.0, -lr)
         body, scalars = _linear_step, (momentum, inside * scale, 0.0 if decoupled else inside * decay,

@@ -32,7 +32,7 @@ from minicnn.train.report import EpochMonitor, Report
 from minicnn.train.runs.folder import RunFolder
 from minicnn.train.runs.run_dir import BEST, LAST, METRICS, last_intact
 from minicnn.train.state import DivergedError, RunState
-from minicnn.train.step import READ_EVERY, captured_step, not_capturable
+from minicnn.train.step import READ_EVERY, backward_and_update, captured_step, not_capturable
 from minicnn.train.watch.interrupt import Interrupt
 from minicnn.train.watch.memory import check_memory
 from minicnn.train.whiten import whiten_on
@@ -189,8 +189,7 @@ class Trainer:
                 else:
                     self._loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=state.epoch)
                     state.count(self._loss, batch.labels)
-                    net.backward(loss_scale=scale.state if scale else None)
-                    optimiser.step(net.ops, scale)
+                    backward_and_update(net, optimiser, scale)
                 state.after_step(epochs)
                 if not self._after_step(pipeline, monitor, interrupt):
                     return False

@@ -70,7 +70,7 @@ class SGD(Optimiser):
     def updates_within(self, net, lr):
         """Of layers of one node each, in the form of the paper. Their gradients are neither written nor read: for the
         fully connected layers of AlexNet, 469 MB a step."""
-        if "update" not in net.ops.fusions or self.form != PAPERS_FORM:
+        if "update" not in net.ops.fusions or self.form != PAPERS_FORM or net.ranks.is_split:
             return None
         nodes = Counter(id(node.layer) for node in net.nodes)
         once = {param.name for node in net.nodes if nodes[id(node.layer)] == 1 for param in node.layer.params.values()}

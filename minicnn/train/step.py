@@ -1,6 +1,6 @@
 """On a GPU, one step of training as a CUDA graph: captured once, then replayed at the price of a single launch.
 
-    the loop's net.loss, net.backward and optimiser.step     launched one operation after the other, and waited for
+    the loop's net.loss and backward_and_update        launched one operation after the other, and waited for
     CapturedStep                                       the same operations, and the same bits, in one launch
 
 What changes with every step (learning rate, epoch, sample ids, labels) lies in device memory and is written before each
@@ -34,6 +34,21 @@ def captured_step(net, optimiser: Optimiser, loss_scale: LossScale | None,
 def not_capturable(net) -> str:
     """The first layer whose host code is needed in every step; "" where there is none."""
     return next((node.name for node in net.nodes if not node.layer.capturable), "")
+
+
+def backward_and_update(net, optimiser: Optimiser, loss_scale: LossScale | None = None, lr=None) -> None:
+    """The backward pass of the last loss, and one step of the optimiser; at once where the gradient is used for nothing
+    else, so that it is never in memory (Optimiser.updates_within).   lr: in place of `optimiser.lr`.
+    """
+    if loss_scale:                                  # an update must know first whether any gradient overflowed
+        net.backward(loss_scale=loss_scale.state)
+        optimiser.step(net.ops, loss_scale, lr=lr)
+    elif updates := optimiser.updates_within(net, optimiser.lr if lr is None else lr):
+        net.backward(updates=updates)
+        optimiser.step(net.ops, lr=lr, without=updates.done)
+    else:
+        net.backward()
+        optimiser.step(net.ops, lr=lr)
 
 
 class CapturedStep:
@@ -88,13 +103,7 @@ class CapturedStep:
         net.start_loss(x, labels, sample_ids=ids, epoch=epoch)
         net.count(self._sums)
         self._losses = net.last_losses()
-        if self.loss_scale:                         # an update must know first whether any gradient overflowed
-            net.backward(loss_scale=self.loss_scale.state)
-            self.optimiser.step(net.ops, self.loss_scale, lr=lr)
-        else:
-            updates = self.optimiser.updates_within(net, lr)
-            net.backward(updates=updates)
-            self.optimiser.step(net.ops, lr=lr, without=updates.done if updates else ())
+        backward_and_update(net, self.optimiser, self.loss_scale, lr)
 
     def read(self) -> tuple[float, RunningMetrics]:
         """The loss of the last step, and all that was counted. Waits for the device."""

@@ -13,6 +13,7 @@ from tests.helpers import naive
 from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
 
+UPDATE = {"lr": 0.1, "momentum": 0.9, "decay": 0.5}
 SHAPES = [(1, 1, 1), (1, 37, 5), (3, 7, 6), (67, 129, 131)]         # N, in, out
 
 
@@ -57,6 +58,8 @@ def check(ops, dtype, rng, shape, work=None):
     compare(ops, "linear_backward_weights", x, dy, w.copy(), writes=(2,), kind="sum", terms=N, work=work)
     compare(ops, "linear_backward_weights", x, dy, garbage(w.shape, dtype), writes=(2,), kind="sum", terms=N, work=work,
             add=False)
+    compare(ops, "linear_sgd_step", x, dy, w, rng.standard_normal(w.shape).astype(dtype), writes=(2, 3), kind="sum",
+            terms=N, work=work, **UPDATE)
 
 
 @pytest.fixture(params=[2, 5])
@@ -92,9 +95,24 @@ def test_results_do_not_depend_on_the_number_of_threads(count, rng):
         ops.linear_forward(x, w, y, epilogue=(b, True))
         ops.linear_backward_data(dy, w, dx)
         ops.linear_backward_weights(x, dy, dw, add=False)
-        got.append((y, dx, dw))
+        trained, v = w.copy(), w.copy()
+        ops.linear_sgd_step(x, dy, trained, v, **UPDATE)
+        got.append((y, dx, dw, trained, v))
     for one, many in zip(*got, strict=True):
         np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("shape", [(13, 100, 2100), (5, 49, 33), (1, 1, 1)], ids=str)
+def test_a_step_within_the_product_has_the_bits_of_two(dtype, rng, shape):
+    """More columns than fit the cache at once, and fewer than a vector."""
+    x, w, _, dy = arrays(rng, dtype, *shape)
+    ops, v, dw = get_ops("cpu"), rng.standard_normal(w.shape).astype(dtype), np.empty_like(w)
+    w_once, v_once = w.copy(), v.copy()
+    ops.linear_sgd_step(x, dy, w_once, v_once, **UPDATE)
+    ops.linear_backward_weights(x, dy, dw, add=False)
+    ops.sgd_step(w, dw, v, **UPDATE)
+    np.testing.assert_array_equal(w_once, w)
+    np.testing.assert_array_equal(v_once, v)
 
 
 def test_nan_stays_nan(dtype, rng):
