@@ -70,8 +70,8 @@ class StopAfter:
         self.trainer, self.left, self.step, self.number = trainer, steps, trainer.sgd.step, number
         trainer.sgd.step = self
 
-    def __call__(self, ops, loss_scale):
-        self.step(ops, loss_scale)
+    def __call__(self, *arguments, **options):
+        self.step(*arguments, **options)
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), self.number)

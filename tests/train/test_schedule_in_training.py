@@ -38,9 +38,9 @@ def trainer_with(run_dir, schedule, validated):
     validated.epoch = lambda: trainer.epoch
     param, step, used = trainer.net.params["fc3.b"], trainer.sgd.step, []
 
-    def measured(*arguments):
+    def measured(*arguments, **options):
         before, gradient = param.data.astype(np.float64), param.grad.astype(np.float64)
-        step(*arguments)
+        step(*arguments, **options)
         used.append(float((before - param.data) @ gradient / (gradient @ gradient)) / LR)
 
     trainer.sgd.step = measured

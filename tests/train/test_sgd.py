@@ -9,6 +9,7 @@ from minicnn.errors import ConfigError
 from minicnn.param import Param
 from minicnn.train.recipe import SGDRecipe, optimiser_from_dict, optimiser_to_dict
 from minicnn.train.sgd import SGD
+from minicnn.train.step import backward_and_update
 from tests.helpers.small_run import small_net
 
 LEARNING_RATES = (0.1, 0.1, 0.01, 0.01, 0.001)           # it changes twice
@@ -148,3 +149,24 @@ def test_the_limit_is_part_of_the_recipe():
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ConfigError):
         SGD({}, **settings)
+
+
+@pytest.mark.parametrize(("options", "within"), [({}, True), ({"nesterov": True}, False)], ids=["paper", "nesterov"])
+def test_an_update_within_the_product_on_the_processor(options, within):
+    """The same bits as one after the other, and no memory for the gradient of the fully connected weights."""
+    nets = [small_net("cpu") for _ in range(2)]
+    optimisers = [SGD(net, lr=0.05, **options) for net in nets]
+    x, labels = np.random.default_rng(0).standard_normal((4, *nets[0].input_shape)).astype("f4"), np.arange(4) % 2
+    for _ in range(3):
+        for net, optimiser, at_once in zip(nets, optimisers, (True, False), strict=True):
+            net.loss(x, labels, sample_ids=np.arange(4))
+            if at_once:
+                backward_and_update(net, optimiser)
+            else:
+                net.backward()
+                optimiser.step()
+    linear = [name for name, param in nets[0].params.items() if param.data.ndim == 2]
+    assert linear and all((nets[0].params[name]._grad is None) == within for name in linear)
+    for name in nets[0].params:
+        np.testing.assert_array_equal(nets[0].params[name].data, nets[1].params[name].data)
+        np.testing.assert_array_equal(optimisers[0].velocities[name], optimisers[1].velocities[name])

@@ -58,8 +58,8 @@ def make_run() -> None:
     trainer = small_trainer(HERE / "run", **SETTINGS)
     step, done = trainer.sgd.step, []
 
-    def stopping(*arguments):
-        step(*arguments)
+    def stopping(*arguments, **options):
+        step(*arguments, **options)
         done.append(1)
         if len(done) == STOP:
             os.kill(os.getpid(), signal.SIGTERM)                         # the trainer lets the step finish, and saves
