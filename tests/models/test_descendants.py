@@ -229,7 +229,7 @@ def test_resnet_1202_is_planned_in_seconds():
     """4,800 nodes, 16,000 arrays: one comparison of each with each took a minute."""
     start, nodes = time.process_time(), planned("resnet1202").nodes
     plan = Plan(nodes, {"image": ((2, 32, 32, 3), "float32"), LABELS: ((2,), "int32")}, ["loss"],
-                ops=get_ops("reference"), dtype="float32", grad=True)
+                ops=get_ops("reference"), dtype="float32", grad=True, fuse=True)
     assert len(plan.steps) > 2400 and time.process_time() - start < 15
 
 
