@@ -138,6 +138,22 @@ def torch():
     return pytest.importorskip("torch")
 
 
+@pytest.fixture(scope="session")
+def torchvision(torch):
+    """torchvision's networks. Its compiled operators, which they do not use, may be those of another torch, or missing:
+    `pip install --no-deps torchvision`, of the version that belongs to the installed torch. They are declared then.
+    """
+    missing = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                   "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
+        try:
+            torch._C._dispatch_has_kernel_for_dispatch_key(f"torchvision::{schema.partition('(')[0]}", "Meta")
+        except RuntimeError:
+            missing.define(schema)
+    yield pytest.importorskip("torchvision")
+    del missing
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "torch" in getattr(item, "fixturenames", ()):

@@ -40,12 +40,14 @@ OLD = Path(__file__).parents[1] / "vectors/v0_1"
 class Kind:
     """make(folder): makes the files.   files: patterns of those that are damaged.   read(folder, file): what reading
     one gives.   ours: minicnn writes them with checksums, so that none may be read as something else.
-    weight: of all mutants, how many are of this kind."""
+    foreign: other programs write them, so that reading executes nothing and takes little memory.   weight: of all
+    mutants, how many are of this kind."""
 
     make: Callable[[Path], None]
     files: tuple[str, ...]
     read: Callable[[Path, Path], object]
     ours: bool = True
+    foreign: bool = False
     weight: float = 1.0
 
 
@@ -195,5 +197,5 @@ KINDS = {
     "image": Kind(make_images, ("*.*",), lambda folder, file: examine(file.read_bytes(), 16), ours=False),
     "labels": Kind(make_labels, ("**/*.txt", "**/*.csv", "**/*.json", "**/*.mat"), read_labels, ours=False),
     "tar": Kind(make_tars, ("*.tar*",), read_tar, ours=False, weight=0.1),
-    **{name: Kind(*one, ours=False) for name, one in FOREIGN.items()},
+    **{name: Kind(*one, ours=False, foreign=True) for name, one in FOREIGN.items()},
 }

@@ -1,7 +1,8 @@
 """Damage files in every way, read them, and report: python -m tests.fuzz.run [--count 100000] [--seed 0] [--kind KIND].
 
 A fault is an exception that is no MinicnnError (a traceback, for the user), ten seconds or more, a gigabyte or more, a
-process that dies, and a damaged file of ours that is read as something else than was written.
+process that dies, and a damaged file of ours that is read as something else than was written. So are, for files of
+other programs, memory of more than 64 MB and three times the file, and anything that is executed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -28,12 +30,16 @@ from tests.fuzz.kinds import KINDS, digest
 from tests.fuzz.mutants import mutant
 
 SECONDS, BYTES, CHUNK = 10, 2**30, 250
-FAULTS = ("traceback", "hang", "believed", "died")
+FAULTS = ("traceback", "hang", "believed", "died", "memory", "executed")
+LEAN = 64 * 2**20                                       # bytes for any file of another program
+EXECUTES = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "pickle.find_class",
+            "socket.connect", "ctypes.dlopen")
 
 
 def fuzz(kind: str, seed: int, count: int) -> tuple[Counter, list[str]]:
     """Read `count` mutants; returns what came of them ("refused", "read" or a fault), and a line for each fault."""
     about, rng, found, faults = KINDS[kind], Random(f"{kind} {seed}"), Counter(), []
+    watch_execution()
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")                 # Pillow's, of images
         folder = Path(name)
@@ -54,6 +60,17 @@ def fuzz(kind: str, seed: int, count: int) -> tuple[Counter, list[str]]:
 
 
 def _read(about, folder: Path, path: Path, right: int) -> tuple[str, str]:
+    executed.clear()
+    with peak_memory() as taken:
+        found = _result(about, folder, path, right)
+    if not about.foreign or found[0] in FAULTS:
+        return found
+    if taken[0] > max(LEAN, 3 * path.stat().st_size):
+        return "memory", f"{taken[0] / 2**20:.0f} MB"
+    return ("executed", ", ".join(executed)) if executed else found
+
+
+def _result(about, folder: Path, path: Path, right: int) -> tuple[str, str]:
     try:
         with time_limit():
             result = digest(about.read(folder, path))
@@ -71,6 +88,33 @@ def _keep(kind: str, path: Path, seed: int, number: int, data: bytes) -> None:
     """The mutant, for debugging, in the folder that MINICNN_FUZZ names."""
     if folder := os.environ.get("MINICNN_FUZZ"):
         Path(folder, f"{kind.replace(' ', '-')}-{seed}-{number}-{path.name}").write_bytes(data)
+
+
+executed: list[str] = []                                # events of Python's auditing that files must not cause
+
+
+@cache
+def watch_execution() -> None:
+    """Once in a process, since a hook of `sys.addaudithook` stays."""
+    sys.addaudithook(lambda event, _: executed.append(event) if event.startswith(EXECUTES) else None)
+
+
+@contextmanager
+def peak_memory():
+    """[bytes that were resident above those before, at most], once it has ended; 0 where Linux does not say."""
+    taken, before = [0], _resident("VmRSS")
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")                       # the peak is counted anew
+    yield taken
+    taken[0] = _resident("VmHWM") - before
+
+
+def _resident(what: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
 @contextmanager

@@ -37,10 +37,10 @@ def save(made, path) -> str:
     return str(path)
 
 
-def theirs(made, x: np.ndarray, output: str = "y") -> np.ndarray:
+def theirs(made, x: np.ndarray, output: str = "y", image: str = "x") -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(made.SerializeToString(), options).run([output], {"x": x})[0]
+    return onnxruntime.InferenceSession(made.SerializeToString(), options).run([output], {image: x})[0]
 
 
 def ours(net, x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from minicnn import Builder, interop
 from minicnn.interop.read import read_weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
 torch = pytest.importorskip("torch")
 
 

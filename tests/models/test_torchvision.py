@@ -1,7 +1,6 @@
 """The networks equal torchvision's own definitions, with the same weights: logits, loss and every gradient.
 
-torchvision need not be installed with its compiled operators, which these networks do not use:
-`pip install --no-deps torchvision`, of the version that belongs to the installed torch.
+tests/conftest.py says how torchvision may be installed.
 """
 
 from __future__ import annotations
@@ -35,21 +34,6 @@ NETS = {
 }
 SMALL = {"alexnet": 224, "vgg11": 224, "vgg16": 224, "vgg19": 224, "vgg13_bn": 224, "googlenet": 107}   # 7 x 7 maps
 IN_TRAINING = {name for name in NETS if "bn" in name or "net1" not in name and not name.startswith(("vgg", "alex"))}
-
-
-@pytest.fixture(scope="module")
-def torchvision():
-    """torchvision's networks; the operators that it registers shapes for are declared where they are missing."""
-    torch = pytest.importorskip("torch")
-    missing = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                   "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
-        try:
-            torch._C._dispatch_has_kernel_for_dispatch_key(f"torchvision::{schema.partition('(')[0]}", "Meta")
-        except RuntimeError:
-            missing.define(schema)
-    yield pytest.importorskip("torchvision")
-    del missing
 
 
 def names_there(name: str, ours: list[str]) -> dict[str, str]:
