@@ -46,10 +46,7 @@ def described(net: Net, own: dict, report: Report) -> Net:
     if not isinstance(own.get("description"), dict):
         return net
     try:
-        again = Net.from_description(own["description"], device=net.ops.spec, values=Undrawn())
-        theirs = net.arrays()
-        again.load_arrays({name: net.ops.to_host(theirs[name]).reshape(array.shape)
-                           for name, array in again.arrays().items()})
+        again = Net.from_description(own["description"], device=net.ops.spec, values=Shared(net))
         if again.input_shape != net.input_shape or not _same_logits(net, again):
             raise CheckpointError("computes something else")
     except (MinicnnError, LookupError, TypeError, ValueError) as error:
@@ -57,6 +54,16 @@ def described(net: Net, own: dict, report: Report) -> Net:
         report.note(f"the description of the network in the metadata was not used: {words}")
         return net
     return again
+
+
+class Shared(Undrawn):
+    """The arrays of a network in the place of initial values; on the CPU they are not copied."""
+
+    def __init__(self, net: Net):
+        self.ops, self.arrays = net.ops, net.arrays()
+
+    def get(self, name, default=None):
+        return lambda seed, full, shape, dtype: self.ops.to_host(self.arrays[name]).reshape(shape)
 
 
 def _same_logits(one: Net, two: Net) -> bool:
