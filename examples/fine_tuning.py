@@ -19,8 +19,8 @@ import argparse
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,8 +48,7 @@ MODEL, RECIPE = "squeezenet1_1", "long"
 OF_CAFFE = Preprocess(size=256, crop=224, order="bgr", mean=(104.0, 117.0, 123.0))
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """about: for the page.   lr: the learning rate, which falls to 0 as half a cosine."""
 
     about: str
@@ -59,9 +58,9 @@ class Way:
     frozen: bool = False
 
 
-WAYS = {"frozen": Way("weights of ImageNet, only the output layer is trained", 3, 0.002, frozen=True),
+WAYS = {"frozen": Way("weights of ImageNet, only the output layer is trained", 2, 0.005, frozen=True),
         "free": Way("weights of ImageNet, all layers are trained", 3, 0.002),
-        "scratch": Way("all layers from random weights", 6, 0.005, pretrained=False)}
+        "scratch": Way("all layers from random weights", 5, 0.005, pretrained=False)}
 
 
 def imported(file: Path, folder: Path) -> Path:
@@ -162,7 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("weights", metavar="FILE", type=Path, help="weights of SqueezeNet 1.1")
     parser.add_argument("--ways", metavar="WAY", nargs="+", choices=WAYS, default=list(WAYS),
                         help=f"{', '.join(WAYS)} (default: all)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="default: 3, and 6 from random weights")
+    parser.add_argument("--epochs", metavar="N", type=int, help="default: 2 (frozen), 3 (free), 5 (scratch)")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")
     parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")

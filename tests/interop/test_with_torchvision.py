@@ -40,7 +40,7 @@ def source(request, torch, torchvision):
             part.momentum = 1.0
     with torch.no_grad():
         x = torch.from_numpy(images(side)).permute(0, 3, 1, 2).contiguous()
-        module(torch.randn(4, 3, side, side))               # the statistics become those of some images
+        module(torch.randn(12, 3, side, side))              # the statistics become those of some images
         return request.param, module.eval(), x, module(x).numpy()
 
 
