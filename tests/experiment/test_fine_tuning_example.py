@@ -27,7 +27,7 @@ def tree(tmp_path_factory):
 def test_runs_and_their_page(tree, tmp_path, monkeypatch):
     """The weights as the package has them, of 1,000 classes; frozen layers keep them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    net = build("squeezenet1_1", device="cpu", **NARROW)
+    net = build("squeezenet1_1", seed=7, device="cpu", **NARROW)
     weights = {name.removesuffix(".w").replace("_", "/", 1): [param.data, net.params[f"{name[:-2]}.b"].data]
                for name, param in net.params.items() if name.endswith(".w")}
     file, page = tmp_path / "weights.pkl", tmp_path / "page"

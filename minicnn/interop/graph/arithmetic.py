@@ -12,7 +12,7 @@ from minicnn.interop.formats.stored import InMemory
 from minicnn.interop.graph.neutral import Op, refuse
 from minicnn.interop.graph.values import Part, Squares, Value
 from minicnn.interop.graph.windows import lrn, pool, step_of_part
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.layers.activation import GELU, ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.layers.combine import Add
 from minicnn.layers.conv import Conv2d
@@ -70,6 +70,12 @@ def activation(low, op: Op) -> list:
     value = low.value(op)
     layer = ACTIVATIONS[op.kind](op)
     return [value if layer is None else low.emit(op, layer, [value.node], value)]
+
+
+def _gelu(op: Op) -> GELU:
+    if op.attrs.get("approximate", "none") != "none":
+        raise refuse(op, f"is approximated by {op.attrs['approximate']}", advice="here it is exact")
+    return GELU()
 
 
 def clip(low, op: Op) -> list:
@@ -327,7 +333,7 @@ def _normalised(low, op: Op, x, formula: Squares) -> list:
     return lrn(low, Op(kind, op.name, [name], op.outputs, attrs, "Div of a mean of squares"))
 
 
-ACTIVATIONS = {"relu": lambda op: ReLU(), "tanh": lambda op: Tanh(), "sigmoid": lambda op: Sigmoid(),
+ACTIVATIONS = {"gelu": _gelu, "relu": lambda op: ReLU(), "tanh": lambda op: Tanh(), "sigmoid": lambda op: Sigmoid(),
                "leakyrelu": lambda op: LeakyReLU(op.attrs["slope"]) if op.attrs["slope"] else ReLU(),
                "clippedrelu": lambda op: ClippedReLU(op.attrs["ceiling"])}
 HANDLERS = {**dict.fromkeys(ACTIVATIONS, activation), "gemm": gemm, "matmul": matmul, "clip": clip, "dropout": dropout,

@@ -1,4 +1,4 @@
-"""Several operations that are one layer of ours, and are recognised before lowering: locally connected layers.
+"""Several operations that are one layer of ours, and are recognised before lowering: locally connected layers, GELU.
 
 Response normalisation in disguise, and channels that are treated apart, are recognised while lowering (arithmetic.py,
 windows.py).
@@ -12,14 +12,14 @@ from minicnn.interop.graph.neutral import Graph, Op
 
 
 def recognise(graph: Graph) -> Graph:
-    """The graph with locally connected layers as single operations."""
+    """The graph with locally connected layers and GELU as single operations."""
     makers = {name: op for op in graph.ops for name in op.outputs}
-    readers: dict[str, list[Op]] = {}
+    readers: dict[str, list[Op]] = {name: [] for name in graph.outputs}
     for op in graph.ops:
         for name in op.inputs:
             readers.setdefault(name, []).append(op)
     for op in graph.ops:
-        if op.kind == "matmul" and (found := _local(graph, op, makers, readers)):
+        if op.kind in CHAINS and (found := CHAINS[op.kind](graph, op, makers, readers)):
             chain, made = found
             at = next(k for k, other in enumerate(graph.ops) if other is chain[-1])
             ops = [made if k == at else other for k, other in enumerate(graph.ops)]
@@ -55,6 +55,49 @@ def _local(graph: Graph, product: Op, makers: dict, readers: dict) -> tuple[list
     graph.constants |= {names[0]: np.ascontiguousarray(w), names[1]: b.reshape(P, Q, K)}
     attrs = {name: taken.attrs.get(name) for name in ("stride", "pads", "auto_pad")} | {"kernel": kernel.shape[2:]}
     return chain, Op("local", final.name, [taken.inputs[0], *names], final.outputs, attrs, "MatMul for each place")
+
+
+def _gelu(graph: Graph, erf: Op, makers: dict, readers: dict) -> tuple[list[Op], Op] | None:
+    """x * 0.5 * (1 + erf(x / sqrt(2))), as PyTorch writes it: the product with 0.5 is the last, or of x alone."""
+    def scaled(op: Op, by: float) -> str:
+        """What `op` multiplies by this factor."""
+        constants = {name: _number(graph, makers, name) for name in op.inputs}
+        (x,) = (name for name, value in constants.items() if value is None)
+        (factor,) = (value for value in constants.values() if value is not None)
+        factor = 1 / factor if op.kind == "div" and op.inputs[0] == x else factor
+        return x if op.kind in ("div", "mul") and abs(factor / by - 1) < 1e-6 else ""
+
+    try:
+        x, (total,) = scaled(makers[erf.inputs[0]], 0.5**0.5), readers[erf.outputs[0]]
+        (product,) = readers[total.outputs[0]]
+        (other,) = (name for name in product.inputs if name != total.outputs[0])
+        chain = [makers[erf.inputs[0]], erf, total, product]
+        if other == x:
+            chain += readers[product.outputs[0]]
+        else:
+            chain.insert(0, makers[other])
+        half = chain[-1] if other == x else chain[0]
+        one = next(_number(graph, makers, name) for name in total.inputs if name != erf.outputs[0])
+        inner = [op.outputs[0] for op in chain[:-1]]
+        if scaled(half, 0.5) != (product.outputs[0] if other == x else x) or (total.kind, product.kind, one) != (
+                "add", "mul", 1.0) or any(len(readers[name]) != 1 or name in graph.outputs for name in inner):
+            return None
+    except (KeyError, ValueError, IndexError, StopIteration, ZeroDivisionError):
+        return None
+    return chain, Op("gelu", chain[-1].name, [x], chain[-1].outputs, {}, "Erf of a GELU")
+
+
+CHAINS = {"matmul": _local, "erf": _gelu}
+
+
+def _number(graph: Graph, makers: dict, name: str) -> float | None:
+    """A constant of one element; None for other values."""
+    made = makers.get(name)
+    if name in graph.constants:
+        array = _array(graph, name) if graph.constants[name].shape in ((), (1,)) else None
+    else:
+        array = np.asarray(made.attrs["value"]) if made is not None and made.kind == "constant" else None
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
 
 def _array(graph: Graph, name: str) -> np.ndarray:

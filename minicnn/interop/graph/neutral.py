@@ -9,7 +9,7 @@ Readers translate the attributes of their format and version into these kinds; l
     batchnorm          x, gamma, beta, mean, var; eps, momentum
     gemm               x, w, [b]; transposed: w is (out, in);   matmul: x, w
     local              x, w (R, S, C, P, Q, K), b (P, Q, K), already in our axes; kernel, stride, pads
-    relu leakyrelu clip tanh sigmoid dropout identity softmax
+    relu leakyrelu clip tanh sigmoid gelu erf dropout identity softmax
     add sub mul div pow sqrt neg, concat split slice gather transpose reshape flatten squeeze unsqueeze pad expand
     constant shape cast constantofshape equal range if
 """

@@ -19,8 +19,8 @@ ADVICE = {**dict.fromkeys(QUANTISED, "this is a quantised model; import the floa
                           "with fixed shapes"),
           **dict.fromkeys(("ConvTranspose", "Resize", "Upsample"), "minicnn classifies images; layers that enlarge "
                           "maps are not here"),
-          **dict.fromkeys(("PRelu", "HardSwish", "HardSigmoid", "Selu", "Elu", "Gelu", "Softplus"), "this activation "
-                          "is not here; known are Relu, LeakyRelu, Clip from 0, Tanh and Sigmoid"),
+          **dict.fromkeys(("PRelu", "HardSwish", "HardSigmoid", "Selu", "Elu", "Softplus"), "this activation is "
+                          "not here; known are Relu, LeakyRelu, Clip from 0, Gelu, Tanh and Sigmoid"),
           "InstanceNormalization": "known are BatchNormalization and LRN",
           "LayerNormalization": "known are BatchNormalization and LRN"}
 DOMAINS = {"com.microsoft": "onnxruntime fused or quantised this model; import the file from before that"}
@@ -108,6 +108,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Attrs, int], dict]]] = {
     "Concat": ("concat", lambda a, opset: {"axis": a.get("axis", 1)}),
     "Add": ("add", _binary), "Sum": ("add", NONE), "Sub": ("sub", _binary), "Mul": ("mul", _binary),
     "Div": ("div", _binary), "Pow": ("pow", NONE), "Neg": ("neg", NONE), "Sqrt": ("sqrt", NONE),
+    "Erf": ("erf", NONE), "Gelu": ("gelu", _copied("approximate")),
     "Relu": ("relu", NONE), "Tanh": ("tanh", NONE), "Sigmoid": ("sigmoid", NONE),
     "LeakyRelu": ("leakyrelu", lambda a, opset: {"slope": a.get("alpha", 0.01)}),
     "Clip": ("clip", _copied("min", "max")),

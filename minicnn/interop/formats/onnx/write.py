@@ -198,9 +198,12 @@ def _subsample(w: Writer, name, layer, inputs, shapes) -> str:
 
 
 def _batchnorm(w: Writer, name, layer, inputs, shapes) -> str:
-    parts = {"w": "weight", "b": "bias", "mean": "running_mean", "var": "running_var"}
-    return w.node("BatchNormalization", [*inputs, *(w.weight(name, ours, theirs) for ours, theirs in parts.items())],
-                  name, epsilon=float(layer.eps), momentum=1.0 - layer.momentum)
+    parts = {"b": "bias", "mean": "running_mean", "var": "running_var"}
+    weight = (w.weight(name, "w", "weight") if layer.scale else
+              w.tensor(f"{name}.weight", np.ones(layer.channels, np.float32)))
+    rest = [w.weight(name, ours, theirs) for ours, theirs in parts.items()]
+    return w.node("BatchNormalization", [*inputs, weight, *rest], name, epsilon=float(layer.eps),
+                  momentum=1.0 - layer.momentum)
 
 
 def _affine(w: Writer, name, layer, inputs, shapes) -> str:
@@ -276,6 +279,19 @@ def _clipped(w: Writer, name, layer, inputs, shapes) -> str:
     return w.node("Clip", inputs + bounds, name)
 
 
+def _gelu(w: Writer, name, layer, inputs, shapes) -> str:
+    """By its formula, since opset 17 does not have it."""
+    root, one, half = (w.tensor(f"{name}.{key}", np.float32(value)) for key, value in
+                       (("root", 2**0.5), ("one", 1.0), ("half", 0.5)))
+    error = w.node("Erf", [w.node("Div", [*inputs, root], f"{name}.scaled")], f"{name}.erf")
+    product = w.node("Mul", [*inputs, w.node("Add", [error, one], f"{name}.sum")], f"{name}.product")
+    return w.node("Mul", [product, half], name)
+
+
+def _multiply(w: Writer, name, layer, inputs, shapes) -> str:
+    return w.node("Mul", [*inputs, w.tensor(f"{name}.factor", np.float32(layer.factor))], name)
+
+
 def _plain(op: str) -> Callable:
     return lambda w, name, layer, inputs, shapes: w.node(op, inputs, name)
 
@@ -283,8 +299,8 @@ def _plain(op: str) -> Callable:
 WRITERS: dict[str, Callable] = {
     "Conv2d": _conv, "Linear": _linear, "MaxPool2d": _maxpool, "AvgPool2d": _avgpool, "GlobalAvgPool2d": _global,
     "AdaptiveAvgPool2d": _adaptive, "Subsample": _subsample, "BatchNorm2d": _batchnorm, "Affine": _affine, "LRN": _lrn,
-    "LRNWithin": _lrn_within,
-    "Dropout": _dropout, "Local2d": _local, "Concat": _concat, "Add": _add, "Flatten": _flatten,
-    "ClippedReLU": _clipped, "ReLU": _plain("Relu"), "Tanh": _plain("Tanh"), "Sigmoid": _plain("Sigmoid"),
+    "LRNWithin": _lrn_within, "Dropout": _dropout, "Local2d": _local, "Concat": _concat, "Add": _add,
+    "Flatten": _flatten, "GELU": _gelu, "Multiply": _multiply, "ClippedReLU": _clipped,
+    "ReLU": _plain("Relu"), "Tanh": _plain("Tanh"), "Sigmoid": _plain("Sigmoid"),
     "LeakyReLU": lambda w, name, layer, inputs, shapes: w.node("LeakyRelu", inputs, name, alpha=float(layer.slope)),
 }
