@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,17 @@ def make_onnx(folder: Path) -> None:
     (folder / "c.onnx").write_bytes(field(8, field(2, 17)) + field(7, graph))
 
 
+def make_onnx_cases(folder: Path) -> None:
+    """Files of tests/interop: the ways to flatten maps, a disguise, and networks with every kind of layer."""
+    from tests.helpers.onnx_models import save
+    from tests.interop import test_onnx, test_onnx_write
+    for how, (nodes, constants, batch) in test_onnx.FLATTENED.items():
+        save(test_onnx.classifier(nodes, batch, **constants), folder / f"{how}.onnx")
+    save(test_onnx.disguised(), folder / "disguised.onnx")
+    for name in ("every layer", "pixelwise", "pyramid"):
+        interop.write(test_onnx_write.filled(test_onnx_write.NETS[name]()), folder / f"{name}.onnx")
+
+
 def layers() -> list[dict]:
     rng = np.random.default_rng(0)
     w, b, w2 = rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(4), rng.standard_normal((5, 4 * 2 * 3))
@@ -115,3 +127,5 @@ FOREIGN = {"torch": (make_torch, ("*.pth", "*.ckpt", "*.pt"), read),
            "caffemodel": (make_caffe, ("*.caffemodel",), read), "prototxt": (make_caffe, ("*.prototxt",), read_text),
            "cuda-convnet": (make_convnet, ("*.pickle",), read), "cfg": (make_convnet, ("*.cfg",), read_text),
            "npy": (make_npy, ("*.npy",), read)}
+if find_spec("onnx") and find_spec("onnxruntime"):
+    FOREIGN["onnx, cases"] = make_onnx_cases, ("*.onnx",), read

@@ -26,14 +26,15 @@ def test_files_of_torch_save(tmp_path, zipped):
 
 
 class Classifier(torch.nn.Module):
-    """What its exporters disguise: response normalisation, flattening, ReLU6, pooling over the edge."""
+    """What its exporters disguise: response normalisation, flattening, ReLU6, GELU, pooling over the edge."""
 
     def __init__(self):
         super().__init__()
         nn = torch.nn
         self.features = nn.Sequential(
             nn.Conv2d(3, 12, 3, stride=2, padding=1), nn.ReLU(), nn.LocalResponseNorm(5, alpha=0.3, k=2.0),
-            nn.BatchNorm2d(12), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.ReLU6())
+            nn.BatchNorm2d(12), nn.MaxPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.ReLU6(),
+            nn.GELU())
         self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(12 * 3 * 4, 7))
 
     def forward(self, x):
@@ -50,6 +51,7 @@ def ours():
     b.maxpool(None, 3, stride=2, ceil=True)
     b.avgpool(None, 3, stride=2, padding=1, ceil=True, count_pad="padding")
     b.clipped_relu(None, 6.0)
+    b.gelu()
     b.flatten()
     b.dropout(None, 0.5, inverted=True)
     b.linear("fc2", 7)
