@@ -128,8 +128,11 @@ $(VENV)/cuda$(CUDA): pyproject.toml setup.py | $(VENV)/bin/python
 
 # PyTorch for the CPU: the default of PyPI brings gigabytes of libraries for GPUs.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Beside it, without what they depend on: torch's newer exporter of ONNX, and torchvision's networks, torch 2.N with 0.N+15.
+VISION := 'import torch; print(f"torchvision==0.{int(torch.__version__.split(chr(46))[1]) + 15}.*")'
 $(VENV)/judge: pyproject.toml setup.py | $(VENV)/bin/python
 	$(RUN)/pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) -e '.[judge]'
+	$(RUN)/pip install --quiet --disable-pip-version-check --no-deps onnxscript onnx-ir "$$($(RUN)/python -c $(VISION))"
 	@touch $@
 
 clean:

@@ -141,7 +141,7 @@ def torch():
 @pytest.fixture(scope="session")
 def torchvision(torch):
     """torchvision's networks. Its compiled operators, which they do not use, may be those of another torch, or missing:
-    `pip install --no-deps torchvision`, of the version that belongs to the installed torch. They are declared then.
+    `make judge` installs it without what it depends on. They are declared then.
     """
     missing = torch.library.Library("torchvision", "FRAGMENT")
     for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
