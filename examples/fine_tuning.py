@@ -60,7 +60,7 @@ class Way(NamedTuple):
 
 WAYS = {"frozen": Way("weights of ImageNet, only the output layer is trained", 2, 0.005, frozen=True),
         "free": Way("weights of ImageNet, all layers are trained", 2, 0.002),
-        "scratch": Way("all layers from random weights", 3, 0.005, pretrained=False)}
+        "scratch": Way("all layers from random weights", 2, 0.005, pretrained=False)}
 
 
 def imported(file: Path, folder: Path) -> Path:
@@ -161,7 +161,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("weights", metavar="FILE", type=Path, help="weights of SqueezeNet 1.1")
     parser.add_argument("--ways", metavar="WAY", nargs="+", choices=WAYS, default=list(WAYS),
                         help=f"{', '.join(WAYS)} (default: all)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="default: 2, and 3 from scratch")
+    parser.add_argument("--epochs", metavar="N", type=int, help="default: 2")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")
     parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")

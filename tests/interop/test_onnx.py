@@ -131,6 +131,27 @@ def test_what_only_looks_like_lrn_is_refused(tmp_path, case):
     refused(disguised(**NEAR_MISSES[case]), tmp_path, "x \\* x|mean of squares")
 
 
+def gelu(root=2**0.5, one=1.0, half=0.5, of="r", first=False):
+    """PyTorch's GELU, as its exporter writes it.   first: x alone is halved, and not the product."""
+    nodes = [node("Relu", ["x"], ["r"]), node("Div", ["r", "root"], ["d"]), node("Erf", ["d"], ["e"]),
+             node("Add", ["e", "one"], ["s"])]
+    nodes += ([node("Mul", [of, "half"], ["h"]), node("Mul", ["h", "s"], ["y"])] if first else
+              [node("Mul", [of, "s"], ["p"]), node("Mul", ["p", "half"], ["y"])])
+    return model(nodes, F, {name: np.float32(value) for name, value in (("root", root), ("one", one), ("half", half))})
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_gelu_by_its_formula(tmp_path, first):
+    assert kinds(equal(gelu(first=first), tmp_path / "m", shape=F[1:])) == ["ReLU", "GELU"]
+    for wrong in ({"root": 2.0}, {"one": 1.5}, {"half": 0.25}, {"of": "x"}):
+        refused(gelu(first=first, **wrong), tmp_path, "Erf 'e'.*does not have")
+
+
+def test_gelu_as_one_operator(tmp_path):
+    assert kinds(equal(model([node("Gelu", ["x"], ["y"])], F, opset=20), tmp_path / "m", shape=F[1:])) == ["GELU"]
+    refused(model([node("Gelu", ["x"], ["y"], approximate="tanh")], F, opset=20), tmp_path, "approximated by tanh")
+
+
 @pytest.mark.parametrize("ceil", [0, 1])
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 1]])

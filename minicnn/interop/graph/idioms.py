@@ -14,7 +14,7 @@ from minicnn.interop.graph.neutral import Graph, Op
 def recognise(graph: Graph) -> Graph:
     """The graph with locally connected layers and GELU as single operations."""
     makers = {name: op for op in graph.ops for name in op.outputs}
-    readers: dict[str, list[Op]] = {name: [] for name in graph.outputs}
+    readers: dict[str, list[Op]] = {}
     for op in graph.ops:
         for name in op.inputs:
             readers.setdefault(name, []).append(op)
@@ -58,33 +58,37 @@ def _local(graph: Graph, product: Op, makers: dict, readers: dict) -> tuple[list
 
 
 def _gelu(graph: Graph, erf: Op, makers: dict, readers: dict) -> tuple[list[Op], Op] | None:
-    """x * 0.5 * (1 + erf(x / sqrt(2))), as PyTorch writes it: the product with 0.5 is the last, or of x alone."""
-    def scaled(op: Op, by: float) -> str:
-        """What `op` multiplies by this factor."""
-        constants = {name: _number(graph, makers, name) for name in op.inputs}
-        (x,) = (name for name, value in constants.items() if value is None)
-        (factor,) = (value for value in constants.values() if value is not None)
-        factor = 1 / factor if op.kind == "div" and op.inputs[0] == x else factor
-        return x if op.kind in ("div", "mul") and abs(factor / by - 1) < 1e-6 else ""
-
+    """x * 0.5 * (1 + erf(x / sqrt(2))), as PyTorch writes it: 0.5 is a factor of the product, or of x alone."""
     try:
-        x, (total,) = scaled(makers[erf.inputs[0]], 0.5**0.5), readers[erf.outputs[0]]
+        scaled, (total,) = makers[erf.inputs[0]], readers[erf.outputs[0]]
         (product,) = readers[total.outputs[0]]
-        (other,) = (name for name in product.inputs if name != total.outputs[0])
-        chain = [makers[erf.inputs[0]], erf, total, product]
+        x = _times(graph, makers, scaled, 0.5**0.5)
+        other = next(name for name in product.inputs if name != total.outputs[0])
         if other == x:
-            chain += readers[product.outputs[0]]
+            chain = [scaled, erf, total, product, *readers[product.outputs[0]]]
+            halved, half = product.outputs[0], chain[-1]
         else:
-            chain.insert(0, makers[other])
-        half = chain[-1] if other == x else chain[0]
+            chain = [makers[other], scaled, erf, total, product]
+            halved, half = x, chain[0]
         one = next(_number(graph, makers, name) for name in total.inputs if name != erf.outputs[0])
-        inner = [op.outputs[0] for op in chain[:-1]]
-        if scaled(half, 0.5) != (product.outputs[0] if other == x else x) or (total.kind, product.kind, one) != (
-                "add", "mul", 1.0) or any(len(readers[name]) != 1 or name in graph.outputs for name in inner):
+        inside = [name for op in chain[:-1] for name in op.outputs]
+        if (total.kind, one, product.kind, _times(graph, makers, half, 0.5)) != ("add", 1.0, "mul", halved) or any(
+                len(readers[name]) > 1 or name in graph.outputs for name in inside):
             return None
-    except (KeyError, ValueError, IndexError, StopIteration, ZeroDivisionError):
+    except (KeyError, ValueError, IndexError, StopIteration):
         return None
     return chain, Op("gelu", chain[-1].name, [x], chain[-1].outputs, {}, "Erf of a GELU")
+
+
+def _times(graph: Graph, makers: dict, op: Op, factor: float) -> str | None:
+    """The value that an operation multiplies by this factor; None where it does something else."""
+    first, second = op.inputs
+    if op.kind == "div" and (by := _number(graph, makers, second)):
+        return first if abs(1 / by / factor - 1) < 1e-6 else None
+    for x, constant in ((first, second), (second, first)):
+        if op.kind == "mul" and (by := _number(graph, makers, constant)):
+            return x if abs(by / factor - 1) < 1e-6 else None
+    return None
 
 
 CHAINS = {"matmul": _local, "erf": _gelu}
