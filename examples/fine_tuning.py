@@ -25,18 +25,17 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.data.dataset import Splits
-from minicnn.data.preprocess import Preprocess
 from minicnn.data.source import open_data
+from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import majority
-from minicnn.experiment.imported import preprocess_of, save_imported
+from minicnn.experiment.imported import preprocess_of
 from minicnn.experiment.nets import build_net
 from minicnn.experiment.options import Parser
 from minicnn.experiment.prepare import use_threads
 from minicnn.experiment.run import fit
 from minicnn.experiment.say import exit_code
 from minicnn.experiment.settings import DEFAULTS
-from minicnn.interop.read import read
 from minicnn.system.files import signed, write_json
 from minicnn.system.terminal import lasting
 from minicnn.train.runs.folder import new_run
@@ -45,7 +44,7 @@ from minicnn.train.runs.results import add_to_page, check_page, machine
 from minicnn.train.runs.run_dir import LAST, METRICS, TEST, restore
 
 MODEL, RECIPE = "squeezenet1_1", "long"
-OF_CAFFE = Preprocess(size=256, crop=224, order="bgr", mean=(104.0, 117.0, 123.0))
+RESIZED = {"resize": "short", "interpolation": "bicubic"}       # alike in all runs, whatever the weights are used to
 
 
 class Way(NamedTuple):
@@ -63,31 +62,22 @@ WAYS = {"frozen": Way("weights of ImageNet, only the output layer is trained", 2
         "scratch": Way("all layers from random weights", 2, 0.005, pretrained=False)}
 
 
-def imported(file: Path, folder: Path) -> Path:
-    """The checkpoint that the weights of FILE become."""
-    net = read(file, model=MODEL, device="cpu")
-    if net.source.preprocess is None:
-        net.source.preprocess, net.source.preprocess_source = OF_CAFFE, "Caffe's, for SqueezeNet"
-    path = folder / f"{MODEL}-imagenet.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_imported(net, path)
-    return path
-
-
-def settings_of(options: argparse.Namespace, name: str, seed: int, start: Path) -> dict:
+def settings_of(options: argparse.Namespace, name: str, seed: int) -> dict:
     """The settings of one run, as minicnn/experiment has them."""
     way = WAYS[name]
     settings = {**DEFAULTS, "model": MODEL, "variant": "", "data": os.path.abspath(options.data), "recipe": RECIPE,
                 "epochs": options.epochs or way.epochs, "batch": 32, "lr": way.lr, "seed": seed,
                 "device": options.device, "threads": options.threads}
     if way.pretrained:
-        settings |= {"init_from": str(start), "new_head": True, "preprocess": preprocess_of(start)}
+        if (known := preprocess_of(options.weights, MODEL)) is None:
+            raise ConfigError(f"{options.weights}: what it expects of images is not known; import it with --mean first")
+        settings |= {"init_from": str(options.weights), "new_head": True, "preprocess": known | RESIZED}
     return settings
 
 
-def run(options: argparse.Namespace, splits: Splits, name: str, seed: int, start: Path) -> dict | None:
+def run(options: argparse.Namespace, splits: Splits, name: str, seed: int) -> dict | None:
     """One run from the first step to the test images: what the page says of it; None when it was interrupted."""
-    settings = settings_of(options, name, seed, start)
+    settings = settings_of(options, name, seed)
     net = build_net(settings, len(splits.classes))
     if WAYS[name].frozen:
         settings["freeze"] = tuple(layer for layer in net.layers_with_weights if f"{layer}.w" not in net.output_params)
@@ -174,14 +164,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def train_all(options: argparse.Namespace) -> int:
     """One run for each way and seed, all on the same images."""
-    start = imported(options.weights, options.out)
-    use_threads(settings_of(options, options.ways[0], options.seeds[0], start))
+    use_threads(settings_of(options, options.ways[0], options.seeds[0]))
     splits = open_data(os.path.abspath(options.data), hold_out=False)
     if options.results:
         check_page(options.results)
     for seed in options.seeds:
         for name in options.ways:
-            if (report := run(options, splits, name, seed, start)) is None:
+            if (report := run(options, splits, name, seed)) is None:
                 return 130
             if options.results:
                 add_to_page(options.results, [report], order, page)

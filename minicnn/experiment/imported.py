@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.preprocess import IMAGE, Preprocess
-from minicnn.errors import ConfigError
+from minicnn.errors import ConfigError, MinicnnError
 from minicnn.graph import Net
 from minicnn.interop.formats.caffe.files import read_mean
-from minicnn.interop.read import preprocess_in
+from minicnn.interop.read import preprocess_in, read
 from minicnn.interop.report import Report
 from minicnn.models.registry import MODELS, find
 from minicnn.train.recipe import Recipe
@@ -100,18 +101,27 @@ def _mean_image(path: Path) -> np.ndarray:
     return np.ascontiguousarray(array, np.float32)
 
 
-def preprocess_of(path: str | os.PathLike) -> dict | None:
+def preprocess_of(path: str | os.PathLike, model: str | None = None) -> dict | None:
     """The preprocessing that imported weights expect, as plain data; None for those of a run, whose recipe decides.
 
-    Of a foreign file, that of its metadata, or of torchvision where the names of its weights are torchvision's.
+    Of a foreign file, that of its metadata, or of torchvision where the names of its weights are torchvision's; of
+    others, what reading them says.   model: the network that they are for.
     """
     if is_foreign(path):
-        known = preprocess_in(path)
+        known = preprocess_in(path) or _known_when_read(path, model)
         found = None if known is None else known.to_dict()
     else:
         meta = load_checkpoint(path, parts=()).meta
         found = meta["recipe"]["preprocess"] if "imported" in meta else None
     return None if found is None or found.get("mean") == IMAGE else found
+
+
+def _known_when_read(path: str | os.PathLike, model: str | None) -> Preprocess | None:
+    """None also for a file that cannot be read, which is said where its weights are needed."""
+    with contextlib.suppress(MinicnnError):
+        report: Report = read(path, model=model, device="cpu").source
+        return None if is_assumed(report) else report.preprocess
+    return None
 
 
 def is_foreign(path: str | os.PathLike) -> bool:

@@ -14,7 +14,7 @@ from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import augmentation, own_net
 from minicnn.experiment.imported import preprocess_of
 from minicnn.experiment.nets import resolve
-from minicnn.models.registry import MODELS
+from minicnn.models.registry import MODELS, full_name
 from minicnn.train.recipe import OPTIMISERS, NamedRecipe, OptimiserRecipe
 from minicnn.train.recipes import DEFAULT, named_recipe, recipe_for, recipes_of
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, read_settings
@@ -48,7 +48,6 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
         if checkpoint:
             raise ConfigError("--init-from begins a run and --resume goes on with one: choose one of them")
         given["init_from"] = str(find_checkpoint(options.out, given["init_from"], BEST))
-        given["preprocess"] = preprocess_of(given["init_from"])
     if "data" in given and given["data"] not in PACKAGED:
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_about(checkpoint) if checkpoint else {}
@@ -59,6 +58,10 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     if checkpoint and getattr(options, "resume", None) is not None:
         _check_same_model(checkpoint, begun_with["model"], given.get("model"))
     settings["model"], settings["variant"] = _which_net(given, begun_with)
+    if "init_from" in given:
+        own = settings["model"] not in MODELS
+        settings["preprocess"] = preprocess_of(given["init_from"], None if own else full_name(
+            settings["model"], settings["variant"]))
     if settings["data"] is None:
         raise ConfigError(f"{checkpoint}: does not say where its images are: add --data DIR (it was trained on "
                           f"{read_settings(checkpoint)['identity']['data']['train']})")

@@ -167,7 +167,9 @@ def _cuda_convnet(file: StoredFile, root: dict, graph, *, size: int | None, **op
     return net
 
 
-HWIO = {"alexnet:caffe": ("conv1", (11, 11, 3, 96)), "squeezenet1_1": ("fire2/squeeze1x1", (1, 1, 64, 16))}
+# Networks whose weights are known in this form, all of them Caffe's: a layer, the shape of its weights, BGR means
+HWIO = {"alexnet:caffe": ("conv1", (11, 11, 3, 96), CAFFE_MEANS["alexnet"]),
+        "squeezenet1_1": ("fire2/squeeze1x1", (1, 1, 64, 16), CAFFE_MEANS["googlenet"])}
 
 
 def _hwio(file: StoredFile, root: dict, model, size: int | None, device: str) -> Net:
@@ -179,7 +181,7 @@ def _hwio(file: StoredFile, root: dict, model, size: int | None, device: str) ->
             if not isinstance(item, Array):
                 raise CheckpointError(f"layer {layer!r} has no arrays; expected [weights, biases]"[:200])
             arrays[f"{layer}.{local}"] = item.read()
-    found = next((name for name, (layer, shape) in HWIO.items()
+    found = next((name for name, (layer, shape, _) in HWIO.items()
                   if arrays.get(f"{layer}.w", np.zeros(0)).shape == shape), None)
     if model is None and found is None:
         raise ConfigError("has weights without a graph; name their network: --model NAME, or model= in Python")
@@ -203,9 +205,9 @@ def _hwio(file: StoredFile, root: dict, model, size: int | None, device: str) ->
                               + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""))
     net.load_arrays(ours, str(file.path))
     report.moved = [Moved(name, array.shape, "as it is", name.replace("/", "_")) for name, array in arrays.items()]
-    if found == "alexnet:caffe":
-        caffe_preprocess(net, {"mean_value": CAFFE_MEANS["alexnet"]}, report)
-        report.preprocess_source = "the usual mean of bvlc_alexnet, BGR"
+    if found is not None:
+        caffe_preprocess(net, {"mean_value": HWIO[found][2]}, report)
+        report.preprocess_source = f"Caffe's usual mean of {found.partition(':')[0]}, BGR"
     net.source = report
     return net
 

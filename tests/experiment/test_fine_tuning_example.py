@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minicnn.experiment.trained import load_trained
+from minicnn.interop.graphs import HWIO
 from minicnn.models.registry import build
 from tests.helpers.models import change_model
 from tests.helpers.small_run import load_example, save_tree
@@ -33,6 +34,7 @@ def test_runs_and_their_page(tree, tmp_path, monkeypatch):
     file, page = tmp_path / "weights.pkl", tmp_path / "page"
     file.write_bytes(pickle.dumps(weights, protocol=3))
     change_model(monkeypatch, "squeezenet1_1", **NARROW)
+    monkeypatch.setitem(HWIO, "squeezenet1_1", ("fire2/squeeze1x1", (1, 1, 4, 1), (104.0, 117.0, 123.0)))
     example = load_example("fine_tuning")
     options = ["--epochs", "1", "--threads", "1", "--out", str(tmp_path / "runs"), "--results", str(page), "--note",
                "Drawn, not taken."]
