@@ -117,7 +117,7 @@ def preprocess_of(path: str | os.PathLike, model: str | None = None) -> dict | N
 
 
 def _known_when_read(path: str | os.PathLike, model: str | None) -> Preprocess | None:
-    """None also for a file that cannot be read, which is said where its weights are needed."""
+    """None also for a file that cannot be read; the error is that of loading its weights."""
     with contextlib.suppress(MinicnnError):
         report: Report = read(path, model=model, device="cpu").source
         return None if is_assumed(report) else report.preprocess

@@ -80,7 +80,7 @@ def alexnet(tmp_path, monkeypatch):
 
 
 def test_fine_tuning_alexnet_from_its_file(alexnet, tmp_path, capsys):
-    """A new output layer, and frozen ones with the weights of the file; another variant is told which one fits."""
+    """A new output layer, frozen ones with the weights of the file; of another variant, an error names what fits."""
     layers = [name for name in alexnet.layers_with_weights if name != "fc8"]
     command = ["--data", str(tmp_path / "photos"), "--init-from", str(tmp_path / "alexnet-owt.pth"), "--new-head",
                "--epochs", "1", "--batch", "4", "--freeze", ",".join(layers), "--out", str(tmp_path / "runs"),
