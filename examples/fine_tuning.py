@@ -59,7 +59,7 @@ class Way(NamedTuple):
 
 WAYS = {"frozen": Way("weights of ImageNet, only the output layer is trained", 2, 0.005, frozen=True),
         "free": Way("weights of ImageNet, all layers are trained", 2, 0.002),
-        "scratch": Way("all layers from random weights", 2, 0.002, pretrained=False)}
+        "scratch": Way("all layers from random weights", 2, 0.0005, pretrained=False)}
 
 
 def settings_of(options: argparse.Namespace, name: str, seed: int) -> dict:
