@@ -1,6 +1,6 @@
 import numpy as np
 
-from minicnn.data.procedural import draw_image, procedural_sets
+from minicnn.data.procedural import LEANINGS, draw_image, procedural_sets
 from minicnn.data.source import open_data
 
 
@@ -30,3 +30,10 @@ def test_patterns_are_visible_and_colour_is_a_weak_feature():
     centres = np.stack([colours[:120][kinds[:120] == kind].mean(axis=0) for kind in range(4)])
     nearest = ((colours[120:, None] - centres) ** 2).sum(axis=-1).argmin(axis=1)
     assert 0.5 < (nearest == kinds[120:]).mean() < 0.85
+
+
+def test_each_class_has_the_colours_that_it_leans_to():
+    """The mean over many images, of the three patterns whose ink covers half."""
+    images = np.stack([draw_image(0, 24, number) for number in range(400)])
+    means = [images[kind::4].mean(axis=(0, 1, 2)) / 255 for kind in range(4)]
+    np.testing.assert_allclose(means[:3], LEANINGS[:3], atol=0.06)
