@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 
 from minicnn.data.procedural import LEANINGS, draw_image, procedural_sets
 from minicnn.data.source import open_data
+from tests import vectors
+from tests.vectors.make_procedural import squares
 
 
 def test_counts_labels_and_ids():
@@ -37,3 +41,9 @@ def test_each_class_has_the_colours_that_it_leans_to():
     images = np.stack([draw_image(0, 24, number) for number in range(400)])
     means = [images[kind::4].mean(axis=(0, 1, 2)) / 255 for kind in range(4)]
     np.testing.assert_allclose(means[:3], LEANINGS[:3], atol=0.06)
+
+
+def test_they_look_as_they_always_did():
+    """On any machine, to a grey level."""
+    with np.load(Path(vectors.__file__).with_name("procedural.npz")) as stored:
+        np.testing.assert_allclose([squares(number) for number in range(8)], stored["squares"], atol=1)

@@ -1,4 +1,4 @@
-"""What the papers and their most used implementations print, against the recipes: every constant of each."""
+"""What papers and most used implementations print, against the recipes: every constant of each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from minicnn.train.schedule import Plateau
 IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # (model, recipe) -> learning rate, weight decay, batch, epochs, momentum
 UPDATES = {
+    ("alexnet", "paper"): (0.01, 0.0005, 128, 90, 0.9), ("alexnet", "authors"): (0.01, 0.0005, 128, 91, 0.9),
+    ("alexnet", "ungrouped"): (0.01, 0.0005, 128, 90, 0.9), ("alexnet", "caffe"): (0.01, 0.0005, 256, 90, 0.9),
+    ("alexnet", "torchvision"): (0.01, 0.0001, 256, 90, 0.9),
+    ("cifar_18pct", "published"): (0.001, 0.004, 128, 140, 0.9), ("cifar_paper", "published"): (0.001, 0.004, 128, 520, 0.9),
     ("zfnet", "paper"): (0.01, 0.0005, 128, 70, 0.9),
     ("vgg", "paper"): (0.01, 0.0005, 256, 74, 0.9),
     ("vgg", "jitter"): (0.001, 0.0005, 256, 74, 0.9),
@@ -30,6 +34,9 @@ UPDATES = {
 }
 # -> crop, short sides of scale jitter, areas, zero padding, colours
 CROPS = {
+    ("alexnet", "paper"): (224, None, None, 0, True), ("alexnet", "caffe"): (227, None, None, 0, False),
+    ("alexnet", "torchvision"): (224, None, None, 0, False), ("cifar_18pct", "published"): (32, None, None, 0, False),
+    ("cifar_paper", "published"): (24, None, None, 0, False),
     ("zfnet", "paper"): (224, None, None, 0, False), ("vgg", "paper"): (224, None, None, 0, True),
     ("vgg", "jitter"): (224, (256, 512), None, 0, True), ("vgg", "torchvision"): (224, None, (0.08, 1.0), 0, False),
     ("googlenet", "paper"): (224, None, (0.08, 1.0), 0, False), ("resnet50", "paper"): (224, (256, 480), None, 0, True),
@@ -47,6 +54,10 @@ CHANNELS = {
 }
 # epoch -> the learning rate there, of the first
 SCHEDULES = {
+    ("alexnet", "authors"): {24: 1, 25: 0.1, 51: 0.01, 79: 0.001},
+    ("alexnet", "caffe"): {19: 1, 20: 0.1, 40: 0.01, 60: 0.001, 80: 0.0001},        # 100,000 batches of 256
+    ("alexnet", "torchvision"): {29: 1, 30: 0.1, 60: 0.01},
+    ("cifar_18pct", "published"): {119: 1, 120: 0.1, 130: 0.01}, ("cifar_paper", "published"): {499: 1, 500: 0.1, 510: 0.01},
     ("vgg", "torchvision"): {29.9: 1, 30: 0.1, 60: 0.01},
     ("googlenet", "paper"): {7.9: 1, 8: 0.96, 16: 0.96**2},
     ("resnet50", "torchvision"): {29.9: 1, 30: 0.1, 60: 0.01},
