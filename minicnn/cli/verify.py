@@ -18,7 +18,7 @@ from minicnn.experiment.options import add_out
 from minicnn.system.files import has_checksums, read_safetensors, unsigned
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
-from minicnn.train.runs.run_dir import BEST, LAST, LEDGER, METRICS, PREVIOUS, TEST
+from minicnn.train.runs.run_dir import BEST, LAST, LEDGER, METRICS, PREVIOUS, TEST, kept_weights
 
 ABOUT = "Check runs, prepared sets and single files against the checksums that they were written with."
 MORE = """For each file: fine, or damaged and where. Exit code 0 if all are fine, 1 if one is damaged. Files of version
@@ -64,7 +64,8 @@ def checks(path: Path) -> Iterator[Check]:
         yield from _of_set(path)
     else:
         names = (*CHECKPOINTS, METRICS, TEST, LEDGER)
-        found = [file for run in (path, *sorted(path.iterdir())) for name in names if (file := run / name).is_file()]
+        found = [file for run in (path, *sorted(path.iterdir()))
+                 for file in (*(run / name for name in names), *kept_weights(run).values()) if file.is_file()]
         if not found:
             raise ConfigError(f"{path} holds neither a run nor a prepared set")
         yield from ((file, _check_of(file)) for file in found)
@@ -72,7 +73,7 @@ def checks(path: Path) -> Iterator[Check]:
 
 def _check_of(path: Path) -> Callable[[], str]:
     kinds = {METRICS: _metrics, TEST: _json, WORDS: _words, PREPARED: lambda path: _nothing(read_summary(path.parent))}
-    if path.name in CHECKPOINTS:
+    if path.name in CHECKPOINTS or path in kept_weights(path.parent.parent).values():
         return lambda: _checkpoint(path)
     if path.suffix == ".safetensors":
         return lambda: _tensors(path)

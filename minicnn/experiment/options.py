@@ -78,6 +78,8 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
     runs.add_argument("--run-name", metavar="NAME", help="folder of this one (default: data, net and a number)")
     runs.add_argument("--save-every", metavar="STEPS", type=int, default=0, help="a checkpoint after every "
                       "so many steps (one is written every 15 minutes in any case)")
+    runs.add_argument("--keep-every", metavar="EPOCHS", type=int, default=0, help="keep the weights alone after every "
+                      "so many epochs, in weights/ of the run, for minicnn look --what evolution")
     runs.add_argument("--resume", metavar="RUN", nargs="?", const="", help="go on with RUN, or with the newest run")
     runs.add_argument("--tensorboard", action="store_true", help="metrics as TensorBoard events, too (pip install "
                       "minicnn[tensorboard])")

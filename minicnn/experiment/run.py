@@ -93,7 +93,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None =
                 folder = held.enter_context(RunFolder(checkpoint.parent) if checkpoint else new_run(
                     options.out, options.run_name, f"{splits.name}-{name_of(settings, net)}"))
             trained = fit(settings, splits, net, folder, checkpoint=checkpoint, comm=comm,
-                          save_every=options.save_every, tensorboard=options.tensorboard,
+                          save_every=options.save_every, keep_every=options.keep_every,
+                          tensorboard=options.tensorboard,
                           chosen=options.recipe is None and checkpoint is None)
             trained.held = held.pop_all()
             return trained
@@ -102,7 +103,8 @@ def train(options: argparse.Namespace, settings: dict, checkpoint: Path | None =
 
 
 def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, checkpoint: Path | None = None,
-        comm: Comm | None = None, save_every: int = 0, tensorboard: bool = False, chosen: bool = False) -> Trained:
+        comm: Comm | None = None, save_every: int = 0, keep_every: int = 0, tensorboard: bool = False,
+        chosen: bool = False) -> Trained:
     """The training itself, on one rank or as one of several (comm); from `checkpoint` on, where there is one.
 
     folder: of the run; None on ranks other than 0.
@@ -122,8 +124,8 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
         path, _ = comm.broadcast_object(str(folder.path) if folder else None)
         folder = folder or RunFolder(path)
     heading, run_dir = f"{title(settings)} on {splits.name}", folder.path
-    trainer = Trainer(net, recipe, splits.train, splits.val, folder, save_every=save_every, about=settings,
-                      keep_statistics=True, tensorboard=tensorboard,
+    trainer = Trainer(net, recipe, splits.train, splits.val, folder, save_every=save_every,
+                      keep_every=keep_every, about=settings, keep_statistics=True, tensorboard=tensorboard,
                       on_epoch=lambda: draw_progress(run_dir, heading, whole), stop_at_once=True)
     if checkpoint:
         trainer.resume(checkpoint)

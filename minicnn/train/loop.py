@@ -7,7 +7,7 @@ at any moment and resumed has, bit for bit, the weights of one that was not (on 
 threads).
 
 A run folder holds last.safetensors, the one before it as previous.safetensors, best.safetensors (highest validation
-accuracy; lower loss decides a tie) and metrics.jsonl.
+accuracy; lower loss decides a tie) and metrics.jsonl; with keep_every also weights/epoch-0010.safetensors and so on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Trainer:
 
     run_dir: a path, or a RunFolder; made and locked by `fit`, not before, and removed again if no step is taken.
     seed: of order, crops and (in the net) dropout; default the net's.   save_every: write last.safetensors after every
-    so many steps, too; besides epochs' ends and every 15 minutes.
+    so many steps, too; besides epochs' ends and every 15 minutes.   keep_every: keep the weights alone of every so many
+    epochs, in weights/.
     about: plain data that the checkpoint is to hold.   say: takes printed lines; None for silence.   progress: show a
     bar.   keep_statistics: in the user's cache, so that the next run on the same files need not decode them all first.
     tensorboard: write the metrics as TensorBoard events, too.   on_epoch: called after each epoch, when its metrics and
@@ -65,7 +66,8 @@ class Trainer:
     """
 
     def __init__(self, net, recipe: Recipe, train: Dataset, val: Dataset, run_dir: str | os.PathLike, *,
-                 seed: int | None = None, save_every: int = 0, about: dict | None = None, progress: bool = True,
+                 seed: int | None = None, save_every: int = 0, keep_every: int = 0, about: dict | None = None,
+                 progress: bool = True,
                  say: Callable[[str], None] | None = print, keep_statistics: bool = False,
                  tensorboard: bool = False, on_epoch: Callable[[], None] | None = None, stop_at_once: bool = False):
         if net.num_classes != len(train.classes):
@@ -73,9 +75,12 @@ class Trainer:
                               "build the network with num_classes to match")
         if save_every < 0:
             raise ConfigError(f"save_every must be a number of steps, or 0 for never, got {save_every}")
+        if keep_every < 0:
+            raise ConfigError(f"keep_every must be a number of epochs, or 0 for never, got {keep_every}")
         self.net, self.recipe, self.train, self.val = net, recipe.of(train), train, val
         self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
         self.run_dir, self.save_every, self.keep_statistics = self.folder.path, save_every, keep_statistics
+        self.keep_every = keep_every
         self._stop_at_once = stop_at_once and not net.ranks.is_split
         self.on_epoch = on_epoch if net.ranks.is_main else None
         self.state = RunState(net, self.recipe, train, val, self.run_dir, net.seed if seed is None else seed,
@@ -135,7 +140,7 @@ class Trainer:
         pipeline = self.prepare()
         self.net.ranks.check_equal({"the recipe": self.recipe.to_dict(), "seed and data": self.state.identity(),
                                     "where the run is": (self.epoch, self.step, len(self.loader)),
-                                    "how long it is to last": (epochs, self.save_every)})
+                                    "how long it is to last": (epochs, self.save_every, self.keep_every)})
         if fresh:
             if self.recipe.calibrate:
                 self.report.line("calibrated", calibrate_on(self.net, self.recipe.calibrate, self.loader, pipeline))
@@ -159,6 +164,7 @@ class Trainer:
         self.state.saved_at = time.monotonic()
         if self.net.ops.capture is not None and not self.net.ranks.is_split and (name := not_capturable(self.net)):
             self.report.line("steps", f"are launched one operation after the other: layer {name!r} cannot be captured")
+        self._keep_weights()                            # where the run was stopped between the two files
         while self.epoch < epochs:
             try:
                 done = self._train_epoch(pipeline, epochs, interrupt) and self._validate(pipeline, epochs, interrupt)
@@ -233,6 +239,7 @@ class Trainer:
         best = state.end_epoch(val)
         self.report.epoch(train, val, best, self._timing)
         self.save(best=best)
+        self._keep_weights()
         self.report.say_epoch(epochs, train, val, best, self._timing)
         self.report.diagnose(pipeline, lately, val)
         if self.on_epoch:
@@ -245,6 +252,11 @@ class Trainer:
             self._loss, self.state.metrics = self._captured.read()
         self.state.check_finite((self._loss or 0.0) + self.state.metrics.loss,
                                 f"epoch {self.epoch + 1}, step {self.step}")
+
+    def _keep_weights(self) -> None:
+        """Keep the weights, where an epoch has just ended whose weights are to be kept."""
+        if self.keep_every and self.epoch and not self.step and self.epoch % self.keep_every == 0:
+            self.state.keep_weights()
 
     def save(self, best: bool = False) -> None:
         """Write last.safetensors, and best.safetensors as a second name of the same file where `best`."""

@@ -22,7 +22,7 @@ from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.recipe import Recipe, differences
 from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint, save_checkpoint
-from minicnn.train.runs.run_dir import BEST, LAST, PREVIOUS, saved_recipe
+from minicnn.train.runs.run_dir import BEST, LAST, PREVIOUS, kept_path, saved_recipe
 
 ARRAYS = ("mean", "eigenvalues", "eigenvectors")            # of Statistics, in a checkpoint's data
 
@@ -153,7 +153,7 @@ class RunState:
         counted = net.ranks.sum(self.metrics.state())
         if net.ranks.is_main:
             self.metrics_bytes, self.metrics_crc32 = position()
-            data = {name: getattr(self.statistics, name) for name in ARRAYS}
+            data = self._data()
             start = {} if self.start is None else {"start": net.ops.to_host(self.start)}
             previous = self.last_path.with_name(PREVIOUS)
             previous.unlink(missing_ok=True)            # not later: three checkpoints need more room than two
@@ -163,6 +163,24 @@ class RunState:
             self.last_is_ours = True
         net.ranks.wait_until_saved()
         self.saved_at = time.monotonic()
+
+    def keep_weights(self) -> None:
+        """Keep the weights after this epoch, the averaged ones where there are any, and nothing of the optimiser.
+
+        To be called once the epoch is saved; a run that is resumed there keeps what is missing.
+        """
+        path, net = kept_path(self.last_path.parent, self.epoch), self.net
+        if net.ranks.any(net.ranks.is_main and not path.exists())[0]:
+            with self.optimiser.averaged():             # which swaps the arrays in place: save inside
+                arrays = net.ranks.gather(net.arrays())
+                if net.ranks.is_main:
+                    path.parent.mkdir(exist_ok=True)
+                    save_checkpoint(path, arrays, {}, self._data(), {**self._meta(), "weights_alone": True})
+            net.ranks.wait_until_saved()
+
+    def _data(self) -> dict:
+        """What was measured on the training images."""
+        return {name: getattr(self.statistics, name) for name in ARRAYS}
 
     def _slots(self) -> dict[str, dict]:
         """The arrays of the optimiser, and of the average of the weights and of lookahead, where there are some."""
@@ -187,6 +205,9 @@ class RunState:
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint. CheckpointError when it is of another net, recipe, seed or data."""
         saved = load_checkpoint(path)
+        if saved.meta.get("weights_alone"):
+            raise CheckpointError(f"{path}: holds the weights of an epoch alone, and a run needs the optimiser's arrays "
+                                  f"to go on; resume with {LAST}, or start a new run from it (--init-from)")
         with interpreting(path):
             self._resume(saved)
         self.last_is_ours = Path(path).name == LAST

@@ -2,12 +2,14 @@
 
     runs/elpv-paper-1/    last.safetensors previous.safetensors best.safetensors metrics.jsonl test.json
                           ledger.json (of several ranks) curves.png conv1.png predictions.png
+                          weights/epoch-0010.safetensors ... (with keep_every)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +24,7 @@ LAST, BEST, METRICS = "last.safetensors", "best.safetensors", "metrics.jsonl"
 TEST = "test.json"
 LEDGER = "ledger.json"                     # what the ranks of a run exchanged
 PREVIOUS = "previous.safetensors"          # the one before last, for when that is damaged
+WEIGHTS = "weights"                        # folder of what keep_every keeps: checkpoints of the weights alone
 
 
 def check_writable(folder: Path) -> None:
@@ -55,6 +58,17 @@ def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
     if not runs:
         raise CheckpointError(f"no run to resume: {out} holds no */{LAST}; start one, or name its folder")
     return runs[-1].with_name(name)
+
+
+def kept_path(run_dir: Path, epoch: int) -> Path:
+    """Where the weights after this epoch are kept."""
+    return run_dir / WEIGHTS / f"epoch-{epoch:04d}.safetensors"
+
+
+def kept_weights(run_dir: Path) -> dict[int, Path]:
+    """Epoch -> file of the weights that a run has kept, in the order of the epochs."""
+    found = {path: re.fullmatch(r"epoch-(\d+)\.safetensors", path.name) for path in (run_dir / WEIGHTS).glob("*")}
+    return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
 
 def last_intact(path: Path, say: Callable[[str], None]) -> Path:
