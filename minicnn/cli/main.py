@@ -9,6 +9,7 @@
     minicnn prepare SOURCE OUT            decode photographs once, such as ImageNet's tars, into shards for training
     minicnn verify RUN|SHARDS|FILE ...    check what minicnn wrote against its checksums
     minicnn summary MODEL                 the table of a network: shapes, parameters, multiply-adds, bytes
+    minicnn draw MODEL|RUN                a network as SVG or PNG: boxes to scale, parameters and multiply-adds
     minicnn models [MODEL]                the networks of this package; of one, its variants and recipes
     minicnn import FILE OUT.safetensors   a network or weights from ONNX, PyTorch, Caffe or cuda-convnet
     minicnn export RUN OUT                a trained network as ONNX, or its weights by PyTorch's names
@@ -29,11 +30,9 @@ from minicnn.cli import (
     diff,
     doctor,
     evaluate,
-    explore,
     export,
     gradcheck,
     import_,
-    look,
     models,
     predict,
     prepare,
@@ -42,13 +41,14 @@ from minicnn.cli import (
     train,
     verify,
 )
+from minicnn.cli.pictures import draw, explore, look
 from minicnn.errors import expected_one_of
 from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "explore": explore,
-            "report": report, "prepare": prepare, "verify": verify, "summary": summary, "models": models,
-            "import": import_, "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
+            "report": report, "prepare": prepare, "verify": verify, "summary": summary, "draw": draw,
+            "models": models, "import": import_, "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 

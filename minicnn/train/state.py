@@ -206,8 +206,8 @@ class RunState:
         """Continue from a checkpoint. CheckpointError when it is of another net, recipe, seed or data."""
         saved = load_checkpoint(path)
         if saved.meta.get("weights_alone"):
-            raise CheckpointError(f"{path}: holds the weights of an epoch alone, and a run needs the optimiser's arrays "
-                                  f"to go on; resume with {LAST}, or start a new run from it (--init-from)")
+            raise CheckpointError(f"{path}: holds the weights of an epoch alone, and a run needs the optimiser's "
+                                  f"arrays to go on; resume with {LAST}, or start a new run from it (--init-from)")
         with interpreting(path):
             self._resume(saved)
         self.last_is_ours = Path(path).name == LAST

@@ -50,7 +50,7 @@ def draw_filters(weights: np.ndarray, path: str | os.PathLike, title: str = "", 
         if heading:
             text(y + 0.15, heading, fontsize=10, color=INK)
             y += HEADING
-        for index, panel in enumerate(np.split(_colours(block), groups)):
+        for index, panel in enumerate(np.split(kernel_colours(block), groups)):
             if groups > 1:
                 first = index * len(panel) + 1
                 gpu = f" (GPU {index + 1} in the paper)" if groups == 2 else ""
@@ -67,7 +67,7 @@ def draw_filters(weights: np.ndarray, path: str | os.PathLike, title: str = "", 
     return save_png(figure, path)
 
 
-def _colours(weights: np.ndarray) -> np.ndarray:
+def kernel_colours(weights: np.ndarray) -> np.ndarray:
     """(R, S, C, K) -> (K, R, S, 3) in 0..1: each kernel on its own scale, 0 being grey."""
     kernels = np.moveaxis(np.asarray(weights, np.float64), 3, 0)                               # (K, R, S, C)
     peak = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)

@@ -61,13 +61,27 @@ def quiet_axes(axes) -> None:
 
 
 def save_png(figure, path: str | os.PathLike) -> Path:
-    """Write the figure: whole, or not at all."""
+    """Write the figure as PNG: whole, or not at all."""
+    return _save(figure, path, format="png", metadata={"Software": "minicnn"})
+
+
+def save_picture(figure, path: str | os.PathLike) -> Path:
+    """Write the figure as FILE.svg, in which text stays text, or else as PNG; whole, or not at all."""
+    if Path(path).suffix.lower() != ".svg":
+        return save_png(figure, path)
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "minicnn"}):       # the same bytes each time
+        return _save(figure, path, format="svg", metadata={"Creator": "minicnn", "Date": None})
+
+
+def _save(figure, path: str | os.PathLike, **options) -> Path:
     path = Path(path)
     make_legible(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as file, _quiet_about_fonts():
-            figure.savefig(file, format="png", metadata={"Software": "minicnn"})
+            figure.savefig(file, **options)
     except OSError as error:
         raise cannot_write(path, error) from error
     return path

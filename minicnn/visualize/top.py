@@ -64,7 +64,7 @@ def top_images(net, pipeline: InputPipeline, dataset: Dataset, layer: str, units
     for unit in units.tolist():
         check_unit(net, layer, unit)
     found = no_images(layer, units)
-    for indices, x in _stream(pipeline, dataset, batch, progress):
+    for indices, x in stream(pipeline, dataset, batch, progress, "strongest images"):
         found = found.with_batch(net, x, indices, count)
     return found
 
@@ -75,11 +75,11 @@ def no_images(layer: str, units: np.ndarray) -> Top:
     return Top(layer, units, none.astype(float), none, np.empty((len(units), 0, 2), np.int64), 0)
 
 
-def _stream(pipeline: InputPipeline, dataset: Dataset, batch: int, progress: bool):
+def stream(pipeline: InputPipeline, dataset: Dataset, batch: int, progress: bool, title: str):
     """(indices, network inputs) of the whole set, with a progress bar."""
     from tqdm import tqdm
 
-    with tqdm(total=len(dataset), desc="strongest images", unit=" images", leave=False, dynamic_ncols=True,
+    with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True,
               disable=not (progress and is_terminal())) as bar:
         for images in Loader(dataset, batch).epoch(0):
             yield images.indices, pipeline.evaluation(images)

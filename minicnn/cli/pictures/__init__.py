@@ -1,0 +1,1 @@
+"""Commands that draw: a network, and what a trained one responds to."""

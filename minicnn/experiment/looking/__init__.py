@@ -1,0 +1,1 @@
+"""The pictures of `minicnn look`, each from what was asked for."""

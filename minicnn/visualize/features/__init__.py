@@ -1,0 +1,1 @@
+"""Experiments on learned features: through training, their invariance, correspondence, neighbours and colour."""
