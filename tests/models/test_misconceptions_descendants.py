@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.errors import ConfigError
 from minicnn.layers.batchnorm import BatchNorm2d
 from minicnn.layers.combine import Add, Concat
@@ -21,7 +22,10 @@ from minicnn.models.resnet import cifar_resnet
 from minicnn.models.vgg import INITS
 from minicnn.shapes import window_output
 from minicnn.train.recipes import named_recipe
+from minicnn.visualize import rules
+from minicnn.visualize.projection import project
 from tests.helpers.models import planned
+from tests.visualize.test_projection import two_layers
 
 
 def names(net) -> list[str]:
@@ -62,6 +66,35 @@ def test_the_zfnet512_of_the_onnx_zoo_is_zfnet():
 def test_zfnet_reached_11_7_percent():
     """Those are unpublished nets of Clarifai. The paper's nets reach 16.5 and 16.0 on the validation images."""
     assert [MODELS["zfnet"].variants[name].error for name in ("paper", "b")] == ["38.4 / 16.5", "37.5 / 16.0"]
+
+
+def test_a_deconvnet_is_the_gradient_or_guided_backpropagation_of_a_whole_map():
+    """No: the rules differ at a ReLU with x and R of opposite signs, and agree where R > 0 exactly where x > 0. The
+    "deconvolution" of some packages is guided backpropagation of the sum of a map."""
+    b = Builder((1, 1, 2))
+    b.linear("fc2", 1, input=b.flatten("flat", input=b.relu("relu1", input=b.conv("conv1", 2, 1))))
+    net = b.net(device="reference", dtype="float64")
+    net.params["conv1.w"].data[...] = np.eye(2)
+    x = np.array([[[[2.0, -1.0]]]])                                     # inputs of the ReLU
+    net.params["fc2.w"].data[...] = [[-1.0], [3.0]]                     # R: opposite signs
+    net.params["fc2.b"].data[...] = 5.0
+    found = {rule: (got := project(net, x, "fc2", 0, rule=rule)).pixels.ravel() / got.values[0] for rule in rules.RULES}
+    np.testing.assert_allclose(found["backprop"], [-1, 0])
+    np.testing.assert_allclose(found["guided"], [0, 0])
+    np.testing.assert_allclose(found["deconvnet"], [0, 3])
+    net.params["fc2.w"].data[...] = [[1.0], [-3.0]]                     # the same signs as x
+    same = [project(net, x, "fc2", 0, rule=rule).pixels for rule in rules.RULES]
+    np.testing.assert_array_equal(same[0], same[1])
+    np.testing.assert_array_equal(same[0], same[2])
+
+    net = two_layers("reference")
+    x = np.random.default_rng(5).standard_normal((1, 5, 5, 2))
+    one = project(net, x, "conv3", 1).pixels
+    net.trace(x, "conv3")
+    whole = np.zeros((1, 2, 2, 4))
+    whole[..., 1] = 1
+    map_sum = net.backward(whole, start="conv3", rules={"ReLU": rules.guided}, input_grad=True)
+    assert abs(np.corrcoef(one.ravel(), map_sum.ravel())[0, 1]) < 0.95
 
 
 def test_only_alexnet_halves_the_outputs_of_dropout_at_test_time():

@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "train": (["minicnn/train/**/*.py"], ["tests/train"]),
     "evaluate": (["minicnn/evaluate/*.py"], ["tests/evaluate", "tests/train/runs/test_metrics.py"]),
     "data": (["minicnn/data/**/*.py"], ["tests/data"]),
+    "visualize": (["minicnn/visualize/**/*.py"], ["tests/visualize", "tests/cli/test_look.py"]),
     "interop": (["minicnn/interop/**/*.py"], ["tests/interop", "tests/cli/test_import.py"]),
     "parallel": (["minicnn/parallel/*.py"], ["tests/parallel"]),
 }

@@ -73,7 +73,7 @@ def test_blocks_branches_and_columns():
     assert boxes["conv1"].what == "11×11, stride 4 + ReLU + LRN" and boxes["fc6"].shape == (4096,)
     assert {box.columns for box in stages_of(net_called("alexnet:ungrouped")[0])} == {1}
     plain = [stage.times for stage in stages_of(net_called("plain20")[0])]
-    assert plain == [1, 7, 1, 5, 1, 5, 1, 1]
+    assert plain == [1, 1, 6, 1, 5, 1, 5, 1, 1]
 
 
 def test_boxes_are_to_scale():

@@ -34,8 +34,8 @@ def projection(looking: Looking, crop, x) -> list[Row]:
     if options.sanity:
         position = found.positions[0] if len(looking.shape) == 3 else None
         rows.append(_sanity(looking, looking.layer, lambda net: in_pixels(looking.pipeline, project(
-            net, x[None], looking.layer, int(found.units[0]), position, rule=rule, lrn=options.lrn).pixels[0]),
-            lambda pixels, label: Panel(on_grey(pixels), label, box=box)))
+            net, x[None], looking.layer, int(found.units[0]), position, rule=rule, lrn=options.lrn).pixels[0])[
+                top:bottom, left:right], lambda pixels, label: Panel(on_grey(pixels), label)))
     return rows
 
 
@@ -70,11 +70,11 @@ def _peak(values: np.ndarray) -> float:
 def _sanity(looking: Looking, top: str, picture: Callable, panel: Callable) -> Row:
     """The same picture with newly initialised layers.   panel(picture, label) -> Panel."""
     stages = sanity(looking.net, picture, top)
-    panels = [panel(stage.picture, f"{stage.words} newly initialised: similarity {stage.similarity:.2f}")
+    panels = [panel(stage.picture, f"{stage.words}: similarity {stage.similarity:.2f}")
               for stage in stages]
-    return panels, ("Sanity check (Adebayo et al., 2018): the same picture of the network with newly initialised "
-                    f"layers, from {stages[0].layers[0]} down, each on its own scale. Similarity: Spearman's rank "
-                    "correlation of its absolute values with those of the picture above; a picture that stays as it "
+    return panels, ("Sanity check (Adebayo et al., 2018): the same within the receptive field, where these layers of "
+                    "the network are newly initialised, from the top down; each on its own scale. Similarity: "
+                    "Spearman's rank correlation of its absolute values with those above. A picture that stays as it "
                     "was does not depend on what these layers have learned.")
 
 

@@ -91,7 +91,7 @@ def same_part(looking: Looking, folder: Path) -> list[Path]:
                for layer, (mean, spread) in found.part.items()]
     most = 5
     rows = [(panels[k:k + most], "") for k in range(0, len(panels), most)]
-    rows[-1] = (rows[-1][0], "Mean H " + " ".join(numbers) + " " + found.caption)
+    rows[-1] = (rows[-1][0], "Mean H of " + " ".join(numbers) + " " + found.caption)
     return [draw_panels(rows, folder / "correspondence.png", "Correspondence: the framed part of each photograph")]
 
 

@@ -70,5 +70,7 @@ def evolution(net, pipeline: InputPipeline, weights: Mapping[int, Path], dataset
 
 def some_epochs(epochs: list[int], count: int = SHOWN) -> list[int]:
     """At most `count` of them, the first and the last included, denser at the beginning as in the paper."""
-    places = np.unique(np.rint(np.geomspace(1, len(epochs), min(count, len(epochs)))).astype(int)) - 1
+    if len(epochs) <= count:
+        return epochs
+    places = np.unique(np.rint(np.geomspace(1, len(epochs), count)).astype(int)) - 1
     return [epochs[place] for place in places]
