@@ -40,6 +40,17 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_scores():
     x = rng.standard_normal((1, 3, 3, 2))
     expected = (net.params["fc.w"].data[:, 1].reshape(3, 3, 2) * (x[0] - 0.5)).sum(axis=-1)
     np.testing.assert_allclose(integrated_gradients(net, x, 1, baseline=0.5, steps=1).maps[0], expected, rtol=1e-12)
+    # of a smooth score the middle of each step errs by its square: halving the steps makes it a quarter
+    b = Builder((3, 3, 2))
+    b.linear("fc", 2, input=b.flatten(input=b.tanh(input=b.conv("conv1", 3, 2))))
+    net = b.net(device="reference", dtype="float64")
+    for param in net.params.values():
+        param.data[...] = rng.standard_normal(param.data.shape)
+    wanted = net(x)[0, 1] - net(0 * x)[0, 1]
+    maps = [integrated_gradients(net, x, 1, steps=steps) for steps in (20, 40)]
+    few, many = (abs(found.maps.sum() - wanted) for found in maps)
+    assert many == pytest.approx(few / 4, rel=0.1) and f"differs from S(image) - S(baseline) by at most {few:.2g}" in \
+        maps[0].caption
     with pytest.raises(ConfigError, match="at least one step, got 0"):
         integrated_gradients(net, x, 1, steps=0)
 
@@ -54,11 +65,26 @@ def test_grad_cam_of_global_averages_is_cam():
         param.data[...] = rng.standard_normal(param.data.shape)
     x = rng.standard_normal((2, 6, 5, 3))
     maps = net.trace(x, "relu1")["relu1"]
-    expected = np.maximum(maps @ net.params["fc.w"].data[:, 1] / 12, 0)
-    found = grad_cam(net, x, 1)
-    assert last_map(net) == "relu1" and expected.max() > 0 and (expected == 0).any()
-    np.testing.assert_allclose(found.maps, expected, rtol=1e-12)
+    for label in range(3):
+        weighted = maps @ net.params["fc.w"].data[:, label] / 12
+        found = grad_cam(net, x, label)
+        np.testing.assert_allclose(found.maps, np.maximum(weighted, 0), rtol=1e-12)
+    assert last_map(net) == "relu1" and weighted.min() < 0 < weighted.max()
     assert "Grad-CAM of relu1: its 4 maps of 4 x 3" in found.caption
+
+
+def test_grad_cam_weights_maps_by_the_mean_of_their_gradients():
+    """Where the gradients differ from pixel to pixel."""
+    net = small("reference")
+    x = np.random.default_rng(4).standard_normal((2, 9, 9, 3))
+    found, maps = grad_cam(net, x, 2, layer="relu1"), net.trace(x, "relu1")["relu1"]
+    for n in range(2):
+        net.trace(x[n:n + 1])
+        (gradient,) = net.backward(np.eye(5)[[2]], start="fc4", wrt="relu1")["relu1"]
+        weights = [gradient[..., k].sum() / (gradient.shape[0] * gradient.shape[1]) for k in range(maps.shape[3])]
+        expected = np.maximum(sum(weight * maps[n, ..., k] for k, weight in enumerate(weights)), 0)
+        assert np.ptp(gradient[..., 0]) > 0 and expected.max() > 0
+        np.testing.assert_allclose(found.maps[n], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_wrong_requests():

@@ -10,7 +10,7 @@ from minicnn.errors import ConfigError
 from minicnn.models.registry import build
 from minicnn.train.runs.checkpoint import save_checkpoint
 from minicnn.visualize.features.colours import colour_shares, colour_split, random_separations, separated
-from minicnn.visualize.features.correspondence import correspondence
+from minicnn.visualize.features.correspondence import check_box, correspondence, elsewhere
 from minicnn.visualize.features.evolution import evolution, some_epochs
 from minicnn.visualize.features.invariance import invariance, transformed, usual_amounts
 from minicnn.visualize.features.layers import features_layer, first_layer
@@ -98,6 +98,13 @@ def check_transformations() -> None:
     np.testing.assert_allclose(transformed(image, "translation", -0.5, 7.0)[:4], (image[:4] + image[1:]) / 2)
     np.testing.assert_allclose(transformed(image, "rotation", 90), np.rot90(image), atol=1e-9)       # counter-clockwise
     np.testing.assert_allclose(transformed(image, "scale", 2)[::2, ::2], image[1:4, 1:4], atol=1e-9)
+    between = (image[1:3, 1:3] + image[1:3, 2:4] + image[2:4, 1:3] + image[2:4, 2:4]) / 4
+    np.testing.assert_allclose(transformed(image, "scale", 2)[1::2, 1::2], between, atol=1e-9)
+    large = transformed(image, "scale", 4)
+    np.testing.assert_allclose(large[2, 3], 0.75 * image[2, 2] + 0.25 * image[2, 3], atol=1e-9)
+    np.testing.assert_allclose(large[3, 2], 0.75 * image[2, 2] + 0.25 * image[3, 2], atol=1e-9)
+    np.testing.assert_allclose(large[1, 3], np.tensordot([[0.0625 * 3, 0.0625], [0.5625, 0.1875]], image[1:3, 2:4], 2),
+                               atol=1e-9)
     fill = np.arange(75.0).reshape(5, 5, 3)
     np.testing.assert_allclose(transformed(image, "translation", -4, fill)[1:], fill[1:])
     corner = transformed(np.ones((5, 5, 1)), "rotation", 45, 0.0)
@@ -152,8 +159,20 @@ def check_correspondence() -> None:
     assert same.part["relu2"] == (0, 0) and same.random["relu2"][0] > 0         # the control covers other places
 
 
+def check_random_boxes() -> None:
+    """All places where the box lies within the image, and no other; the same size."""
+    rng = np.random.default_rng(0)
+    boxes = {elsewhere((2, 1, 5, 3), (6, 4), rng) for _ in range(400)}
+    assert boxes == {(top, left, top + 3, left + 2) for top in range(4) for left in range(3)}
+    check_box((0, 0, 6, 4), (6, 4))
+    for wrong in ((0, 0, 7, 4), (0, 0, 6, 5), (-1, 0, 2, 2), (0, -1, 2, 2), (3, 1, 3, 2), (3, 1, 5, 1)):
+        with pytest.raises(ConfigError, match="does not lie within"):
+            check_box(wrong, (6, 4))
+
+
 def test_correspondence():
     check_correspondence()
+    check_random_boxes()
     net, x = small("reference"), np.zeros((2, 9, 9, 3))
     for arguments, message in (((x[:1], [(0, 0, 2, 2)]), "at least two photographs.*got 1 photographs and 1 boxes"),
                                ((x, [(0, 0, 2, 2)]), "2 photographs and 1 boxes"),
@@ -196,6 +215,7 @@ def check_colours() -> None:
     assert separated(np.array([1.0, 3]), np.array([2.0, 0])) == 0.75
     # Mann-Whitney: normal with this standard deviation for halves of 48
     assert random_separations(48) == pytest.approx(0.5 + 1.96 * ((2 * 48 + 1) / (12 * 48**2)) ** 0.5, abs=0.01)
+    assert random_separations(1) == 1
     net = build("alexnet", kernels=(8, 4, 4, 4, 4), fc=4, input_size=67, num_classes=2, device="reference")
     weights = net.params["conv1.w"].data
     weights[..., 4:] = weights[..., 4:].mean(axis=2, keepdims=True)
@@ -214,10 +234,13 @@ def test_activation_maps():
     net, x = small("reference"), np.random.default_rng(3).standard_normal((9, 9, 3))
     outputs = net.trace(x[None], "relu2")["relu2"][0]
     np.testing.assert_array_equal(activation_maps(net, x).maps, outputs)
+    net.trace(-x[None])
     some = activation_maps(net, x, "relu2", count=2)
     assert some.units.tolist() == sorted(np.argsort(-outputs.max(axis=(0, 1)))[:2].tolist())
     np.testing.assert_array_equal(some.maps, outputs[..., some.units])
     assert "The 2 of 6 maps with the largest values of relu2" in some.caption
+    net.params["conv2.b"].data[[1, 4, 5]] = -99, -99, 99
+    assert " 2 of all 6 have no positive value" in activation_maps(net, x, "relu2", count=1).caption
 
 
 # ---- the sanity check

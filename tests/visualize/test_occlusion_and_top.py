@@ -47,6 +47,10 @@ def test_occlusion_of_the_strongest_map_and_class_by_default():
     found = occlusion(net, x, square=9, progress=False)
     assert found.layer == "relu2" and found.label == net(x[None]).argmax()
     assert found.unit == net.trace(x[None], "relu2")["relu2"].max(axis=(0, 1, 2)).argmax()
+    one = occlusion(net, x, 1, square=1, step=1, progress=False).probability
+    pixel = x.copy()
+    pixel[3, 5] = 0                                                     # what covers unless asked otherwise
+    assert one.shape == (9, 9) and one[3, 5] == pytest.approx(softmax(net(pixel[None])[0])[1])
     for wrong, message in [({"square": 10}, "a square of 1 to 9"), ({"step": 0}, "a step of at least 1"),
                            ({"layer": "fc3"}, "the nearest one with rows and columns is 'relu2'"),
                            ({"label": 7, "square": 9}, "no unit 7"), ({"unit": 6}, "no unit 6")]:
@@ -97,6 +101,9 @@ def test_patches_are_what_the_receptive_field_cuts():
         np.testing.assert_array_equal(found.patches[n], crop[box_top:bottom, left:right])
         np.testing.assert_allclose(found.projections[n], got.pixels[0, box_top:bottom, left:right], rtol=1e-9)
     assert "The 3 of 11 images with the largest activations" in found.caption and "Deconvnet: a ReLU" in found.caption
+    top = top_images(net, pipeline, dataset, "fc4", [1], count=2, progress=False)
+    np.testing.assert_array_equal(top_patches(net, pipeline, dataset, top, 1).patches[0],
+                                  images[top.images[0, 0], 1:10, 1:10])
 
 
 def test_parts_of_the_pictures():

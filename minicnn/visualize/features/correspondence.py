@@ -51,7 +51,7 @@ def correspondence(net, x, boxes: Sequence[Box], *, layers: Sequence[str] | None
         check_box(box, x.shape[1:3])
     clean, rng = _outputs(net, x, layers), np.random.default_rng(seed)
     part = _mean_and_spread([_differences(net, x, clean, boxes, layers, fill)])
-    control = _mean_and_spread([_differences(net, x, clean, [_elsewhere(box, x.shape[1:3], rng) for box in boxes],
+    control = _mean_and_spread([_differences(net, x, clean, [elsewhere(box, x.shape[1:3], rng) for box in boxes],
                                              layers, fill) for _ in range(draws)])
     pairs = len(x) * (len(x) - 1) // 2
     return Correspondence(part, control, list(boxes),
@@ -68,7 +68,7 @@ def check_box(box: Box, size: tuple[int, int]) -> None:
                           f"within the image that the network takes, {size[0]} x {size[1]}")
 
 
-def _elsewhere(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
+def elsewhere(box: Box, size: tuple[int, int], rng: np.random.Generator) -> Box:
     """A box of the same size at a random place."""
     height, width = box[2] - box[0], box[3] - box[1]
     top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
