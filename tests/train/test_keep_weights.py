@@ -8,6 +8,8 @@ import pytest
 from minicnn.cli import main as cli
 from minicnn.errors import CheckpointError, ConfigError
 from minicnn.experiment.trained import load_trained
+from minicnn.parallel.parallel_net import SCHEMES
+from minicnn.parallel.threads import run_local
 from minicnn.system.files import read_safetensors
 from minicnn.train.recipe import Recipe
 from minicnn.train.runs.run_dir import LAST, kept_path, kept_weights
@@ -57,6 +59,13 @@ def test_resumed_runs_keep_the_same(kept, tmp_path):
     for epoch in (2, 4):
         one, two = (read_safetensors(kept_path(run, epoch))[0] for run in (folder, other))
         assert set(one) == set(two) and all((one[name] == two[name]).all() for name in one)
+
+
+def test_ranks_keep_the_whole_weights(tmp_path):
+    run_local(2, lambda comm: small_trainer(tmp_path / "run", images=16, keep_every=1, net=SCHEMES["hybrid"](
+        small_net(), comm)).fit(1))
+    one, two = (read_safetensors(path)[0] for path in (kept_path(tmp_path / "run", 1), tmp_path / "run" / LAST))
+    assert one["fc2.w"].shape == two["fc2.w"].shape and all((two[name] == array).all() for name, array in one.items())
 
 
 def test_verify_and_mistakes(kept, tmp_path, capsys):

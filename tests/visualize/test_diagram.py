@@ -11,6 +11,7 @@ from PIL import Image
 
 from minicnn.builder import Builder
 from minicnn.cli.pictures.draw import Undrawn, net_called
+from minicnn.layers.pool import AdaptiveAvgPool2d
 from minicnn.models.registry import MODELS, full_name
 from minicnn.visualize.diagram import layout
 from minicnn.visualize.diagram.draw import draw_net, figure_of
@@ -96,8 +97,24 @@ def test_what_is_no_chain_within_a_branch_is_one_box():
     net = b.net(device="reference")
     block = next(stage for stage in stages_of(net) if isinstance(stage, Block))
     assert [[box.what for box in branch] for branch in block.branches] == [["4 layers that fork"], ["ReLU"]]
-    assert block.branches[0][0].parameters == 3 * 20 and totals(stages_of(net))[0] == net.num_params
+    inside = block.branches[0][0]
+    assert (inside.label, inside.parameters, inside.shape) == ("4 layers", 3 * 20, (6, 6, 4)) and totals(stages_of(net))[0] == net.num_params
     check_figure(figure_of(net))
+
+
+def test_layers_in_words():
+    b = Builder((20, 20, 4))
+    b.conv("a", 8, (3, 1), stride=(2, 1), groups=2)
+    b.relu(input=b.batchnorm("bn"))
+    b.conv("b", 8, 3, groups=8)
+    b.avgpool("c", 2)
+    b.layer("e", AdaptiveAvgPool2d(2))
+    b.linear("fc", 2, input=b.flatten())
+    boxes = stages_of(b.net(device="reference"))
+    assert [(box.label, box.what) for box in boxes[1:]] == [
+        ("3×1 /2×1", "3×1, stride 2×1, 2 groups + BN + ReLU"), ("3×3", "3×3, depthwise"),
+        ("average 2×2 /2", "average pooling 2×2, stride 2"),
+        ("average to 2×2", "average pooling to 2×2"), ("", "fully connected")]
 
 
 def test_svg_keeps_text_and_is_the_same_each_time(tmp_path):

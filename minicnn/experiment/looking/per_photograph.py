@@ -33,9 +33,13 @@ def projection(looking: Looking, crop, x) -> list[Row]:
     rows = [(panels, found.captions[0] + " Contrast: the 99.9th percentile of its absolute values is full.")]
     if options.sanity:
         position = found.positions[0] if len(looking.shape) == 3 else None
-        rows.append(_sanity(looking, looking.layer, lambda net: in_pixels(looking.pipeline, project(
-            net, x[None], looking.layer, int(found.units[0]), position, rule=rule, lrn=options.lrn).pixels[0])[
-                top:bottom, left:right], lambda pixels, label: Panel(on_grey(pixels), label)))
+
+        def again(net) -> np.ndarray:
+            same = project(net, x[None], looking.layer, int(found.units[0]), position, rule=rule, lrn=options.lrn)
+            return in_pixels(looking.pipeline, same.pixels[0])[top:bottom, left:right]
+
+        rows.append(_sanity(looking, looking.layer, again, lambda pixels, words: Panel(on_grey(pixels), words),
+                            " within the receptive field"))
     return rows
 
 
@@ -67,13 +71,13 @@ def _peak(values: np.ndarray) -> float:
     return float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
 
 
-def _sanity(looking: Looking, top: str, picture: Callable, panel: Callable) -> Row:
-    """The same picture with newly initialised layers.   panel(picture, label) -> Panel."""
+def _sanity(looking: Looking, top: str, picture: Callable, panel: Callable, where: str = "") -> Row:
+    """The same picture with newly initialised layers.   panel(picture, label) -> Panel.   where: for the caption."""
     stages = sanity(looking.net, picture, top)
     panels = [panel(stage.picture, f"{stage.words}: similarity {stage.similarity:.2f}")
               for stage in stages]
-    return panels, ("Sanity check (Adebayo et al., 2018): the same within the receptive field, where these layers of "
-                    "the network are newly initialised, from the top down; each on its own scale. Similarity: "
+    return panels, (f"Sanity check (Adebayo et al., 2018): the same{where} of the network in which these layers are "
+                    "newly initialised, from the top down; each on its own scale. Similarity: "
                     "Spearman's rank correlation of its absolute values with those above. A picture that stays as it "
                     "was does not depend on what these layers have learned.")
 
