@@ -98,7 +98,8 @@ def test_what_is_no_chain_within_a_branch_is_one_box():
     block = next(stage for stage in stages_of(net) if isinstance(stage, Block))
     assert [[box.what for box in branch] for branch in block.branches] == [["4 layers that fork"], ["ReLU"]]
     inside = block.branches[0][0]
-    assert (inside.label, inside.parameters, inside.shape) == ("4 layers", 3 * 20, (6, 6, 4)) and totals(stages_of(net))[0] == net.num_params
+    assert (inside.label, inside.parameters, inside.shape) == ("4 layers", 3 * 20, (6, 6, 4))
+    assert totals(stages_of(net))[0] == net.num_params
     check_figure(figure_of(net))
 
 
