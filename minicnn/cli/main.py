@@ -36,19 +36,19 @@ from minicnn.cli import (
     models,
     predict,
     prepare,
-    report,
     summary,
     train,
     verify,
 )
-from minicnn.cli.pictures import draw, explore, look
+from minicnn.cli.pictures import draw, explore, look, report
 from minicnn.errors import expected_one_of
 from minicnn.experiment.options import with_nearest
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "explore": explore,
             "report": report, "prepare": prepare, "verify": verify, "summary": summary, "draw": draw,
-            "models": models, "import": import_, "export": export, "diff": diff, "gradcheck": gradcheck, "doctor": doctor}
+            "models": models, "import": import_, "export": export, "diff": diff, "gradcheck": gradcheck,
+            "doctor": doctor}
 FORMER = {"variants": ["models", "alexnet"]}        # commands of version 0.1.0 that have another name
 
 
