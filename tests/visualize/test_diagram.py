@@ -52,7 +52,7 @@ def test_every_model(name):
 
 
 def test_overlaps_are_noticed(monkeypatch):
-    net, title, _ = net_called("resnet18:a")
+    net, title, _ = net_called("resnet20")
     for name, value in (("text_width", lambda text, points: 0.3), ("LINE_HEIGHT", 0.08), ("MARGIN", -2.0)):
         with monkeypatch.context() as patch, pytest.raises(AssertionError):
             patch.setattr(layout, name, value)
