@@ -43,6 +43,7 @@ ALLOWED = {
     "experiment": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop"},
     "explore": NET | {"data", "evaluate", "train", "visualize", "experiment"},
     "report": NET | {"data", "evaluate", "train", "visualize", "experiment"},
+    "__main__": {"cli"},
     "cli": NET | {"data", "evaluate", "train", "visualize", "parallel", "interop", "experiment", "explore", "report",
             "gradcheck"},
 }

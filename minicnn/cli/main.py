@@ -56,8 +56,8 @@ def wide(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=110)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser that lists all commands, and theirs by name."""
     whole = argparse.ArgumentParser("minicnn", description="Convolutional networks written by hand, from AlexNet on.",
                                     epilog="To begin: minicnn train alexnet. A command explains itself: "
                                     "minicnn train --help", formatter_class=wide)
@@ -66,8 +66,7 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=command.ABOUT, description=command.ABOUT,
                                   epilog=getattr(command, "MORE", None), formatter_class=wide, allow_abbrev=False)
         command.arguments(sub)
-        sub.set_defaults(run=command.run, parser=sub)
-    return whole
+    return whole, commands.choices
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,13 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         print(f"error: unknown command {arguments[0]!r}: {expected_one_of(arguments[0], COMMANDS)}", file=sys.stderr)
         return 2
-    whole = parser()
+    whole, commands = parsers()
     if not arguments:
         return exit_code(whole.print_help) or 0
-    options, unknown = whole.parse_known_args(arguments)
+    if arguments[0] not in COMMANDS:
+        whole.parse_args(arguments)                     # --help, or an error
+    command = commands[arguments[0]]
+    options, unknown = command.parse_known_intermixed_args(arguments[1:])      # photographs before options, or after
     if unknown:
-        options.parser.error(with_nearest(options.parser, f"unrecognized arguments: {' '.join(unknown)}"))
-    return exit_code(lambda: options.run(options))
+        command.error(with_nearest(command, f"unrecognized arguments: {' '.join(unknown)}"))
+    return exit_code(lambda: COMMANDS[arguments[0]].run(options))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def stratified_split(strata, counts, seed: int = 0, name: str = "the set") -> li
     taken, parts = np.zeros_like(sizes), []
     for count in counts:
         if count < 1 or count > (sizes - taken - 1).sum():
-            raise DataError(f"{name}: {len(strata)} images of {len(names)} kinds are too few to hold "
+            raise DataError(f"{name}: {len(strata)} images of {len(names)} classes are too few to hold "
                             f"out {sum(counts)} and train on the rest; add images")
         shares = _apportion(count, sizes, sizes - taken - 1)
         parts.append(np.sort(np.concatenate([q[t:t + s] for q, t, s in zip(queues, taken, shares, strict=True)])))

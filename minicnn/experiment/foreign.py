@@ -18,7 +18,7 @@ from minicnn.interop.state_dict import Builds, export_state_dict
 from minicnn.interop.write import write
 from minicnn.models.registry import full_name
 from minicnn.train.finetune import load_pretrained
-from minicnn.train.runs.run_dir import METRICS
+from minicnn.train.runs.run_dir import BEST, METRICS
 
 ANY_CLASSES = 2             # of a network that is built to see which layer is its last
 
@@ -32,8 +32,12 @@ def import_file(path: str, out: str, *, graph: str | None = None, model: str | N
     if os.path.isfile(path) and not is_foreign(path):
         raise ConfigError(f"{path} is a checkpoint of minicnn, which needs no import")
     _check_free(out, path)
+    if classes is not None and classes < 1:
+        raise ConfigError(f"--classes {classes}: expected at least 1")
     named = _builder(model) if model and own_net.is_own(model) else model
     net = read(path, graph=graph, model=named, size=size, classes=classes, output=output)
+    if classes is not None and net.num_classes != classes:
+        raise ConfigError(f"--classes {classes}, but {path} has {net.num_classes} outputs; leave the option out")
     if mean:
         with_mean(net, mean)
     save_imported(net, out, read_classes(labels) if labels else None)
@@ -120,6 +124,8 @@ def _has_net(path: str) -> bool:
 def compare(first: str, second: str) -> tuple[list[str], bool]:
     """Lines that compare two files of weights tensor by tensor, and whether they are equal."""
     for path in (first, second):
+        if os.path.isdir(path):
+            raise CheckpointError(f"{path} is a folder; name a checkpoint in it, such as {os.path.join(path, BEST)}")
         if not os.path.isfile(path):
             raise CheckpointError(f"{path}: no such file")
     one, two = arrays_of(first, second), arrays_of(second, first)

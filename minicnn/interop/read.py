@@ -94,10 +94,10 @@ def kind_of(file: StoredFile) -> str:
         return "torch"
     if head.startswith(TORCH_LEGACY):
         return "torch"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
+        return "safetensors"                                # of any length of its header; a pickle has no zeros here
     if head[:2] in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"\x1f\x8b") or head[:6] == NPY:
         return "pickle"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.size:
-        return "safetensors"
     if re.search(rb"^\s*(layers?\s*\{|input:|name:)", file.read(0, min(2**16, file.size), "its beginning"), re.M):
         raise CheckpointError("is a network of Caffe as text, without weights; read the .caffemodel, with "
                               "--graph FILE.prototxt")

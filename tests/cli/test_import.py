@@ -162,6 +162,11 @@ def test_diff_of_networks(capsys, root, tmp_path):
         read_weights(tmp_path / "n.onnx")
 
 
+def test_diff_of_folders(capsys, root):
+    code, _, errors = run(capsys, "diff", root, root)
+    assert code == 2 and "is a folder; name a checkpoint in it" in errors and errors.count("\n") == 1
+
+
 def test_diff_and_export(capsys, root):
     out, _ = imported(capsys, root)
     back = root / "back.safetensors"
@@ -220,6 +225,7 @@ def test_expected_logits(capsys, root):
     (["gone.pth", "o.safetensors"], "no such file"),
     (["net.pth", "o.safetensors", "--model", "alexnet:caffe"], "does not fit 'alexnet-caffe'"),
     (["net.pth", "o.safetensors", "--model", "alexnot"], "did you mean alexnet?"),
+    (["net.pth", "o.safetensors", "--model", "alexnet:caffe", "--classes", "0"], "--classes 0: expected at least 1"),
 ])
 def test_mistakes_are_one_line(capsys, root, arguments, words, monkeypatch):
     monkeypatch.chdir(root)

@@ -36,5 +36,5 @@ def test_the_split_is_fixed_across_versions():
 
 
 def test_too_few():
-    with pytest.raises(DataError, match="pets: 4 images of 2 kinds are too few"):
+    with pytest.raises(DataError, match="pets: 4 images of 2 classes are too few"):
         stratified_split([0, 0, 1, 1], (2, 1), name="pets")

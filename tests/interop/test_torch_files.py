@@ -258,3 +258,12 @@ def test_reads_stay_in_the_file(tmp_path):
     for offset, count in ((4, 2), (-4, 1), (0, -1), (2**70, 1)):
         with pytest.raises(CheckpointError, match="cut short or damaged: x"):
             file.array(offset, count, "<f4", "x")
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_the_length_of_a_header_is_no_pickle(tmp_path, length):
+    """In bytes: 0x80 and 2 to 5, as protocols of pickle begin."""
+    array = np.arange(6, dtype=np.float32)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}}).encode().ljust(length)
+    (tmp_path / "w").write_bytes(struct.pack("<Q", length) + header + array.tobytes())
+    np.testing.assert_array_equal(read_weights(tmp_path / "w").tensors["w"].read(), array)

@@ -14,6 +14,7 @@ from minicnn.system.lock import Lock
 from minicnn.train.runs.run_dir import METRICS, cannot_write_to
 
 LOCK = ".lock"
+TRIES = 1000                # to make a folder that others remove all the time; below a dangling link it cannot be made
 EARLY = re.compile(rf"{re.escape(LOCK)}|{re.escape(METRICS)}|events\.out\..*|\..*\.part")       # before a checkpoint
 
 
@@ -58,13 +59,17 @@ class RunFolder(os.PathLike):
 
     def _take(self) -> bool:
         """Make and lock the folder; False where another process has it."""
-        folder, taken = self.path.absolute(), None
+        folder, taken, tries = self.path.absolute(), None, TRIES
         try:
             while taken is None:
-                with contextlib.suppress(FileNotFoundError):        # another process has just removed a folder
+                try:
                     self._make(folder)
                     free, left = _is_free(folder), (folder / LOCK).exists()
                     taken = self._lock.take()
+                except FileNotFoundError:               # another process has just removed a folder, or none can be made
+                    tries -= 1
+                    if not tries:
+                        raise
         except OSError as error:
             self._remove_made()
             raise cannot_write_to(self.path, error) from error

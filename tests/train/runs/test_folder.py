@@ -29,6 +29,15 @@ def test_runs_that_begin_at_once_get_a_folder_each(tmp_path):
     assert not list(tmp_path.glob("runs/*"))
 
 
+def test_below_a_dangling_link_no_folder_can_be_made(tmp_path):
+    """A disk that is not mounted, say."""
+    (tmp_path / "disk").symlink_to("/nowhere/deep")
+    for path in (tmp_path / "disk", tmp_path / "disk" / "runs"):
+        with pytest.raises(ConfigError, match="cannot be written to.*No such file or directory; choose another folder"):
+            RunFolder(path).__enter__()
+    assert os.listdir(tmp_path) == ["disk"]
+
+
 def test_folders_that_are_left_and_made_anew_all_the_time(tmp_path):
     """Nobody is disturbed by another's tidying up."""
     def begin(number):
