@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.experiment.foreign import compared, export_checkpoint
+from minicnn.experiment.foreign import compared, export_checkpoint, need_graph
 from minicnn.experiment.options import add_out
 from minicnn.train.runs.run_dir import BEST, find_checkpoint
 
@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    need_graph(options.file, options.check)
     net, _ = export_checkpoint(find_checkpoint(options.out, options.checkpoint, BEST), options.file, options.softmax)
     print(f"written   {options.file}: {net.num_params:,} parameters")
     return 0 if compared(net, options.file, options.check) else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.experiment.foreign import compared, import_file
+from minicnn.experiment.foreign import compared, import_file, need_graph
 
 ABOUT = "Make a checkpoint of a network from ONNX, PyTorch, Caffe or cuda-convnet, or of weights by name."
 MORE = """examples:
@@ -37,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    need_graph(options.file, options.check)
     net = import_file(options.file, options.out, graph=options.graph, model=options.model, size=options.size,
                       classes=options.classes, output=options.output, mean=options.mean, labels=options.labels)
     print(net.source)

@@ -58,9 +58,12 @@ def wide(prog: str) -> argparse.HelpFormatter:
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser that lists all commands, and theirs by name."""
+    from minicnn import __version__
+
     whole = argparse.ArgumentParser("minicnn", description="Convolutional networks written by hand, from AlexNet on.",
                                     epilog="To begin: minicnn train alexnet. A command explains itself: "
                                     "minicnn train --help", formatter_class=wide)
+    whole.add_argument("--version", action="version", version=f"minicnn {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, title="commands", metavar="command [options]")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.ABOUT, description=command.ABOUT,

@@ -68,12 +68,17 @@ def _check_free(out: str, source: str | os.PathLike) -> None:
                           "folder")
 
 
+def need_graph(path: str, check: bool) -> None:
+    """ConfigError where --check is asked for and there is no graph that could be run beside minicnn's."""
+    if check and os.path.splitext(path)[1] != ".onnx":
+        raise ConfigError(f"--check runs the graph of an ONNX file beside minicnn's, and {path} is none; compare "
+                          "logits by minicnn import --expect IN OUT")
+
+
 def compared(net: Net, path: str, check: bool, expect: list[str] | None = None) -> bool:
     """Print a network beside the file that it is from, or was written to; returns whether they agree."""
     agree = True
-    if check and os.path.splitext(path)[1] != ".onnx":
-        print("layers    not compared: only graphs of ONNX can be run here; give --expect IN OUT")
-    elif check:
+    if check:
         values = net.source.values if "source" in vars(net) else None
         lines, agree = compare_onnx(net, path, values)
         print("\n".join(lines))

@@ -27,6 +27,7 @@ from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.system.terminal import lasting
 from minicnn.train.loop import Outcome, Trainer
+from minicnn.train.recipes import named_recipe
 from minicnn.train.runs.folder import RunFolder, new_run
 from minicnn.train.runs.results import check_page
 from minicnn.train.runs.run_dir import LAST, find_checkpoint, last_intact
@@ -116,7 +117,7 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
         raise ConfigError("--norm-weight-decay is that of batch normalisation, which this net does not have; leave "
                           "it out")
     begin = settings["init_from"] if checkpoint is None else None
-    taken = load_weights(net, begin, settings) if begin else []
+    taken = [*load_weights(net, begin, settings), *_for_random_weights(settings)] if begin else []
     whole = net
     if comm is not None:
         settings = {**settings, "ranks": comm.size}
@@ -141,3 +142,12 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
     if comm is not None:
         report_ranks(settings, net, run_dir)
     return Trained(run_dir, outcome, splits, whole, settings)
+
+
+def _for_random_weights(settings: dict) -> list[str]:
+    """A word on the learning rate, where nobody has chosen one for weights that are trained already."""
+    lr = settings["lr"]
+    if lr != named_recipe(settings["model"], settings["recipe"]).recipe.optimiser.lr:
+        return []
+    return [f"the learning rate of {lr:g} is the recipe's, for random weights; trained ones take a third to a tenth: "
+            f"--lr {lr / 5:.2g}"]

@@ -55,7 +55,7 @@ class Report:
         width = max([len(moved.name) for moved in self.moved], default=0)
         sizes = ["x".join(map(str, moved.shape)) for moved in self.moved]
         long, words = max(map(len, sizes), default=0), max([len(moved.words) for moved in self.moved], default=0)
-        lines = [f"{self.format:10s}{self.about}"]
+        lines = [f"{self.format:9s} {self.about}"]
         lines += [f"tensor    {moved.name:{width}s}  {size:{long}s}  {moved.words:{words}s}  {moved.target}"
                   for moved, size in zip(self.moved, sizes, strict=True)]
         if self.dropped:

@@ -172,7 +172,8 @@ class EpochMonitor:
     def step(self, loss: float) -> None:
         """One step is done. loss: the last known."""
         self._progress.step(loss, self._stalls)
-        if self._progress.done == FORECAST_AFTER and self._state.epoch == 0 and not self._progress.has_bar:
+        first = min(FORECAST_AFTER, self._progress.steps)
+        if self._progress.done == first and self._state.epoch == 0 and not self._progress.has_bar:
             self._forecast()
 
     def _forecast(self) -> None:

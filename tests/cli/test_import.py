@@ -89,6 +89,7 @@ def test_evaluate_and_fine_tune(capsys, root):
         code, text, errors = run(capsys, *tiny_command(root, *more))
         assert code == 0, errors
         assert "1 of 2 layers" in text and "initialised anew: fc2 (a new head)" in text
+        assert "is the recipe's, for random weights" in text and "\ntime  " in text
         saved = load_checkpoint(root / "runs" / name / "last.safetensors")
         assert np.array_equal(saved.params["conv1.w"], W.transpose(2, 3, 1, 0))
         assert saved.meta["recipe"]["preprocess"]["mean"] == ([30.0, 20.0, 10.0] if start == out else "image")
@@ -223,6 +224,7 @@ def test_expected_logits(capsys, root):
     (["net.pth", "out.onnx"], "OUT.safetensors"),
     (["net.pth", "o.safetensors"], "--model"),
     (["gone.pth", "o.safetensors"], "no such file"),
+    (["net.pth", "o.safetensors", "--check"], "--check runs the graph of an ONNX file beside minicnn's, and net.pth"),
     (["net.pth", "o.safetensors", "--model", "alexnet:caffe"], "does not fit 'alexnet-caffe'"),
     (["net.pth", "o.safetensors", "--model", "alexnot"], "did you mean alexnet?"),
     (["net.pth", "o.safetensors", "--model", "alexnet:caffe", "--classes", "0"], "--classes 0: expected at least 1"),

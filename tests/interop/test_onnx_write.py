@@ -205,8 +205,9 @@ def test_layers_are_compared_one_by_one(tmp_path):
     interop.write(net, path)
     read = interop.read(path, device="reference")
     lines, same = compare_onnx(read, path, read.source.values)
-    assert same and len(lines) == 1 + sum(node.layer.kind() not in ("Flatten", "SoftmaxCrossEntropy")
-                                          for node in net.nodes)
+    count = sum(node.layer.kind() not in ("Flatten", "SoftmaxCrossEntropy")
+                for node in net.nodes)
+    assert same and len(lines) == count + 2 and lines[-1].startswith(f"agrees    in all {count} nodes, to ")
     read["norm1"].k = 3.0
     lines, same = compare_onnx(read, path, read.source.values)
     assert not same and lines[-1].startswith("differs   first in 'norm1', LRN: alpha divided by n or not")
