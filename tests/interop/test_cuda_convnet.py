@@ -93,6 +93,24 @@ def test_a_checkpoint_needs_no_cfg(tmp_path, as_list, zipped):
     assert kinds.count("ReLU") == 7 and kinds.count("Dropout") == 2 and not net["hs1"].inverted
 
 
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), (3, 2)])
+def test_a_locally_connected_layer_is_loops(stride, padding):
+    """5 x 5 pixels, 3 x 3 kernels of their own at each place; weights (places, channels, rows, columns, filters)."""
+    places = -(-(5 + 2 * padding - 3) // stride) + 1        # the last one may pass the edge
+    rng = np.random.default_rng(4)
+    w, b = rng.standard_normal((places, places, 2, 3, 3, 4)), rng.standard_normal((4, places, places))
+    settings = {"channels": 2, "filters": 4, "filtersize": 3, "stride": stride, "padding": padding, "imgsize": 5}
+    layers = [cuda_convnet.Layer("data", "data", [], {"dataidx": 0}),
+              cuda_convnet.Layer("local", "local", ["data"], settings, [w.reshape(-1, 4)], b.reshape(-1))]
+    net = lower(graph_of(layers, 5, []), Report("cfg"), device="reference")
+    x = rng.standard_normal((1, 5, 5, 2)).astype(np.float32)
+    wide = np.pad(x[0], ((padding, padding + 3), (padding, padding + 3), (0, 0)))
+    window = lambda p, q: wide[p * stride:p * stride + 3, q * stride:q * stride + 3]        # noqa: E731
+    wanted = [[np.einsum("rsc,crsk->k", window(p, q), w[p, q]) + b[:, p, q] for q in range(places)]
+              for p in range(places)]
+    np.testing.assert_allclose(net(x).reshape(places, places, 4), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_as_a_dict_by_layer(tmp_path):
     """As bvlc_alexnet.npy: a pickled dict of name -> [weights (R, S, C/G, K), biases]."""
     net = alexnet("caffe", 3, device="reference", input_size=67, fc=8)

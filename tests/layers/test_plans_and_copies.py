@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.layers import Conv2d, Flatten, Linear
+from minicnn.layers import AdaptiveAvgPool2d, Conv2d, Flatten, Linear
 from minicnn.layers.base import Layer
 from minicnn.param import Param
 
@@ -38,3 +38,8 @@ def test_the_window_of_flatten_is_all_of_the_map(ops):
     assert layer.plan([(2, 5, 7, 3)], "float32", ops).window == ((5, 7), (5, 7))
     for shape in ((2, 6), (2, 4, 3)):                       # no map: every unit is one place
         assert layer.plan([shape], "float32", ops).window == ((1, 1), (1, 1))
+
+
+def test_the_window_of_adaptive_pooling_is_its_largest(ops):
+    """7 rows in 3 bins: 0 to 2, 2 to 4, 4 to 6; 8 columns: 0 to 2, 2 to 5, 5 to 7."""
+    assert AdaptiveAvgPool2d(3).plan([(1, 7, 8, 2)], "float32", ops).window == ((3, 4), (3, 3))
