@@ -42,7 +42,8 @@ def report(options: argparse.Namespace) -> Path:
     check_writable(out.parent)
     use_threads({"threads": None})
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, render(options.language, gather(run, options, words)))
+    write_text(out, render(options.language, gather(run, options, words)),
+               errors="backslashreplace")               # a folder's name may be no text
     return out
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minicnn.data.input import InputPipeline
 from minicnn.errors import DataError
+from minicnn.evaluate.protocols import PROTOCOLS
 from minicnn.experiment import own_net
 from minicnn.experiment.settings import about_of
 from minicnn.experiment.trained import load_trained
@@ -16,10 +17,15 @@ from minicnn.graph import Net
 from minicnn.models.registry import MODELS
 from minicnn.system.files import unsigned
 from minicnn.train.recipe import Recipe
-from minicnn.train.runs.checkpoint import interpreting
-from minicnn.train.runs.metrics import read_metrics
+from minicnn.train.runs.checkpoint import NUMBER, interpreting, misfit
+from minicnn.train.runs.metrics import SCORES, read_metrics
 from minicnn.train.runs.run_dir import BEST, LEDGER, METRICS, TEST, find_checkpoint
 from minicnn.visualize.units import prediction_plan
+
+TESTED = {"set": str, "majority": NUMBER, **{protocol.label: SCORES for protocol in PROTOCOLS.values()}}
+EXCHANGED = {"rank": int, "ranks": int, "scheme": str, "steps": int, "rows": [
+    {"point": str, "direction": str, "sent": NUMBER, "received": NUMBER, "moving_ms": NUMBER, "waiting_ms": NUMBER,
+     "hidden_ms": NUMBER}]}
 
 
 @dataclass
@@ -82,15 +88,29 @@ def read_run(options: argparse.Namespace) -> Run:
     metrics = checkpoint.parent / METRICS
     with interpreting(checkpoint):
         return Run(checkpoint, meta, about_of(meta), Recipe.from_dict(meta["recipe"]), net, pipeline,
-                   read_metrics(metrics) if metrics.is_file() else [], _json(checkpoint.parent / TEST),
-                   _json(checkpoint.parent / LEDGER))
+                   read_metrics(metrics) if metrics.is_file() else [],
+                   _json(checkpoint.parent / TEST, TESTED, f"minicnn train --resume {checkpoint.parent} evaluates the "
+                         "run and writes it again"),
+                   _json(checkpoint.parent / LEDGER, EXCHANGED, "the report then has no table of what the ranks "
+                         "exchanged"))
 
 
-def _json(path: Path) -> dict | None:
-    """What minicnn wrote there; None where there is no such file. DataError where it is damaged."""
+def _json(path: Path, shape: dict, then: str) -> dict | None:
+    """What minicnn wrote there; None where there is no such file. DataError where it is damaged.
+
+    shape: as misfit takes it; protocols may lack.   then: what follows when the file is removed.
+    """
     if not path.is_file():
         return None
     try:
-        return unsigned(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: {error}; remove it, or evaluate the run again") from error
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if wrong := misfit(data, dict, "it") or misfit(found := unsigned(data), _there(shape, found), "it"):
+            raise ValueError(f"damaged, it cannot {wrong}")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {error}; remove it; {then}") from error
+    return found
+
+
+def _there(shape: dict, found: dict) -> dict:
+    """The shape without the protocols that were not used."""
+    return {name: inner for name, inner in shape.items() if inner is not SCORES or name in found}

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minicnn.errors import DataError
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.report.build import gather
 from minicnn.report.curves import thinned
@@ -60,6 +61,35 @@ def test_names_are_escaped(sections):
     photos = [photo | {"true": evil} for photo in sections["photographs"]]
     page = render("en", sections | {"photographs": photos, "about": sections["about"] | {"classes": [evil, "b"]}})
     assert evil not in page and "&lt;img src=x" in page
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_class_whose_name_is_no_text(sections, language, monkeypatch, run_folder, tmp_path, capsys):
+    """A folder of other bytes than UTF-8: escaped as in the terminal."""
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    photos = [photo | {"true": name, "photograph": replace(photo["photograph"], alt=f"photograph of {name}")}
+              for photo in sections["photographs"]]
+    monkeypatch.setattr("minicnn.report.build.gather", lambda *_: sections | {"photographs": photos})
+    code, _, err = run(capsys, "report", str(run_folder), "--device", "reference", "--language", language, "--out",
+                       str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert code == 0 and not err and 'alt="photograph of caf\\udce9"' in page and "caf\\udce9<" in page
+
+
+@pytest.mark.parametrize(("file", "text", "words"), [
+    ("test.json", "[]", "have it = '[]'"), ("test.json", '{"top1": "x"}', "have it.set = 'None'"),
+    ("test.json", '{"set": "test", "majority": 0.5, "dense": {"loss": 1, "top1": "x"}}', "have it.dense.top1 = 'x'"),
+    ("test.json", "{", "Expecting property name"), ("ledger.json", "[]", "have it = '[]'"),
+    ("ledger.json", '{"rank": 0, "ranks": 2, "scheme": "x", "steps": 1, "rows": [{"sent": 1}]}', "have it.rows.0.")])
+def test_damaged_files_beside_the_checkpoint(run_folder, tmp_path, file, text, words):
+    shutil.copy(run_folder / "best.safetensors", tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_run(options_of(tmp_path))
+    advice = {"test.json": f"remove it; minicnn train --resume {tmp_path} evaluates the run and writes it again",
+              "ledger.json": "remove it; the report then has no table of what the ranks exchanged"}[file]
+    error = str(caught.value)
+    assert error.startswith(f"{tmp_path / file}: ") and words in error and error.endswith(advice)
 
 
 def test_a_run_whose_images_are_gone(run_folder):
