@@ -86,6 +86,14 @@ def test_a_run_without_a_best_checkpoint(place, tmp_path, capsys):
     assert "run was stopped in its first epoch, and has no best.safetensors yet" in capsys.readouterr().err
 
 
+def test_a_best_checkpoint_that_was_deleted(tmp_path, capsys):
+    small_trainer(tmp_path / "run", images=16).fit(1)
+    (tmp_path / "run/best.safetensors").unlink()
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'run'}: best.safetensors is missing, though 1 epoch is " \
+        f"done; it may have been removed; name {tmp_path / 'run/last.safetensors'}\n"
+
+
 def test_a_run_made_in_python_is_evaluated_by_its_description(tmp_path, capsys):
     """Trainer alone, whose recipe names a model that nobody knows."""
     small_trainer(tmp_path / "run").fit(1)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minicnn.data.input import InputPipeline
-from minicnn.errors import CheckpointError, ConfigError
+from minicnn.errors import CheckpointError, ConfigError, plural
 from minicnn.train.recipe import Recipe
 from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint
 
@@ -98,6 +98,10 @@ def _in_folder(folder: Path, name: str) -> Path:
     if not (folder / name).exists():
         if name == LAST and (folder / BEST).exists():       # killed between the two names of its first checkpoint
             return folder / BEST
+        if epochs := _epochs_done(folder / LAST):
+            raise CheckpointError(f"{folder}: {name} is missing, though {plural(epochs, 'epoch')} "
+                                  f"{'is' if epochs == 1 else 'are'} done; it may have been removed; name "
+                                  f"{folder / LAST}")
         if (folder / LAST).exists():
             raise CheckpointError(f"{folder} was stopped in its first epoch, and has no {name} yet; resume it, or name "
                                   f"{folder / LAST}")
@@ -107,6 +111,13 @@ def _in_folder(folder: Path, name: str) -> Path:
             raise CheckpointError(f"{folder} is a folder of runs; name one of them: {', '.join(runs[:10])}"
                                   + (", ..." if len(runs) > 10 else ""))
     return folder / name
+
+
+def _epochs_done(path: Path) -> int:
+    """Whole epochs before a checkpoint; 0 where it cannot be read."""
+    with contextlib.suppress(CheckpointError):
+        return read_settings(path)["epoch"]
+    return 0
 
 
 def read_settings(path: Path) -> dict:
