@@ -9,12 +9,15 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from minicnn.evaluate.predict import check_finite
+
 SIGNED, POSITIVE = "RdBu_r", "viridis"      # as in minicnn/visualize/panels.py
 
 
 def png(image: np.ndarray) -> str:
-    """(h, w, 3), uint8 or 0..1, as the address of a picture."""
+    """(h, w, 3), uint8 or 0..1, as the address of a picture. CheckpointError for values that are not finite."""
     if image.dtype != np.uint8:
+        check_finite(image, "the network's gradients")
         image = np.rint(255 * image).astype(np.uint8)
     return _address(Image.fromarray(np.ascontiguousarray(image)))
 

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import webbrowser
+from pathlib import Path
 
 from minicnn.errors import ConfigError, MinicnnError, one_line
 from minicnn.experiment.look import held_out
@@ -25,7 +26,7 @@ def explore(options: argparse.Namespace) -> None:
     try:
         import uvicorn
 
-        from minicnn.explore.server import make_app
+        from minicnn.explore.server import QuietServer, make_app
     except ImportError as error:
         raise ConfigError(f"minicnn explore needs the package {error.name}: pip install 'minicnn[web]'") from error
     with listening(options.port) as listener:
@@ -36,7 +37,7 @@ def explore(options: argparse.Namespace) -> None:
             webbrowser.open(address)
         config = uvicorn.Config(make_app(session), log_level="warning", access_log=False, server_header=False,
                                 loop="asyncio", http="h11", ws="none", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run(sockets=[listener])
+        QuietServer(config).run(sockets=[listener])
 
 
 def listening(port: int) -> socket.socket:
@@ -70,8 +71,8 @@ def open_session(options: argparse.Namespace) -> Session:
         why = one_line(error)
     about = about_of(meta)
     name = title(about) if about["model"] else net.name
-    return Session(net, pipeline, meta["classes"], f"{name} · {checkpoint.parent.name}/{checkpoint.name}, epoch "
-                   f"{meta['epoch']}", images, why)
+    where = f"{Path(checkpoint.parent.name, checkpoint.name)}, epoch {meta['epoch']}"
+    return Session(net, pipeline, meta["classes"], " · ".join(filter(None, (name, where))), images, why)
 
 
 def has_display() -> bool:

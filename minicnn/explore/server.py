@@ -7,11 +7,13 @@ refused, and the page itself may load nothing from outside.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -57,6 +59,14 @@ class OnlyThisPage:
             await send(message)
 
         await answer(scope, receive, with_headers)
+
+
+class QuietServer(uvicorn.Server):
+    """Requests that its end cuts off, such as a long computation, are not logged as errors."""
+
+    async def shutdown(self, sockets=None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def make_app(session: Session) -> Starlette:

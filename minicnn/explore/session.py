@@ -16,6 +16,7 @@ from minicnn.data.images import begins_an_image, central_square
 from minicnn.data.input import InputPipeline
 from minicnn.data.procedural import procedural_sets
 from minicnn.errors import ConfigError, plural, printable
+from minicnn.evaluate.predict import check_finite
 from minicnn.experiment.look import RULES
 from minicnn.explore.overview import overview
 from minicnn.explore.pictures import png, scale_words, sheet
@@ -83,7 +84,7 @@ class Session:
     def _name(self, number: int) -> str:
         if self._drawn:
             return f"Drawn image {number + 1}"
-        return f"Held-out image {printable(self._samples.path(number))}"
+        return f"Held-out image {printable(self._samples.path(number), ('Cc', 'Cs'))}"
 
     def _usual_layer(self) -> str:
         """The last layer with rows and columns, and more than one of each."""
@@ -101,14 +102,14 @@ class Session:
 
     def upload(self, data: bytes, name: str) -> dict:
         """A file as the photograph. ImageError unless its bytes are an image of a common format."""
-        name = printable(name)[:80] or "photograph"
+        name = printable(name, ("Cc", "Cs"))[:80] or "photograph"
         if not begins_an_image(data[:12]):
             raise ImageError(name, "it does not begin as a JPEG, PNG, GIF, BMP, TIFF or WebP file does")
         return self._take(name, in_memory(self.pipeline, data, name))
 
     def _take(self, name: str, dataset: Dataset, truth: str | None = None) -> dict:
         pixels, x = views(self.pipeline, dataset)
-        photo = Photo(name, pixels[0], x[0], answers(self.net, x, self.layer)[1][0], truth)
+        photo = Photo(name, pixels[0], x[0], self._probabilities(x, name), truth)
         key = hashlib.sha256(name.encode() + photo.pixels.tobytes()).hexdigest()[:16]
         self._photos[key] = photo
         self._photos.move_to_end(key)
@@ -116,6 +117,12 @@ class Session:
             self._photos.popitem(last=False)
         return {"photo": key, "name": name, "truth": truth, "picture": png(photo.pixels),
                 "guesses": self._guesses(photo.probabilities, _best(photo.probabilities))}
+
+    def _probabilities(self, x: np.ndarray, name: str) -> np.ndarray:
+        """(K,) for one input (1, H, W, C)."""
+        found = answers(self.net, x, self.layer)[1][0]
+        check_finite(found, "the network's outputs", f" for this photograph, {name}")
+        return found
 
     def _photo(self, key: str) -> Photo:
         if key not in self._photos:
@@ -132,6 +139,7 @@ class Session:
         x = self._photo(photo).x
         shape = check_unit(self.net, layer, None)
         outputs = answers(self.net, x[None], layer)[0][0]                                   # (H, W, C) or (C,)
+        check_finite(outputs, f"the outputs of layer {layer!r}", " for this photograph")
         maps = outputs.reshape(*(shape[:2] if len(shape) == 3 else (1, 1)), shape[-1])
         flat = maps.reshape(-1, shape[-1])
         best, columns = flat.argmax(axis=0), int(np.ceil(shape[-1] ** 0.5))
@@ -165,7 +173,7 @@ class Session:
         if not 1 <= square <= side or not (0 <= top <= side - square and 0 <= left <= side - square):
             raise ConfigError(f"a square of {square} pixels at row {top}, column {left} does not lie within the "
                               f"{side} x {side} pixels that the network takes")
-        probabilities = answers(self.net, covered(chosen.x, [(top, left)], square), self.layer)[1][0]
+        probabilities = self._probabilities(covered(chosen.x, [(top, left)], square), chosen.name)
         labels = list(dict.fromkeys([*_best(chosen.probabilities), int(probabilities.argmax())]))
         return {"guesses": self._guesses(probabilities, labels)}
 

@@ -10,6 +10,7 @@ from minicnn.data.images import load
 from minicnn.data.procedural import CLASSES, draw_image, procedural_sets
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
+from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.small_run import small_net
 
 
@@ -46,8 +47,6 @@ def test_the_most_probable_first(run_dir, capsys, ten_crop):
 
 def test_as_the_net_computes_it(run_dir, capsys):
     """Centre crop of the photograph at the size of the mean image, minus that mean."""
-    from minicnn.train.runs.checkpoint import load_checkpoint
-
     saved = load_checkpoint(run_dir / "run" / "best.safetensors")
     net = small_net()
     net.load_arrays(saved.params, "test")
@@ -66,6 +65,19 @@ def test_words(run_dir, capsys):
     assert "%  rings circles, one in the other\n" in capsys.readouterr().out
     assert cli.main([*arguments, str(run_dir / "2.png")]) == 2
     assert "2.png cannot be read as words" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite(run_dir, tmp_path, capsys, value):
+    saved = load_checkpoint(run_dir / "run" / "best.safetensors")
+    params = {name: np.full_like(array, value) for name, array in saved.params.items()}
+    save_checkpoint(tmp_path / "broken.safetensors", params, {}, saved.data, saved.meta)
+    assert cli.main(["predict", str(tmp_path / "broken.safetensors"), str(run_dir / "0.png"), "--device",
+                     "reference"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("error: the network's outputs are not finite (NaN or infinity) for this "
+                                      f"photograph, {run_dir / '0.png'}; ") and err.count("\n") == 1
 
 
 def test_errors(run_dir, capsys):

@@ -19,7 +19,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.preprocess import Preprocess
 from minicnn.data.procedural import CLASSES, draw_image
 from minicnn.explore.serve import listening
-from minicnn.explore.server import make_app
+from minicnn.explore.server import QuietServer, make_app
 from minicnn.explore.session import Session
 from tests.helpers.small_run import small_net
 
@@ -71,7 +71,7 @@ class Client:
 def serving(session: Session):
     """A client of this session's page."""
     listener = listening(0)
-    server = uvicorn.Server(uvicorn.Config(make_app(session), log_level="critical", loop="asyncio", http="h11",
+    server = QuietServer(uvicorn.Config(make_app(session), log_level="critical", loop="asyncio", http="h11",
                                            ws="none", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -8,19 +8,43 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 
 from minicnn.explore import server, session
-from minicnn.explore.serve import listening
+from minicnn.explore.serve import listening, open_session
+from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 from tests.cli.test_cli import run
 from tests.explore.conftest import photo, serving, small_session
 from tests.helpers.small_run import small_trainer
 
 ROOT = Path(__file__).parents[2]
+SLOW = """
+import sys, time
+from minicnn.cli.main import main
+from minicnn.explore import serve
+from tests.explore.conftest import small_session
+
+def slow():
+    print("computing", flush=True)
+    time.sleep(60)
+
+def open_session(options):
+    session = small_session()
+    session.title, session.about = "", slow
+    return session
+
+serve.open_session = open_session
+serve.print = lambda text, **_: print(text.split()[1], flush=True)
+sys.exit(main(["explore", "run", "--no-browser", "--port", "0"]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +136,24 @@ def test_a_bug_is_one_line_and_nothing_else_stops(monkeypatch):
         assert client.ask("about")[0] == 200
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layer", ["conv1", "fc3"])
+def test_a_network_that_is_not_finite(layer):
+    broken = small_session()
+    params = broken.net.params[f"{layer}.w"]
+    with serving(broken) as client:
+        key = client.ask("sample", number=0)[1]["photo"]
+        params.data[...] = np.inf
+        for path, query in (("sample", {"number": 0}), ("occluded", {"top": 0, "left": 0, "square": 8}),
+                            ("maps", {"layer": layer}),
+                            ("projection", {"layer": layer, "unit": 0, "row": 0, "column": 0, "rule": "deconv"}),
+                            ("strongest", {"layer": layer, "unit": 0, "rule": "deconv", "until": 9})):
+            status, answer = client.ask(path, **{"photo": key} | query)
+            assert status == 400 and "are not finite (NaN or infinity)" in answer["error"], path
+        assert client.ask("sample", number=0)[1]["error"].startswith(
+            "the network's outputs are not finite (NaN or infinity) for this photograph, Held-out image ")
+
+
 # ---- the command
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -139,6 +181,31 @@ def test_mistakes_of_the_command(capsys, trained, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, err = run(capsys, "explore", str(trained))
     assert code == 2 and err == "error: minicnn explore needs the package uvicorn: pip install 'minicnn[web]'\n"
+
+
+def test_ctrl_c_while_it_computes():
+    """It does not wait for what takes long, and says nothing of it."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    address = process.stdout.readline().strip()
+    asking = threading.Thread(target=lambda: pytest.raises(OSError, urllib.request.urlopen, f"{address}api/about"))
+    asking.start()
+    assert process.stdout.readline() == "computing\n"
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    asking.join()
+    assert process.returncode == 130 and err == "stopped\n" and time.monotonic() - start < 10
+
+
+def test_titles(trained, tmp_path, monkeypatch):
+    """Of a checkpoint in this folder, and of a network without a name."""
+    saved = load_checkpoint(trained / "best.safetensors")
+    monkeypatch.chdir(tmp_path)
+    meta = {**saved.meta, "net": {**saved.meta["net"], "name": ""}, "recipe": {**saved.meta["recipe"], "net": {}}}
+    save_checkpoint("net.safetensors", saved.params, {}, saved.data, meta)
+    options = Namespace(out="runs", checkpoint="net.safetensors", device="reference", data=None)
+    assert open_session(options).title == "net.safetensors, epoch 1"
 
 
 def test_it_serves_until_ctrl_c(trained):

@@ -121,6 +121,11 @@ def test_without_the_images_of_the_run():
     assert session.sample(0)["truth"] is None
 
 
+def test_a_file_whose_name_is_no_text(session, monkeypatch):
+    monkeypatch.setattr(session._samples, "path", lambda number: "caf\udce9/1.png")
+    assert session.sample(0)["name"] == "Held-out image caf\\udce9/1.png"
+
+
 def test_photographs_are_forgotten_after_many(session, monkeypatch):
     monkeypatch.setattr(sessions, "KEPT", 2)
     first = session.upload(photo(41), "first")["photo"]
@@ -131,11 +136,12 @@ def test_photographs_are_forgotten_after_many(session, monkeypatch):
 
 
 def test_of_jobs_that_wait_the_newest_of_a_topic_is_done():
-    worker, go, done = Worker(), threading.Event(), []
+    worker, begun, go, done = Worker(), threading.Event(), threading.Event(), []
 
     async def everything():
-        first = asyncio.ensure_future(worker.run("drag", lambda: go.wait(10)))
-        await asyncio.sleep(0)
+        first = asyncio.ensure_future(worker.run("drag", lambda: begun.set() or go.wait(10)))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         topics = enumerate(["drag", "drag", "maps", "drag"])
         jobs = [worker.run(topic, lambda k=k: done.append(k)) for k, topic in topics]
         later = asyncio.gather(*jobs, return_exceptions=True)
