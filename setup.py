@@ -10,5 +10,6 @@ setup(
     + list(KERNELS),
     package_dir=KERNELS,
     package_data={"minicnn.kernels": ["README.md"], "minicnn.kernels.cuda": ["*.cu", "*.cuh"],
-                  "minicnn.explore": ["static/*"], "minicnn.report": ["templates/*", "words/*"]},
+                  "minicnn.explore": ["static/*"], "minicnn.report": ["templates/*", "words/*"],
+                  "minicnn.pretrained": ["README.md", "*.safetensors", "samples/*"]},
 )

@@ -12,8 +12,8 @@ ABOUT = "Write a trained network as ONNX, or its weights as safetensors by PyTor
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
-                        "checkpoint")
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, a "
+                        "checkpoint, or pretrained: the network of this package")
     parser.add_argument("file", metavar="OUT", help="OUT.onnx, or OUT.safetensors")
     parser.add_argument("--softmax", action="store_true", help="probabilities instead of logits (OUT.onnx)")
     parser.add_argument("--check", action="store_true", help="compare layer by layer with OUT.onnx in onnxruntime")

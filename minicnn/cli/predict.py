@@ -12,16 +12,17 @@ from minicnn.evaluate.fold import folded
 from minicnn.evaluate.predict import predict, read_words
 from minicnn.experiment.imported import ASSUMED
 from minicnn.experiment.options import add_out
-from minicnn.experiment.trained import load_trained
+from minicnn.experiment.trained import load_trained, quick_device, samples_for
 from minicnn.train.runs.run_dir import BEST, find_checkpoint
 
 ABOUT = "Predict the classes of photographs: the five most probable, with their probabilities."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
-                        "checkpoint")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="photographs")
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, a "
+                        "checkpoint, or pretrained: the network of this package")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="photographs (of pretrained by default the drawn "
+                        "samples of this package)")
     parser.add_argument("--words", metavar="FILE", help="words.json of a prepared ImageNet: what each wnid means")
     parser.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
     parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
@@ -32,13 +33,17 @@ def run(options: argparse.Namespace) -> int:
     if folder := next((file for file in options.files if os.path.isdir(file)), None):
         raise ConfigError(f"{folder} is a folder; name its photographs: {os.path.join(folder, '*.jpg')}")
     words, unread = read_words(options.words) if options.words else {}, 0
-    net, pipeline, meta = load_trained(find_checkpoint(options.out, options.checkpoint, BEST), options.device)
+    checkpoint = find_checkpoint(options.out, options.checkpoint, BEST)
+    files = options.files or samples_for(checkpoint)
+    if not files:
+        raise ConfigError("no photograph is named; name at least one: minicnn predict RUN photo.jpg")
+    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, options.device))
     if meta.get("imported", {}).get("preprocess") == ASSUMED:
         used = f"{pipeline.preprocess.order.upper()} in 0..255 minus {pipeline.preprocess.mean or 0}"
         print(f"{ASSUMED} {used}: import it again with --mean, or expect wrong classes", file=sys.stderr)
     if meta.get("average"):
         print("weights: their moving average over the steps", file=sys.stderr)
-    for file, guesses in predict(folded(net), pipeline, meta["classes"], options.files, ten_crop=options.ten_crop):
+    for file, guesses in predict(folded(net), pipeline, meta["classes"], files, ten_crop=options.ten_crop):
         if isinstance(guesses, ImageError):
             print(f"error: {printable(str(guesses))}", file=sys.stderr)
             unread += 1

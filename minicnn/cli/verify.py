@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from minicnn import pretrained
 from minicnn.data.prepared import PREPARED, STATISTICS, WORDS, Shards, index_name, is_prepared, read_summary
 from minicnn.errors import CheckpointError, ConfigError, DataError, MinicnnError
 from minicnn.evaluate.predict import read_words
@@ -36,7 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     damaged = 0
     for what in options.what:
-        path = next((path for path in (Path(what), Path(options.out) / what) if path.exists()), None)
+        places = (pretrained.CHECKPOINT,) if what == pretrained.WORD else (Path(what), Path(options.out) / what)
+        path = next((path for path in places if path.exists()), None)
         if path is None:
             raise ConfigError(f"{what}: no such run, prepared set or file; expected a path, or the name of a run in "
                               f"{options.out}")

@@ -24,7 +24,7 @@ from minicnn.graph import Net
 from minicnn.system.files import signed, write_json
 from minicnn.system.terminal import is_terminal
 from minicnn.train.runs.checkpoint import load_checkpoint
-from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, restore, saved_recipe
+from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, folder_for, restore, saved_recipe
 from minicnn.visualize.report import draw_run, draw_sheet
 
 ONE, TEN = (PROTOCOLS[name].label for name in ("crop", "ten-crop"))
@@ -114,7 +114,7 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True, protocols=protocols,
                                 scales=scales)
         tested.append(one)
-        draw(draw_sheet, checkpoint.parent, f"{title(settings)} on {splits.name}", one.held_out,
+        draw(draw_sheet, folder_for(checkpoint), f"{title(settings)} on {splits.name}", one.held_out,
              list(one.results.values())[-1])
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")

@@ -10,8 +10,8 @@ from minicnn.errors import ConfigError
 from minicnn.experiment.looking import per_photograph, per_set
 from minicnn.experiment.looking.asked import RULES, Looking, held_out
 from minicnn.experiment.looking.per_photograph import CLASS_MAPS
-from minicnn.experiment.trained import load_trained
-from minicnn.train.runs.run_dir import BEST, find_checkpoint
+from minicnn.experiment.trained import load_trained, quick_device, samples_for
+from minicnn.train.runs.run_dir import BEST, find_checkpoint, folder_for
 from minicnn.visualize.panels import draw_panels
 
 TITLES = {"deconv": "Deconvnet", "guided": "Guided backpropagation", "gradient": "Activation times gradient",
@@ -33,9 +33,13 @@ def look(options: argparse.Namespace) -> list[Path]:
         raise ConfigError(f"--sanity is for pictures by gradients: {', '.join((*RULES, *CLASS_MAPS))}; leave it out "
                           f"for {options.what}")
     checkpoint = find_checkpoint(options.out, options.checkpoint, BEST)
-    net, pipeline, meta = load_trained(checkpoint, options.device or "auto")
+    if not options.data:
+        samples = samples_for(checkpoint)
+        options.files = options.files or (samples if options.what in TOGETHER else samples[:1])
+    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, options.device or "auto"))
+    in_proportion(options, net.input_shape[0])
     looking = Looking(options, checkpoint, net, pipeline, meta["classes"])
-    folder = Path(options.to) if options.to else checkpoint.parent / "look"
+    folder = Path(options.to) if options.to else folder_for(checkpoint) / "look"
     if options.what in TOGETHER:
         return TOGETHER[options.what](looking, folder)
     paths = []
@@ -46,6 +50,13 @@ def look(options: argparse.Namespace) -> list[Path]:
         paths.append(draw_panels(rows, folder / f"{Path(file).stem}-{options.what}{layer}.png",
                                  f"{TITLES[options.what]}: {Path(file).name}"))
     return paths
+
+
+def in_proportion(options: argparse.Namespace, side: int) -> None:
+    """Occlusion by a square of 48 pixels in steps of 8, where nothing else is asked for; less for small images."""
+    for name, pixels in (("square", 48), ("step", 8)):
+        if getattr(options, name) is None:
+            setattr(options, name, min(pixels, -(-pixels * side // 224)))
 
 
 __all__ = ["RULES", "WHATS", "held_out", "look"]

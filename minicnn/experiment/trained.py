@@ -1,4 +1,4 @@
-"""A network from its checkpoint: `load_trained`."""
+"""A network from its checkpoint: `load_trained`; the one that comes with the package."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from minicnn import pretrained
 from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError, DeviceError, MinicnnError
 from minicnn.experiment import own_net
@@ -31,6 +32,19 @@ def load_trained(checkpoint: str | os.PathLike, device: str = "auto") -> tuple[N
     del saved                                   # frees its arrays, which restore reads once more
     pipeline, _ = restore(net, checkpoint, meta["classes"])
     return net, pipeline, meta
+
+
+def quick_device(checkpoint: Path, device: str) -> str:
+    """The device for a few photographs: of the packaged network "reference" unless another is asked for.
+
+    NumPy has predicted its small images before compiled kernels are loaded, or compiled for the first time.
+    """
+    return "reference" if checkpoint == pretrained.CHECKPOINT and device == "auto" else device
+
+
+def samples_for(checkpoint: Path) -> list[str]:
+    """The images to look at where none is named: of the packaged network its samples, else none."""
+    return pretrained.sample_files() if checkpoint == pretrained.CHECKPOINT else []
 
 
 def _net_of(meta: dict, checkpoint: Path, device: str, values: dict) -> Net:

@@ -7,14 +7,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from minicnn import pretrained
 from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.images import begins_an_image, central_square
 from minicnn.data.input import InputPipeline
-from minicnn.data.procedural import procedural_sets
 from minicnn.errors import ConfigError, plural, printable
 from minicnn.evaluate.predict import check_finite
 from minicnn.experiment.look import RULES
@@ -27,7 +28,7 @@ from minicnn.visualize.occlusion import answers, covered
 from minicnn.visualize.panels import on_grey
 from minicnn.visualize.projection import project
 from minicnn.visualize.units import check_unit, output_shape
-from minicnn.visualize.views import in_memory, in_pixels, mean_words, views
+from minicnn.visualize.views import in_memory, in_pixels, mean_words, photographs, views
 
 GUESSES, SAMPLES, KEPT = 5, 8, 32           # classes listed; sample images; photographs kept in memory
 THUMB = 112                                 # pixels: side of a sample image on the page
@@ -58,7 +59,7 @@ class Session:
         self.layer, self._blocks = last_map(net), overview(net)
         self._photos: OrderedDict[str, Photo] = OrderedDict()
         self._drawn, self._why, self._held_out = held_out is None, why, held_out
-        self._samples = _drawn_images(pipeline.preprocess.size) if held_out is None else _spread(held_out)
+        self._samples = photographs(pipeline, pretrained.sample_files()) if held_out is None else _spread(held_out)
         self._strongest: dict[str, Strongest] = {}
 
     # ---- what there is
@@ -83,7 +84,7 @@ class Session:
 
     def _name(self, number: int) -> str:
         if self._drawn:
-            return f"Drawn image {number + 1}"
+            return f"Sample {Path(self._samples.path(number)).stem}"
         return f"Held-out image {printable(self._samples.path(number), ('Cc', 'Cs'))}"
 
     def _usual_layer(self) -> str:
@@ -195,11 +196,6 @@ def _best(probabilities: np.ndarray) -> list[int]:
 
 def _short(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def _drawn_images(size: int) -> Dataset:
-    """What there is without the run's images: patterns."""
-    return procedural_sets((0, 0, 4), size=size)[2]
 
 
 def _spread(dataset: Dataset) -> Dataset:

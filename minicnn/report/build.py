@@ -23,7 +23,7 @@ from minicnn.report.pictures import Picture, mosaic, picture
 from minicnn.report.run import Run, read_run
 from minicnn.report.seen import Seen, deconvnets, occlusions, rules_used, strongest
 from minicnn.system.files import write_text
-from minicnn.train.runs.run_dir import check_writable
+from minicnn.train.runs.run_dir import check_writable, folder_for
 
 NAME = "report.html"
 
@@ -38,7 +38,7 @@ def report(options: argparse.Namespace) -> Path:
     if options.images is not None and options.images < 1:
         raise ConfigError(f"--images must be at least 1, got {options.images}")
     run = read_run(options)
-    out = out or run.folder / NAME
+    out = out or folder_for(run.checkpoint) / NAME
     check_writable(out.parent)
     use_threads({"threads": None})
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,13 @@ For a ReLU with input x and the signal R from the layer above:
 All else is linear at a given image and passes R through its transpose, as in the backward pass: convolutions without
 their biases, max pooling by its switches, batch normalisation by its fixed statistics. Figure 1 of Zeiler and Fergus
 has no inverse of local response normalisation; with lrn="identity" it passes R as it is. Activations without a
-threshold at 0 (tanh, sigmoid, LeakyReLU) have no such rule and pass R by their derivative.
+threshold at 0 (tanh, sigmoid, LeakyReLU, GELU) have no such rule and pass R by their derivative.
 """
 
 from __future__ import annotations
 
 from minicnn.errors import ConfigError, expected_one_of
-from minicnn.layers.activation import ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from minicnn.layers.activation import GELU, ClippedReLU, LeakyReLU, ReLU, Sigmoid, Tanh
 from minicnn.layers.base import Layer
 from minicnn.layers.lrn import LRN, LRNWithin
 
@@ -67,8 +67,10 @@ def words(net, rule: str, lrn: str) -> str:
     layers = [node.layer for node in net.nodes]
     parts = [{"backprop": "a ReLU passes R where its input was positive", "deconvnet": "a ReLU passes R where R > 0",
               "guided": "a ReLU passes R where R > 0 and its input was positive"}[rule]]
+    if not any(isinstance(layer, (ReLU, ClippedReLU)) for layer in layers):
+        parts = ["the network has no ReLU, whose rule this is"]
     if any(isinstance(layer, (LRN, LRNWithin)) for layer in layers):
         parts.append("LRN passes R unchanged" if lrn == "identity" else "LRN by its derivative")
-    if other := {type(layer).__name__ for layer in layers if isinstance(layer, (Tanh, Sigmoid, LeakyReLU))}:
+    if other := {type(layer).__name__ for layer in layers if isinstance(layer, (Tanh, Sigmoid, LeakyReLU, GELU))}:
         parts.append(f"{' and '.join(sorted(other))} by the derivative")
     return "; ".join(parts)

@@ -117,7 +117,8 @@ def test_samples_are_the_held_out_images_that_can_be_read(session):
 def test_without_the_images_of_the_run():
     session = small_session(held_out=False)
     about = session.about()
-    assert about["drawn"] and about["why"] == "the folder is gone" and len(about["samples"]) == 4
+    assert about["drawn"] and about["why"] == "the folder is gone" and len(about["samples"]) == 6
+    assert about["samples"][0]["name"] == "Sample drawn-airplane"
     assert session.sample(0)["truth"] is None
 
 

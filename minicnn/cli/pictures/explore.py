@@ -19,8 +19,8 @@ extra `web`: pip install 'minicnn[web]'"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
-                        "checkpoint")
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, a "
+                        "checkpoint, or pretrained: the network of this package")
     parser.add_argument("--port", metavar="N", type=int, default=8012, help="of the page; 0: any free one (default: "
                         "8012)")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")

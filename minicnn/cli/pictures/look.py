@@ -25,10 +25,11 @@ MORE = """what is drawn, for --what:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or "
-                        "a checkpoint")
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder (then its best checkpoint), its name, "
+                        "a checkpoint, or pretrained: the network of this package")
     parser.add_argument("files", metavar="PHOTO", nargs="*", help="photographs, directly after RUN; for top "
-                        "and evolution, the set (default: the held-out, or the training images of the run)")
+                        "and evolution, the set (default: the held-out, or the training images of the run; of "
+                        "pretrained drawn samples)")
     parser.add_argument("--what", metavar="WHAT", default="deconv", help=f"{', '.join(WHATS)} (default: deconv)")
     parser.add_argument("--layer", metavar="NAME", help="such as conv5 (default: the last with rows and columns; "
                         "for invariance and neighbours what the output layer reads)")
@@ -38,8 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: the most probable; for invariance, that of its folder)")
     parser.add_argument("--lrn", metavar="HOW", choices=LRN_RULES, help="what local response normalisation passes "
                         "down: identity (default for deconv) or gradient (default for the others)")
-    parser.add_argument("--square", metavar="N", type=int, default=48, help="occlusion: side in pixels (default: 48)")
-    parser.add_argument("--step", metavar="N", type=int, default=8, help="occlusion: pixels it is moved (default: 8)")
+    parser.add_argument("--square", metavar="N", type=int, help="occlusion: side in pixels (default: 48, and less for "
+                        "images smaller than 224)")
+    parser.add_argument("--step", metavar="N", type=int, help="occlusion: pixels it is moved (default: 8, and less for "
+                        "images smaller than 224)")
     parser.add_argument("--grey", metavar="N", type=int, help="what covers a photograph, or surrounds it: 0 to 255 "
                         "(default: the mean that preprocessing subtracts)")
     parser.add_argument("--box", metavar="TOP,LEFT,HEIGHT,WIDTH", action="append", help="correspondence: the part, in "

@@ -18,8 +18,8 @@ Needs: pip install 'minicnn[report]'"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("which", metavar="RUN", help="a run's folder (then its best checkpoint), its name, or a "
-                        "checkpoint")
+    parser.add_argument("which", metavar="RUN", help="a run's folder (then its best checkpoint), its name, a "
+                        "checkpoint, or pretrained: the network of this package")
     parser.add_argument("--out", metavar="FILE", help=f"the file to write (default: {NAME} in the folder of the run)")
     parser.add_argument("--language", metavar="CODE", default="en", help="of the texts: en (default) or ko")
     parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")

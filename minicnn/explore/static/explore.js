@@ -267,7 +267,7 @@ function begin() {
     return button;
   }));
   $("samples-caption").textContent = about.drawn
-    ? `Drawn patterns, since the run's images cannot be opened. Drop a photograph anywhere on this page.`
+    ? `Drawn by a script, no photographs, since the run's images cannot be opened. Drop a photograph anywhere on this page.`
     : "Held-out images of the run. Or drop a photograph anywhere on this page.";
   $("find").hidden = about.drawn;
   if (about.drawn) $("top-caption").textContent = `Top patches are of the run's images, which cannot be opened: ${about.why}`;

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from minicnn import pretrained
 from minicnn.data.input import InputPipeline
 from minicnn.errors import CheckpointError, ConfigError, plural
 from minicnn.train.recipe import Recipe
@@ -46,14 +48,20 @@ def _existing(folder: Path) -> Path:
 
 
 def find_checkpoint(out: str | os.PathLike, which: str, name: str) -> Path:
-    """What `which` means: a checkpoint, a run folder or a run in `out` (then `name` in it); "" is the newest run."""
+    """What `which` means: a checkpoint, a run folder or a run in `out` (then `name` in it); "" is the newest run.
+
+    The word `pretrained` is always the network of this package; stderr says so where something else has that name.
+    """
+    if which == pretrained.WORD:
+        return _packaged(out, name)
     if which:
         for candidate in (Path(which), Path(out) / which):
             if candidate.is_file():
                 return candidate
             if candidate.is_dir():
                 return _in_folder(candidate, name)
-        raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out}")
+        raise CheckpointError(f"{which}: no such run; expected a checkpoint, a run folder, or the name of one in {out} "
+                              f"({pretrained.WORD}: the network of this package)")
     runs = sorted(Path(out).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise CheckpointError(f"no run to resume: {out} holds no */{LAST}; start one, or name its folder")
@@ -69,6 +77,23 @@ def kept_weights(run_dir: Path) -> dict[int, Path]:
     """Epoch -> file of the weights that a run has kept, in the order of the epochs."""
     found = {path: re.fullmatch(r"epoch-(\d+)\.safetensors", path.name) for path in (run_dir / WEIGHTS).glob("*")}
     return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
+
+
+def _packaged(out: str | os.PathLike, name: str) -> Path:
+    """The weights of this package. CheckpointError where a run is to go on from them."""
+    if name == LAST:
+        raise CheckpointError(f"{pretrained.WORD} is the network of this package, not a run that can be resumed; train "
+                              f"it further with --init-from {pretrained.WORD}")
+    for path in (Path(pretrained.WORD), Path(out) / pretrained.WORD):
+        if path.exists():
+            print(f"{pretrained.WORD} is the network of this package; the folder of that name is "
+                  f"{os.path.join(path.parent, path.name)}", file=sys.stderr)
+    return pretrained.CHECKPOINT
+
+
+def folder_for(checkpoint: Path) -> Path:
+    """Where pictures of a checkpoint are written: beside it; of the packaged network, in the current folder."""
+    return Path() if checkpoint == pretrained.CHECKPOINT else checkpoint.parent
 
 
 def last_intact(path: Path, say: Callable[[str], None]) -> Path:
