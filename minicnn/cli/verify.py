@@ -19,7 +19,7 @@ from minicnn.experiment.options import add_out
 from minicnn.system.files import has_checksums, read_safetensors, unsigned
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.metrics import read_metrics
-from minicnn.train.runs.run_dir import BEST, LAST, LEDGER, METRICS, PREVIOUS, TEST, kept_weights
+from minicnn.train.runs.run_dir import BEST, LAST, LEDGER, METRICS, PREVIOUS, TEST, find_checkpoint, kept_weights
 
 ABOUT = "Check runs, prepared sets and single files against the checksums that they were written with."
 MORE = """For each file: fine, or damaged and where. Exit code 0 if all are fine, 1 if one is damaged. Files of version
@@ -37,8 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     damaged = 0
     for what in options.what:
-        places = (pretrained.CHECKPOINT,) if what == pretrained.WORD else (Path(what), Path(options.out) / what)
-        path = next((path for path in places if path.exists()), None)
+        found = (path for path in (Path(what), Path(options.out) / what) if path.exists())
+        path = find_checkpoint(options.out, what, BEST) if what == pretrained.WORD else next(found, None)
         if path is None:
             raise ConfigError(f"{what}: no such run, prepared set or file; expected a path, or the name of a run in "
                               f"{options.out}")

@@ -82,8 +82,8 @@ def kept_weights(run_dir: Path) -> dict[int, Path]:
 def _packaged(out: str | os.PathLike, name: str) -> Path:
     """The weights of this package. CheckpointError where a run is to go on from them."""
     if name == LAST:
-        raise CheckpointError(f"{pretrained.WORD} is the network of this package, not a run that can be resumed; train "
-                              f"it further with --init-from {pretrained.WORD}")
+        raise CheckpointError(f"{pretrained.WORD} is the network of this package, which cannot be resumed; train it "
+                              f"further with --init-from {pretrained.WORD}")
     for path in (Path(pretrained.WORD), Path(out) / pretrained.WORD):
         if path.exists():
             print(f"{pretrained.WORD} is the network of this package; the folder of that name is "
