@@ -56,6 +56,7 @@ def test_compiled_kernels_are_not_loaded_unless_asked_for(capsys, monkeypatch):
 
 def test_other_commands(capsys):
     assert run(capsys, "verify", "pretrained")[:2] == (0, f"fine      {pretrained.CHECKPOINT}\n")
+    assert run(capsys, "draw", "pretrained") == (0, "net.svg\n", "") and "airbench93" in Path("net.svg").read_text()
     code, out, _ = run(capsys, "export", "pretrained", "net.safetensors")
     assert code == 0 and "569,016 parameters" in out and Path("net.safetensors").stat().st_size > 2e6
     read = read_run(argparse.Namespace(which="pretrained", runs="runs", device="reference"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minicnn import pretrained
 from minicnn.errors import ConfigError
 from minicnn.experiment import own_net
 from minicnn.experiment.nets import resolve, title
@@ -15,7 +16,7 @@ from minicnn.experiment.settings import about_of
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.models import registry
-from minicnn.train.runs.run_dir import BEST, find_checkpoint
+from minicnn.train.runs.run_dir import BEST, find_checkpoint, folder_for
 from minicnn.visualize.diagram.draw import draw_net
 
 ABOUT = "Draw a network as SVG or PNG: boxes to scale, branches, parameters and multiply-adds of each layer."
@@ -24,7 +25,8 @@ RUNS = "runs"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL|RUN", help="alexnet, alexnet:caffe, ... (minicnn models lists them), "
-                        "FILE.py:FUNCTION, or a run's folder, its name, or a checkpoint")
+                        "FILE.py:FUNCTION, or a run's folder, its name, a checkpoint, or pretrained: the network of "
+                        "this package")
     parser.add_argument("--out", metavar="FILE", help="FILE.svg or FILE.png (default: MODEL.svg, or for a run net.svg "
                         "in its folder)")
     parser.add_argument("--classes", type=int, metavar="K", help="classes (default: the network's own number)")
@@ -38,14 +40,15 @@ def run(options: argparse.Namespace) -> int:
 
 def net_called(name: str, classes: int | None = None) -> tuple[Net, str, Path]:
     """The network of a run or a model, its name in prose, and where its picture is put unless asked otherwise."""
-    if ".py" not in name and (os.sep in name or any(Path(folder, name).exists() for folder in (".", RUNS))):
+    places = (Path(folder, name) for folder in (".", RUNS))
+    if name == pretrained.WORD or ".py" not in name and (os.sep in name or any(path.exists() for path in places)):
         if classes is not None:
             raise ConfigError(f"--classes is for models, and {name} is a run with the classes it was trained on; leave "
                               "it out")
         checkpoint = find_checkpoint(RUNS, name, BEST)
         net, _, meta = load_trained(checkpoint, "reference")
         about = about_of(meta)
-        return net, title(about) if about["model"] else net.name, checkpoint.parent / "net.svg"
+        return net, title(about) if about["model"] else net.name, folder_for(checkpoint) / "net.svg"
     model, variant = resolve(name)
     own = own_net.is_own(model)
     net = (own_net.build if own else registry.build)(
