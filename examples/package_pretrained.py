@@ -14,7 +14,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from minicnn import pretrained
+from minicnn.data.loader import Batch
+from minicnn.data.procedural import draw_image
 from minicnn.errors import ConfigError
 from minicnn.evaluate.predict import predict
 from minicnn.experiment.say import exit_code
@@ -28,6 +32,7 @@ from minicnn.train.runs.run_dir import LAST, TEST
 POSITION = {"step": 0, "best": None, "schedule": {}, "loss_scale": None, "optimiser": {}, "average": None,
             "metrics_bytes": 0, "metrics_crc32": None, "tally": {}}
 WHERE = {"data": None, "device": "auto", "threads": None}           # of the settings: what is true of one machine only
+EXPECTED = (0, 3)                       # numbers of the drawn images whose scores the file holds: stripes, dots
 PAGE = """# The network of this package
 
 Written by `python examples/package_pretrained.py RUN`; do not edit. Wherever a run is named, `pretrained` is this
@@ -53,7 +58,7 @@ It takes photographs of any size and reduces them to {side} x {side} pixels. It 
 | training | {seconds:,} seconds on {machine} |
 {tests}
 | training accuracy | {training:.2f} % (10,000 training images, without augmentation) |
-| published | {published}, on the original pixels |
+| published error | {published}, on the original pixels |
 
 {note}
 
@@ -73,8 +78,8 @@ text; its photographs are from the web, belong to their authors, and are not par
 
 ## The sample images
 
-The images in `samples/` are drawn by `python -m minicnn.pretrained.scenes`: they are no
-photographs, and were never used in training. What the network predicts for them:
+The images in `samples/` are drawn by `python -m minicnn.pretrained.scenes`. They are no photographs, and were never
+used in training. What the network predicts for them:
 
 | image | most probable class | probability |
 |---|---|---|
@@ -88,8 +93,10 @@ def package(run: Path, file: Path = pretrained.CHECKPOINT) -> None:
     if report["net"] != saved.meta["about"]["model"] or report["epochs"] != saved.meta["epoch"]:
         raise ConfigError(f"{run / TEST} is of {report['net']} after {report['epochs']} epochs, {run / LAST} of "
                           f"{saved.meta['about']['model']} after {saved.meta['epoch']}; let the run end")
-    kept = {name: report[name] for name in ("test", "training", "seconds", "machine", "note", "command")}
+    kept = {"test_error": report["test"], "training_error": report["training"],
+            **{name: report[name] for name in ("seconds", "machine", "note", "command")}}
     params, state = split(saved)
+    kept["expected"] = expected(run / LAST)
     meta = {**saved.meta, **POSITION, "about": {**saved.meta["about"], **WHERE}, "pretrained": kept}
     save_checkpoint(file, params, {}, {}, {name: meta[name] for name in meta if name != "format"},
                     state=state)
@@ -112,6 +119,14 @@ def split(saved: Checkpoint) -> tuple[dict, dict]:
             {name: arrays[f"state/{name}"] for name in saved.state})
 
 
+def expected(checkpoint: Path) -> list[list[float]]:
+    """The scores of two drawn images, of the reference in float64: whatever reads the file must arrive at them."""
+    net, pipeline, _ = load_trained(checkpoint, "reference")
+    x = pipeline.evaluation(Batch(np.stack([draw_image(0, 32, number) for number in EXPECTED]), labels=None,
+                                  sample_ids=None, indices=None))
+    return net.copy(dtype="float64")(x.astype(np.float64)).round(5).tolist()
+
+
 def page(file: Path) -> str:
     """The page about a packaged network, from its file alone."""
     net, pipeline, meta = load_trained(file, "reference")
@@ -120,13 +135,13 @@ def page(file: Path) -> str:
     guesses = "\n".join(f"| ![]({pretrained.SAMPLES.name}/{Path(path).name}) `{Path(path).name}` | {name} | "
                         f"{100 * probability:.0f} % |" for path, [(name, probability)] in samples)
     tests = "\n".join(f"| test accuracy, {way} | {100 * (1 - error):.2f} % (10,000 images) |"
-                      for way, error in kept["test"].items())
+                      for way, error in kept["test_error"].items())
     return PAGE.format(
         side=pipeline.preprocess.size, count=len(meta["classes"]), classes=", ".join(meta["classes"]),
         model=about["model"], parameters=net.num_params, file=file.name, bytes=file.stat().st_size,
         images=f"{int(meta['identity']['data']['train'].rpartition('(')[2].split()[0]):,} images, all of `train`",
         recipe=about["recipe"], epochs=meta["epoch"], batch=about["batch"], seed=about["seed"],
-        seconds=kept["seconds"], machine=kept["machine"], tests=tests, training=100 * (1 - kept["training"]),
+        seconds=kept["seconds"], machine=kept["machine"], tests=tests, training=100 * (1 - kept["training_error"]),
         published=MODELS[about["model"]].variants[about["variant"]].error, note=kept["note"], command=kept["command"],
         guesses=guesses)
 
