@@ -7,7 +7,10 @@ from PIL import Image
 from minicnn.cli import main as cli
 from minicnn.data.augment import Augment
 from minicnn.data.images import load
+from minicnn.data.input import InputPipeline
+from minicnn.data.preprocess import Preprocess
 from minicnn.data.procedural import CLASSES, draw_image, procedural_sets
+from minicnn.evaluate.predict import predict
 from minicnn.train.loop import Trainer
 from minicnn.train.recipe import Recipe, SGDRecipe
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -56,6 +59,14 @@ def test_as_the_net_computes_it(run_dir, capsys):
     cli.main(["predict", str(run_dir / "run"), str(run_dir / "2.png"), "--device", "reference"])
     for name, share in guesses(capsys.readouterr().out):
         assert abs(share - 100 * expected[CLASSES.index(name)]) < 0.06
+
+
+def test_five_guesses_of_many_classes(tmp_path):
+    net = small_net("reference", classes=8)
+    Image.fromarray(draw_image(0, 40, 1)).save(tmp_path / "a.png")
+    pipeline = InputPipeline(net, Preprocess(size=40, crop=net.input_shape[0], mean=(120.0,) * 3))
+    [(_, found)] = predict(net, pipeline, list("abcdefgh"), [str(tmp_path / "a.png")])
+    assert len(found) == 5 and found == sorted(found, key=lambda guess: -guess[1])
 
 
 def test_words(run_dir, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_layer
+from minicnn.init import Normal
 from minicnn.layers.conv import Conv2d
 from minicnn.layers.local import Local2d
 from tests.cuda_emulator.device import extent
@@ -91,3 +92,8 @@ def test_wrong_backward_passes_are_found(broken, ops):
 def test_another_image_size_is_rejected():
     with pytest.raises(ShapeError, match=r"expects images \(8, 8, 3\), got \(6, 6, 3\)"):
         Local2d((8, 8), 3, 2, 3)(np.zeros((1, 6, 6, 3), np.float32))
+
+
+def test_how_it_is_initialised():
+    assert Local2d((8, 8), 3, 4, 3).initial_values()["w"][0] == Normal(0.01)
+    assert Local2d((8, 8), 3, 4, 3, init=Normal(0.5)).initial_values()["w"][0] == Normal(0.5)
