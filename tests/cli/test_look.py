@@ -11,6 +11,7 @@ from PIL import Image
 from minicnn.builder import Builder
 from minicnn.experiment import look as experiment_look
 from minicnn.experiment.look import TOGETHER, WHATS
+from minicnn.experiment.looking import per_set
 from minicnn.visualize import style
 from tests.cli.test_cli import run
 from tests.helpers.small_run import save_tree, small_trainer
@@ -53,6 +54,16 @@ def test_every_picture(capsys, trained, tmp_path, what, monkeypatch):
     for path in paths:
         image = np.asarray(Image.open(path).convert("RGB"))
         assert path.parent == tmp_path and what in path.name and image.shape[1] == 540 and image.std() > 5
+
+
+def test_many_units_are_in_several_pictures(capsys, trained, tmp_path, monkeypatch):
+    """In one, a layer's 256 would be 200,000 pixels high."""
+    monkeypatch.setattr(style, "DPI", 30)
+    monkeypatch.setattr(per_set, "ROWS", 2)
+    code, out, err = look(capsys, trained, "--what", "top", "--layer", "conv1", "--maps", "3", "--to", str(tmp_path),
+                          photos=("one", "two"))
+    assert code == 0 and [Path(line).name for line in out.splitlines()] == [
+        f"top-conv1-strongest-{number}.png" for number in (1, 2)], err
 
 
 def test_pictures_are_beside_the_checkpoint_and_named_by_layer_and_unit(capsys, trained):

@@ -21,6 +21,8 @@ from minicnn.visualize.top import top_images, top_patches
 from minicnn.visualize.units import Box, name_of
 from minicnn.visualize.views import views
 
+ROWS = 16               # units in a picture; of more there are several, so that each can be opened
+
 
 def strongest(looking: Looking, folder: Path) -> list[Path]:
     """Figure 2 for one unit, or for the units whose largest activations in the set are the largest."""
@@ -28,14 +30,19 @@ def strongest(looking: Looking, folder: Path) -> list[Path]:
     dataset = looking.named_set() or looking.held_out()
     top = top_images(net, looking.pipeline, dataset, looking.layer, None if options.unit is None else [options.unit])
     order = np.argsort(-top.values[:, 0], kind="stable")[:options.maps]
-    rows = []
-    for unit in top.units[order].tolist():
+
+    def row(unit: int) -> tuple[list[Panel], str]:
         found = top_patches(net, looking.pipeline, dataset, top, unit, rule=RULES[options.rule], lrn=options.lrn)
         name = name_of(looking.layer, unit, looking.shape)
-        rows.append(([Panel([on_grey(pixels) for pixels in found.projections], f"{name}: projections"),
-                      Panel(found.patches, "the patches")], found.caption))
+        return ([Panel([on_grey(pixels) for pixels in found.projections], f"{name}: projections"),
+                 Panel(found.patches, "the patches")], found.caption)
+
     which = f"{looking.layer}-{options.unit if options.unit is not None else 'strongest'}"
-    return [draw_panels(rows, folder / f"top-{which}.png", f"{looking.layer}: the strongest of {dataset.name}")]
+    units, title = top.units[order].tolist(), f"{looking.layer}: the strongest of {dataset.name}"
+    parts = [units[first:first + ROWS] for first in range(0, len(units), ROWS)]
+    names = [f"top-{which}{f'-{number}' if len(parts) > 1 else ''}.png" for number in range(1, len(parts) + 1)]
+    return [draw_panels([row(unit) for unit in part], folder / name, title)
+            for part, name in zip(parts, names, strict=True)]
 
 
 def through_training(looking: Looking, folder: Path) -> list[Path]:
