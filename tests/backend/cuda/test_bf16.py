@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minicnn.backend.cuda import source
 from minicnn.backend.ops import OPS
 from minicnn.backend.select import get_ops
 from minicnn.errors import ConfigError, ShapeError
@@ -25,6 +24,7 @@ from minicnn.train.step import CapturedStep
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import emulated_ops
 from tests.helpers.bf16 import WITHOUT, Checked, to_bf16
+from tests.helpers.cuda_mistakes import plant
 from tests.helpers.small_run import small_net, small_trainer
 from tests.test_mutations import CASES, Layer, Values
 
@@ -152,10 +152,7 @@ QUICK = ("cut off instead of rounded", "a pair in the wrong order")
                                   for name in MISTAKES])
 def test_planted_mistakes_are_noticed(cuda_cache, monkeypatch, name):
     file, right, wrong, case = MISTAKES[name]
-    original = source.source
-    assert right in original(file)
-    monkeypatch.setattr(source, "source", lambda wanted: original(wanted).replace(right, wrong) if wanted == file
-                        else original(wanted))
+    plant(monkeypatch, file, right, wrong)
     with pytest.raises((AssertionError, EmulatorError)):
         if case == "conversion":
             test_rounds_to_the_nearest_and_back(emulated_ops(cuda_cache), np.random.default_rng(0))

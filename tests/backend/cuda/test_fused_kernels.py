@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn.backend.cuda import source
 from minicnn.backend.cuda.kinds import lrn
 from tests.cuda_emulator.build import EmulatorError, why_not
 from tests.cuda_emulator.device import ORDERS, emulated_ops
+from tests.helpers.cuda_mistakes import plant
 from tests.helpers.harness import compare, garbage
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "")
@@ -148,10 +148,7 @@ QUICK = ("the mask passes zero", "no barrier before the sums", "the last of equa
                                   for name in MISTAKES])
 def test_planted_mistakes_are_noticed(cuda_cache, monkeypatch, name):
     file, right, wrong, check = MISTAKES[name]
-    original = source.source
-    assert right in original(file)
-    monkeypatch.setattr(source, "source", lambda wanted: original(wanted).replace(right, wrong) if wanted == file
-                        else original(wanted))
+    plant(monkeypatch, file, right, wrong)
     monkeypatch.setattr(lrn, "BLOCKS", 1)
     checks = {"sums": (sums, (5, 7, 7, 124), {"n": 9}), "updated": (updated,),
               "pooled": (pooled, (2, 5, 8, 12), {"n": 3}, ACROSS["half 1"][2])}
