@@ -200,8 +200,6 @@ class Trainer:
                 if not self._after_step(pipeline, monitor, interrupt):
                     return False
             self._captured, self._timing = None, monitor.timing()
-        if state.lookahead is not None:
-            state.lookahead.end_epoch()
         return True
 
     def _after_step(self, pipeline: InputPipeline, monitor: EpochMonitor, interrupt: Interrupt) -> bool:

@@ -316,7 +316,7 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
           "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",
           "whiten": "first layer that whitens patches", "lookahead.every": "lookahead, steps",
           "lookahead.factor": "lookahead, factor", "lookahead.power": "lookahead, power",
-          "lookahead.after": "lookahead, after epochs", "schedule": "learning rate schedule"}
+          "schedule": "learning rate schedule"}
 LAYER_LABELS = {"freeze_after": "epochs that are trained of", "calibrate": "initial standard deviation of",
                 "optimiser.layer_lr": "factor on the learning rate of"}
 WORDS = {None: "no", "": "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam",

@@ -123,7 +123,7 @@ def _cifar(model: str, depth: int) -> dict[str, NamedRecipe]:
             "a learning rate of 0.01 until the training error is below 80 %, here for an epoch" * bool(warmup))}
 
 
-def _airbench(model: str, epochs: int, after: int, source: str, apart: str) -> dict[str, NamedRecipe]:
+def _airbench(model: str, epochs: int, source: str, apart: str) -> dict[str, NamedRecipe]:
     """Theirs is PyTorch's SGD of the sum of the losses; here it is of the mean, with 1024 times the learning rate.
 
     For Nesterov momentum m they divide it by 1 + 1 / (1 - m), and the weight decay by the learning rate.
@@ -134,11 +134,11 @@ def _airbench(model: str, epochs: int, after: int, source: str, apart: str) -> d
     recipe = Recipe(
         _net(model, classes=10), optimiser=optimiser, whiten="whiten", freeze_after={"whiten": 3},
         preprocess=Preprocess(size=None, range=1, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-        augment=Augment(crop=32, pad=2, padding="reflect", alternate=True), lookahead=LookaheadRecipe(after=after),
+        augment=Augment(crop=32, pad=2, padding="reflect", alternate=True), lookahead=LookaheadRecipe(),
         schedule=OneCycle(epochs=epochs, pct_start=0.23, div_factor=1 / 0.2, final_div_factor=0.2 / 0.07,
                           anneal="linear"))
-    short = replace(recipe, optimiser=replace(optimiser, batch=128), lookahead=LookaheadRecipe(after=1),
-                    freeze_after={"whiten": 1}, schedule=recipe.schedule.stretched(5, epochs))
+    short = replace(recipe, optimiser=replace(optimiser, batch=128), freeze_after={"whiten": 1},
+                    schedule=recipe.schedule.stretched(5, epochs))
     decay = "the weight decay of the first layer's biases, trained for three epochs, is a 64th of theirs"
     return {"published": NamedRecipe(recipe, epochs, f"KellerJordan/cifar10-airbench: {source}", decay + apart,
                                      stretched=True),
@@ -175,7 +175,7 @@ DESCENDANTS: dict[str, dict[str, NamedRecipe]] = {
     **{f"plain{depth}": _plain(f"plain{depth}") for depth in (18, 34)},
     **{f"resnet{depth}": _cifar(f"resnet{depth}", depth) for depth in (20, 32, 44, 56, 110, 1202)},
     **{f"plain{depth}": _cifar(f"plain{depth}", depth) for depth in (20, 32, 44, 56, 110)},
-    "airbench93": _airbench("airbench93", 11, 3, "airbench/lib_airbench93.py", ""),
-    "airbench94": _airbench("airbench94", 10, 0, "legacy/airbench94.py", "; 9.9 epochs"),
+    "airbench93": _airbench("airbench93", 11, "airbench/lib_airbench93.py", ""),
+    "airbench94": _airbench("airbench94", 10, "legacy/airbench94.py", "; 9.9 epochs"),
     "squeezenet1_1": _squeezenet(), "mobilenet_v2": _mobilenet(),
 }

@@ -89,10 +89,12 @@ class RunState:
         self.step += 1
         if self.lookahead is not None:
             steps = len(self.loader)
-            self.lookahead.step(self.epoch * steps + self.step, epochs * steps, self.epoch)
+            self.lookahead.step(self.epoch * steps + self.step, epochs * steps)
 
     def begin(self) -> None:
         """Before the first step of a new run."""
+        if self.lookahead is not None:
+            self.lookahead.begin()
         if first := first_kernels(self.net):
             self.start = self.net.ranks.gather({first: self.net.params[first].data.copy()}).get(first)
         self.started = True
@@ -222,7 +224,7 @@ class RunState:
         if self.optimiser.average is not None:
             self.optimiser.average.load(slots.get("average", {}), meta["average"])
         if self.lookahead is not None:
-            self.lookahead.arrays = slots.get("lookahead", {})
+            self.lookahead.arrays = slots["lookahead"]
         self.epoch, self.step, self.best = meta["epoch"], meta["step"], meta["best"]
         self.schedule.state = meta["schedule"]
         if self.loss_scale is not None and meta.get("loss_scale"):

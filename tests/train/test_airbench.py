@@ -56,34 +56,32 @@ def test_what_cannot_whiten():
 
 def test_lookahead_follows_its_formula(rng):
     net = small_net()
-    lookahead = LookaheadRecipe(every=2, factor=0.5, power=2, after=1).make(net)
     w = net.params["fc2.w"].data
-    for step, epoch in ((1, 0), (2, 0), (3, 1)):            # too early, or between two updates
-        lookahead.step(step, 8, epoch)
-        assert not lookahead.arrays
-    lookahead.step(4, 8, 1)
     slow = w.copy()
+    lookahead = LookaheadRecipe(every=2, factor=0.5, power=2).make(net)
+    lookahead.begin()
     w += 1
-    lookahead.step(5, 8, 1)
+    lookahead.step(1, 5)                                    # between two updates
     np.testing.assert_array_equal(w, slow + 1)
-    lookahead.step(6, 8, 1)
-    kept = 0.5 * (6 / 8) ** 2
-    np.testing.assert_allclose(w, kept * slow + (1 - kept) * (slow + 1), rtol=1e-5, atol=1e-6)
-    slow = w.copy()
-    w -= 3
-    lookahead.end_epoch()
+    for step, kept in ((2, 0.5 * (2 / 5) ** 2), (4, 0.5 * (4 / 5) ** 2)):
+        slow = kept * slow + (1 - kept) * w
+        lookahead.step(step, 5)
+        np.testing.assert_allclose(w, slow, rtol=1e-5, atol=1e-6)
+        slow = w.copy()
+        w += 1
+    lookahead.step(5, 5)                                    # the last one
     np.testing.assert_array_equal(w, slow)
 
 
-@pytest.mark.parametrize("setting", [{"every": 0}, {"after": -1}, {"factor": 1.5}, {"power": -1}])
+@pytest.mark.parametrize("setting", [{"every": 0}, {"factor": 1.5}, {"power": -1}])
 def test_lookahead_settings(setting):
     with pytest.raises(ConfigError, match=f"Lookahead: {next(iter(setting))}"):
         LookaheadRecipe(**setting)
 
 
 def with_everything():
-    """A recipe whose lookahead acts within an epoch and between, and which freezes a layer after one epoch."""
-    return replace(small_recipe(), lookahead=LookaheadRecipe(every=5, after=0), freeze_after={"conv1": 1})
+    """A recipe whose lookahead acts within an epoch, and which freezes a layer after one epoch."""
+    return replace(small_recipe(), lookahead=LookaheadRecipe(every=5), freeze_after={"conv1": 1})
 
 
 def test_frozen_after_an_epoch_and_resumed(tmp_path):
