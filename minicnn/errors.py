@@ -64,11 +64,18 @@ def expected(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: "did you mean 'conv2'?", or the list of known names."""
     known = list(known)
     near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else f"expected one of {', '.join(known)}"
+    return f"did you mean {near!r}?" if near else f"expected one of {listed(known)}"
 
 
 def expected_one_of(name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> str:
     """The same with all the names, which are few; the nearest may be one of the aliases."""
     known = list(known)
     near = nearest(name, [*known, *aliases])
-    return f"{f'did you mean {near!r}? ' if near else ''}expected one of {', '.join(known)}"
+    return f"{f'did you mean {near!r}? ' if near else ''}expected one of {listed(known)}"
+
+
+def listed(names: list[str], most: int = 24, ends: int = 6) -> str:
+    """The names; where there are more than `most`, some of both ends."""
+    if len(names) > most:
+        names = [*names[:ends], f"... ({len(names) - 2 * ends} more) ...", *names[-ends:]]
+    return ", ".join(names)

@@ -42,7 +42,7 @@ from minicnn.cli import (
 )
 from minicnn.cli.pictures import draw, explore, look, report
 from minicnn.errors import expected_one_of
-from minicnn.experiment.options import with_nearest
+from minicnn.experiment.options import Parser
 from minicnn.experiment.say import exit_code
 
 COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "look": look, "explore": explore,
@@ -60,14 +60,14 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     """The parser that lists all commands, and theirs by name."""
     from minicnn import __version__
 
-    whole = argparse.ArgumentParser("minicnn", description="Convolutional networks written by hand, from AlexNet on.",
-                                    epilog="To begin: minicnn train alexnet. A command explains itself: "
-                                    "minicnn train --help", formatter_class=wide)
+    whole = Parser(prog="minicnn", description="Convolutional networks written by hand, from AlexNet on.",
+                   epilog="To begin: minicnn train alexnet. A command explains itself: minicnn train --help",
+                   formatter_class=wide)
     whole.add_argument("--version", action="version", version=f"minicnn {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, title="commands", metavar="command [options]")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.ABOUT, description=command.ABOUT,
-                                  epilog=getattr(command, "MORE", None), formatter_class=wide, allow_abbrev=False)
+                                  epilog=getattr(command, "MORE", None), formatter_class=wide)
         command.arguments(sub)
     return whole, commands.choices
 
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands[arguments[0]]
     options, unknown = command.parse_known_intermixed_args(arguments[1:])      # photographs before options, or after
     if unknown:
-        command.error(with_nearest(command, f"unrecognized arguments: {' '.join(unknown)}"))
+        command.error(f"unrecognized arguments: {' '.join(unknown)}")
     return exit_code(lambda: COMMANDS[arguments[0]].run(options))
 
 

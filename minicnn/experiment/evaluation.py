@@ -110,6 +110,8 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         if data != settings["data"]:
             say("data", splits.description)
         data = settings["data"]
+        if len(runs) > 1:
+            say("network", f"{title(settings)}, {checkpoint}")
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
         one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True, protocols=protocols,
                                 scales=scales)

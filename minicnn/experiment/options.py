@@ -17,11 +17,11 @@ class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options,
-                         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=118))
+        options.setdefault("formatter_class", lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=118))
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str):
-        self.exit(2, f"error: {with_nearest(self, message)}; see --help\n")
+        self.exit(2, f"error: {with_nearest(self, message)}; see {self.prog} --help\n")
 
 
 def with_nearest(parser: argparse.ArgumentParser, message: str) -> str:

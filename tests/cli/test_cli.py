@@ -161,11 +161,12 @@ def test_the_nearest_option(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "alexnet", "--dta", "photos"])
     err = capsys.readouterr().err
-    assert "unrecognized arguments: --dta photos; did you mean --data?" in err and "usage: minicnn train" in err
+    assert err == "error: unrecognized arguments: --dta photos; did you mean --data?; see minicnn train --help\n"
 
 
 @pytest.mark.parametrize("arguments", [["train", "--epoch", "3"], ["summary", "--batch", "many"]])
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
-    assert stop.value.code == 2 and "usage: minicnn" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("error: ") and err.endswith(f"; see minicnn {arguments[0]} --help\n")
