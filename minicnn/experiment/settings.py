@@ -132,7 +132,7 @@ def check_optimiser(kind: str | None, ema: float | None, norm_decay: float | Non
 
 
 def complete(settings: dict, images: int | None = None) -> dict:
-    """The settings with those that the recipe gives: its name, epochs, batch and learning rate.
+    """The settings with those that the recipe gives: its name, knobs of the net, epochs, batch and learning rate.
 
     images: in the training set; while it is not known, a recipe that depends on it is left open.
     """
@@ -145,7 +145,8 @@ def complete(settings: dict, images: int | None = None) -> dict:
     given = images is None or settings.get("recipe") or "batch" in settings
     batch = optimiser.batch if given else fitting_batch(optimiser.batch, images)
     lr = optimiser.lr * (batch / optimiser.batch)
-    return {"epochs": epochs, "batch": batch, "lr": lr, **settings, "recipe": name}
+    knobs = knobs_of(entry.recipe.net) | settings["knobs"]
+    return {"epochs": epochs, "batch": batch, "lr": lr, **settings, "recipe": name, "knobs": knobs}
 
 
 def fitting_batch(batch: int, images: int) -> int:
@@ -181,9 +182,14 @@ def read_about(checkpoint: Path) -> dict:
 def about_of(meta: dict) -> dict:
     """The same of a checkpoint's metadata. data: None where it does not say, as in runs that were made in Python."""
     net = meta["recipe"]["net"]
-    knobs = {knob: value for knob, value in net.items() if knob not in ("model", "variant", "num_classes")}
     name = net.get("model") or (meta.get("net") or {}).get("name")
-    return {**DEFAULTS, "data": None, "model": name, "variant": net.get("variant"), "knobs": knobs, **meta["about"]}
+    return {**DEFAULTS, "data": None, "model": name, "variant": net.get("variant"), "knobs": knobs_of(net),
+            **meta["about"]}
+
+
+def knobs_of(net: dict) -> dict:
+    """The options of a network, as a recipe holds it."""
+    return {knob: value for knob, value in net.items() if knob not in ("model", "variant", "num_classes")}
 
 
 def named(settings: dict) -> dict:

@@ -21,9 +21,11 @@ FIRES = ((16, 64), (16, 64), None, (32, 128), (32, 128), None, (48, 192), (48, 1
 
 
 def squeezenet1_1(num_classes: int = 1000, input_size: int = 224, width: float = 1.0, seed: int = 0,
-                  device: str = "auto", dtype: str = "float32", *,
+                  device: str = "auto", dtype: str = "float32", *, last_bias: float = 0.0,
                   values: Mapping[str, np.ndarray] | None = None) -> Net:
     """SqueezeNet 1.1 for images (N, 224, 224, 3); logits (N, num_classes).   width: a factor on all numbers of kernels.
+    last_bias: the initial bias of the last convolution. Its ReLU is before the logits: at 0, with few classes, all
+    logits may become 0 in the first steps, and learn no more.
 
     ShapeError naming the layer for which the image is too small.
     """
@@ -39,7 +41,7 @@ def squeezenet1_1(num_classes: int = 1000, input_size: int = 224, width: float =
             _fire(b, f"fire{number}", *(_scaled(count, width) for count in fire))
             number += 1
     b.dropout("drop9", 0.5, inverted=True)
-    b.conv("conv10", num_classes, 1, init=Normal(0.01))
+    b.conv("conv10", num_classes, 1, init=Normal(0.01), bias_init=last_bias)
     b.relu("relu10")
     b.global_avgpool("pool10")
     b.loss("loss")

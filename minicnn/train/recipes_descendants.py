@@ -149,7 +149,7 @@ def _airbench(model: str, epochs: int, source: str, apart: str) -> dict[str, Nam
 def _squeezenet() -> dict[str, NamedRecipe]:
     net = _net("squeezenet1_1")
     return {
-        **_ours(net, SGDRecipe(lr=0.005, decay=2e-4, batch=32), 40, preprocess=STANDARD),
+        **_ours({**net, "last_bias": 1.0}, SGDRecipe(lr=0.01, decay=2e-4, batch=32), 40, preprocess=STANDARD),
         "paper": NamedRecipe(
             Recipe(net, preprocess=Preprocess(size=None, mean=GOOGLENET_MEAN), augment=Augment(crop=224),
                    optimiser=SGDRecipe(lr=0.04, decay=2e-4, batch=512), schedule=Polynomial(epochs=68, power=1)), 68,
