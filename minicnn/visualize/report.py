@@ -88,6 +88,11 @@ def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluati
         "bar is green.")
 
 
+def percent(share: float) -> str:
+    """0.12 -> "12 %"; two digits of what is small, which is not nothing."""
+    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
+
+
 def _draw_first_layer(path: Path, net, first: str, title: str, caption: str, images_seen: int, held_out, start,
                       alexnet: bool) -> Path:
     """The kernels of the layer that sees the image, and in the caption how far they are from where they began."""
@@ -97,7 +102,7 @@ def _draw_first_layer(path: Path, net, first: str, title: str, caption: str, ima
         start = None
     if start is not None:
         moved = np.linalg.norm(weights - start) / np.linalg.norm(start)
-        caption += f" The kernels are {100 * moved:.0f} % of their initial length away from their initial values"
+        caption += f" The kernels are {percent(moved)} of their initial length away from their initial values"
         caption += "; what looks like noise above is the initialisation." if moved < 0.5 else "."
     short = images_seen < 0.1 * PAPER_IMAGES
     if alexnet:

@@ -137,6 +137,11 @@ def test_the_caption_says_what_is_so(tmp_path, captions):
     assert "Figure 3 of the paper" in paper and groups["groups"] == 2
 
 
+def test_small_changes_are_not_none():
+    assert [report.percent(share) for share in (0, 1.234, 0.12, 0.0312, 0.00012)] == ["0 %", "123 %", "12 %", "3.1 %",
+                                                                                     "0.012 %"]
+
+
 def test_the_curve_says_how_training_is_measured():
     def net(*dropout):
         b = Builder((24, 24, 3))
