@@ -39,7 +39,7 @@ Written by `python examples/package_pretrained.py RUN`; do not edit. Wherever a 
 network:
 
 ```
-minicnn look pretrained              # pictures of what it responds to in the sample images
+minicnn look pretrained --what gradcam       # where it sees the class; occlusion, deconv, top, ...
 minicnn predict pretrained photo.jpg
 minicnn explore pretrained           # the same by clicking; pip install 'minicnn[web]'
 minicnn train airbench93 --data DIR --init-from pretrained --new-head

@@ -80,13 +80,13 @@ def grad_cam(net, x, labels=None, *, layer: str | None = None) -> ClassMap:
 
 
 def last_map(net) -> str:
-    """The last layer of the prediction whose output has rows and columns."""
+    """The last layer of the prediction whose output has rows and columns, more than one of either if there is such."""
     plan = prediction_plan(net)
-    found = [node.name for node in net.nodes
-             if node.name in plan.where and len(plan.values[plan.where[node.name]].shape) == 4]
-    if not found:
+    shapes = {node.name: plan.values[plan.where[node.name]].shape for node in net.nodes if node.name in plan.where}
+    maps = [name for name, shape in shapes.items() if len(shape) == 4]
+    if not maps:
         raise ConfigError(f"network {net.name!r} has no layer with rows and columns")
-    return found[-1]
+    return next((name for name in reversed(maps) if shapes[name][1:3] != (1, 1)), maps[-1])
 
 
 def score_gradients(net, x, labels=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

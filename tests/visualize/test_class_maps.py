@@ -7,6 +7,7 @@ import pytest
 
 from minicnn.builder import Builder
 from minicnn.errors import ConfigError
+from minicnn.models.airbench import airbench93
 from minicnn.visualize.gradients import grad_cam, integrated_gradients, last_map, saliency
 from tests.helpers.graphs import small
 from tests.test_trace import numeric_gradient
@@ -71,6 +72,16 @@ def test_grad_cam_of_global_averages_is_cam():
         np.testing.assert_allclose(found.maps, np.maximum(weighted, 0), rtol=1e-12)
     assert last_map(net) == "relu1" and weighted.min() < 0 < weighted.max()
     assert "Grad-CAM of relu1: its 4 maps of 4 x 3" in found.caption
+
+
+def test_a_map_of_one_pixel_is_not_the_default():
+    """airbench93 ends with max-pooling to 1 x 1, where there is nothing to see; a net of such maps alone has no other."""
+    assert last_map(airbench93(device="reference")) == "block3_gelu2"
+    b = Builder((1, 1, 3))
+    b.conv("conv1", 4, 1)
+    b.relu("relu1")
+    b.flatten("flat")
+    assert last_map(b.net(device="reference")) == "relu1"
 
 
 def test_grad_cam_weights_maps_by_the_mean_of_their_gradients():
