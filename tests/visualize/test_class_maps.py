@@ -75,7 +75,7 @@ def test_grad_cam_of_global_averages_is_cam():
 
 
 def test_a_map_of_one_pixel_is_not_the_default():
-    """airbench93 ends with max-pooling to 1 x 1, where there is nothing to see; a net of such maps alone has no other."""
+    """airbench93 ends with max-pooling to 1 x 1, which shows nothing; a net of such maps alone has no other."""
     assert last_map(airbench93(device="reference")) == "block3_gelu2"
     b = Builder((1, 1, 3))
     b.conv("conv1", 4, 1)
