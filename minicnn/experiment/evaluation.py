@@ -14,6 +14,7 @@ from minicnn.errors import ConfigError
 from minicnn.evaluate.evaluate import Evaluation, averaged, evaluate
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
+from minicnn.evaluate.predict import check_finite
 from minicnn.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from minicnn.experiment.nets import title
 from minicnn.experiment.prepare import open_sets, use_threads
@@ -60,6 +61,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
         label = f"{protocol.label} at {', '.join(map(str, scales))}" if scales else protocol.label
         result = results[label] = evaluate(net, held_out, pipeline, batch=batch, protocol=protocol, scales=scales,
                                            title=f"{name}, {label}")
+        check_finite(result.probabilities, "the network's outputs", f" for {name} images")
         report[label] = {"top1": result.top1, "top5": result.top5, "loss": result.loss}
         say("test", f"{result}: {len(held_out):,} {name} images, {label}, {checkpoint.name} (epoch {epoch}{which})")
     say("majority", f"accuracy {100 * report['majority']:.1f} % by always predicting the most frequent class")

@@ -13,6 +13,7 @@ from minicnn.errors import DataError, MinicnnError, one_line
 from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
+from minicnn.evaluate.predict import check_finite
 from minicnn.experiment.prepare import open_sets
 from minicnn.experiment.settings import settle
 from minicnn.report.run import Run
@@ -65,6 +66,7 @@ def held_out(run: Run, options: argparse.Namespace) -> HeldOut | Missing:
     except (MinicnnError, OSError) as error:
         return Missing(one_line(error))
     found = evaluate(folded(run.net), images, run.pipeline, batch=batch_for(run.macs), title="predictions")
+    check_finite(found.probabilities, "the network's outputs", " for held-out images")
     return HeldOut(images, len(whole), part, found)
 
 
