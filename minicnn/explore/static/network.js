@@ -1,6 +1,6 @@
 // The network as boxes in columns and lanes (minicnn/explore/overview.py), joined by lines. Each box is a button.
 
-const LANE = 80, BOX = 48, LABEL = 18, NARROW = 64, WIDE = 84;      // CSS pixels
+const LANE = 80, BOX = 48, LABEL = 18, LETTER = 7, NARROW = 64, WIDE = 84;     // CSS pixels
 const SVG = "http://www.w3.org/2000/svg";
 
 // As much of a name's end as fits below a box; the whole name is its title.
@@ -18,7 +18,8 @@ export function drawNetwork(container, about, choose) {
     ? [7, 12 + (BOX - 12) * Math.sqrt(shape[0] / flat)]
     : [7 + 25 * Math.sqrt(shape[2] / most), 7 + (BOX - 7) * Math.min(1, Math.sqrt(shape[0] / side) * 1.3)];
   const columns = 2 + Math.max(...blocks.map(one => one.column));                           // the first is the photograph's
-  const COLUMN = Math.max(NARROW, Math.min(WIDE, Math.floor((container.clientWidth - 8) / columns)));
+  const longest = LETTER * Math.max(...blocks.map(one => brief(one.layers[0]).length)) + 4;
+  const COLUMN = Math.max(NARROW, longest, Math.min(WIDE, Math.floor((container.clientWidth - 8) / columns)));
   const x = column => (column + 1.5) * COLUMN, y = lane => lane * LANE + BOX / 2 + 4;
   const width = columns * COLUMN, height = Math.max(...blocks.map(one => one.lane)) * LANE + BOX + 8 + LABEL;
 
