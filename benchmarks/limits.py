@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.kernels.cpu.threads import run, split
+from minicnn.kernels.cpu.tile import VECTOR_VARIABLE
 
 SIZE = 1536                             # of the square matrices: large enough for the full rate
 COPY_BYTES = 128 << 20                  # of each of the two arrays, for each thread: more than its share of a cache
@@ -38,15 +39,28 @@ def others(seconds: float = 0.5) -> float:
     return round(1 - idle / total, 2) if total else 0.0
 
 
+# What limits PyTorch and the libraries below it to vectors of as many bytes as ours.
+SAME_VECTORS = {"32": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+                       "OPENBLAS_CORETYPE": "Haswell"},
+                "16": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41",
+                       "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OPENBLAS_CORETYPE": "Nehalem"}}
+
+
+def limit_vectors() -> None:
+    """Before PyTorch is imported: it gets no longer vectors than MINICNN_VECTOR_BYTES leaves us."""
+    os.environ.update(SAME_VECTORS.get(os.environ.get(VECTOR_VARIABLE), {}))
+
+
 def machine() -> str:
-    """The processor's name as the system reports it, and its cores."""
+    """The processor's name as the system reports it, its cores, and the vectors where they were chosen."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass                                                # not Linux, or a processor that Linux does not name
-    return f"{name}, {os.cpu_count()} cores"
+    chosen = os.environ.get(VECTOR_VARIABLE)
+    return f"{name}, {os.cpu_count()} cores{f', vectors of {chosen} bytes' if chosen else ''}"
 
 
 def slug(name: str) -> str:

@@ -17,14 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from limits import machine
+from limits import limit_vectors, machine
 
 TURN = 0.02                     # seconds: a shorter call is repeated until its turn takes as long
 PAUSE = 0.005                   # seconds between turns, in which idle threads of the last one stop spinning
 
 
 def import_torch():
-    """PyTorch; exits with one line that says how to install it where it is missing."""
+    """PyTorch, with vectors no longer than ours; exits with one line that says how to install it where it is missing."""
+    limit_vectors()
     try:
         import torch
     except ImportError:

@@ -1,5 +1,6 @@
 """The page of results and the roofline, from made-up reports; and what the scripts say where PyTorch is missing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from benchmark import write_report
 from hypothesis import given
 from hypothesis import strategies as st
-from limits import slug
+from limits import limit_vectors, machine, slug
 from ratios import ratios_of
 from roofline import draw_roofline, spread
 from run_all import benchmarks, render
@@ -135,3 +136,12 @@ def test_a_run_without_torch_ends_with_one_line(command, tmp_path):
     done = run_without_torch(tmp_path, *command)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: ") and "minicnn[judge]" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("chosen", "capability"), [("32", "avx2"), (None, None)])
+def test_shorter_vectors_are_a_machine_of_their_own(monkeypatch, chosen, capability):
+    """The page names them, and PyTorch has no longer ones."""
+    monkeypatch.setattr(os, "environ", {"MINICNN_VECTOR_BYTES": chosen} if chosen else {})
+    limit_vectors()
+    assert os.environ.get("ATEN_CPU_CAPABILITY") == capability
+    assert machine().endswith(f" cores, vectors of {chosen} bytes" if chosen else " cores")
