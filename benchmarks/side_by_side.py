@@ -24,7 +24,7 @@ PAUSE = 0.005                   # seconds between turns, in which idle threads o
 
 
 def import_torch():
-    """PyTorch, with vectors no longer than ours; exits with one line that says how to install it where it is missing."""
+    """PyTorch, with vectors no longer than ours; exits with one line that says how to install it if missing."""
     limit_vectors()
     try:
         import torch
