@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn.backend.select import get_ops
-from minicnn.kernels.cpu import product, threads
+from minicnn.kernels.cpu import linear, product, threads
 from tests.helpers import naive
 from tests.helpers.harness import call, compare, garbage, numeric_gradient
 from tests.tolerances import assert_close
@@ -85,8 +85,9 @@ def test_vectors_of_every_width(monkeypatch, rng, vector):
         check(get_ops("cpu"), "float32", rng, shape)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(count, rng):
-    x, w, b, dy = arrays(rng, "float32", 13, 300, 1500)
+@pytest.mark.parametrize("images", [3, 13])
+def test_results_do_not_depend_on_the_number_of_threads(count, rng, images):
+    x, w, b, dy = arrays(rng, "float32", images, 300, 1500)
     ops, before = get_ops("cpu"), threads.threads()
     got = []
     for threads_now in (1, before):
@@ -115,8 +116,18 @@ def test_a_step_within_the_product_has_the_bits_of_two(dtype, rng, shape):
     np.testing.assert_array_equal(v_once, v)
 
 
-def test_nan_stays_nan(dtype, rng):
-    x, w, b, _ = arrays(rng, dtype, 9, 40, 70)
-    x[4, 7] = np.nan
-    y = call(get_ops("cpu"), "linear_forward", x, w, np.zeros((9, 70), dtype), writes=(2,), epilogue=(b, True))
-    assert np.isnan(y[4]).all() and not np.isnan(np.delete(y, 4, 0)).any()
+@pytest.mark.parametrize("images", [3, 9])
+def test_nan_stays_nan(dtype, rng, images):
+    """One of x is in all outputs of its image, one of w in one output of every image, whatever x is there."""
+    x, w, b, _ = arrays(rng, dtype, images, 40, 70)
+    x[2, 7], w[5, 33], x[:, 5] = np.nan, np.nan, 0
+    y = call(get_ops("cpu"), "linear_forward", x, w, np.zeros((images, 70), dtype), writes=(2,), epilogue=(b, True))
+    assert np.isnan(y[2]).all() and np.isnan(y[:, 33]).all()
+    assert not np.isnan(np.delete(np.delete(y, 2, 0), 33, 1)).any()
+
+
+@pytest.mark.parametrize("images", [1, 4, 5])
+def test_the_work_space_is_enough_for_fewer_images(images):
+    """A plan's smaller batches use its work space, also those that are few enough for another algorithm."""
+    planned = linear.linear_work((5, 40), (40, 2000), "float32")
+    assert linear.linear_work((images, 40), (40, 2000), "float32") <= planned
