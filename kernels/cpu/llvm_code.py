@@ -57,6 +57,10 @@ def masked_store(builder, vector, pointer, mask, align: int) -> None:
                   mask)
 
 
-def prefetch(builder, pointer, for_writing: bool = False) -> None:
-    """Begin to fetch the memory at pointer (to bytes) into the nearest cache; where there is none, nothing happens."""
-    call_function(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(int(for_writing)), INT32(3), INT32(1))
+def prefetch(builder, pointer, for_writing: bool = False, locality: int = 3) -> None:
+    """Begin to fetch the memory at pointer (to bytes) into the nearest cache; where there is none, nothing happens.
+
+    locality: 3 for the nearest cache, 2 for the next one.
+    """
+    call_function(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(int(for_writing)), INT32(locality),
+                  INT32(1))

@@ -6,6 +6,10 @@
 
 Each shape of a tile becomes one small compiled function, which kernels call by its address: compiling a tile takes
 0.3 s, and a kernel around it is compiled once for all shapes.
+
+The rows of b that a call reads stay in L1 for all its tiles of pixels. The rows behind them are needed by the next call
+and may be in memory (Winograd's 36 transformed kernels of conv3 are 14 MB): the second tile prefetches the first cache
+line of each into L2, the third tile the second line, and so on, at a rate that memory can follow.
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.compiling import callback
+from minicnn.kernels.cpu.memory import ALIGN as LINE
 from minicnn.kernels.cpu.tile import Edge, Tile, tile_of
 
 
 @intrinsic
-def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, taps, run, start, sums,
-                   begin, end, y, y_offset, count, columns):
+def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps, b, b_steps, ahead, taps, run, start,
+                   sums, begin, end, y, y_offset, count, columns):
     """A tile of pixels:  y[r, :] = max(floor, start[:] + sum over taps t and i < run of  a[r][t, i] * b[t, i, :]).
 
     a, y: address of a list with an address for each row (the pixel's first tap; its first output), to which the
@@ -33,12 +38,13 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
     begin, end: where a sum is made in pieces, only the first begins with `start` and only the last writes y; between
     them the tile is kept at the address `sums`.
     count, columns: how many rows and columns of the tile are written; a must have an address for all rows.
+    ahead: while a row of b is used, the cache line this many bytes further on is prefetched into L2.
     """
-    signature = types.void(rows, vectors, lanes, floor, *[types.int64] * 15)
+    signature = types.void(rows, vectors, lanes, floor, *[types.int64] * 16)
 
     def code(context, builder, signature, arguments):
         tile = tile_of(builder, signature)
-        (floor, a, a_offset, a_steps, b, b_steps, taps, run, start, kept, begin, end, y, y_offset, count,
+        (floor, a, a_offset, a_steps, b, b_steps, ahead, taps, run, start, kept, begin, end, y, y_offset, count,
          columns) = arguments[3:]
         at = [tile.load_integer(builder.add(a, tile.integer(8 * r))) for r in range(tile.rows)]
         begins = builder.icmp_signed("!=", begin, tile.integer(0))
@@ -54,6 +60,7 @@ def correlate_tile(typingctx, rows, vectors, lanes, floor, a, a_offset, a_steps,
             def one_channel(i, sums):
                 b_here = builder.add(b_tap, tile.times(i, tile.width))
                 tile.prefetch_row(b_here)
+                tile.prefetch_line(builder.add(b_here, ahead))
                 b_row = tile.load_row(b_here)
                 offset = tile.times(i, tile.size)
                 return tile.add_products(sums, [builder.add(address, offset) for address in a_tap], b_row)
@@ -130,13 +137,16 @@ def correlate_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
     rows, vectors, lanes = tile
     zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
     count, width = len(rows), len(vectors) * len(lanes) * np.dtype(dtype).itemsize
+    lines = width // LINE
 
     @callback(types.void(*[types.int64] * 16))
     def tiles(a, a_offset, a_steps, b, b_steps, taps, run, start, sums, begin, end, y, y_offset, pixels, columns, relu):
         floor = zero if relu else low
         for m in range(0, pixels, count):
-            correlate_tile(rows, vectors, lanes, floor, a + m * 8, a_offset, a_steps, b, b_steps, taps, run, start,
-                           sums + m * width, begin, end, y + m * 8, y_offset, pixels - m, columns)
+            turn = m // count - 1                                              # the first has its own rows to wait for
+            ahead = taps * run * width + turn * LINE if 0 <= turn < lines else 0
+            correlate_tile(rows, vectors, lanes, floor, a + m * 8, a_offset, a_steps, b, b_steps, ahead, taps, run,
+                           start, sums + m * width, begin, end, y + m * 8, y_offset, pixels - m, columns)
 
     return tiles
 

@@ -99,6 +99,10 @@ class Tile:
         for pointer in self.pointers(self.builder.add(address, self.integer(AHEAD * self.width))):
             prefetch(self.builder, self.builder.bitcast(pointer, ir.IntType(8).as_pointer()))
 
+    def prefetch_line(self, address):
+        """Prefetch the cache line of this address into L2."""
+        prefetch(self.builder, self.builder.inttoptr(address, ir.IntType(8).as_pointer()), locality=2)
+
     def broadcast(self, value):
         return splat(self.builder, value, self.lanes)
 

@@ -38,7 +38,7 @@ from minicnn.kernels.cpu.tile import call, tile_for, vector_bytes
 
 OUTPUTS = {3: 4, 5: 3}           # side of the kernel -> side of a tile of outputs
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2))        # as many as are needed; infinity is the last
-TILES = 64                       # tiles at a time
+TILES = 48                       # tiles at a time: whole tiles of sums (microkernel.py) of every height
 APART = 16                       # elements between places: at a distance of some 2^n bytes they would share cache sets
 CHANNELS = 64                    # channels at a time in a transform: its intermediate result stays in L1
 LEAST_CHANNELS = 32              # with fewer channels or tiles the transforms cost more than the products they save

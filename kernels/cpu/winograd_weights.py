@@ -21,7 +21,9 @@ from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.microkernel import outer_tiles
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 from minicnn.kernels.cpu.tile import call, tile_for
-from minicnn.kernels.cpu.winograd import APART, CHANNELS, OUTPUTS, TILES, apply_kernel, apply_output, transform_input
+from minicnn.kernels.cpu.winograd import APART, CHANNELS, OUTPUTS, apply_kernel, apply_output, transform_input
+
+TILES = 64                       # tiles at a time
 
 
 @kernel
