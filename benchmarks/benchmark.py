@@ -40,6 +40,8 @@ PEERS = {
     "graphs": "torch.compile with CUDA graphs, channels_last",
     "step": "torch.compile, channels_last, LRN as a sum of shifted squares, and the whole step one CUDA graph",
     "fused": "PyTorch's fused SGD",
+    "onnxruntime": "onnxruntime, from our ONNX file",
+    "openvino": "OpenVINO in float32, from our ONNX file",
     **{f"v{rung}": f"version {rung} of the matrix products" for rung in (1, 2, 3)},
 }
 
@@ -186,7 +188,7 @@ def rates_of(work: float, seconds: list[float]) -> list[float]:
 def versions() -> dict[str, str]:
     """Of the programs that results depend on."""
     names = {"Numba": "numba", "PyTorch": "torch", "CuPy (13)": "cupy-cuda13x", "CuPy (12)": "cupy-cuda12x",
-             "minicnn": "minicnn"}
+             "onnxruntime": "onnxruntime", "OpenVINO": "openvino", "minicnn": "minicnn"}
     found = {}
     for name, package in names.items():
         with contextlib.suppress(PackageNotFoundError):

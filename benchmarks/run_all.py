@@ -24,8 +24,8 @@ from side_by_side import import_torch
 from tables import results_page
 
 HERE = Path(__file__).parent
-ORDER = ("bench_alexnet", "bench_families", "bench_memory", "bench_conv", "bench_depthwise", "bench_linear",
-         "bench_lrn", "bench_batchnorm", "bench_pool", "bench_sgd")
+ORDER = ("bench_alexnet", "bench_inference", "bench_families", "bench_memory", "bench_conv", "bench_depthwise",
+         "bench_linear", "bench_lrn", "bench_batchnorm", "bench_pool", "bench_sgd")
 STEP = "timeline.png"
 ON_GPU = tuple(f"bench_cuda-{precision}" for precision in ("tf32", "bf16", "fp16", "fp32"))     # NAME-PRECISION
 ON_GPU += ("bench_ladder",)
