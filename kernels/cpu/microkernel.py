@@ -112,6 +112,8 @@ def outer_tile(typingctx, rows, vectors, lanes, number, a, a_line, a_step, b, b_
     def code(context, builder, signature, arguments):
         tile = tile_of(builder, signature)
         a, a_line, a_step, b, b_line, lines, steps, total, skip = arguments[4:]
+        for line in range(0, tile.rows * tile.width, LINE):                    # may be in memory; needed at the end
+            tile.prefetch_line(builder.add(total, tile.integer(line)))
 
         def one_line(_, sums, a_start, b_start):
             def one_pixel(i, sums, a_here):
