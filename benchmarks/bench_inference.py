@@ -8,6 +8,7 @@ layout of each; the logits of all are compared before anything is timed.
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from benchmark import Benchmark, command_line
 
 from minicnn.graph import Net
 from minicnn.interop.write import write
+from minicnn.kernels.cpu.tile import VECTOR_VARIABLE
 
 GOALS = {1: ("best", 1.0, 1.1), 32: ("best", 1.4, 1.7)}     # batch -> goal, on two threads and more
 SETTINGS = ("eager", "channels_last", "compile")            # of PyTorch
@@ -27,13 +29,13 @@ ALLOWED = 1e-3                                              # difference of logi
 
 def main() -> None:
     options = command_line(__doc__, peers=(*SETTINGS, *RUNTIMES))
-    missing = [name for name in options.peers if name in RUNTIMES and find_spec(name) is None]
+    missing = {name: why for name in options.peers if (why := reason_without(name))}
     options.peers = [name for name in options.peers if name not in missing]
     bench = Benchmark("bench_inference", "AlexNet, inference", options, note=" ".join(
         ["GFLOP are those of the layers with weights, two for a multiply-add.",
-         *(f"**{name} is missing: it is not installed here.**" for name in missing)]))
-    for name in missing:
-        print(f"missing   {name} is not installed: pip install 'minicnn[judge]'")
+         *(f"**Without {name}: {why}.**" for name, why in missing.items())]))
+    for name, why in missing.items():
+        print(f"without   {name}: {why}")
     with tempfile.TemporaryDirectory() as folder:
         net, path = our_network(), Path(folder) / "alexnet.onnx"
         write(net, path)
@@ -42,6 +44,14 @@ def main() -> None:
                 if bench.selects(f"batch {batch}"):
                     run_case(bench, net, path, batch, [goal] if threads > 1 else [])
     bench.finish()
+
+
+def reason_without(peer: str) -> str:
+    """Why this peer cannot be compared here; empty where it can."""
+    if peer in RUNTIMES and find_spec(peer) is None:
+        return "it is not installed (pip install 'minicnn[judge]')"
+    limited = peer in RUNTIMES and os.environ.get(VECTOR_VARIABLE)
+    return f"its vectors cannot be limited, and {VECTOR_VARIABLE} limits ours" if limited else ""
 
 
 def run_case(bench: Benchmark, net: Net, path: Path, batch: int, goals: list) -> None:

@@ -9,7 +9,7 @@ Each shape of a tile becomes one small compiled function, which kernels call by 
 
 The rows of b that a call reads stay in L1 for all its tiles of pixels. The rows behind them are needed by the next call
 and may be in memory (Winograd's 36 transformed kernels of conv3 are 14 MB): the second tile prefetches the first cache
-line of each into L2, the third tile the second line, and so on, at a rate that memory can follow.
+line of each into L2, the third tile the second line, and so on, so that memory can follow.
 """
 
 from __future__ import annotations
