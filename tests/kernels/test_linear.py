@@ -129,5 +129,5 @@ def test_nan_stays_nan(dtype, rng, images):
 @pytest.mark.parametrize("images", [1, 4, 5])
 def test_the_work_space_is_enough_for_fewer_images(images):
     """A plan's smaller batches use its work space, also those that are few enough for another algorithm."""
-    planned = linear.linear_work((5, 40), (40, 2000), "float32")
-    assert linear.linear_work((images, 40), (40, 2000), "float32") <= planned
+    planned = linear.linear_work((5, 128), (128, 4096), "float32")
+    assert linear.linear_work((images, 128), (128, 4096), "float32") <= planned
