@@ -34,6 +34,7 @@ from minicnn.kernels.cpu.bf16.block import (
     end_blocks,
 )
 from minicnn.kernels.cpu.bf16.rounding import (
+    fetch_line,
     finish_rows,
     pair_rows,
     round_run,
@@ -47,8 +48,10 @@ from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, parallel_for,
 from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES
 
-COLUMNS, DEPTH = 512, 256        # of w, forward: 256 KB of pairs
+COLUMNS, DEPTH = 1024, 128       # of w, forward: 256 KB of pairs
+FETCH = 4                        # rows of w between the prefetch of a row and its use, forward
 RUN = 512                        # columns of w, backward: 32 KB of rows of a
+AHEAD = 1                        # row of w and v that is prefetched while one is updated
 UPDATE_COLUMNS = 1024            # of dw: 128 KB of sums
 
 _NO_BIAS = np.empty(0, np.float32)
@@ -91,6 +94,8 @@ def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, steps, bias, rel
             source, to = w.ctypes.data + (c * K + k0) * 4, panels_of + pair // 16 * STEP_BYTES + pair % 16 * 64
             for k in range(0, count * SIDE, LANES):
                 filled = max(0, min(LANES, k1 - k0 - k))
+                fetch_line(source + (k + FETCH * K) * 4)
+                fetch_line(source + (k + (FETCH + 1) * K) * 4)
                 pair_rows(source + k * 4, source + (k + K) * 4,
                           to + k // SIDE * deep * STEP_BYTES + k % SIDE // LANES * HALF_BYTES,
                           filled if c < C else 0, filled if c + 1 < C else 0)
@@ -278,6 +283,10 @@ def _update(first, last, addresses, copy, panels, w, v, part, sums, steps, momen
             _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, steps)
             k0 = start * SIDE
             for c in range(height):
+                for k in range(0, sums.shape[1], LANES):
+                    at = ((c0 + c + AHEAD) * K + k0 + k) * 4
+                    fetch_line(w.ctypes.data + at)
+                    fetch_line(v.ctypes.data + at)
                 sgd.paper_step(0, min(sums.shape[1], K - k0), w[c0 + c, k0:], sums[c], v[c0 + c, k0:], momentum, shrink,
                                lr)
 

@@ -24,11 +24,13 @@ from minicnn.kernels.cpu.llvm_code import (
     lanes_below,
     masked_load,
     masked_store,
+    prefetch,
 )
 from minicnn.kernels.cpu.vectors import LANES, part
 
 FLOATS, PAIRS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(INT32, LANES)
-HALVES, LINE = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(INT32, LANES)
+HALVES, WIDE = (ir.VectorType(ir.IntType(16), lanes) for lanes in (LANES, 2 * LANES))
+BYTE = ir.IntType(8).as_pointer()
 ROUNDING = "llvm.x86.avx512bf16.cvtneps2bf16.512"
 
 
@@ -131,12 +133,33 @@ def zero_run(target, count):
 
 
 @intrinsic
-def copy_line(typingctx, source, target):
-    """64 bytes."""
+def _copy_all(typingctx, source, target):
+    """32 bf16."""
     def write(builder, source, target):
-        builder.store(builder.load(pointer(builder, source, LINE), align=2), pointer(builder, target, LINE), align=2)
+        builder.store(builder.load(pointer(builder, source, WIDE), align=2), pointer(builder, target, WIDE), align=2)
 
     return _operation(2, write)
+
+
+@intrinsic
+def _copy_some(typingctx, source, target, count):
+    """The first `count` of 32 bf16."""
+    def write(builder, source, target, count):
+        mask = lanes_below(builder, count, 2 * LANES)
+        masked_store(builder, masked_load(builder, pointer(builder, source, WIDE), mask, 2),
+                     pointer(builder, target, WIDE), mask, 2)
+
+    return _operation(3, write)
+
+
+@part
+def copy_run(source, target, count):
+    """`count` bf16."""
+    whole = count // (2 * LANES) * (2 * LANES)
+    for i in range(0, whole, 2 * LANES):
+        _copy_all(source + i * 2, target + i * 2)
+    if whole < count:
+        _copy_some(source + whole * 2, target + whole * 2, count - whole)
 
 
 @intrinsic
@@ -149,6 +172,12 @@ def pair_rows(typingctx, first, second, target, count_first, count_second):
         builder.store(_pairs(builder, *halves), pointer(builder, target, PAIRS), align=64)
 
     return _operation(5, write)
+
+
+@intrinsic
+def fetch_line(typingctx, address):
+    """Prefetch the cache line; there need not be memory."""
+    return _operation(1, lambda builder, address: prefetch(builder, builder.inttoptr(address, BYTE)))
 
 
 @intrinsic
