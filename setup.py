@@ -2,8 +2,9 @@
 
 from setuptools import find_packages, setup
 
-KERNELS = {"minicnn.kernels": "kernels"} | {f"minicnn.kernels.{backend}": f"kernels/{backend}"
-                                            for backend in ("reference", "cpu", "cuda")}
+FOLDERS = ("reference", "cpu", "cpu/bf16", "cuda")
+KERNELS = {"minicnn.kernels": "kernels"} | {f"minicnn.kernels.{folder.replace('/', '.')}": f"kernels/{folder}"
+                                            for folder in FOLDERS}
 
 setup(
     packages=find_packages(include=["minicnn", "minicnn.*"], exclude=["minicnn.kernels", "minicnn.kernels.*"])

@@ -36,7 +36,7 @@ NOT_KEPT: list[str] = []       # functions for which there is no folder
 
 def sources() -> list[Path]:
     """Every file that may be compiled into a kernel."""
-    return sorted(HERE.glob("*.py*")) + [Path(module.__file__) for module in OUTSIDE]
+    return sorted([*HERE.glob("*.py*"), *HERE.glob("*/*.py")]) + [Path(module.__file__) for module in OUTSIDE]
 
 
 @cache

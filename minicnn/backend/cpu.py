@@ -1,15 +1,22 @@
-"""The CPU backend: Numba kernels on one pool of threads (why: kernels/cpu/threads.py)."""
+"""The CPU backend: Numba kernels on one pool of threads (why: kernels/cpu/threads.py).
+
+    cpu, cpu:fp32    the precision of the arrays
+    cpu:bf16         the factors of float32 matrix products are rounded to bf16 (kernels/cpu/bf16)
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator
 
-from minicnn.backend.ops import Ops
+from minicnn.backend.ops import OPS, Ops
 from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
 from minicnn.system.cores import available_cores
+
+PRECISIONS = ("fp32", "bf16")           # of matrix products
 
 
 class CpuOps(Ops):
@@ -39,12 +46,33 @@ class CpuOps(Ops):
             event.unregister("numba:compile", listener)
 
 
-def make_ops() -> Ops:
-    """The operations of kernels/cpu. Raises DeviceError where Numba cannot be used."""
+class CpuBf16Ops(CpuOps):
+    """The same, with convolution and fully connected layers from kernels/cpu/bf16.
+
+    Their factors are rounded to bf16 and sums are float32. All other operations have no matrix products and are those of
+    "cpu", in float32; so are depthwise convolution and all arrays. Arrays of float64 are computed in float64.
+    """
+
+    def __init__(self):
+        super().__init__("cpu", "minicnn.kernels.cpu")
+        self.spec = "cpu:bf16"
+        for module_name in ("conv", "linear"):
+            module = importlib.import_module(f"minicnn.kernels.cpu.bf16.{module_name}")
+            for function in OPS[module_name]:
+                setattr(self, function, getattr(module, function))
+
+
+def make_ops(precision: str = "fp32") -> Ops:
+    """The operations of kernels/cpu. Raises DeviceError where Numba, or the precision, cannot be used."""
+    if precision not in PRECISIONS:
+        raise DeviceError(f"unknown precision {precision!r} of device 'cpu': expected one of {', '.join(PRECISIONS)}")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         raise DeviceError("device 'cpu': NUMBA_DISABLE_JIT is set, and its kernels work compiled only; unset it, or "
                           "use --device reference (NumPy alone, slow)")
     try:
+        if precision == "bf16":
+            importlib.import_module("minicnn.kernels.cpu.bf16.available").needed()
+            return CpuBf16Ops()
         return CpuOps("cpu", "minicnn.kernels.cpu")
     except ImportError as error:
         raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "

@@ -15,7 +15,8 @@ def get_ops(device: str = "auto") -> Ops:
 
     "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
     "cuda:fp16" choose the rounding of its matrix products (backend/cuda/ops.py); with "cuda:bf16", activations are
-    stored in bf16, too.
+    stored in bf16, too. "cpu:bf16" rounds the factors of matrix products (backend/cpu.py). "auto:bf16" is "cuda:bf16"
+    or "cpu:bf16".
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """
@@ -30,22 +31,20 @@ def _kept_ops(device: str, gpu: int | None) -> Ops:
 
 def make_ops(device: str) -> Ops:
     """The same, but a new object for each call."""
+    device, _, precision = device.partition(":")
     if device == "auto":
         loader = importlib.import_module("minicnn.backend.cuda.device")
         device = "cpu" if loader.why_not() else "cuda"
-    if device == "reference":
+    if device == "reference" and not precision:
         return Ops("reference", "minicnn.kernels.reference")
-    device, _, precision = device.partition(":")
-    if precision and device in ("reference", "cpu"):
-        raise DeviceError(f"device {device!r} computes in the precision of its arrays; one can be chosen for cuda "
-                          f"alone, as in cuda:{precision}")
-    if precision and device == "cuda":
-        return importlib.import_module("minicnn.backend.cuda.ops").make_ops(precision)
-    if device in BACKENDS and not precision:
+    if device == "reference":
+        raise DeviceError("device 'reference' computes in the precision of its arrays; one can be chosen for cpu and "
+                          f"cuda, as in cpu:{precision}")
+    if device in BACKENDS:
         module = {"cpu": "minicnn.backend.cpu", "cuda": "minicnn.backend.cuda.ops"}[device]
-        return importlib.import_module(module).make_ops()
+        return importlib.import_module(module).make_ops(*([precision] if precision else []))
     raise DeviceError(f"unknown device {device!r}{' with a precision' if precision else ''}: expected one of "
-                      f"{', '.join(BACKENDS)}, auto, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")
+                      f"{', '.join(BACKENDS)}, auto, cpu:bf16, cuda:fp32, cuda:tf32, cuda:bf16, cuda:fp16")
 
 
 operations.get_ops = get_ops                # 0.1.0 had it there; the package imports this file with it

@@ -92,8 +92,9 @@ def add_options(parser: argparse.ArgumentParser, variants: str, recipes: str) ->
 def add_device(group) -> None:
     """--device, --precision, --threads."""
     group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
-    group.add_argument("--precision", metavar="NAME", help="of matrix products on a GPU: fp32, tf32, bf16, in which "
-                       "activations are stored, too, or fp16, which scales the loss; all else: float32 (default: tf32)")
+    group.add_argument("--precision", metavar="NAME", help="of matrix products. On a GPU: fp32, tf32 (default), bf16, "
+                       "in which activations are stored, too, or fp16, which scales the loss. On a CPU: fp32 (default) "
+                       "or bf16, where it has the instructions. All else: float32")
     group.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
 
 

@@ -53,8 +53,7 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     begun_with = read_about(checkpoint) if checkpoint else {}
     settings = {**DEFAULTS, **begun_with, **given}
     if getattr(options, "precision", None):
-        device = settings["device"].partition(":")[0]
-        settings["device"] = f"{'cuda' if device == 'auto' else device}:{options.precision}"
+        settings["device"] = f"{settings['device'].partition(':')[0]}:{options.precision}"
     if checkpoint and getattr(options, "resume", None) is not None:
         _check_same_model(checkpoint, begun_with["model"], given.get("model"))
     settings["model"], settings["variant"] = _which_net(given, begun_with)

@@ -37,6 +37,7 @@ def test_the_sdist_holds_what_git_tracks(tmp_path):
 
 def test_every_package_is_named():
     """setup.py names those of kernels/ one by one."""
-    folders = sorted(path.name for path in (ROOT / "kernels").iterdir() if path.is_dir() and path.name[0] != "_")
-    assert folders == ["cpu", "cuda", "reference"]
+    kernels = ROOT / "kernels"
+    folders = sorted({path.parent.relative_to(kernels).as_posix() for path in kernels.rglob("*.py")} - {"."})
+    assert folders == ["cpu", "cpu/bf16", "cuda", "reference"]
     assert all(f'"{name}"' in (ROOT / "setup.py").read_text() for name in folders)

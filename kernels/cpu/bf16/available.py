@@ -13,6 +13,8 @@ from functools import cache
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
 
+from minicnn.errors import DeviceError
+
 TILES, DOTS = "AMX tiles", "vdpbf16ps"                  # in order of preference
 NEEDS = {TILES: {"amx-tile", "amx-bf16", "avx512bf16", "avx512bw", "avx512vl"},
          DOTS: {"avx512bf16", "avx512bw", "avx512vl"}}
@@ -49,8 +51,11 @@ def why_not(kind: str) -> str:
     return ""
 
 
-def best() -> tuple[str | None, str]:
-    """The instructions to use, or None; and why none can be used, or why the better ones cannot."""
+def needed() -> str:
+    """The instructions to use, the best of those that can be. DeviceError, with the reason, where none can."""
     reasons = {kind: why_not(kind) for kind in (TILES, DOTS)}
     usable = [kind for kind, reason in reasons.items() if not reason]
-    return (usable[0] if usable else None), reasons[DOTS] if not usable else reasons[TILES]
+    if not usable:
+        raise DeviceError(f"device 'cpu:bf16' multiplies by {TILES} or {DOTS}, and {reasons[DOTS]}; use --device cpu, "
+                          "which computes in float32")
+    return usable[0]

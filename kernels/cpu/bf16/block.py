@@ -27,7 +27,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.errors import DeviceError
 from minicnn.kernels.cpu.bf16 import available
 from minicnn.kernels.cpu.bf16.rounding import FLOATS, PAIRS, pointer
 from minicnn.kernels.cpu.compiling import callback
@@ -285,8 +284,4 @@ def block_of(kind: str) -> Block:
 @cache
 def chosen() -> Block:
     """The inner loop of the operations: the best that can be used here. DeviceError where there is none."""
-    kind, reason = available.best()
-    if kind is None:
-        raise DeviceError(f"device 'cpu:bf16' multiplies by {available.TILES} or {available.DOTS}, and {reason}; use "
-                          "--device cpu, which computes in float32")
-    return block_of(kind)
+    return block_of(available.needed())
