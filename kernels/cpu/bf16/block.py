@@ -41,19 +41,30 @@ HALF_BYTES = STEP_BYTES // 2
 TOGETHER = 4                     # pairs of a step of dots that follow each other without a branch
 DOT_ROWS = {2: 8, 1: 16}         # rows of sums in registers, by their width in vectors
 DOT, INT8 = "llvm.x86.avx512bf16.dpbf16ps.512", ir.IntType(8)
-# The arguments of a block, all integers.   steps: address of `count` pairs (bytes from a, pairs of elements).   b_step,
+# The arguments of a block, all integers.   places: address of the distances of 32 rows from a, in bytes, which may be
+# any for dots; tiles take a_row.   steps: address of `count` pairs (bytes from a, pairs of elements).   b_step,
 # b_half: from a step to the next, and from the first 16 columns to the others.   c: 32 rows, c_row bytes apart; they
 # are added to, or overwritten with `begin`.   rows, columns: how many are needed; others of c may be overwritten, and
 # must be readable in a.   ahead: from here a cache line is prefetched in each step.
-ARGUMENTS = ("a", "a_row", "steps", "count", "b", "b_step", "b_half", "c", "c_row", "begin", "rows", "columns", "ahead")
+ARGUMENTS = ("a", "a_row", "places", "steps", "count", "b", "b_step", "b_half", "c", "c_row", "begin", "rows",
+             "columns", "ahead")
 BLOCK = types.void(*[types.int64] * len(ARGUMENTS))
 
 
+def apart(row: int) -> np.ndarray:
+    """The places of rows `row` bytes apart."""
+    return np.arange(SIDE) * row
+
+
 class Block(NamedTuple):
-    """The addresses of a compiled inner loop. granule: the depth of a row of a is padded to a multiple of it."""
+    """The addresses of a compiled inner loop.
+
+    granule: the depth of a row of a is padded to a multiple of it.   any_places: rows of a may be at any distances.
+    """
 
     kind: str
     granule: int
+    any_places: bool
     block: int
     configure: int = 0
     release: int = 0
@@ -62,7 +73,7 @@ class Block(NamedTuple):
     @property
     def addresses(self) -> tuple[int, int, int, int]:
         """For `begin_blocks`, `block` and `end_blocks` in kernels."""
-        return self[2:]
+        return self[3:]
 
 
 @part
@@ -123,12 +134,13 @@ def dots_code(builder, arguments, vectors: int) -> None:
     on, rows = _Operands(builder, arguments), DOT_ROWS[vectors]
     kept = [pointer(builder, on.at(on.c, (on.c_row, r), (INT64(64), v)), FLOATS)
             for r in range(rows) for v in range(vectors)]
+    places = [builder.load(builder.inttoptr(on.at(on.places, (INT64(8), r)), INT64.as_pointer())) for r in range(rows)]
     begins = builder.icmp_signed("!=", on.begin, INT64(0))
     sums = [builder.select(begins, ir.Constant(FLOATS, None), builder.load(at, align=4)) for at in kept]
 
     def one_step(i, sums):
         a, pairs, b = on.step(i)
-        starts = [on.at(a, (on.a_row, r)) for r in range(rows)]
+        starts = [builder.add(a, place) for place in places]
 
         def some_pairs(p, sums):
             for more in range(TOGETHER):
@@ -203,19 +215,19 @@ def _intrinsic(write, count: int = len(ARGUMENTS)):
 
 
 @intrinsic
-def _dots_8x2(typingctx, a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
+def _dots_8x2(typingctx, a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
     return _intrinsic(lambda builder, arguments: dots_code(builder, arguments, 2))
 
 
 @intrinsic
-def _dots_16x1(typingctx, a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
+def _dots_16x1(typingctx, a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
     return _intrinsic(lambda builder, arguments: dots_code(builder, arguments, 1))
 
 
 @intrinsic
-def _tiles(typingctx, a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
+def _tiles(typingctx, a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
     def write(builder, arguments):
-        rows, columns = arguments[10:12]
+        rows, columns = arguments[11:13]
         few = [builder.icmp_signed("<=", value, INT64(LANES)) for value in (rows, columns)]
         with builder.if_else(few[0]) as (low, high):
             for branch, tall in ((low, 1), (high, 2)):
@@ -242,14 +254,14 @@ def _release(typingctx, nothing):
 @cache
 def _dots_callback():
     @callback(BLOCK)
-    def dots(a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
+    def dots(a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
         if columns > LANES:
             for r in range(0, rows, 8):
-                _dots_8x2(a + r * a_row, a_row, steps, count, b, b_step, b_half, c + r * c_row, c_row, begin, rows,
+                _dots_8x2(a, a_row, places + r * 8, steps, count, b, b_step, b_half, c + r * c_row, c_row, begin, rows,
                           columns, ahead)
         else:
             for r in range(0, rows, 16):
-                _dots_16x1(a + r * a_row, a_row, steps, count, b, b_step, b_half, c + r * c_row, c_row, begin, rows,
+                _dots_16x1(a, a_row, places + r * 8, steps, count, b, b_step, b_half, c + r * c_row, c_row, begin, rows,
                            columns, ahead)
 
     return dots
@@ -258,8 +270,8 @@ def _dots_callback():
 @cache
 def _tiles_callbacks():
     @callback(BLOCK)
-    def tiles(a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
-        _tiles(a, a_row, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead)
+    def tiles(a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead):
+        _tiles(a, a_row, places, steps, count, b, b_step, b_half, c, c_row, begin, rows, columns, ahead)
 
     @callback(types.void(types.int64))
     def configure(address):
@@ -276,9 +288,9 @@ def _tiles_callbacks():
 def block_of(kind: str) -> Block:
     """The compiled inner loop; ask available.why_not first."""
     if kind == available.DOTS:
-        return Block(kind, 2 * TOGETHER, _dots_callback().address)
+        return Block(kind, 2 * TOGETHER, True, _dots_callback().address)
     *functions, configuration = _tiles_callbacks()
-    return Block(kind, STEP, *[function.address for function in functions], configuration.ctypes.data)
+    return Block(kind, STEP, False, *[function.address for function in functions], configuration.ctypes.data)
 
 
 @cache

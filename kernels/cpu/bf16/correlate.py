@@ -21,10 +21,8 @@ computed and dropped.
 
 from __future__ import annotations
 
-import numpy as np
-
-from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP, STEP_BYTES, Block, begin_blocks, end_blocks
-from minicnn.kernels.cpu.bf16.rounding import finish_rows, pair_rows, turn_floats
+from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP_BYTES, Block, begin_blocks, end_blocks
+from minicnn.kernels.cpu.bf16.rounding import fetch_rows, finish_rows, pair_rows, turn_floats
 from minicnn.kernels.cpu.bf16.source import (
     Axis,
     Source,
@@ -36,8 +34,7 @@ from minicnn.kernels.cpu.bf16.source import (
     steps_of,
 )
 from minicnn.kernels.cpu.compiling import kernel
-from minicnn.kernels.cpu.memory import arrays_in, rows
-from minicnn.kernels.cpu.threads import blocks, parallel_for, run, split, threads
+from minicnn.kernels.cpu.threads import blocks, run, split, threads
 from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES
 
@@ -81,11 +78,11 @@ def turn_kernel(first, last, w, turned):
 
 @kernel
 def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape, windows, halo, steps, panels, bias,
-               target, maps, listed, sums, relu):
+               target, maps, any_places, places, listed, sums, relu):
     """Lines first..last of outputs, panels p0..p1 of each group.
 
     maps: lines and columns of outputs that the target has, and of both axes how far apart they are and the first.
-    listed: memory for an address of each output.   sums (32, 32).
+    any_places: of the block.   places, listed: memory for where each output reads and is written.   sums (32, 32).
     """
     N, LH, LW, groups, depth = shape[:5]
     count, (_, TH, TW, K) = panels.shape[1], target.shape
@@ -95,21 +92,29 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
         copy_windows(first, last, source, copy, length, shape, line)
     else:
         copy_shared(first, last + halo, source, copy, length, shape)
-    for m in range((outputs + SIDE - 1) // SIDE * SIDE):
+    found = 0
+    for m in range(outputs):
         at, j = first + m // LW, m % LW
         n, i = at // LH, at % LH
-        there = m < outputs and i < P and j < Q
-        listed[m] = target.ctypes.data + (((n * TH + i * down + top) * TW + j * across + left) * K) * 4 if there else 0
+        there = i < P and j < Q
+        if there or not any_places:
+            places[found] = m * pixel
+            listed[found] = (target.ctypes.data + (((n * TH + i * down + top) * TW + j * across + left) * K) * 4
+                                if there else 0)
+            found += 1
+    for m in range(found, (found + SIDE - 1) // SIDE * SIDE):
+        places[m], listed[m] = places[found - 1], 0
     begin_blocks(addresses)
     reduction = len(steps) * STEP_BYTES
     for g in range(groups):
         for panel in range(p0, p1):
             b, shift = panels.ctypes.data + (g * count + panel) * reduction, (g * E + panel * SIDE) * 4
-            for m in range(0, outputs, SIDE):
-                a = copy.ctypes.data + (g * length + m) * pixel
-                call(addresses[0], (a, pixel, steps.ctypes.data, len(steps), b, STEP_BYTES, HALF_BYTES,
-                                    sums.ctypes.data, SIDE * 4, True, min(SIDE, outputs - m), E - panel * SIDE,
-                                    b + reduction + m // SIDE * len(steps) * 64))
+            for m in range(0, found, SIDE):
+                a = copy.ctypes.data + (g * length + (0 if any_places else m)) * pixel
+                fetch_rows(listed.ctypes.data + m * 8, shift)
+                call(addresses[0], (a, pixel, places.ctypes.data + m * 8, steps.ctypes.data, len(steps), b, STEP_BYTES,
+                                    HALF_BYTES, sums.ctypes.data, SIDE * 4, True, min(SIDE, found - m),
+                                    E - panel * SIDE, b + reduction + m // SIDE * len(steps) * 64))
                 finish_rows(sums.ctypes.data, SIDE * 4, listed.ctypes.data + m * 8, SIDE, shift,
                             bias.ctypes.data + (g * count + panel) * SIDE * 4, E - panel * SIDE, relu)
     end_blocks(addresses)
@@ -131,7 +136,7 @@ def correlate(block: Block, x, target, down: Axis, across: Axis, groups: int, pa
     def some(lane, first, last, p0, p1):
         copy, line, listed, sums = lane
         _correlate(first, last, p0, p1, at, x, copy, line, length, shape, source.windows, source.halo, steps, panels,
-                   starts, target, maps, listed, sums, relu)
+                   starts, target, maps, block.any_places, *listed, sums, relu)
 
     run(_tasks(source, lines, panels.shape[1]), some, list(zip(*lanes, strict=True)))
 
@@ -159,5 +164,5 @@ def correlation_arrays(block: Block, x_shape, K: int, down: Axis, across: Axis, 
     steps = len(steps_of(source, length, x_shape[3] // groups)[0])
     return [((groups, count, steps, 2, 16, 16, 2), "uint16"), ((groups * count, SIDE), "float32"),
             ((threads(), source.planes * length * source.depth), "uint16"),
-            ((threads(), line_elements(source, x_shape[3])), "uint16"), ((threads(), length), "int64"),
+            ((threads(), line_elements(source, x_shape[3])), "uint16"), ((threads(), 2, length), "int64"),
             ((threads(), SIDE, SIDE), "float32")]

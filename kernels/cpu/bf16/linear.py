@@ -29,6 +29,7 @@ from minicnn.kernels.cpu.bf16.block import (
     SIDE,
     STEP,
     STEP_BYTES,
+    apart,
     begin_blocks,
     chosen,
     end_blocks,
@@ -81,7 +82,7 @@ def _round_rows(first, last, x, copy):
 
 
 @kernel
-def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, steps, bias, relu):
+def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, places, steps, bias, relu):
     """Columns k0..k1 of y. panels (COLUMNS / 32, DEPTH / 32, ...); sums (COLUMNS / 32, images in 32s, 32)."""
     (C, K), N, deep = w.shape, len(y), panels.shape[1]
     count, tiles, row = (k1 - k0 + SIDE - 1) // SIDE, len(copy) // SIDE, copy.shape[1] * 2
@@ -102,7 +103,8 @@ def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, steps, bias, rel
         for panel in range(count):
             b = panels_of + panel * deep * STEP_BYTES
             for t in range(tiles):
-                call(addresses[0], (copy.ctypes.data + t * SIDE * row + c0 * 2, row, steps.ctypes.data, now, b,
+                call(addresses[0], (copy.ctypes.data + t * SIDE * row + c0 * 2, row, places.ctypes.data,
+                                    steps.ctypes.data, now, b,
                                     STEP_BYTES, HALF_BYTES, sums_of + (panel * tiles + t) * SIDE * SIDE * 4, SIDE * 4,
                                     c0 == 0, N - t * SIDE if N - t * SIDE < SIDE else SIDE, k1 - k0 - panel * SIDE,
                                     b + deep * STEP_BYTES))
@@ -140,7 +142,7 @@ def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
         starts[:K] = bias
 
     def columns(lane, k0, k1):
-        _forward(k0, k1, at, copy, w, y, *lane, WHOLE, starts, relu)
+        _forward(k0, k1, at, copy, w, y, *lane, apart(copy.strides[0]), WHOLE, starts, relu)
 
     run(blocks(K, _share(K)), columns, list(zip(*lanes, strict=True)))
 
@@ -167,7 +169,7 @@ def _round_panels(first, last, source, target):
 
 
 @kernel
-def _backward_data(first, last, addresses, panels, w, dx, sums, part, steps):
+def _backward_data(first, last, addresses, panels, w, dx, sums, part, places, steps):
     """Columns first..last of dx. part (32, RUN and a line): rows of w.   sums (images / 32, 32, 32)."""
     (C, K), N, (count, deep) = w.shape, len(dx), panels.shape[:2]
     row, run_of = part.shape[1] * 2, len(steps) * STEP
@@ -181,7 +183,8 @@ def _backward_data(first, last, addresses, panels, w, dx, sums, part, steps):
                 zero_run(to + filled * 2, -filled % STEP)
             begin_blocks(addresses)
             for panel in range(count):
-                call(addresses[0], (part.ctypes.data, row, steps.ctypes.data, (filled + STEP - 1) // STEP,
+                call(addresses[0], (part.ctypes.data, row, places.ctypes.data, steps.ctypes.data,
+                                    (filled + STEP - 1) // STEP,
                                     panels.ctypes.data + (panel * deep + k0 // STEP) * STEP_BYTES, STEP_BYTES,
                                     HALF_BYTES, sums.ctypes.data + panel * SIDE * SIDE * 4, SIDE * 4, k0 == 0, height,
                                     N - panel * SIDE, w.ctypes.data + ((c0 + SIDE) * K + k0) * 4))
@@ -198,11 +201,12 @@ def linear_backward_data(dy, w, dx, *, work=None):
         return float32.linear_backward_data(dy, w, dx, work=work)
     at = chosen().addresses
     floats, panels, *lanes = arrays_in(work, _data_arrays(dx.shape, w.shape))
+    places = apart(lanes[1].strides[1])
     parallel_for(panels.shape[1], panels[:, 0].size, _pair_columns, dy, floats)
     parallel_for(panels.size // LANES, LANES, _round_panels, floats, panels)
 
     def rows(lane, first, last):
-        _backward_data(first, last, at, panels, w, dx, *lane, WHOLE[:RUN // STEP])
+        _backward_data(first, last, at, panels, w, dx, *lane, places, WHOLE[:RUN // STEP])
 
     _over_rows(w, rows, list(zip(*lanes, strict=True)))
 
@@ -222,7 +226,7 @@ def _pair_images(first, last, dy, panels):
 
 
 @kernel
-def _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, steps):
+def _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, places, steps):
     """sums (32, columns): the gradient of `height` rows from c0 on, columns from `start` (panels) on.
 
     copy: x in rows of bf16.   part (32, images): their columns of it, turned when start is 0.
@@ -236,20 +240,20 @@ def _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, steps
     begin_blocks(addresses)
     for panel in range(min(sums.shape[1] // SIDE, len(panels) - start)):
         b = panels.ctypes.data + (start + panel) * count * STEP_BYTES
-        call(addresses[0], (part.ctypes.data, row, steps.ctypes.data, count, b, STEP_BYTES, HALF_BYTES,
-                            sums.ctypes.data + panel * SIDE * 4, sums.shape[1] * 4, True, height, SIDE,
+        call(addresses[0], (part.ctypes.data, row, places.ctypes.data, steps.ctypes.data, count, b, STEP_BYTES,
+                            HALF_BYTES, sums.ctypes.data + panel * SIDE * 4, sums.shape[1] * 4, True, height, SIDE,
                             b + count * STEP_BYTES))
     end_blocks(addresses)
 
 
 @kernel
-def _backward_weights(first, last, addresses, copy, panels, dw, part, sums, steps, add):
+def _backward_weights(first, last, addresses, copy, panels, dw, part, sums, places, steps, add):
     """Rows first..last of dw."""
     K = dw.shape[1]
     for c0 in range(first, last, SIDE):
         height = min(SIDE, last - c0)
         for start in range(0, len(panels), sums.shape[1] // SIDE):
-            _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, steps)
+            _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, places, steps)
             k0 = start * SIDE
             for c in range(height):
                 if add:
@@ -268,19 +272,19 @@ def linear_backward_weights(x, dy, dw, *, add=True, work=None):
     at = chosen().addresses
 
     def rows(lane, first, last):
-        _backward_weights(first, last, at, copy, panels, dw, *lane, steps, add)
+        _backward_weights(first, last, at, copy, panels, dw, *lane, *steps, add)
 
     _over_rows(dw, rows, lanes)
 
 
 @kernel
-def _update(first, last, addresses, copy, panels, w, v, part, sums, steps, momentum, shrink, lr):
+def _update(first, last, addresses, copy, panels, w, v, part, sums, places, steps, momentum, shrink, lr):
     """Rows first..last of w and v."""
     K = w.shape[1]
     for c0 in range(first, last, SIDE):
         height = min(SIDE, last - c0)
         for start in range(0, len(panels), sums.shape[1] // SIDE):
-            _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, steps)
+            _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, places, steps)
             k0 = start * SIDE
             for c in range(height):
                 for k in range(0, sums.shape[1], LANES):
@@ -299,17 +303,17 @@ def linear_sgd_step(x, dy, w, v, *, lr, momentum, decay, work=None):
     at, scalars = chosen().addresses, [np.float32(value) for value in (momentum, decay * lr, lr)]
 
     def rows(lane, first, last):
-        _update(first, last, at, copy, panels, w, v, *lane, steps, *scalars)
+        _update(first, last, at, copy, panels, w, v, *lane, *steps, *scalars)
 
     _over_rows(w, rows, lanes)
 
 
 def _gradient_operands(x, dy, dw, work):
-    """x in rows, dy in pairs of images, the steps, and the memory of each thread."""
+    """x in rows, dy in pairs of images, (places, steps) of a block, and the memory of each thread."""
     copy, panels, *lanes = arrays_in(work, _weights_arrays(x.shape, dw.shape))
     parallel_for(len(copy), copy.shape[1], _round_rows, x, copy)
     parallel_for(len(panels), panels[0].size, _pair_images, dy, panels)
-    return copy, panels, _steps(panels.shape[1]), list(zip(*lanes, strict=True))
+    return copy, panels, (apart(lanes[0].strides[1]), _steps(panels.shape[1])), list(zip(*lanes, strict=True))
 
 
 def _over_rows(w, rows, lanes: list) -> None:

@@ -154,12 +154,13 @@ def _copy_some(typingctx, source, target, count):
 
 @part
 def copy_run(source, target, count):
-    """`count` bf16."""
-    whole = count // (2 * LANES) * (2 * LANES)
-    for i in range(0, whole, 2 * LANES):
-        _copy_all(source + i * 2, target + i * 2)
-    if whole < count:
-        _copy_some(source + whole * 2, target + whole * 2, count - whole)
+    """`count` bf16; from 32 on, the last 32 may be copied twice."""
+    if count < 2 * LANES:
+        _copy_some(source, target, count)
+    else:
+        for i in range(0, count - 2 * LANES, 2 * LANES):
+            _copy_all(source + i * 2, target + i * 2)
+        _copy_all(source + (count - 2 * LANES) * 2, target + (count - 2 * LANES) * 2)
 
 
 @intrinsic
@@ -210,6 +211,19 @@ def turn_floats(typingctx, source, source_row, rows, columns, target, target_row
                 masked_store(builder, row, to, mask, 4)
 
     return _operation(6, write)
+
+
+@intrinsic
+def fetch_rows(typingctx, addresses, shift):
+    """Prefetch, to be written, 32 floats at each of 32 listed addresses + shift."""
+    def write(builder, addresses, shift):
+        for r in range(2 * LANES):
+            listed = builder.inttoptr(builder.add(addresses, INT64(8 * r)), INT64.as_pointer())
+            to = builder.add(builder.load(listed), shift)
+            for v in range(2):
+                prefetch(builder, builder.inttoptr(builder.add(to, INT64(64 * v)), BYTE), for_writing=True)
+
+    return _operation(2, write)
 
 
 @intrinsic

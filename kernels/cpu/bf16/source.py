@@ -1,7 +1,7 @@
 """The copies of x (or dy) in bf16 that blocks of a convolution read: some lines at a time, in a thread's L2 cache.
 
-Along each axis, output i reads the source at i*step + shift + tap, as in kernels/cpu/correlate.py. A copy has one of two
-layouts; in both, the pixel of each output lies a constant distance after that of the output before it.
+Along each axis, output i reads the source at i*step + shift + tap, as in kernels/cpu/correlate.py. A copy has one of
+two layouts; in both, the pixel of each output lies a constant distance after that of the output before it.
 
     shared     many channels: the source with its padding. Lines share it with the next line, and images with the
                next image, so outputs cross lines: output m = line*LW + j reads pixel m + (where its tap lies).

@@ -8,9 +8,9 @@
      +-----------------------------+                +------------------+
 
 Some lines of all images at a time, 8 MB of a and b, which all threads make together: a is the copy that forward reads
-(source.py), turned. Then each thread takes some channels, columns and all taps, 512 pixels at a time, whose a and b stay
-in its L2 cache; the sums of a task are kept in memory until the last lines. Where there are few tasks, each is cut
-into ranges of pixels with sums of their own, which are added in a fixed order.
+(source.py), turned. Then each thread takes some channels, columns and all taps, 512 pixels at a time, whose a and b
+stay in its L2 cache; the sums of a task are kept in memory until the last lines. Where there are few tasks, each is
+cut into ranges of pixels with sums of their own, which are added in a fixed order.
 
 The outputs between two lines are zeros of dy. An infinite x of a channel may thus make NaN of all taps of that
 channel's part of dw, of which others are infinite or NaN in any case; other channels are not reached.
@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP, Block, begin_blocks, end_blocks
-from minicnn.kernels.cpu.bf16.rounding import pair_rows, turn_rows
+from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP, Block, apart, begin_blocks, end_blocks
+from minicnn.kernels.cpu.bf16.rounding import fetch_line, pair_rows, turn_rows
 from minicnn.kernels.cpu.bf16.source import (
     Axis,
     Source,
@@ -42,6 +42,7 @@ from minicnn.kernels.cpu.vectors import LANES
 TOGETHER_BYTES = 8 << 20         # of a and b, in the L3 cache
 COPY_BYTES = 256 << 10           # of the copy that is turned, in a thread's L2 cache
 CHUNK = 16                       # steps of 32 pixels: 32 KB of b for 32 columns
+FETCH = 16                        # pixels of dy between the prefetch of one and its use
 SUMS = 64                        # blocks of 4 KB of a task
 PARTS_BYTES = 4 << 20            # of sums that ranges of pixels have of their own
 WHOLE = np.stack([np.arange(CHUNK) * STEP * 2, np.full(CHUNK, STEP // 2)], 1).astype(np.int64)
@@ -115,27 +116,34 @@ def _pair_pixels(first, last, line, lines, dy, pairs, LH, LW):
     """pairs (groups, halves, pixels / 2, 16, 2) of dy: pairs first..last after the pixels of `line`; zeros between."""
     N, P, Q, K = dy.shape
     groups, halves, count = pairs.shape[:3]
-    E = K // groups
+    E, m = K // groups, 2 * first
+    n, i, j = (line + m // LW) // LH, (line + m // LW) % LH, m % LW
     for pair in range(first, last):
-        at, there = dy.ctypes.data, 0
-        other, also = dy.ctypes.data, 0
+        at, other, there, also = dy.ctypes.data, dy.ctypes.data, 0, 0
         for part in range(2):
-            m = 2 * pair + part
-            n, i, j = (line + m // LW) // LH, (line + m // LW) % LH, m % LW
             if m < lines * LW and n < N and i < P and j < Q:
+                row = dy.ctypes.data + ((n * P + i) * Q + j) * K * 4
                 if part == 0:
-                    at, there = dy.ctypes.data + ((n * P + i) * Q + j) * K * 4, LANES
+                    at, there = row, LANES
                 else:
-                    other, also = dy.ctypes.data + ((n * P + i) * Q + j) * K * 4, LANES
+                    other, also = row, LANES
+            m, j = m + 1, j + 1
+            if j == LW:
+                i, j = i + 1, 0
+                if i == LH:
+                    n, i = n + 1, 0
         for g in range(groups):
             for half in range(halves):
                 filled, shift = max(0, min(LANES, E - half * LANES)), (g * E + half * LANES) * 4
+                fetch_line(at + shift + FETCH * K * 4)
+                fetch_line(other + shift + FETCH * K * 4)
                 pair_rows(at + shift, other + shift, pairs.ctypes.data + ((g * halves + half) * count + pair) * 64,
                           min(there, filled), min(also, filled))
 
 
 @kernel
-def _sum(first, last, g, c0, c1, k0, k1, addresses, turned, pairs, taps, height, columns, sums, steps, begin):
+def _sum(first, last, g, c0, c1, k0, k1, addresses, turned, pairs, taps, height, columns, sums, places, steps,
+         begin):
     """sums (groups, high, wide, taps, 32, 32) of group g, blocks c0..c1 of rows and k0..k1 of columns.
 
     first, last: steps of 32 pixels.   begin: they are overwritten, not added to.
@@ -152,10 +160,10 @@ def _sum(first, last, g, c0, c1, k0, k1, addresses, turned, pairs, taps, height,
                 for t in range(T):
                     a = ((taps[t, 0] * groups + g) * rows_of + c * SIDE) * row + step * STEP + taps[t, 1]
                     to = (((g * high + c) * wide + k) * T + t) * SIDE * SIDE * 4
-                    call(addresses[0], (turned.ctypes.data + a * 2, row * 2, steps.ctypes.data, min(chunk, last - step),
-                                        b, HALF_BYTES, count * 64, sums.ctypes.data + to, SIDE * 4,
-                                        begin and step == first, min(SIDE, height - c * SIDE), columns - k * SIDE,
-                                        b + chunk * HALF_BYTES))
+                    call(addresses[0], (turned.ctypes.data + a * 2, row * 2, places.ctypes.data, steps.ctypes.data,
+                                        min(chunk, last - step), b, HALF_BYTES, count * 64, sums.ctypes.data + to,
+                                        SIDE * 4, begin and step == first, min(SIDE, height - c * SIDE),
+                                        columns - k * SIDE, b + chunk * HALF_BYTES))
     end_blocks(addresses)
 
 
@@ -185,6 +193,7 @@ def weights(block: Block, x, dy, dw, down: Axis, across: Axis, groups: int, add:
     plan = _plan(block, x.shape, E, down, across, groups)
     source, (turned, pairs, sums, *lanes) = plan.source, arrays
     shape, at, lanes = geometry(source), block.addresses, list(zip(*lanes, strict=True))
+    places = apart(turned.strides[1])
     for line in range(0, source.lines, plan.lines):
         lines = min(plan.lines, source.lines - line)
         steps = -(-lines * source.LW // STEP)
@@ -196,7 +205,8 @@ def weights(block: Block, x, dy, dw, down: Axis, across: Axis, groups: int, add:
         parallel_for(steps * STEP // 2, 2 * dy.shape[3], _pair_pixels, line, lines, dy, pairs, source.LH, source.LW)
 
         def some(part, first, last, *where, line=line):
-            _sum(first, last, *where, at, turned, pairs, plan.taps, plan.height, E, sums[part], WHOLE, line == 0)
+            _sum(first, last, *where, at, turned, pairs, plan.taps, plan.height, E, sums[part], places, WHOLE,
+                 line == 0)
 
         run([(part, *pixels, *where) for part, pixels in enumerate(_ranges(steps, plan.parts))
              for where in _tasks(plan, groups)], some)
