@@ -49,8 +49,9 @@ class CpuOps(Ops):
 class CpuBf16Ops(CpuOps):
     """The same, with convolution and fully connected layers from kernels/cpu/bf16.
 
-    Their factors are rounded to bf16 and sums are float32. All other operations have no matrix products and are those of
-    "cpu", in float32; so are depthwise convolution and all arrays. Arrays of float64 are computed in float64.
+    Their factors are rounded to bf16 and sums are float32; convolutions that Winograd's algorithm computes faster in
+    float32 are left to it (conv_algorithm names them). All other operations have no matrix products and are those of
+    "cpu", in float32; so are depthwise convolution, and all arrays. Arrays of float64 are computed in float64.
     """
 
     def __init__(self):

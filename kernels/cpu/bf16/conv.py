@@ -5,33 +5,67 @@
                        dx fall into stride x stride phases, and each tap belongs to exactly one of them
     backward, weights  weights.py: sums over pixels
 
-Every kernel is computed directly: Winograd's algorithm would round sums of the factors. Depthwise convolution has no
-product of matrices, and is limited by memory: it is computed in float32, as in kernels/cpu/depthwise.py.
+Sums over taps are computed directly here: Winograd's algorithm would round sums of the factors, and its 4 x 4 tiles
+are ten times as far off. By AMX tiles that is faster in any case. vdpbf16ps multiplies 1.9 times as fast as float32,
+while Winograd's algorithm needs a quarter of the products: where that is faster (`_float32_is_faster`), a pass is
+computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are arrays of float64 and depthwise
+convolution, which has no product of matrices.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
 from minicnn.kernels.cpu import conv as float32
-from minicnn.kernels.cpu import depthwise
-from minicnn.kernels.cpu.bf16.block import chosen
+from minicnn.kernels.cpu import depthwise, winograd
+from minicnn.kernels.cpu.bf16.available import DOTS
+from minicnn.kernels.cpu.bf16.block import Block, chosen
 from minicnn.kernels.cpu.bf16.correlate import correlate, correlation_arrays, pack_panels, turn_kernel
 from minicnn.kernels.cpu.bf16.source import Axis
 from minicnn.kernels.cpu.bf16.weights import weight_arrays, weights
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, flat
 from minicnn.kernels.cpu.threads import parallel_for
 
+# Where Winograd's algorithm in float32 is faster than vdpbf16ps, as measured on a Zen 5 (benchmarks/bench_bf16.py):
+FILLED = 0.75                    # of its tiles at least, by outputs: 13 x 13 outputs in 4 x 4 tiles fill 0.66
+LEAST_CHANNELS = 48              # of a group, of x and of y
+MOST_WEIGHTS = 256 * 256         # of a tap and a group, dw: its sums have 36 or 49 places for each
 
-def _elsewhere(dtype, D: int, K: int, groups: int) -> bool:
-    """Whether kernels/cpu/conv.py computes it: arrays of float64, and depthwise convolution."""
-    return np.dtype(dtype) != np.float32 or depthwise.suits(D, K, groups)
+
+class _InFloat32(NamedTuple):
+    """Which passes kernels/cpu/conv.py computes."""
+
+    forward: bool
+    data: bool
+    weights: bool
+
+
+@lru_cache(maxsize=1024)
+def _in_float32(block: Block, x_shape, w_shape, y_shape, dtype: str, stride, pads, groups) -> _InFloat32:
+    (N, H, W, _), (R, S, D, K), (_, P, Q, _) = x_shape, w_shape, y_shape
+    if dtype != "float32" or depthwise.suits(D, K, groups):
+        return _InFloat32(True, True, True)
+    E, flipped = K // groups, [R - 1 - pad for pad in pads]
+    forward = _float32_is_faster(block, (R, S), stride, pads, D, E, N, P, Q)
+    data = _float32_is_faster(block, (R, S), stride, flipped, E, D, N, H, W)
+    return _InFloat32(forward, data, forward and D * E <= MOST_WEIGHTS)
+
+
+def _float32_is_faster(block: Block, kernel, stride, pads, depth: int, columns: int, N: int, P: int, Q: int) -> bool:
+    """Whether Winograd's algorithm in float32 is faster than bf16 for these outputs (N, P, Q)."""
+    side = winograd.outputs_of_a_tile(kernel, stride, pads, depth, columns, N, P, Q, np.float32)
+    if not side or block.kind != DOTS or min(depth, columns) < LEAST_CHANNELS:
+        return False
+    return P * Q >= FILLED * (-(-P // side) * side) * (-(-Q // side) * side)
 
 
 def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
     (R, S, D, K), (bias, relu), block = w.shape, epilogue, chosen()
-    if _elsewhere(x.dtype, D, K, groups):
+    if _in_float32(block, x.shape, w.shape, y.shape, x.dtype.name, stride, pads, groups).forward:
         return float32.conv_forward(x, w, y, stride=stride, pads=pads, groups=groups, epilogue=epilogue, work=work)
     axes = _forward_axes(x.shape, y.shape, w.shape, stride, pads)
     arrays, taps = arrays_in(work, correlation_arrays(block, x.shape, K, *axes, groups)), np.arange(R * S)
@@ -46,7 +80,7 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
 def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
     (R, S, D, K), C, block = w.shape, dx.shape[3], chosen()
-    if _elsewhere(dy.dtype, D, K, groups):
+    if _in_float32(block, dx.shape, w.shape, dy.shape, dy.dtype.name, stride, pads, groups).data:
         return float32.conv_backward_data(dy, w, dx, stride=stride, pads=pads, groups=groups, work=work)
     turned = arrays_in(work, [((R * S, K, D), "float32")])[0]
     rest = None if work is None else work[bytes_of([((R * S, K, D), "float32")]):]
@@ -66,8 +100,8 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
 
 def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
-    (_, _, D, K), block = dw.shape, chosen()
-    if _elsewhere(x.dtype, D, K, groups):
+    K, block = dw.shape[3], chosen()
+    if _in_float32(block, x.shape, dw.shape, dy.shape, x.dtype.name, stride, pads, groups).weights:
         return float32.conv_backward_weights(x, dy, dw, stride=stride, pads=pads, groups=groups, add=add, work=work)
     axes = _forward_axes(x.shape, dy.shape, dw.shape, stride, pads)
     weights(block, x, dy, dw, *axes, groups, add, arrays_in(work, weight_arrays(block, x.shape, K, *axes, groups)))
@@ -107,21 +141,36 @@ def _phases_along(axis, x_shape, y_shape, w_shape, stride, pads) -> list[tuple[i
 
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
-    (N, H, W, _), (R, S, D, K), block = x_shape, w_shape, chosen()
-    if _elsewhere(dtype, D, K, groups):
-        return float32.conv_work(x_shape, w_shape, dtype, stride=stride, pads=pads, groups=groups)
-    P, Q = (pads[0] + H + pads[2] - R) // stride[0] + 1, (pads[1] + W + pads[3] - S) // stride[1] + 1
-    y_shape = (N, P, Q, K)
+    (R, S, D, K), window = w_shape, {"stride": stride, "pads": pads, "groups": groups}
+    block, y_shape, floats = _chosen(x_shape, w_shape, dtype, **window)
+    sizes = [float32.conv_work(x_shape, w_shape, dtype, **window)] if any(floats) else []
     axes = _forward_axes(x_shape, y_shape, w_shape, stride, pads)
-    back = [bytes_of(correlation_arrays(block, y_shape, x_shape[3], down, across, groups))
-            for down, across, taps in _phases(x_shape, y_shape, w_shape, stride, pads) if len(taps)]
-    return max(bytes_of(correlation_arrays(block, x_shape, K, *axes, groups)),
-               bytes_of(weight_arrays(block, x_shape, K, *axes, groups)),
-               bytes_of([((R * S, K, D), "float32")]) + max(back, default=0))
+    if not floats.forward:
+        sizes.append(bytes_of(correlation_arrays(block, x_shape, K, *axes, groups)))
+    if not floats.data:
+        turned = bytes_of([((R * S, K, D), "float32")])
+        sizes += [turned + bytes_of(correlation_arrays(block, y_shape, x_shape[3], down, across, groups))
+                  for down, across, taps in _phases(x_shape, y_shape, w_shape, stride, pads) if len(taps)]
+    if not floats.weights:
+        sizes.append(bytes_of(weight_arrays(block, x_shape, K, *axes, groups)))
+    return max(sizes)
 
 
 def conv_algorithm(x_shape, w_shape, dtype, *, stride, pads, groups=1):
-    """The name of the algorithm."""
-    if _elsewhere(dtype, *w_shape[2:], groups):
-        return float32.conv_algorithm(x_shape, w_shape, dtype, stride=stride, pads=pads, groups=groups)
-    return f"direct, bf16 by {chosen().kind}"
+    """The name of the algorithm: that of the forward pass, and those of dx and dw where they differ."""
+    window = {"stride": stride, "pads": pads, "groups": groups}
+    block, _, floats = _chosen(x_shape, w_shape, dtype, **window)
+    if all(floats):
+        return f"{float32.conv_algorithm(x_shape, w_shape, dtype, **window)}, {np.dtype(dtype).name}"
+    names = [f"Winograd, {dtype}" if of else f"direct, bf16 by {block.kind}" for of in floats]
+    return "; ".join(names[:1] + [f"{which} {name}" for which, name in zip(("dx", "dw"), names[1:], strict=True)
+                                  if name != names[0]])
+
+
+def _chosen(x_shape, w_shape, dtype, stride, pads, groups) -> tuple[Block, tuple[int, ...], _InFloat32]:
+    """The inner loop, the shape of y, and what is computed in float32."""
+    (N, H, W, _), (R, S, _, K), block = x_shape, w_shape, chosen()
+    y_shape = (N, (pads[0] + H + pads[2] - R) // stride[0] + 1, (pads[1] + W + pads[3] - S) // stride[1] + 1, K)
+    x_shape, w_shape = tuple(x_shape), tuple(w_shape)
+    return block, y_shape, _in_float32(block, x_shape, w_shape, y_shape, np.dtype(dtype).name, tuple(stride),
+                                       tuple(pads), groups)
