@@ -38,6 +38,7 @@ def test_the_sdist_holds_what_git_tracks(tmp_path):
 def test_every_package_is_named():
     """setup.py names those of kernels/ one by one."""
     kernels = ROOT / "kernels"
-    folders = sorted({path.parent.relative_to(kernels).as_posix() for path in kernels.rglob("*.py")} - {"."})
+    folders = sorted(path.relative_to(kernels).as_posix() for path in kernels.rglob("*")
+                     if path.is_dir() and not path.name.startswith(("_", ".")))
     assert folders == ["cpu", "cpu/bf16", "cuda", "reference"]
     assert all(f'"{name}"' in (ROOT / "setup.py").read_text() for name in folders)

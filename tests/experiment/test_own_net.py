@@ -319,5 +319,5 @@ def test_a_set_smaller_than_the_usual_batch(tmp_path, capsys):
 
 def test_a_device_that_is_not_there_is_no_mistake_of_the_file(tmp_path, capsys):
     tiny_set(tmp_path)
-    assert cli.main(["summary", f"{tmp_path / 'own.py'}:build", "--device", "cpu:bf16"]) == 2
-    assert capsys.readouterr().err.startswith("error: device 'cpu' computes in the precision of its arrays")
+    assert cli.main(["summary", f"{tmp_path / 'own.py'}:build", "--device", "reference:bf16"]) == 2
+    assert capsys.readouterr().err.startswith("error: device 'reference' computes in the precision of its arrays")

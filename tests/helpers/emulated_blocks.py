@@ -1,4 +1,4 @@
-"""The instructions of kernels/cpu/bf16/block.py in NumPy: the loops of both kinds, on the memory that kernels pass them.
+"""The instructions of kernels/cpu/bf16/block.py in NumPy: loops of both kinds, on the memory that kernels pass them.
 
 Compiled kernels call these functions by their address, in the place of the machine code. So every order in which
 operands are packed is checked on any machine, for AMX tiles as well as for vdpbf16ps.

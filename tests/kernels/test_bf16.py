@@ -182,9 +182,9 @@ def test_pixels_in_several_parts(real, monkeypatch, rng):
 def test_epilogues(real, rng, epilogue):
     case, dense = Case(rng, *SMALL["runs of channels"]), Matrices(rng, 5, 19, 37)
     wanted, y = np.empty(case.dy.shape), np.empty_like(case.dy)
-    get_ops("reference").conv_forward(exactly(case.x), exactly(case.w), wanted, epilogue=(case.b if epilogue[0] else None,
-                                                                                       epilogue[1]), **case.window)
-    conv.conv_forward(case.x, case.w, y, epilogue=(case.b if epilogue[0] else None, epilogue[1]), **case.window)
+    options = {"epilogue": (case.b if epilogue[0] else None, epilogue[1]), **case.window}
+    get_ops("reference").conv_forward(exactly(case.x), exactly(case.w), wanted, **options)
+    conv.conv_forward(case.x, case.w, y, **options)
     assert np.abs(y - wanted).max() < CLOSE * np.abs(wanted).max()
     wanted, y = exactly(dense.x) @ exactly(dense.w) + epilogue[0] * dense.b, np.empty_like(dense.dy)
     linear.linear_forward(dense.x, dense.w, y, epilogue=(dense.b if epilogue[0] else None, epilogue[1]))
@@ -256,8 +256,8 @@ def test_infinity_and_nan_stay_in_their_image(real, rng):
 
 
 # ---- rounding
-HARD = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -3.4e38, 1e-39, -1e-39, 0, -0.0, np.inf, -np.inf, np.nan,
-                 65504, 1.17e-38, 1.18e-38, -7.1], np.float32)
+HARD = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -3.4e38, 1e-39, -1e-39, 0, -0.0, np.inf, -np.inf,
+                 np.nan, 65504, 1.17e-38, 1.18e-38, -7.1], np.float32)
 
 
 @pytest.mark.parametrize("instruction", [True, False], ids=["instruction", "integers"])

@@ -2,12 +2,12 @@
 
 Reading the weights is the cost that remains, so w is read once in each pass and never copied as a whole.
 
-    forward            a block of w, DEPTH rows x COLUMNS columns, is rounded into pairs of rows and meets all images
+    forward            a block of w, DEPTH rows x COLUMNS columns, is rounded into pairs of rows, for all images,
                        while it is in the L2 cache; the sums of its columns stay there until the last row of w:
 
-                                 512 columns
+                                 1024 columns
                               +-------------+
-                       256 -> |  rounded    |   x[:, 256] (rows of bf16)  x  this  is added to  sums (images, 512)
+                       128 -> |  rounded    |   x[:, 128] (rows of bf16)  x  this  is added to  sums (images, 1024)
                        rows   +-------------+
                               |             |   ... and at the end bias and ReLU on the way into y
 

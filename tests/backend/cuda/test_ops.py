@@ -147,7 +147,8 @@ def test_precision(monkeypatch, tmp_path, spec, version, products, architecture)
 
 @pytest.mark.parametrize(("spec", "complaint"), [
     ("cuda:fp8", "unknown precision 'fp8' of device 'cuda': expected one of fp32, tf32, bf16, fp16"),
-    ("cpu:bf16", "device 'cpu' computes in the precision of its arrays; one can be chosen for cuda alone")])
+    ("cpu:fp16", "unknown precision 'fp16' of device 'cpu': expected one of fp32, bf16"),
+    ("reference:bf16", "device 'reference' computes in the precision of its arrays; one can be chosen for cpu and")])
 def test_precisions_that_do_not_exist(spec, complaint):
     with pytest.raises(DeviceError, match=complaint):
         make_ops(spec)

@@ -1,0 +1,132 @@
+"""Device "cpu:bf16": its operations, networks that learn as in float32, and machines that cannot run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minicnn.backend.ops import OPS
+from minicnn.backend.select import get_ops, make_ops
+from minicnn.builder import Builder
+from minicnn.graph import Net
+from minicnn.init import Normal
+from minicnn.kernels.cpu.bf16 import available
+from minicnn.train.sgd import SGD
+from minicnn.train.step import backward_and_update
+
+WHY_NOT = "; ".join(filter(None, map(available.why_not, (available.TILES, available.DOTS))))
+needs_bf16 = pytest.mark.skipif(bool(available.why_not(available.TILES) and available.why_not(available.DOTS)),
+                                reason=WHY_NOT)
+HALF = 2.0**-9              # the largest relative error of a rounded factor
+
+
+@needs_bf16
+def test_only_products_differ_from_the_device_in_float32():
+    ours, float32 = get_ops("cpu:bf16"), get_ops("cpu")
+    assert (ours.name, ours.spec, make_ops("cpu:fp32").spec) == ("cpu", "cpu:bf16", "cpu")
+    for kind, names in OPS.items():
+        for name in names:
+            assert (getattr(ours, name) is getattr(float32, name)) == (kind not in ("conv", "linear"))
+            assert f"{name:32s}minicnn.kernels.cpu.{'bf16.' * (kind in ('conv', 'linear'))}" in ours.report()
+
+
+def small_alexnet(device: str) -> Net:
+    """Its kinds of layers: a stride, groups, LRN, overlapping pooling."""
+    b = Builder((47, 47, 3), name="small")
+    b.conv("conv1", 32, 11, stride=4, init=Normal(0.05))
+    b.relu()
+    b.lrn("norm1")
+    b.maxpool("pool1", 3, stride=2)
+    b.conv("conv2", 48, 5, padding=2, groups=2, init=Normal(0.05), bias_init=1)
+    b.relu()
+    b.conv("conv3", 40, 3, padding=1, init=Normal(0.05))
+    b.relu()
+    b.flatten()
+    b.linear("fc4", 96, init=Normal(0.05), bias_init=1)
+    b.relu()
+    b.linear("fc5", 10, init=Normal(0.1))
+    b.loss()
+    return b.net(seed=3, device=device)
+
+
+def small_resnet(device: str) -> Net:
+    """A block with a projection: strides, 1 x 1, batch normalisation, an addition."""
+    b = Builder((16, 16, 3), name="small")
+    b.conv("conv1", 16, 3, padding=1, bias=False)
+    b.batchnorm("norm1")
+    start = b.relu()
+    b.conv("conv2", 32, 3, stride=2, padding=1, bias=False)
+    b.batchnorm("norm2")
+    b.relu()
+    b.conv("conv3", 32, 3, padding=1, bias=False)
+    left = b.batchnorm("norm3")
+    b.conv("conv4", 32, 1, stride=2, bias=False, input=start)
+    right = b.batchnorm("norm4")
+    b.add("add", [left, right])
+    b.relu()
+    b.global_avgpool("pool")
+    b.flatten()
+    b.linear("fc", 10, init=Normal(0.1))
+    b.loss()
+    return b.net(seed=3, device=device)
+
+
+@needs_bf16
+@pytest.mark.parametrize("build, allowed", [(small_alexnet, 0.1), (small_resnet, 0.15)])
+def test_a_network_learns_as_in_float32(build, allowed, rng):
+    """Losses, and how far all parameters together move in three steps: measured, 0.04 to 0.06 of the distance differ, and
+    0.08 with batch normalisation, whose statistics are those of eight images."""
+    nets = {device: build(device) for device in ("cpu", "cpu:bf16")}
+    shape = (8, *next(iter(nets["cpu"].inputs.values())))
+    images, labels = rng.standard_normal(shape).astype(np.float32), rng.integers(0, 10, 8).astype(np.int32)
+    losses, moved = {}, {}
+    for device, net in nets.items():
+        before = {name: param.data.copy() for name, param in net.params.items()}
+        optimiser = SGD(net.params, lr=0.01, momentum=0.9, decay=0.0005)
+        losses[device] = []
+        for _ in range(3):
+            losses[device].append(float(net.loss(images, labels)))
+            backward_and_update(net, optimiser)
+        moved[device] = np.concatenate([(param.data - before[name]).ravel() for name, param in net.params.items()])
+    assert all(param.data.dtype == np.float32 for param in nets["cpu:bf16"].params.values())
+    assert losses["cpu"] != losses["cpu:bf16"]
+    np.testing.assert_allclose(losses["cpu:bf16"], losses["cpu"], rtol=8 * HALF)
+    difference = np.linalg.norm(moved["cpu:bf16"] - moved["cpu"]) / np.linalg.norm(moved["cpu"])
+    assert 0 < difference < allowed, difference
+
+
+@pytest.mark.parametrize("module, name", [(module, name) for module in ("conv", "linear") for name in OPS[module]
+                                          if name != "conv_algorithm"])
+@needs_bf16
+def test_arrays_of_float64_are_computed_in_float64(monkeypatch, module, name):
+    """By the function of the same name of the device "cpu", with the same arguments."""
+    asked = []
+
+    def of_float32(*given, **options):
+        asked.append((given, options))
+        return 0
+
+    monkeypatch.setattr(f"minicnn.kernels.cpu.{module}.{name}", of_float32)
+    ours, shape = getattr(get_ops("cpu:bf16"), name), (2, 2, 3, 4) if module == "conv" else (3, 4)
+    arrays = [np.ones(shape)] * (4 if name == "linear_sgd_step" else 3)
+    options = {"stride": (1, 1), "pads": (0, 0, 0, 0)} if module == "conv" else {}
+    options |= dict.fromkeys(("lr", "momentum", "decay"), 0.5) if name == "linear_sgd_step" else {}
+    given = [shape, shape, "float64"] if name.endswith("_work") else arrays
+    ours(*given, **options)
+    (passed, chosen), = asked
+    assert all(one is other for one, other in zip(passed, given, strict=True)) and options.items() <= chosen.items()
+
+
+def test_what_numba_is_told_counts():
+    """One line and no crash, before anything compiled is loaded: kernels/cpu would be, by an operation."""
+    code = ("import sys; from minicnn.cli.main import main; "
+            "sys.exit(main(['summary', 'cifar_18pct', '--device', 'cpu:bf16']))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx512f"})
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: device 'cpu:bf16' multiplies by AMX tiles or vdpbf16ps, and ")
+    assert done.stderr.count("\n") == 1 and "use --device cpu, which computes in float32" in done.stderr
