@@ -42,6 +42,7 @@ PEERS = {
     "fused": "PyTorch's fused SGD",
     "onnxruntime": "onnxruntime, from our ONNX file",
     "openvino": "OpenVINO in float32, from our ONNX file",
+    "float32": "minicnn in float32",
     **{f"v{rung}": f"version {rung} of the matrix products" for rung in (1, 2, 3)},
 }
 

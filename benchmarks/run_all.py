@@ -25,7 +25,7 @@ from tables import results_page
 
 HERE = Path(__file__).parent
 ORDER = ("bench_alexnet", "bench_inference", "bench_families", "bench_memory", "bench_conv", "bench_depthwise",
-         "bench_linear", "bench_lrn", "bench_batchnorm", "bench_pool", "bench_sgd")
+         "bench_linear", "bench_lrn", "bench_batchnorm", "bench_pool", "bench_sgd", "bench_bf16")
 STEP = "timeline.png"
 ON_GPU = tuple(f"bench_cuda-{precision}" for precision in ("tf32", "bf16", "fp16", "fp32"))     # NAME-PRECISION
 ON_GPU += ("bench_ladder",)

@@ -17,6 +17,7 @@ from minicnn.kernels.cpu import threads
 from minicnn.system.cores import available_cores
 
 PRECISIONS = ("fp32", "bf16")           # of matrix products
+WORTH_WHILE = 1.5                       # times the GFLOP/s of float32: below, roundings and copies cost what is gained
 
 
 class CpuOps(Ops):
@@ -85,6 +86,17 @@ def set_threads(count: int | None = None) -> None:
     if count is not None and count < 1:
         raise DeviceError(f"the number of threads must be at least 1, got {count}")
     threads.set_threads(count)
+
+
+def bf16_report() -> str:
+    """One line: by which instructions device "cpu:bf16" multiplies, and how fast beside float32, as measured now."""
+    from minicnn.kernels.cpu.bf16 import block, rates
+
+    chosen = block.chosen()
+    ours, float32 = rates.of_bf16(chosen), rates.of_float32()
+    advice = "faster for most nets" if ours >= WORTH_WHILE * float32 else "not faster: use cpu"
+    return (f"{chosen.kind}, {ours:.0f} GFLOP/s on one thread, float32 {float32:.0f}: {ours / float32:.1f} times, "
+            f"{advice}")
 
 
 def thread_report() -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from minicnn.backend.cpu import thread_report
+from minicnn.backend.cpu import bf16_report, thread_report
 from minicnn.backend.select import get_ops
 from minicnn.errors import MinicnnError
 
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name:14s}{found}")
     print(f"reference     {_device('reference')}")
     print(f"cpu           {_device('cpu')}")
+    print(f"cpu:bf16      {_device('cpu:bf16')}")
     print(f"cuda          {_device('cuda')}")
     print(f"auto          {_auto()}")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"):
@@ -95,6 +96,8 @@ def _device(name: str) -> str:
         return "computes wrong results"
     if name == "cuda":
         return f"works as {ops.spec}; {ops.device.describe()}"
+    if name == "cpu:bf16":
+        return f"works; {bf16_report()}"
     if name == "cpu":
         return f"works; {thread_report()}"
     return "works (NumPy, slow: the specification)"

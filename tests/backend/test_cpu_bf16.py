@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from minicnn.backend import cpu
 from minicnn.backend.ops import OPS
 from minicnn.backend.select import get_ops, make_ops
 from minicnn.builder import Builder
@@ -32,6 +34,15 @@ def test_only_products_differ_from_the_device_in_float32():
         for name in names:
             assert (getattr(ours, name) is getattr(float32, name)) == (kind not in ("conv", "linear"))
             assert f"{name:32s}minicnn.kernels.cpu.{'bf16.' * (kind in ('conv', 'linear'))}" in ours.report()
+
+
+@needs_bf16
+def test_the_report_compares_with_float32(monkeypatch):
+    assert re.fullmatch(r"(AMX tiles|vdpbf16ps), \d+ GFLOP/s on one thread, float32 \d+: \d+\.\d times, (not )?faster.*",
+                        cpu.bf16_report())
+    monkeypatch.setattr("minicnn.kernels.cpu.bf16.rates.of_bf16", lambda block: 90.0)
+    monkeypatch.setattr("minicnn.kernels.cpu.bf16.rates.of_float32", lambda: 180.0)
+    assert cpu.bf16_report().endswith("90 GFLOP/s on one thread, float32 180: 0.5 times, not faster: use cpu")
 
 
 def small_alexnet(device: str) -> Net:
@@ -78,8 +89,8 @@ def small_resnet(device: str) -> Net:
 @needs_bf16
 @pytest.mark.parametrize("build, allowed", [(small_alexnet, 0.1), (small_resnet, 0.15)])
 def test_a_network_learns_as_in_float32(build, allowed, rng):
-    """Losses, and how far all parameters together move in three steps: measured, 0.04 to 0.06 of the distance differ, and
-    0.08 with batch normalisation, whose statistics are those of eight images."""
+    """Losses, and how far all parameters together move in three steps: 0.04 to 0.06 of the distance differ as measured,
+    and 0.08 with batch normalisation, whose statistics are those of eight images."""
     nets = {device: build(device) for device in ("cpu", "cpu:bf16")}
     shape = (8, *next(iter(nets["cpu"].inputs.values())))
     images, labels = rng.standard_normal(shape).astype(np.float32), rng.integers(0, 10, 8).astype(np.int32)
