@@ -75,7 +75,6 @@ def use(monkeypatch, chosen: block.Block) -> None:
     for module in (conv, linear):
         monkeypatch.setattr(module, "chosen", lambda: chosen)
     monkeypatch.setattr(conv, "FILLED", 2)                    # all in bf16
-    conv._in_float32.cache_clear()
 
 
 class Case:
@@ -230,7 +229,7 @@ def test_infinity_and_nan_stay_where_they_are(real, rng, case, value):
         mark[(0, *pixel, C // 3)] = 1
         get_ops("reference").conv_forward(mark, np.ones(case.w.shape), reached, **case.window)
         spoilt = case.computed()
-        np.testing.assert_array_equal(np.isfinite(spoilt["y"]) | (reached == 0), np.isfinite(spoilt["y"]))
+        assert not np.isnan(value) or np.isnan(spoilt["y"][reached > 0]).all()
         np.testing.assert_array_equal(spoilt["y"][reached == 0], clean["y"][reached == 0])
         others = np.arange(case.w.shape[2]) != C // 3 % case.w.shape[2]
         np.testing.assert_array_equal(spoilt["dw"][:, :, others], clean["dw"][:, :, others])

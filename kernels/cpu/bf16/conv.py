@@ -14,7 +14,6 @@ convolution, which has no product of matrices.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +42,6 @@ class _InFloat32(NamedTuple):
     weights: bool
 
 
-@lru_cache(maxsize=1024)
 def _in_float32(block: Block, x_shape, w_shape, y_shape, dtype: str, stride, pads, groups) -> _InFloat32:
     (N, H, W, _), (R, S, D, K), (_, P, Q, _) = x_shape, w_shape, y_shape
     if dtype != "float32" or depthwise.suits(D, K, groups):
@@ -171,6 +169,4 @@ def _chosen(x_shape, w_shape, dtype, stride, pads, groups) -> tuple[Block, tuple
     """The inner loop, the shape of y, and what is computed in float32."""
     (N, H, W, _), (R, S, _, K), block = x_shape, w_shape, chosen()
     y_shape = (N, (pads[0] + H + pads[2] - R) // stride[0] + 1, (pads[1] + W + pads[3] - S) // stride[1] + 1, K)
-    x_shape, w_shape = tuple(x_shape), tuple(w_shape)
-    return block, y_shape, _in_float32(block, x_shape, w_shape, y_shape, np.dtype(dtype).name, tuple(stride),
-                                       tuple(pads), groups)
+    return block, y_shape, _in_float32(block, x_shape, w_shape, y_shape, np.dtype(dtype).name, stride, pads, groups)

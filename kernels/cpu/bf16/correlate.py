@@ -30,6 +30,7 @@ from minicnn.kernels.cpu.bf16.source import (
     copy_windows,
     geometry,
     line_elements,
+    lines_within,
     source_of,
     steps_of,
 )
@@ -147,7 +148,7 @@ def _plan(block: Block, x_shape, E: int, down: Axis, across: Axis, groups: int) 
     source = source_of(N, C, groups, down, across, block.granule)
     share = -(-source.lines // (2 * threads()))                                 # lines, so that no thread is idle
     least = min(source.lines, -(-LEAST_OUTPUTS // source.LW))
-    return source, min(source.lines_within(COPY_BYTES), max(least, share))
+    return source, min(lines_within(source, COPY_BYTES), max(least, share))
 
 
 def _tasks(source: Source, lines: int, panels: int) -> list[tuple[int, int, int, int]]:

@@ -89,17 +89,16 @@ class Source(NamedTuple):
         """Pixels of each plane of a copy of so many lines of outputs: whole blocks of outputs, and what they read."""
         return -(-lines * self.LW // SIDE) * SIDE + self.halo * self.LW + SIDE
 
-    def line_bytes(self) -> int:
-        return self.planes * self.LW * self.depth * 2
 
-    def lines_within(self, size: int, least: int = 1) -> int:
-        """How many lines fit that many bytes, so that few outputs of their last block are none; at least `least`."""
-        most = max(least, min(size // self.line_bytes(), self.lines))
+@lru_cache(maxsize=1024)
+def lines_within(source: Source, size: int) -> int:
+    """How many lines of outputs fit that many bytes, so that few outputs of their last block are none; at least one."""
+    most = max(1, min(size // (source.planes * source.LW * source.depth * 2), source.lines))
 
-        def wasted(lines: int) -> float:
-            return -(-lines * self.LW // SIDE) * SIDE / (lines * self.LW)
+    def wasted(lines: int) -> float:
+        return -(-lines * source.LW // SIDE) * SIDE / (lines * source.LW)
 
-        return min(range(max(least, most * 2 // 3), most + 1), key=wasted)
+    return min(range(max(1, most * 2 // 3), most + 1), key=wasted)
 
 
 @lru_cache(maxsize=1024)
