@@ -9,7 +9,7 @@ NET = ("plan", "graph", "backprop", "builder", "weights", "trace", "checks", "pa
 # room: sources, by pattern; test folders or files
 ROOMS: dict[str, tuple[list[str], list[str]]] = {
     "kernels/reference": (["kernels/reference/*.py"], ["tests/kernels", "tests/test_mutations.py"]),
-    "kernels/cpu": (["kernels/cpu/*.py"], ["tests/kernels", "tests/backend", "tests/test_mutations.py"]),
+    "kernels/cpu": (["kernels/cpu/**/*.py"], ["tests/kernels", "tests/backend", "tests/test_mutations.py"]),
     "kernels/cuda": (["kernels/cuda/*.cu*", "minicnn/backend/cuda/**/*.py"],
                      ["tests/kernels", "tests/backend", "tests/test_mutations.py",
                       "tests/cuda_emulator/test_emulator.py"]),
