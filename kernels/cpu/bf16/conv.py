@@ -6,7 +6,7 @@
     backward, weights  weights.py: sums over pixels
 
 Sums over taps are computed directly here: Winograd's algorithm would round sums of the factors, and its 4 x 4 tiles
-are ten times as far off. By AMX tiles that is faster in any case. vdpbf16ps multiplies 1.9 times as fast as float32,
+are ten times as far off. By AMX tiles that is faster in any case. vdpbf16ps multiplies twice as fast as float32,
 while Winograd's algorithm needs a quarter of the products: where that is faster (`_float32_is_faster`), a pass is
 computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are arrays of float64 and depthwise
 convolution, which has no product of matrices.
