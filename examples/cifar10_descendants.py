@@ -220,7 +220,8 @@ def draw(reports: list[dict], path: Path) -> None:
     figure = new_figure(4.2)
     errors, norms = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.065, right=0.965, top=0.88, bottom=0.125, wspace=0.17)
-    for report in {report["net"]: report for report in reversed(reports)}.values():
+    first = {report["net"]: report for report in reversed(reports)}
+    for report in (first[name] for name in LINES if name in first):
         colour, style = LINES[report["net"]]
         for part, alpha in (("train", 1.0), ("val", 0.4)):
             errors.plot(range(1, report["epochs"] + 1), [100 * value for value in report["curves"][part]], style,
@@ -228,8 +229,11 @@ def draw(reports: list[dict], path: Path) -> None:
         values = report["gradients"]["end"]
         norms.semilogy(np.linspace(0, 1, len(values)), values, style, color=colour, linewidth=1.6)
     errors.set_title("error (%): training, and faint test", loc="left", fontsize=10, color=INK)
-    norms.set_title("norm of the gradient of each convolution, first to last", loc="left", fontsize=10, color=INK)
+    norms.set_title("norm of the gradient of each convolution, at the end", loc="left", fontsize=10, color=INK)
     errors.set_xlabel("epoch", fontsize=9, color=QUIET)
+    norms.set_xlabel("depth: 0 the first convolution, 1 the last", fontsize=9, color=QUIET)
+    for labels in (norms.yaxis.set_major_formatter, norms.yaxis.set_minor_formatter):
+        labels(lambda value, place: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     errors.legend(fontsize=8.5, frameon=False, labelcolor=INK)
     for axes in (errors, norms):
         quiet_axes(axes)

@@ -55,7 +55,7 @@ def quiet_axes(axes) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(LINE)
-    axes.tick_params(colors=QUIET, labelsize=9, length=0, pad=5)
+    axes.tick_params(which="both", colors=QUIET, labelsize=9, length=0, pad=5)
     axes.grid(True, axis="y", color=LINE, linewidth=0.6, alpha=0.7)
     axes.set_axisbelow(True)
 

@@ -48,6 +48,20 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
 
 
+def test_the_picture_of_gradients(example, tmp_path, monkeypatch):
+    """Powers of ten are written out: pictures of this project read no mathematics in their texts."""
+    figures = []
+    monkeypatch.setattr(example, "save_png", lambda figure, path: figures.append(figure))
+    report = {"net": "plain20", "epochs": 2, "curves": {"train": [0.5, 0.4], "val": [0.6, 0.5]},
+              "gradients": {"end": [0.02, 0.1, 0.5]}}
+    example.draw([report, {**report, "net": "resnet20"}], tmp_path / "page.png")
+    errors, norms = figures[0].axes
+    assert [text.get_text() for text in errors.get_legend().get_texts()] == ["plain20", "resnet20"]
+    figures[0].canvas.draw()
+    words = [text.get_text() for which in ("major", "minor") for text in norms.get_yticklabels(which=which)]
+    assert {"0.1", "0.2", "0.5"} <= set(words) and not any("$" in word for word in words)
+
+
 def test_all_of_train_is_learned_from(tree, tmp_path):
     splits = open_data(tree, size=32, hold_out=False)
     assert len(splits.train) == 32 and splits.val is splits.test and "validated on test/" in splits.description
