@@ -8,6 +8,7 @@ import numpy as np
 
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.elementwise import elementwise
+from minicnn.kernels.cpu.stored import real, stored, wide
 
 HALF, NOTHING = np.float32(0.5), np.float32(0)
 # Of _odd: the last x, the coefficients of P, those of Q.
@@ -23,70 +24,75 @@ DERIVATIVE = tuple(map(np.float32, (
 
 @kernel
 def _relu(x, y):
-    zero = y.dtype.type(0)
+    zero = real(y).type(0)
     for i in range(x.size):
-        y[i] = zero if x[i] < zero else x[i]                                   # NaN stays NaN
+        value = wide(x[i])
+        y[i] = stored(zero if value < zero else value, y)                      # NaN stays NaN
 
 
 @kernel
 def _relu_backward(y, dy, dx):
-    zero = dx.dtype.type(0)
+    zero = real(dx).type(0)
     for i in range(y.size):
-        gradient = dy[i]                                                       # read in any case: no branch
-        dx[i] = gradient if y[i] > zero else zero
+        gradient = wide(dy[i])                                                 # read in any case: no branch
+        dx[i] = stored(gradient if wide(y[i]) > zero else zero, dx)
 
 
 @kernel
 def _leaky_relu(a, b, y, slope):
     """y = b where a > 0, else slope * b."""
-    zero = y.dtype.type(0)
+    zero = real(y).type(0)
     for i in range(y.size):
-        value = b[i]                                                           # read in any case: no branch
-        y[i] = value if a[i] > zero else slope * value
+        value = wide(b[i])                                                     # read in any case: no branch
+        y[i] = stored(value if wide(a[i]) > zero else slope * value, y)
 
 
 @kernel
 def _clipped_relu(x, y, ceiling):
-    zero = y.dtype.type(0)
+    zero = real(y).type(0)
     for i in range(x.size):
-        value = zero if x[i] < zero else x[i]                                  # NaN stays NaN
-        y[i] = ceiling if value > ceiling else value
+        value = wide(x[i])
+        value = zero if value < zero else value                                # NaN stays NaN
+        y[i] = stored(ceiling if value > ceiling else value, y)
 
 
 @kernel
 def _clipped_relu_backward(y, dy, dx, ceiling):
-    zero = dx.dtype.type(0)
+    zero = real(dx).type(0)
     for i in range(y.size):
-        gradient, value = dy[i], y[i]                                          # read in any case: no branch
-        dx[i] = gradient if (value > zero) & (value < ceiling) else zero
+        gradient, value = wide(dy[i]), wide(y[i])                              # read in any case: no branch
+        dx[i] = stored(gradient if (value > zero) & (value < ceiling) else zero, dx)
 
 
 @kernel
 def _tanh(x, y):
     for i in range(x.size):
-        y[i] = np.tanh(x[i])
+        y[i] = stored(np.tanh(wide(x[i])), y)
 
 
 @kernel
 def _tanh_backward(y, dy, dx):
-    one = dx.dtype.type(1)
+    one = real(dx).type(1)
     for i in range(y.size):
-        dx[i] = dy[i] * (one - y[i] * y[i])
+        value = wide(y[i])
+        dx[i] = stored(wide(dy[i]) * (one - value * value), dx)
 
 
 @kernel
 def _sigmoid(x, y):
-    zero, one = y.dtype.type(0), y.dtype.type(1)
+    zero, one = real(y).type(0), real(y).type(1)
     for i in range(x.size):
-        e = np.exp(-abs(x[i]))                                                 # at most 1: no overflow
-        y[i] = (e if x[i] < zero else one) / (one + e)
+        value = wide(x[i])
+        e = np.exp(-abs(value))                                                # at most 1: no overflow
+        y[i] = stored((e if value < zero else one) / (one + e), y)
 
 
 @kernel
 def _sigmoid_backward(y, dy, dx):
-    one = dx.dtype.type(1)
+    one = real(dx).type(1)
     for i in range(y.size):
-        dx[i] = dy[i] * (y[i] * (one - y[i]))
+        value = wide(y[i])
+        dx[i] = stored(wide(dy[i]) * (value * (one - value)), dx)
 
 
 # GELU in float32: erf and exp do not vectorise, quotients of polynomials in x^2 do. They are our least-squares fits;
@@ -104,15 +110,16 @@ def _odd(x, most, p0, p1, p2, p3, p4, p5, q1, q2, q3, q4, q5):
 def _gelu_float32(x, y):
     """Phi(x) - 1/2 is odd. A rounding of it, times x, would be seen far below 0."""
     for i in range(x.size):
-        value = x[i] * (HALF + _odd(x[i], *CDF))
-        y[i] = NOTHING if x[i] < -CDF[0] else value
+        value = wide(x[i])
+        result = value * (HALF + _odd(value, *CDF))
+        y[i] = stored(NOTHING if value < -CDF[0] else result, y)
 
 
 @kernel
 def _gelu_backward_float32(x, dy, dx):
     """Phi(x) - 1/2 + x phi(x) is odd."""
     for i in range(x.size):
-        dx[i] = dy[i] * (HALF + _odd(x[i], *DERIVATIVE))
+        dx[i] = stored(wide(dy[i]) * (HALF + _odd(wide(x[i]), *DERIVATIVE)), dx)
 
 
 @kernel
@@ -180,9 +187,9 @@ def sigmoid_backward(y, dy, dx):
 
 def gelu_forward(x, y):
     """y = x * Phi(x). y may be x."""
-    elementwise(_gelu_float32 if x.dtype == np.float32 else _gelu, x, y, cost=4)
+    elementwise(_gelu_float32 if real(x) == np.float32 else _gelu, x, y, cost=4)
 
 
 def gelu_backward(x, dy, dx):
     """dx = dy * (Phi(x) + x * phi(x)). dx may be dy."""
-    elementwise(_gelu_backward_float32 if x.dtype == np.float32 else _gelu_backward, x, dy, dx, cost=4)
+    elementwise(_gelu_backward_float32 if real(x) == np.float32 else _gelu_backward, x, dy, dx, cost=4)

@@ -3,7 +3,7 @@
     photograph   . . [ a line of the crop: contiguous bytes ] . .     (a column of it, where axes are swapped)
                               |
     cells            [ the same as floats, minus the mean   ]         in the L1 cache
-                              |  read in reverse where it is mirrored
+                              |  in reverse where it is mirrored
     y                [ plus the shift                       ]
 
 The loops over contiguous elements become vector instructions; a loop over the crop pixel by pixel took five times as
@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import parallel_for
 
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
@@ -24,7 +25,7 @@ LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
 def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift):
     """Lines first..last of y, counted through all images."""
     H, W, C = y.shape[1], y.shape[2], y.shape[3]
-    cells, shifts = np.empty(W * C, y.dtype), np.empty(W * C, y.dtype)
+    cells, turned, shifts = np.empty(W * C, real(y)), np.empty(W * C, real(y)), np.empty(W * C, real(y))
     for line in range(first, last):
         n, p = line // H, line % H
         if line == first or p == 0:
@@ -35,7 +36,7 @@ def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift
         if flip[n] & TRANSPOSE:
             for q in range(W):
                 for c in range(C):
-                    value = y.dtype.type(images[n, top[n] + q, left[n] + i, c])
+                    value = real(y).type(images[n, top[n] + q, left[n] + i, c])
                     cells[q * C + c] = value - mean[top[n] + q, left[n] + i, c] if of_photograph else value
         else:
             pixels, start = images[n, top[n] + i].reshape(-1), left[n] * C
@@ -46,32 +47,29 @@ def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift
             else:
                 for k in range(W * C):
                     cells[k] = pixels[index(start + k)]
-        to = y[n, p].reshape(-1)
+        to, line_of = y[n, p].reshape(-1), turned if flip[n] & LEFT_RIGHT else cells
         if flip[n] & LEFT_RIGHT and C == 3:                                    # unrolled: vectorises
             for q in range(W):
                 here, there = index(3 * q), index(3 * (W - 1 - q))
-                to[here] = cells[there]
-                to[here + index(1)] = cells[there + index(1)]
-                to[here + index(2)] = cells[there + index(2)]
+                turned[here] = cells[there]
+                turned[here + index(1)] = cells[there + index(1)]
+                turned[here + index(2)] = cells[there + index(2)]
         elif flip[n] & LEFT_RIGHT:
             for q in range(W):
                 for c in range(C):
-                    to[q * C + c] = cells[(W - 1 - q) * C + c]
-        else:
-            for k in range(W * C):
-                to[k] = cells[k]
+                    turned[q * C + c] = cells[(W - 1 - q) * C + c]
         if of_photograph:
             for k in range(W * C):
-                to[k] += shifts[k]
+                to[k] = stored(line_of[k] + shifts[k], to)
         else:
             means = mean[p].reshape(-1)
             for k in range(W * C):
-                to[k] = to[k] - means[k] + shifts[k]
+                to[k] = stored(line_of[k] - means[k] + shifts[k], to)
 
 
 def augment_forward(images, y, *, mean, top, left, flip, shift):
     """y (N, H, W, C). mean (A, B, C) or (H, W, C); top, left int32 (N,); flip uint8 (N,), bits 1, 2, 4 = left-right,
     up-down, transpose first (needs H = W); shift (N, C) is added to every pixel of an image."""
     N, H, W, C = y.shape
-    parallel_for(N * H, W * C * 2, _augment, np.ascontiguousarray(images), y, np.ascontiguousarray(mean, y.dtype),
-                 mean.shape == images.shape[1:], top, left, flip, np.asarray(shift, y.dtype))
+    parallel_for(N * H, W * C * 2, _augment, np.ascontiguousarray(images), y, np.ascontiguousarray(mean, real(y)),
+                 mean.shape == images.shape[1:], top, left, flip, np.asarray(shift, real(y)))

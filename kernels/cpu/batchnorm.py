@@ -25,6 +25,7 @@ import numpy as np
 
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.memory import ALIGN, Kept, flat
+from minicnn.kernels.cpu.stored import real
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, WIDE, fetch, like, load, part, select, store, stream
 
@@ -57,11 +58,11 @@ def _fetch_ahead(x, i, count, C):
 
 @part
 def _own_centre(x, i, count, rows, C, block, c):
-    total = like(load(x, i, count), x.dtype.type(0))
+    total = like(load(x, i, count), real(x).type(0))
     for row in range(rows):
         _fetch_ahead(x, i + row * C, count, C)
         total = total + load(x, i + row * C, count)
-    store(block, c, count, total * like(total, x.dtype.type(1 / rows)))
+    store(block, c, count, total * like(total, real(x).type(1 / rows)))
 
 
 @part
@@ -70,7 +71,7 @@ def _block_moments(x, i, count, rows, C, block, c, is_first):
     if is_first:
         _own_centre(x, i, count, rows, C, block, c)
     centre = load(block, c, count)
-    first = like(centre, x.dtype.type(0))
+    first = like(centre, real(x).type(0))
     second = first
     for row in range(rows):
         _fetch_ahead(x, i + row * C, count, C)
@@ -85,7 +86,7 @@ def _block_moments(x, i, count, rows, C, block, c, is_first):
 def _moments(first, last, x, C, moments):
     """moments (2, C): mean and centred squares of rows first..last."""
     mean, squares = moments[0], moments[1]
-    block, wide, tail = np.empty(3 * C, x.dtype), C - C % WIDE, C - C % LANES
+    block, wide, tail = np.empty(3 * C, real(x)), C - C % WIDE, C - C % LANES
     moments[:] = 0
     for m in range(first, last, ROWS):
         rows = min(ROWS, last - m)
@@ -214,7 +215,7 @@ def _forward(first, last, x, residual, y, f, C, floor, past_caches):
 
 def _floor(x, relu: bool):
     """The ReLU's 0 in x's type; None without one."""
-    return x.dtype.type(0) if relu else None
+    return real(x).type(0) if relu else None
 
 
 def _flat(a):
@@ -243,7 +244,7 @@ def affine_forward(x, w, b, y, *, mean=None, var=None, eps=0.0, residual=None, r
 def _add_block(x, dy, y, dz, floor, i, count, rows, C, f, c, block):
     """block = the sums of dz and of dz * (x - centre) of each of `count` channels over `rows` rows."""
     centre = load(f, c, count)
-    first = like(centre, x.dtype.type(0))
+    first = like(centre, real(x).type(0))
     second = first
     for row in range(rows):
         o = i + row * C
@@ -261,7 +262,7 @@ def _add_block(x, dy, y, dz, floor, i, count, rows, C, f, c, block):
 @kernel
 def _sums(first, last, x, dy, y, dz, floor, f, C, sums):
     """sums (2, C): of dz and dz * (x - centre) over rows first..last."""
-    block, wide, tail = np.empty(2 * C, x.dtype), C - C % WIDE, C - C % LANES
+    block, wide, tail = np.empty(2 * C, real(x)), C - C % WIDE, C - C % LANES
     sums[:] = 0
     for m in range(first, last, ROWS):
         rows = min(ROWS, last - m)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.elementwise import elementwise
 from minicnn.kernels.cpu.memory import rows
+from minicnn.kernels.cpu.stored import stored, wide
 from minicnn.kernels.cpu.threads import parallel_for
 
 
@@ -19,7 +20,13 @@ def _copy(first, last, x, x0, y, y0, width):
 @kernel
 def _add(a, b, y):
     for i in range(y.size):
-        y[i] = a[i] + b[i]
+        y[i] = stored(wide(a[i]) + wide(b[i]), y)
+
+
+@kernel
+def _convert(x, y):
+    for i in range(y.size):
+        y[i] = stored(wide(x[i]), y)
 
 
 @kernel
@@ -103,3 +110,8 @@ def subsample_backward(dy, dx, *, stride, first):
 def accumulate(x, y):
     """y += x."""
     elementwise(_add, y, x, y)
+
+
+def convert(x, y):
+    """y = x, one of float32, the other of bf16."""
+    elementwise(_convert, x, y)

@@ -66,7 +66,8 @@ class _Plan(NamedTuple):
     """How the targets are computed from packed lines of the source."""
 
     order: np.ndarray            # what each cell of the packed kernel is: a tap, or -1, the start, before each phase
-    phases: np.ndarray           # function, cell of the kernel, first packed cell; first and count of lines, of columns
+    phases: np.ndarray           # cell of the kernel, first packed cell; first and count of lines, of columns
+    windows: tuple               # of each phase, the size of its kernel
     step: tuple[int, int]        # between the sources of two windows
     apart: tuple[int, int]       # between two targets
     corner: tuple[int, int]      # source of the first packed cell of an image
@@ -77,7 +78,7 @@ class _Plan(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _plan(back, size, window, stride, pads, dtype):
-    """size: lines and columns of the target.   window: of the kernel."""
+    """size: lines and columns of the target.   window: of the kernel.   dtype: of packed lines."""
     axes = [(_backward_axes if back else _forward_axes)(*axis)
             for axis in zip(stride, pads[:2], window, size, strict=True)]
     step, apart = ((1, 1), stride) if back else (stride, (1, 1))
@@ -88,15 +89,16 @@ def _plan(back, size, window, stride, pads, dtype):
     width = (most[1] - 1) * step[1] + reach[1]
     fit = max(2 * reach[0] - 1, PACKED_BYTES // (width * LANES * np.dtype(dtype).itemsize))
     lines = min(most[0], (fit - reach[0]) // step[0] + 1)
-    order, phases = [], []
+    order, phases, windows = [], [], []
     for down in axes[0]:
         for across in axes[1]:
             R, S = (len(down.taps), len(across.taps)) if down.taps and across.taps else (0, 0)
             begin = (down.shift - corner[0]) * width + across.shift - corner[1]
-            phases.append((correlate_windows(R, S, dtype).address, len(order), begin, *down[:2], *across[:2]))
+            phases.append((len(order), begin, *down[:2], *across[:2]))
+            windows.append((R, S))
             order += [-1] + [r * window[1] + s for r in down.taps for s in across.taps]
-    return _Plan(np.array(order, np.int64), np.array(phases, np.int64), step, apart, tuple(corner), lines,
-                 -(-most[0] // lines), ((lines - 1) * step[0] + reach[0], width))
+    return _Plan(np.array(order, np.int64), np.array(phases, np.int64), tuple(windows), step, apart, tuple(corner),
+                 lines, -(-most[0] // lines), ((lines - 1) * step[0] + reach[0], width))
 
 
 @part
@@ -154,8 +156,8 @@ def _pack_kernels(first, last, w, start, order, kernels):
 def _correlate_units(first, last, source, shape, target, size, kernels, cells, phases, step, apart, corner, lines,
                      units, packed, relu):
     """Units first..last of the target (N, *size, C) from the source, of this shape (N, H, W, C)."""
-    C, element = shape[3], source.itemsize
-    line, cell = packed[1] * LANES * element, LANES * element
+    C, element, cell = shape[3], target.itemsize, LANES * cells.itemsize
+    line = packed[1] * cell
     ahead, there = _ahead(lines, step, apart, shape, size, C)
     for unit in range(first, last):
         n, i = unit // units, unit % units * lines
@@ -170,13 +172,15 @@ def _correlate_units(first, last, source, shape, target, size, kernels, cells, p
 
 
 def _correlate(back, source, w, start, target, stride, pads, relu, work):
-    (N, *size, C), plan = target.shape, _plan_of(back, target.shape, w.shape, stride, pads, target.dtype)
-    kernels, cells = arrays_in(work, _correlation_space(plan, C, target.dtype))
+    (N, *size, C), plan = target.shape, _plan_of(back, target.shape, w.shape, stride, pads, w.dtype)
+    kernels, cells = arrays_in(work, _correlation_space(plan, C, w.dtype))
     parallel_for(len(kernels), kernels[0].size, _pack_kernels, rows(w, C), start, plan.order, kernels)
     arguments = (flat(source), source.shape, flat(target), tuple(size), kernels)
+    functions = [correlate_windows(R, S, target.dtype.str).address for R, S in plan.windows]
+    phases = np.column_stack([np.array(functions, np.int64), plan.phases])
 
     def units(lane, first, last):
-        _correlate_units(first, last, *arguments, cells[lane], *plan[1:], relu)      # without the order
+        _correlate_units(first, last, *arguments, cells[lane], phases, *plan[3:], relu)
 
     run(_ranges(N * plan.units, target.size), units, list(range(threads())))
 
@@ -193,19 +197,19 @@ def _ranges(units, elements):
 def forward(x, w, y, *, stride, pads, epilogue, work):
     """y (N, P, Q, C) from x (N, H, W, C) and w (R, S, 1, C); epilogue = (bias (C,) or None, apply ReLU)."""
     bias, relu = epilogue
-    _correlate(False, x, w, np.zeros(x.shape[3], x.dtype) if bias is None else bias, y, stride, pads, relu, work)
+    _correlate(False, x, w, np.zeros(x.shape[3], w.dtype) if bias is None else bias, y, stride, pads, relu, work)
 
 
 def backward_data(dy, w, dx, *, stride, pads, work):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, C) and w (R, S, 1, C)."""
-    _correlate(True, dy, w, np.zeros(dy.shape[3], dy.dtype), dx, stride, pads, False, work)
+    _correlate(True, dy, w, np.zeros(dy.shape[3], w.dtype), dx, stride, pads, False, work)
 
 
 @kernel
 def _sum_units(first, last, x, shape, dy, size, total, cells, function, step, corner, lines, units, packed):
     """total (R*S, C) = dw of the units first..last of dy (N, *size, C)."""
-    C, element = shape[3], x.itemsize
-    line, cell = packed[1] * LANES * element, LANES * element
+    C, element, cell = shape[3], dy.itemsize, LANES * cells.itemsize
+    line = packed[1] * cell
     ahead, there = _ahead(lines, step, (1, 1), shape, size, C)
     for row in range(len(total)):
         for c in range(C):
@@ -216,8 +220,8 @@ def _sum_units(first, last, x, shape, dy, size, total, cells, function, step, co
             _pack(cells, packed, x, shape, n, (corner[0] + i * step[0], corner[1]), c, ahead)
             call(function, (cells.ctypes.data, line, step[0] * line, step[1] * cell,
                             dy.ctypes.data + ((n * size[0] + i) * size[1] * C + c) * element, size[1] * C * element,
-                            C * element, total.ctypes.data + c * element, C * element, there * element,
-                            min(lines, size[0] - i), size[1], C - c))
+                            C * element, total.ctypes.data + c * total.itemsize, C * total.itemsize,
+                            there * element, min(lines, size[0] - i), size[1], C - c))
 
 
 @kernel
@@ -234,10 +238,10 @@ def backward_weights(x, dy, dw, *, stride, pads, add, work):
     (N, *size, C), plan = dy.shape, _plan_of(False, dy.shape, dw.shape, stride, pads, dw.dtype)
     totals, cells = arrays_in(work, _sums_space(plan, dy.shape, dw.shape, dw.dtype))
     arguments = (flat(x), x.shape, flat(dy), tuple(size))
-    function = sum_windows(*dw.shape[:2], dw.dtype.str).address
+    function = sum_windows(*dw.shape[:2], dy.dtype.str).address
 
     def units(lane, first, last, total):
-        _sum_units(first, last, *arguments, total, cells[lane], function, plan.step, *plan[4:])
+        _sum_units(first, last, *arguments, total, cells[lane], function, plan.step, *plan[5:])
 
     ranges = _ranges(N * plan.units, dy.size)
     run([(*units_of, total) for units_of, total in zip(ranges, totals, strict=True)], units, list(range(threads())))

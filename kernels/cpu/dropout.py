@@ -21,6 +21,7 @@ from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.elementwise import elementwise
 from minicnn.kernels.cpu.memory import rows
 from minicnn.kernels.cpu.philox import philox4x32
+from minicnn.kernels.cpu.stored import real, stored, wide
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.rng import key_words
 
@@ -30,7 +31,7 @@ CALLS = 64                       # of the generator, for a chunk
 @kernel
 def _dropout(first, last, x, y, least, scale, k0, k1, purpose, epoch, sample_ids):
     """Chunks first..last, counted through all samples. A unit stays where its word's upper 24 bits are >= least."""
-    units, zero = x.shape[1], y.dtype.type(0)
+    units, zero = x.shape[1], real(y).type(0)
     chunks = (units + 4 * CALLS - 1) // (4 * CALLS)
     words = np.empty(4 * CALLS, np.uint32)
     for i in range(first, last):
@@ -40,14 +41,14 @@ def _dropout(first, last, x, y, least, scale, k0, k1, purpose, epoch, sample_ids
             word0, word1, word2, word3 = philox4x32(sample, np.uint64(start) + np.uint64(call), epoch, purpose, k0, k1)
             words[4 * call], words[4 * call + 1], words[4 * call + 2], words[4 * call + 3] = word0, word1, word2, word3
         for u in range(min(4 * CALLS, units - 4 * start)):
-            value = x[n, index(4 * start + u)] * scale
-            y[n, index(4 * start + u)] = value if words[u] >> np.uint32(8) >= least else zero
+            value = wide(x[n, index(4 * start + u)]) * scale
+            y[n, index(4 * start + u)] = stored(value if words[u] >> np.uint32(8) >= least else zero, y)
 
 
 @kernel
 def _scale(x, y, factor):
     for i in range(x.size):
-        y[i] = x[i] * factor
+        y[i] = stored(wide(x[i]) * factor, y)
 
 
 def dropout_forward(x, y, *, rate, scale, seed, purpose, epoch, sample_ids):
@@ -55,7 +56,7 @@ def dropout_forward(x, y, *, rate, scale, seed, purpose, epoch, sample_ids):
     X, Y = rows(x, x[0].size), rows(y, x[0].size)                              # (N, units)
     k0, k1 = map(np.uint64, key_words(seed))
     least = np.uint32(math.ceil(float(np.float32(rate)) * 2**24))              # u >= rate, u a multiple of 2**-24
-    parallel_for(len(X) * -(-X.shape[1] // (4 * CALLS)), 16 * CALLS, _dropout, X, Y, least, x.dtype.type(scale), k0, k1,
+    parallel_for(len(X) * -(-X.shape[1] // (4 * CALLS)), 16 * CALLS, _dropout, X, Y, least, real(x).type(scale), k0, k1,
                  np.uint64(purpose), np.uint64(epoch), np.asarray(sample_ids, np.uint32))
 
 

@@ -7,17 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from minicnn.kernels.cpu.memory import flat
+from minicnn.kernels.cpu.stored import real
 from minicnn.kernels.cpu.threads import parallel_for
 
 
 def elementwise(kernel: Callable, *arrays: np.ndarray, scalars: tuple = (), cost: int = 1) -> None:
     """Call kernel(*arrays, *scalars) on slices that cover the arrays, which have equally many elements.
 
-    scalars: converted to the first array's type, so that nothing is computed in a wider one.
+    scalars: converted to what the first array is computed in, so that nothing is computed in a wider type.
     cost: of an element, see parallel_for.
     """
-    arrays, real = [flat(array) for array in arrays], arrays[0].dtype.type
-    scalars = [real(value) for value in scalars]
+    arrays = [flat(array) for array in arrays]
+    scalars = [real(arrays[0]).type(value) for value in scalars]
 
     def on_slices(first: int, last: int) -> None:
         kernel(*[array[first:last] for array in arrays], *scalars)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.memory import Kept, rows
+from minicnn.kernels.cpu.stored import real, stored, wide
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 
 _kept = Kept()
@@ -19,18 +20,18 @@ _kept = Kept()
 
 @kernel
 def _mask_and_sum(first, last, dy, y, masked, sums, summed):
-    zero = dy.dtype.type(0)
+    zero = real(dy).type(0)
     if summed:
         for k in range(sums.size):
             sums[k] = zero
     for m in range(first, last):
         if masked:
             for k in range(dy.shape[1]):
-                gradient = dy[m, k]                                            # read in any case: no branch
-                dy[m, k] = gradient if y[m, k] > zero else zero
+                gradient = wide(dy[m, k])                                      # read in any case: no branch
+                dy[m, k] = stored(gradient if wide(y[m, k]) > zero else zero, dy)
         if summed:
             for k in range(dy.shape[1]):
-                sums[k] += dy[m, k]
+                sums[k] += wide(dy[m, k])
 
 
 @kernel
@@ -52,7 +53,7 @@ def epilogue_backward(dy, db, *, y=None, add=True):
     dY = rows(dy, K)                                                           # (M, K)
     Y = dY if y is None else rows(y, K)
     parts = split(len(dY), min(threads() * RANGES_PER_THREAD, max(1, dy.size // 16384)))
-    (sums,) = _kept.arrays([((len(parts), K), dy.dtype)])
+    (sums,) = _kept.arrays([((len(parts), K), real(dy))])
     masked, summed = y is not None, db is not None
     run([(*part, dY, Y, masked, row, summed) for part, row in zip(parts, sums, strict=True)], _mask_and_sum)
     if db is not None:

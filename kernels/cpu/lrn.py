@@ -10,7 +10,8 @@ Across channels, a row is a pixel's channels, or its part of them in one group. 
                 |----------|                                 and the ends of a row need no test
 
 First the squares of all ROWS rows, then the sums: a load of what was stored a few instructions before would have to
-wait for the store. The backward has a second such strip, for dy x s^(-beta-1), and recomputes s instead of reading it.
+wait for the store. The backward has a second such strip, for dy x s^(-beta-1), and a third for dx's first term, which is rounded only with
+the second one; it recomputes s instead of reading it.
 
 Within a map, an output line needs the n lines around it, which were used for the line before and are still in the L2
 cache:
@@ -21,7 +22,7 @@ cache:
                ----------------------
     strip    0 pixel, pixel, pixel ... 0
 
-The backward keeps the last n lines of dy x s^(-beta-1): line h takes the place of line h-n.
+The backward keeps the last n lines of dy x s^(-beta-1) and of dx's first term: line h takes the place of line h-n.
 
 The paper's beta is 3/4, and with r = 1 / sqrt(s), s^(-3/4) = r r / sqrt(r): a reciprocal square root is a fast
 instruction, a general power is not.
@@ -34,6 +35,7 @@ import numpy as np
 from minicnn.kernels.cpu import epilogue, pool
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.memory import flat
+from minicnn.kernels.cpu.stored import real
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, power, splat, sqrt, store
 
@@ -96,27 +98,27 @@ def _normalise(x, y, i, count, squares, o, n, step, k, alpha, beta, one):
 
 
 @part
-def _weigh(x, dy, dx, i, count, squares, o, n, step, k, alpha, beta, one, ratios, q):
-    """The first term of dx, and what the sum of the second runs over."""
+def _weigh(x, dy, dx, i, count, squares, o, n, step, k, alpha, beta, one, terms, ratios, q):
+    """terms = the first term of dx, and ratios = what the sum of the second runs over."""
     fetch(dy, i + AHEAD)
     fetch_to_write(dx, i + AHEAD)
     p, ratio = _powers(k + alpha * _window(squares, o, n, step), beta, one)
     upstream = load(dy, i, count)
-    store(dx, i, count, upstream * p)
+    store(terms, q, count, upstream * p)
     store(ratios, q, count, upstream * load(x, i, count) * ratio)
 
 
 @part
-def _add_cross(x, dx, i, count, ratios, q, n, step, factor):
-    store(dx, i, count, load(dx, i, count) + factor * load(x, i, count) * _window(ratios, q, n, step))
+def _add_cross(x, dx, i, count, terms, t, ratios, q, n, step, factor):
+    store(dx, i, count, load(terms, t, count) + factor * load(x, i, count) * _window(ratios, q, n, step))
 
 
 @kernel
 def _forward(first, last, x, y, C, n, k, alpha, beta):
     left = _whole(n // 2)
     step, tail, before = left + _whole(C), C - C % LANES, left - n // 2
-    squares = np.zeros(ROWS * step + left, x.dtype)
-    one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
+    squares = np.zeros(ROWS * step + left, real(x))
+    one, k, alpha = splat(real(x).type(1)), splat(k), splat(alpha)
     for m in range(first, last, ROWS):
         count = min(ROWS, last - m)
         _squares_of_rows(x, m * C, count, C, squares, left, step)
@@ -132,9 +134,10 @@ def _forward(first, last, x, y, C, n, k, alpha, beta):
 def _backward(first, last, x, dy, dx, C, n, k, alpha, beta):
     left = _whole(n // 2)
     step, tail, before = left + _whole(C), C - C % LANES, left - n // 2
-    squares, ratios = np.zeros(ROWS * step + left, x.dtype), np.zeros(ROWS * step + left, x.dtype)
-    factor = splat(x.dtype.type(-2) * alpha * beta)
-    one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
+    squares, ratios = np.zeros(ROWS * step + left, real(x)), np.zeros(ROWS * step + left, real(x))
+    terms = np.empty_like(ratios)
+    factor = splat(real(x).type(-2) * alpha * beta)
+    one, k, alpha = splat(real(x).type(1)), splat(k), splat(alpha)
     for m in range(first, last, ROWS):
         count = min(ROWS, last - m)
         _squares_of_rows(x, m * C, count, C, squares, left, step)
@@ -142,21 +145,21 @@ def _backward(first, last, x, dy, dx, C, n, k, alpha, beta):
             i, o = (m + row) * C, row * step
             for c in range(0, tail, LANES):
                 _weigh(x, dy, dx, i + c, LANES, squares, o + before + c, n, 1, k, alpha, beta, one,
-                       ratios, o + left + c)
+                       terms, ratios, o + left + c)
             if tail < C:
                 _weigh(x, dy, dx, i + tail, C - tail, squares, o + before + tail, n, 1, k, alpha, beta, one,
-                       ratios, o + left + tail)
+                       terms, ratios, o + left + tail)
         for row in range(count):
-            i, o = (m + row) * C, row * step + before
+            i, o, t = (m + row) * C, row * step + before, row * step + left
             for c in range(0, tail, LANES):
-                _add_cross(x, dx, i + c, LANES, ratios, o + c, n, 1, factor)
+                _add_cross(x, dx, i + c, LANES, terms, t + c, ratios, o + c, n, 1, factor)
             if tail < C:
-                _add_cross(x, dx, i + tail, C - tail, ratios, o + tail, n, 1, factor)
+                _add_cross(x, dx, i + tail, C - tail, terms, t + tail, ratios, o + tail, n, 1, factor)
 
 
 def _scalars(x, *values):
     """The values as scalars of x's type, so that nothing is computed in a wider one."""
-    return [x.dtype.type(value) for value in values]
+    return [real(x).type(value) for value in values]
 
 
 def lrn_forward(x, y, *, n, k, alpha, beta, groups=1):
@@ -216,8 +219,8 @@ def _squares_around(x, line, H, size, n, strip, left):
 @kernel
 def _within_forward(first, last, x, y, H, size, C, n, k, alpha, beta):
     left, tail = n // 2 * C, size - size % LANES
-    strip = np.zeros(size + 2 * left + LANES, x.dtype)
-    one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
+    strip = np.zeros(size + 2 * left + LANES, real(x))
+    one, k, alpha = splat(real(x).type(1)), splat(k), splat(alpha)
     for line in range(first, last):
         _squares_around(x, line, H, size, n, strip, left)
         i = line * size
@@ -230,9 +233,10 @@ def _within_forward(first, last, x, y, H, size, C, n, k, alpha, beta):
 @kernel
 def _within_backward(first, last, x, dy, dx, H, size, C, n, k, alpha, beta):
     left, tail, step = n // 2 * C, size - size % LANES, _whole(size)
-    strip, ratios = np.zeros(size + 2 * left + LANES, x.dtype), np.zeros(n * step, x.dtype)
-    factor = splat(x.dtype.type(-2) * alpha * beta)
-    one, k, alpha = splat(x.dtype.type(1)), splat(k), splat(alpha)
+    strip, ratios = np.zeros(size + 2 * left + LANES, real(x)), np.zeros(n * step, real(x))
+    terms = np.empty_like(ratios)
+    factor = splat(real(x).type(-2) * alpha * beta)
+    one, k, alpha = splat(real(x).type(1)), splat(k), splat(alpha)
     for image in range(first, last):
         ratios[:] = 0                                       # lines above the image
         for h in range(H + n // 2):
@@ -240,19 +244,21 @@ def _within_backward(first, last, x, dy, dx, H, size, C, n, k, alpha, beta):
             if h < H:
                 _squares_around(x, image * H + h, H, size, n, strip, left)
                 for c in range(0, tail, LANES):
-                    _weigh(x, dy, dx, i + c, LANES, strip, c, n, C, k, alpha, beta, one, ratios, q + c)
+                    _weigh(x, dy, dx, i + c, LANES, strip, c, n, C, k, alpha, beta, one, terms, ratios,
+                           q + c)
                 if tail < size:
-                    _weigh(x, dy, dx, i + tail, size - tail, strip, tail, n, C, k, alpha, beta, one, ratios, q + tail)
+                    _weigh(x, dy, dx, i + tail, size - tail, strip, tail, n, C, k, alpha, beta, one, terms,
+                           ratios, q + tail)
             else:
                 ratios[q : q + step] = 0                    # lines below the image
             if h >= n // 2:                                 # all lines around line h - n // 2 are computed now
                 for c in range(0, size, LANES):
                     store(strip, left + c, LANES, _window(ratios, c, n, step))
-                i -= n // 2 * size
+                i, t = i - n // 2 * size, (h - n // 2) % n * step
                 for c in range(0, tail, LANES):
-                    _add_cross(x, dx, i + c, LANES, strip, c, n, C, factor)
+                    _add_cross(x, dx, i + c, LANES, terms, t + c, strip, c, n, C, factor)
                 if tail < size:
-                    _add_cross(x, dx, i + tail, size - tail, strip, tail, n, C, factor)
+                    _add_cross(x, dx, i + tail, size - tail, terms, t + tail, strip, tail, n, C, factor)
 
 
 def lrn_within_forward(x, y, *, n, k, alpha, beta):

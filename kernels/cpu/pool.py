@@ -25,6 +25,7 @@ import numpy as np
 
 from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
 from minicnn.kernels.cpu.memory import flat
+from minicnn.kernels.cpu.stored import real, stored, wide
 from minicnn.kernels.cpu.threads import parallel_for
 from minicnn.kernels.cpu.vectors import AHEAD, LANES, fetch, fetch_to_write, load, part, select, splat, store
 
@@ -48,7 +49,7 @@ def _windows(h, stride, pad, taps, count):
 @part
 def _share(a, rows, columns):
     """1 / divisor, in a's type, of a window of which these ranges of taps count."""
-    return splat(a.dtype.type(1 / max(1, (rows[1] - rows[0]) * (columns[1] - columns[0]))))
+    return splat(real(a).type(1 / max(1, (rows[1] - rows[0]) * (columns[1] - columns[0]))))
 
 
 @part
@@ -64,7 +65,7 @@ def _fetch_ahead(x, i, line, C, y, o):
 @part
 def _output(average, x, i, count, y, argmax, o, keep, line, C, r0, r1, s0, s1, S, share):
     """Output o from the taps r0..r1, s0..s1 of the window whose cell (0, 0) is x[i]."""
-    result, winner = splat(x.dtype.type(0 if average else -np.inf)), splat(np.uint8(0))
+    result, winner = splat(real(x).type(0 if average else -np.inf)), splat(np.uint8(0))
     for r in range(r0, r1):
         for s in range(s0, s1):
             cell = load(x, i + r * line + s * C, count)
@@ -110,21 +111,26 @@ def _forward(average: bool):
 @part
 def _term(average, dy, argmax, o, count, cell, share):
     """The gradient of a pixel from a window in which it is this cell."""
-    zero = splat(dy.dtype.type(0))
+    zero = splat(real(dy).type(0))
     if average:
         return select(cell == splat(_NO_CELL), zero, load(dy, o, count) * share)
     return select(load(argmax, o, count) == cell, load(dy, o, count), zero)
 
 
 @part
-def _gather(average, dy, argmax, i, right, below, count, dx, o, add, cells, shares):
-    """dx = or += the gradients from the windows at i, `right` of it, `below` it, and both."""
+def _gather(average, dy, argmax, i, right, below, count, sums, c, dx, o, is_first, is_last, cells, shares):
+    """dx = the gradients from the windows at i, `right` of it, `below` it, and both, and from those before, in sums."""
     fetch_to_write(dx, o + AHEAD)
     total = _term(average, dy, argmax, i, count, cells[0], shares[0])
     total = total + _term(average, dy, argmax, i + right, count, cells[1], shares[1])
     total = total + _term(average, dy, argmax, i + below, count, cells[2], shares[2])
     total = total + _term(average, dy, argmax, i + below + right, count, cells[3], shares[3])
-    store(dx, o, count, total + load(dx, o, count) if add else total)
+    if not is_first:
+        total = total + load(sums, c, count)
+    if is_last:
+        store(dx, o, count, total)
+    else:
+        store(sums, c, count, total)
 
 
 def _backward(average: bool):
@@ -132,7 +138,7 @@ def _backward(average: bool):
 
     @kernel
     def backward(first, last, dy, argmax, dx, area, H, W, P, Q, C, R, S, u, v, top, left):
-        tail = C - C % LANES
+        tail, sums = C - C % LANES, np.empty(C, real(dx))
         for m in range(first, last):
             n, h = m // H, m % H
             p0, p1 = _windows(h, u, top, R, P)
@@ -144,7 +150,8 @@ def _backward(average: bool):
                         dx[o + c] = 0
                 for p in range(p0, p1, 2):
                     for q in range(q0, q1, 2):
-                        two_rows, two_columns, add = p + 1 < p1, q + 1 < q1, p > p0 or q > q0
+                        two_rows, two_columns = p + 1 < p1, q + 1 < q1
+                        is_first, is_last = p == p0 and q == q0, p + 2 >= p1 and q + 2 >= q1
                         i, cell = ((n * P + p) * Q + q) * C, (h + top - p * u) * S + w + left - q * v
                         right, below = C if two_columns else 0, Q * C if two_rows else 0
                         cells = (splat(np.uint8(cell)),
@@ -156,10 +163,11 @@ def _backward(average: bool):
                         shares = (_share(dy, row, column), _share(dy, row, next_column), _share(dy, next_row, column),
                                   _share(dy, next_row, next_column))
                         for c in range(0, tail, LANES):
-                            _gather(average, dy, argmax, i + c, right, below, LANES, dx, o + c, add, cells, shares)
+                            _gather(average, dy, argmax, i + c, right, below, LANES, sums, c, dx, o + c, is_first,
+                                    is_last, cells, shares)
                         if tail < C:
-                            _gather(average, dy, argmax, i + tail, right, below, C - tail, dx, o + tail, add, cells,
-                                    shares)
+                            _gather(average, dy, argmax, i + tail, right, below, C - tail, sums, tail, dx, o + tail,
+                                    is_first, is_last, cells, shares)
 
     return backward
 
@@ -210,25 +218,26 @@ def avgpool_backward(dy, dx, *, kernel, stride, pads, counted):
 def _global_avgpool(first, last, x, y):
     """y (N, C) from x (N, pixels, C), images first..last: two pixels at a time, so that memory is read in its order."""
     _, pixels, C = x.shape
+    sums = np.empty(C, real(y))
     for n in range(first, last):
         for c in range(C):
-            y[n, c] = x[n, 0, c] if pixels % 2 else 0
+            sums[c] = wide(x[n, 0, c]) if pixels % 2 else 0
         for i in range(pixels % 2, pixels, 2):
             for c in range(C):
-                y[n, c] += x[n, i, c] + x[n, i + 1, c]
+                sums[c] += wide(x[n, i, c]) + wide(x[n, i + 1, c])
         for c in range(C):
-            y[n, c] /= y.dtype.type(pixels)
+            y[n, c] = stored(sums[c] / sums.dtype.type(pixels), y)
 
 
 @kernel
 def _global_avgpool_backward(first, last, dy, dx):
     """dx (N, pixels, C) from dy (N, C), images first..last."""
     _, pixels, C = dx.shape
-    share = dx.dtype.type(1 / pixels)
+    share = real(dx).type(1 / pixels)
     for n in range(first, last):
         for i in range(pixels):
             for c in range(C):
-                dx[n, i, c] = dy[n, c] * share
+                dx[n, i, c] = stored(wide(dy[n, c]) * share, dx)
 
 
 def _pixels(images):
@@ -252,19 +261,20 @@ def _adaptive_avgpool(first, last, x, y):
     """Lines first..last of y (N, P, Q, C) from x (N, H, W, C)."""
     _, H, W, C = x.shape
     _, P, Q, _ = y.shape
+    sums = np.empty(C, real(y))
     for line in range(first, last):
         n, p = line // P, line % P
         top, bottom = p * H // P, -(-(p + 1) * H // P)
         for q in range(Q):
             left, right = q * W // Q, -(-(q + 1) * W // Q)
             for c in range(C):
-                y[n, p, q, c] = 0
+                sums[c] = 0
             for h in range(top, bottom):
                 for w in range(left, right):
                     for c in range(C):
-                        y[n, p, q, c] += x[n, h, w, c]
+                        sums[c] += wide(x[n, h, w, c])
             for c in range(C):
-                y[n, p, q, c] /= y.dtype.type((bottom - top) * (right - left))
+                y[n, p, q, c] = stored(sums[c] / sums.dtype.type((bottom - top) * (right - left)), y)
 
 
 @kernel
@@ -273,17 +283,20 @@ def _adaptive_avgpool_backward(first, last, dy, dx):
     ceil((h+1) P / H) - 1, and columns likewise."""
     _, H, W, C = dx.shape
     _, P, Q, _ = dy.shape
+    sums = np.empty(C, real(dx))
     for line in range(first, last):
         n, h = line // H, line % H
         for w in range(W):
             for c in range(C):
-                dx[n, h, w, c] = 0
+                sums[c] = 0
             for p in range(h * P // H, -(-(h + 1) * P // H)):
                 for q in range(w * Q // W, -(-(w + 1) * Q // W)):
                     pixels = (-(-(p + 1) * H // P) - p * H // P) * (-(-(q + 1) * W // Q) - q * W // Q)
-                    share = dx.dtype.type(1 / pixels)
+                    share = sums.dtype.type(1 / pixels)
                     for c in range(C):
-                        dx[n, h, w, c] += dy[n, p, q, c] * share
+                        sums[c] += wide(dy[n, p, q, c]) * share
+            for c in range(C):
+                dx[n, h, w, c] = stored(sums[c], dx)
 
 
 def adaptive_avgpool_forward(x, y):

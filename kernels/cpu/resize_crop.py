@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import parallel_for
 
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
@@ -100,10 +101,12 @@ def _across(cells, line, weights, taps, starts, C, mirrored):
 @kernel
 def _to_row(into, cells, shifts, mean, mean_of_image):
     for k in range(cells.size):
-        into[k] = cells[k] + shifts[k]
+        cells[k] += shifts[k]
     if not mean_of_image:
         for k in range(cells.size):
-            into[k] -= mean[k]
+            cells[k] -= mean[k]
+    for k in range(cells.size):
+        into[k] = stored(cells[k], into)
 
 
 @kernel
@@ -113,7 +116,7 @@ def _to_column(y, i, cells, flip, shift, mean, mean_of_image):
     for j in range(cells.size // C):
         p, q = H - 1 - j if flip & UP_DOWN else j, W - 1 - i if flip & LEFT_RIGHT else i
         for c in range(C):
-            y[p, q, c] = cells[j * C + c] + shift[c] - (0 if mean_of_image else mean[p, q, c])
+            y[p, q, c] = stored(cells[j * C + c] + shift[c] - (0 if mean_of_image else mean[p, q, c]), y)
 
 
 @kernel
@@ -121,9 +124,9 @@ def _resize_crop(first, last, images, y, offsets, heights, widths, mean, mean_of
                  shift, border, most_taps, most_columns):
     """Lines first..last of the crops, counted through all images."""
     H, W, C = y.shape[1], y.shape[2], y.shape[3]
-    line = np.zeros((most_columns + most_taps) * C, y.dtype)
-    cells, shifts = np.empty(W * C, y.dtype), np.empty(W * C, y.dtype)
-    down, across, starts = np.empty(most_taps, y.dtype), np.empty(W * most_taps, y.dtype), np.empty(W, np.int64)
+    line = np.zeros((most_columns + most_taps) * C, real(y))
+    cells, shifts = np.empty(W * C, real(y)), np.empty(W * C, real(y))
+    down, across, starts = np.empty(most_taps, real(y)), np.empty(W * most_taps, real(y)), np.empty(W, np.int64)
     low, high, taps = 0, 0, 0
     for at in range(first, last):
         n, i = at // H, at % H
@@ -164,8 +167,8 @@ def resize_crop_forward(images, y, *, offsets, heights, widths, mean, top, left,
     beyond = np.abs(np.minimum(left, 0)) + np.maximum(left + width - widths, 0)     # columns outside the image
     most_columns = int((widths + np.ceil(beyond)).max()) + 2 * most_taps
     parallel_for(N * H, W * C * most_taps, _resize_crop, images, y, offsets, heights, widths,
-                 np.ascontiguousarray(mean, y.dtype), mean_of_image, top, left, height, width, flip,
-                 np.asarray(shift, y.dtype), BORDERS[border], most_taps, most_columns)
+                 np.ascontiguousarray(mean, real(y)), mean_of_image, top, left, height, width, flip,
+                 np.asarray(shift, real(y)), BORDERS[border], most_taps, most_columns)
 
 
 @kernel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minicnn.kernels.cpu.compiling import kernel, kernel_in_order
+from minicnn.kernels.cpu.stored import wide
 
 
 @kernel_in_order
@@ -17,8 +18,9 @@ def _losses(losses, counts, weight):
 def _correct(x, labels, counts):
     for n in range(len(x)):
         label, above = labels[n], 0
+        own = wide(x[n, label])
         for k in range(x.shape[1]):
-            above += x[n, k] > x[n, label] or (x[n, k] == x[n, label] and k < label)
+            above += wide(x[n, k]) > own or (wide(x[n, k]) == own and k < label)
         counts[0] += 1
         counts[2] += above < 1
         counts[3] += above < 5

@@ -10,7 +10,8 @@ four of NEON, and 16 bytes are one register of any of them.
 
 The last vector of a row is shorter: `count` lanes are loaded (the others are 0) or stored. Where count is the constant
 LANES, that is an ordinary load or store; where it is None, one of WIDE elements, for sums along the other axis: four of
-them at a time fill a core's pipelines, and read memory in long runs. Arrays have one axis, and no index is checked.
+them at a time fill a core's pipelines, and read memory in long runs. Arrays have one axis, and no index is checked. An
+array of uint16 holds bf16 (stored.py): the vectors that are loaded and stored are of float32.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from minicnn.kernels.cpu import llvm_code
 from minicnn.kernels.cpu.compiling import FASTMATH
 from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store
 from minicnn.kernels.cpu.memory import ALIGN
+from minicnn.kernels.cpu.stored import computed_in, rounded, widened
 
 LANES = 16
 WIDE = 4 * LANES
@@ -84,27 +86,35 @@ def _address(context, builder, array_type, array, i, what):
 @intrinsic
 def load(typingctx, array, i, count):
     """array[i : i+count], and 0 in the other lanes; WIDE elements where count is None."""
+    lanes, bytes_of_one = WIDE if count == types.none else LANES, array.dtype.bitwidth // 8
+
     def code(context, builder, signature, arguments):
-        vector, bytes_of_one = context.get_value_type(signature.return_type), array.dtype.bitwidth // 8
-        address = _address(context, builder, array, *arguments[:2], vector)
+        memory = context.get_value_type(Vector(array.dtype, lanes))
+        address = _address(context, builder, array, *arguments[:2], memory)
         if count == types.none:
-            return builder.load(address, align=bytes_of_one)
-        return masked_load(builder, address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
-    if count == types.none:
-        return Vector(array.dtype, WIDE)(array, types.intp, count), code
-    return Vector(array.dtype)(array, types.intp, types.intp), code
+            v = builder.load(address, align=bytes_of_one)
+        else:
+            v = masked_load(builder, address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
+        return widened(builder, v) if array.dtype == types.uint16 else v
+    return (Vector(computed_in(array.dtype), lanes)(array, types.intp, types.none if count == types.none else types.intp),
+            code)
+
+
+def _as_stored(builder, array, v):
+    """What is written into the array for this vector."""
+    return rounded(builder, v) if array.dtype == types.uint16 else v
 
 
 @intrinsic
 def store(typingctx, array, i, count, v):
     """array[i : i+count] = v; all of v where count is None."""
     def code(context, builder, signature, arguments):
-        address = _address(context, builder, array, *arguments[:2], arguments[3].type)
-        bytes_of_one = array.dtype.bitwidth // 8
+        written, bytes_of_one = _as_stored(builder, array, arguments[3]), array.dtype.bitwidth // 8
+        address = _address(context, builder, array, *arguments[:2], written.type)
         if count == types.none:
-            builder.store(arguments[3], address, bytes_of_one)
+            builder.store(written, address, bytes_of_one)
         else:
-            masked_store(builder, arguments[3], address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
+            masked_store(builder, written, address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
         return context.get_dummy_value()
     return types.void(array, types.intp, types.none if count == types.none else types.intp, v), code
 
@@ -113,12 +123,13 @@ def store(typingctx, array, i, count, v):
 def stream(typingctx, array, i, v):
     """array[i : i+LANES] = v, past the caches: for what is not read again soon, in more memory than a cache holds.
 
-    The address must be a multiple of ALIGN bytes.
+    The address must be a multiple of ALIGN bytes, or of the vector's size where that is less.
     """
     def code(context, builder, signature, arguments):
-        address = _address(context, builder, array, *arguments[:2], arguments[2].type)
-        written = builder.store(arguments[2], address, ALIGN)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        written = _as_stored(builder, array, arguments[2])
+        address = _address(context, builder, array, *arguments[:2], written.type)
+        instruction = builder.store(written, address, min(ALIGN, LANES * array.dtype.bitwidth // 8))
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
         return context.get_dummy_value()
     return types.void(array, types.intp, v), code
 

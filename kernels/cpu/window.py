@@ -22,17 +22,22 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.llvm_code import lanes_below, masked_load, masked_store, prefetch
+from minicnn.kernels.cpu.stored import computed_in, real, rounded, widened
 from minicnn.kernels.cpu.tile import Tile
 from minicnn.kernels.cpu.vectors import LANES
 
 
 class Window:
-    """Generates what both loops share: the loop over lines and outputs, and the cells of a window."""
+    """Generates what both loops share: the loop over lines and outputs, and the cells of a window.
 
-    def __init__(self, builder, signature, channels):
-        down, across, number = signature.args[:3]
+    The third argument is an element of the tensor that outputs are in.
+    """
+
+    def __init__(self, context, builder, signature, channels):
+        down, across, self.element = signature.args[:3]
         self.builder, self.R, self.S = builder, down.count, across.count
-        self.tile = Tile(builder, number, 0, 1, LANES)
+        self.tile = Tile(builder, computed_in(self.element), 0, 1, LANES)
+        self.tensor = ir.VectorType(context.get_value_type(self.element), LANES)
         self.cell = LANES * self.tile.size                                      # bytes
         self.mask = lanes_below(builder, channels, LANES)
 
@@ -49,11 +54,22 @@ class Window:
         return self.builder.load(self.pointer(address, *terms), align=self.tile.size)
 
     def load_channels(self, address):
-        """Those channels that exist, of a cell of a tensor."""
+        """Those channels that exist, of sums."""
         return masked_load(self.builder, self.pointer(address), self.mask, self.tile.size)
 
     def store_channels(self, value, address):
         masked_store(self.builder, value, self.pointer(address), self.mask, self.tile.size)
+
+    def load_output(self, address):
+        """The same of an output."""
+        address = self.builder.inttoptr(address, self.tensor.as_pointer())
+        value = masked_load(self.builder, address, self.mask, self.element.bitwidth // 8)
+        return widened(self.builder, value) if self.element == types.uint16 else value
+
+    def store_output(self, value, address):
+        value = rounded(self.builder, value) if self.element == types.uint16 else value
+        address = self.builder.inttoptr(address, self.tensor.as_pointer())
+        masked_store(self.builder, value, address, self.mask, self.element.bitwidth // 8)
 
     def prefetch(self, address, for_writing: bool):
         prefetch(self.builder, self.builder.inttoptr(address, ir.IntType(8).as_pointer()), for_writing)
@@ -79,12 +95,12 @@ class Window:
 
 
 @intrinsic
-def _correlate(typingctx, down, across, floor, arguments, channels):
+def _correlate(typingctx, down, across, element, floor, arguments, channels):
     def code(context, builder, signature, values):
-        window = Window(builder, signature, values[4])
-        source, line, u, v, kernel, target, *rest = cgutils.unpack_tuple(builder, values[3])
+        window = Window(context, builder, signature, values[5])
+        source, line, u, v, kernel, target, *rest = cgutils.unpack_tuple(builder, values[4])
         target_line, target_apart, ahead, lines, outputs = rest
-        low, R, S = window.tile.broadcast(values[2]), window.R, window.S
+        low, R, S = window.tile.broadcast(values[3]), window.R, window.S
         start, *weights = [window.load(kernel, window.tile.integer(i * window.cell)) for i in range(1 + R * S)]
 
         def output(tap, address):
@@ -95,25 +111,25 @@ def _correlate(typingctx, down, across, floor, arguments, channels):
                     row = window.add_product(tap(r, s), weights[r * S + s], row)
                 total = builder.fadd(total, row)
             window.prefetch(builder.add(address, ahead), for_writing=True)
-            window.store_channels(builder.select(builder.fcmp_ordered("<", total, low), low, total), address)
+            window.store_output(builder.select(builder.fcmp_ordered("<", total, low), low, total), address)
 
         window.each(source, u, line, v, target, target_line, target_apart, lines, outputs, output)
         return context.get_dummy_value()
 
-    return types.void(down, across, floor, arguments, types.int64), code
+    return types.void(down, across, element, floor, arguments, types.int64), code
 
 
 @intrinsic
-def _sum(typingctx, down, across, number, arguments, channels):
+def _sum(typingctx, down, across, element, arguments, channels):
     def code(context, builder, signature, values):
-        window = Window(builder, signature, values[4])
+        window = Window(context, builder, signature, values[4])
         source, line, u, v, dy, dy_line, dy_apart, total, *rest = cgutils.unpack_tuple(builder, values[3])
         total_apart, ahead, lines, outputs = rest
         sums = [cgutils.alloca_once_value(builder, window.zero()) for _ in range(window.R * window.S)]
 
         def output(tap, address):
             window.prefetch(builder.add(address, ahead), for_writing=False)
-            gradient = window.load_channels(address)
+            gradient = window.load_output(address)
             for i, held in enumerate(sums):
                 product = window.add_product(tap(*divmod(i, window.S)), gradient, builder.load(held))
                 builder.store(product, held)
@@ -124,43 +140,45 @@ def _sum(typingctx, down, across, number, arguments, channels):
             window.store_channels(builder.fadd(window.load_channels(address), builder.load(held)), address)
         return context.get_dummy_value()
 
-    return types.void(down, across, number, arguments, types.int64), code
+    return types.void(down, across, element, arguments, types.int64), code
 
 
 @cache
 def correlate_windows(R: int, S: int, dtype: str):
-    """The compiled function for R x S kernels; `.address` is the argument of `tile.call`.
+    """The compiled function for R x S kernels and a target of this dtype; `.address` is the argument of `tile.call`.
 
     source: the packed cell of the first window's first tap; lines are `line` apart, windows u and v.   kernel: cells,
     the start of the sums and R*S weights.   target: an element of a tensor; lines and outputs are target_line and
     target_apart apart, and the one that is `ahead` is prefetched.   channels: how many of the 16 exist.   relu: 0 or 1.
     """
     down, across = (0,) * R, (0,) * S
-    zero, low = np.dtype(dtype).type(0), np.dtype(dtype).type(-np.inf)
+    element = np.dtype(dtype).type(0)
+    zero, low = real(element).type(0), real(element).type(-np.inf)
 
     @cfunc(types.void(*[types.int64] * 13), cache=True)
     def windows(source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs, channels, relu):
         arguments = (source, line, u, v, kernel, target, target_line, target_apart, ahead, lines, outputs)
         floor = zero if relu else low
         if channels >= LANES:
-            _correlate(down, across, floor, arguments, LANES)                  # a constant: no masks
+            _correlate(down, across, element, floor, arguments, LANES)                  # a constant: no masks
         else:
-            _correlate(down, across, floor, arguments, channels)
+            _correlate(down, across, element, floor, arguments, channels)
 
     return windows
 
 
 @cache
 def sum_windows(R: int, S: int, dtype: str):
-    """The same for dw: the R*S sums are added to rows of a tensor that are total_apart apart, from `total` on."""
-    down, across, number = (0,) * R, (0,) * S, np.dtype(dtype).type(0)
+    """The same for dw and a dy of this dtype: the R*S sums are added to rows that are total_apart apart, from `total`
+    on."""
+    down, across, element = (0,) * R, (0,) * S, np.dtype(dtype).type(0)
 
     @cfunc(types.void(*[types.int64] * 13), cache=True)
     def windows(source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs, channels):
         arguments = (source, line, u, v, dy, dy_line, dy_apart, total, total_apart, ahead, lines, outputs)
         if channels >= LANES:
-            _sum(down, across, number, arguments, LANES)
+            _sum(down, across, element, arguments, LANES)
         else:
-            _sum(down, across, number, arguments, channels)
+            _sum(down, across, element, arguments, channels)
 
     return windows
