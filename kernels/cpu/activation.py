@@ -91,8 +91,7 @@ def _sigmoid(x, y):
 def _sigmoid_backward(y, dy, dx):
     one = real(dx).type(1)
     for i in range(y.size):
-        value = wide(y[i])
-        dx[i] = stored(wide(dy[i]) * (value * (one - value)), dx)
+        dx[i] = stored(wide(dy[i]) * (wide(y[i]) * (one - wide(y[i]))), dx)
 
 
 # GELU in float32: erf and exp do not vectorise, quotients of polynomials in x^2 do. They are our least-squares fits;
