@@ -9,6 +9,7 @@ import numpy as np
 from minicnn.kernels.cpu.compiling import kernel
 from minicnn.kernels.cpu.elementwise import elementwise
 from minicnn.kernels.cpu.stored import real, stored, wide
+from minicnn.kernels.cpu.vectors import LANES, like, load, part, select, store
 
 HALF, NOTHING = np.float32(0.5), np.float32(0)
 # Of _odd: the last x, the coefficients of P, those of Q.
@@ -22,46 +23,88 @@ DERIVATIVE = tuple(map(np.float32, (
     8.95228822628269e-06)))
 
 
+# Most of these work in place, where LLVM vectorises no plain loop: it cannot know that x and y are the same elements, and
+# not elements some places apart. So their vectors are explicit.
+@part
+def _relu_of(x, y, i, count):
+    v = load(x, i, count)
+    zero = like(v, real(x).type(0))
+    store(y, i, count, select(zero > v, zero, v))                              # NaN stays NaN
+
+
 @kernel
 def _relu(x, y):
-    zero = real(y).type(0)
-    for i in range(x.size):
-        value = wide(x[i])
-        y[i] = stored(zero if value < zero else value, y)                      # NaN stays NaN
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _relu_of(x, y, i, LANES)
+    if whole < y.size:
+        _relu_of(x, y, whole, y.size - whole)
+
+
+@part
+def _relu_gradient(y, dy, dx, i, count):
+    v, gradient = load(y, i, count), load(dy, i, count)
+    zero = like(v, real(y).type(0))
+    store(dx, i, count, select(v > zero, gradient, zero))
 
 
 @kernel
 def _relu_backward(y, dy, dx):
-    zero = real(dx).type(0)
-    for i in range(y.size):
-        gradient = wide(dy[i])                                                 # read in any case: no branch
-        dx[i] = stored(gradient if wide(y[i]) > zero else zero, dx)
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _relu_gradient(y, dy, dx, i, LANES)
+    if whole < y.size:
+        _relu_gradient(y, dy, dx, whole, y.size - whole)
+
+
+@part
+def _sloped(a, b, y, slope, i, count):
+    v = load(b, i, count)
+    zero = like(v, real(y).type(0))
+    store(y, i, count, select(load(a, i, count) > zero, v, like(v, slope) * v))
 
 
 @kernel
 def _leaky_relu(a, b, y, slope):
     """y = b where a > 0, else slope * b."""
-    zero = real(y).type(0)
-    for i in range(y.size):
-        value = wide(b[i])                                                     # read in any case: no branch
-        y[i] = stored(value if wide(a[i]) > zero else slope * value, y)
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _sloped(a, b, y, slope, i, LANES)
+    if whole < y.size:
+        _sloped(a, b, y, slope, whole, y.size - whole)
+
+
+@part
+def _clipped(x, y, ceiling, i, count):
+    v = load(x, i, count)
+    zero, most = like(v, real(x).type(0)), like(v, ceiling)
+    v = select(zero > v, zero, v)                                              # NaN stays NaN
+    store(y, i, count, select(v > most, most, v))
 
 
 @kernel
 def _clipped_relu(x, y, ceiling):
-    zero = real(y).type(0)
-    for i in range(x.size):
-        value = wide(x[i])
-        value = zero if value < zero else value                                # NaN stays NaN
-        y[i] = stored(ceiling if value > ceiling else value, y)
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _clipped(x, y, ceiling, i, LANES)
+    if whole < y.size:
+        _clipped(x, y, ceiling, whole, y.size - whole)
+
+
+@part
+def _clipped_gradient(y, dy, dx, ceiling, i, count):
+    v, gradient = load(y, i, count), load(dy, i, count)
+    zero, most = like(v, real(y).type(0)), like(v, ceiling)
+    store(dx, i, count, select(v > zero, select(most > v, gradient, zero), zero))
 
 
 @kernel
 def _clipped_relu_backward(y, dy, dx, ceiling):
-    zero = real(dx).type(0)
-    for i in range(y.size):
-        gradient, value = wide(dy[i]), wide(y[i])                              # read in any case: no branch
-        dx[i] = stored(gradient if (value > zero) & (value < ceiling) else zero, dx)
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _clipped_gradient(y, dy, dx, ceiling, i, LANES)
+    if whole < y.size:
+        _clipped_gradient(y, dy, dx, ceiling, whole, y.size - whole)
 
 
 @kernel

@@ -17,6 +17,7 @@ import numpy as np
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import parallel_for
+from minicnn.kernels.cpu.vectors import LANES, fetch_to_write
 
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
 
@@ -48,6 +49,8 @@ def _augment(first, last, images, y, mean, of_photograph, top, left, flip, shift
                 for k in range(W * C):
                     cells[k] = pixels[index(start + k)]
         to, line_of = y[n, p].reshape(-1), turned if flip[n] & LEFT_RIGHT else cells
+        for k in range(0, W * C, LANES):
+            fetch_to_write(to, W * C + k)                                      # the next line
         if flip[n] & LEFT_RIGHT and C == 3:                                    # unrolled: vectorises
             for q in range(W):
                 here, there = index(3 * q), index(3 * (W - 1 - q))

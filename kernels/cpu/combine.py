@@ -7,6 +7,7 @@ from minicnn.kernels.cpu.elementwise import elementwise
 from minicnn.kernels.cpu.memory import rows
 from minicnn.kernels.cpu.stored import stored, wide
 from minicnn.kernels.cpu.threads import parallel_for
+from minicnn.kernels.cpu.vectors import LANES, load, part, store
 
 
 @kernel
@@ -17,10 +18,19 @@ def _copy(first, last, x, x0, y, y0, width):
             y[m, index(y0 + c)] = x[m, index(x0 + c)]
 
 
+@part
+def _sum(a, b, y, i, count):
+    store(y, i, count, load(a, i, count) + load(b, i, count))
+
+
 @kernel
 def _add(a, b, y):
-    for i in range(y.size):
-        y[i] = stored(wide(a[i]) + wide(b[i]), y)
+    """Vectors are explicit, because y may be a: see activation.py."""
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _sum(a, b, y, i, LANES)
+    if whole < y.size:
+        _sum(a, b, y, whole, y.size - whole)
 
 
 @kernel

@@ -23,6 +23,7 @@ from minicnn.kernels.cpu.memory import rows
 from minicnn.kernels.cpu.philox import philox4x32
 from minicnn.kernels.cpu.stored import real, stored, wide
 from minicnn.kernels.cpu.threads import parallel_for
+from minicnn.kernels.cpu.vectors import LANES, like, load, part, store
 from minicnn.rng import key_words
 
 CALLS = 64                       # of the generator, for a chunk
@@ -33,22 +34,33 @@ def _dropout(first, last, x, y, least, scale, k0, k1, purpose, epoch, sample_ids
     """Chunks first..last, counted through all samples. A unit stays where its word's upper 24 bits are >= least."""
     units, zero = x.shape[1], real(y).type(0)
     chunks = (units + 4 * CALLS - 1) // (4 * CALLS)
-    words = np.empty(4 * CALLS, np.uint32)
+    words, values = np.empty(4 * CALLS, np.uint32), np.empty(4 * CALLS, real(x))
     for i in range(first, last):
         n, start = i // chunks, i % chunks * CALLS
         sample = np.uint64(sample_ids[n])
         for call in range(CALLS):
             word0, word1, word2, word3 = philox4x32(sample, np.uint64(start) + np.uint64(call), epoch, purpose, k0, k1)
             words[4 * call], words[4 * call + 1], words[4 * call + 2], words[4 * call + 3] = word0, word1, word2, word3
+        for u in range(min(4 * CALLS, units - 4 * start)):                     # y may be x: two loops, for vectors
+            values[u] = wide(x[n, index(4 * start + u)]) * scale
         for u in range(min(4 * CALLS, units - 4 * start)):
-            value = wide(x[n, index(4 * start + u)]) * scale
-            y[n, index(4 * start + u)] = stored(value if words[u] >> np.uint32(8) >= least else zero, y)
+            y[n, index(4 * start + u)] = stored(values[u] if words[u] >> np.uint32(8) >= least else zero, y)
+
+
+@part
+def _product(x, y, factor, i, count):
+    v = load(x, i, count)
+    store(y, i, count, v * like(v, factor))
 
 
 @kernel
 def _scale(x, y, factor):
-    for i in range(x.size):
-        y[i] = stored(wide(x[i]) * factor, y)
+    """Vectors are explicit, because y may be x: see activation.py."""
+    whole = y.size - y.size % LANES
+    for i in range(0, whole, LANES):
+        _product(x, y, factor, i, LANES)
+    if whole < y.size:
+        _product(x, y, factor, whole, y.size - whole)
 
 
 def dropout_forward(x, y, *, rate, scale, seed, purpose, epoch, sample_ids):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.kernels.cpu.compiling import index, kernel
+from minicnn.kernels.cpu.compiling import index, kernel, kernel_in_order
 from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import parallel_for
 
@@ -98,15 +98,14 @@ def _across(cells, line, weights, taps, starts, C, mirrored):
                 cells[to + c] = total
 
 
-@kernel
+@kernel_in_order
 def _to_row(into, cells, shifts, mean, mean_of_image):
-    for k in range(cells.size):
-        cells[k] += shifts[k]
-    if not mean_of_image:
+    if mean_of_image:
         for k in range(cells.size):
-            cells[k] -= mean[k]
-    for k in range(cells.size):
-        into[k] = stored(cells[k], into)
+            into[k] = stored(cells[k] + shifts[k], into)
+    else:
+        for k in range(cells.size):
+            into[k] = stored(cells[k] + shifts[k] - mean[k], into)
 
 
 @kernel
