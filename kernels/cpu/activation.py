@@ -23,8 +23,8 @@ DERIVATIVE = tuple(map(np.float32, (
     8.95228822628269e-06)))
 
 
-# Most of these work in place, where LLVM vectorises no plain loop: it cannot know that x and y are the same elements, and
-# not elements some places apart. So their vectors are explicit.
+# Most of these work in place, where LLVM vectorises no plain loop: it cannot know that x and y are the same elements,
+# and not elements some places apart. So their vectors are explicit.
 @part
 def _relu_of(x, y, i, count):
     v = load(x, i, count)

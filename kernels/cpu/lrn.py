@@ -10,8 +10,8 @@ Across channels, a row is a pixel's channels, or its part of them in one group. 
                 |----------|                                 and the ends of a row need no test
 
 First the squares of all ROWS rows, then the sums: a load of what was stored a few instructions before would have to
-wait for the store. The backward has a second such strip, for dy x s^(-beta-1), and a third for dx's first term, which is rounded only with
-the second one; it recomputes s instead of reading it.
+wait for the store. The backward has a second such strip, for dy x s^(-beta-1), and a third for the first term of dx,
+so that dx is rounded once; it recomputes s instead of reading it.
 
 Within a map, an output line needs the n lines around it, which were used for the line before and are still in the L2
 cache:
@@ -22,7 +22,7 @@ cache:
                ----------------------
     strip    0 pixel, pixel, pixel ... 0
 
-The backward keeps the last n lines of dy x s^(-beta-1) and of dx's first term: line h takes the place of line h-n.
+The backward keeps the last n lines of dy x s^(-beta-1) and of the first term: line h takes the place of line h-n.
 
 The paper's beta is 3/4, and with r = 1 / sqrt(s), s^(-3/4) = r r / sqrt(r): a reciprocal square root is a fast
 instruction, a general power is not.

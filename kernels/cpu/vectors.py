@@ -96,8 +96,8 @@ def load(typingctx, array, i, count):
         else:
             v = masked_load(builder, address, lanes_below(builder, arguments[2], LANES), bytes_of_one)
         return widened(builder, v) if array.dtype == types.uint16 else v
-    return (Vector(computed_in(array.dtype), lanes)(array, types.intp, types.none if count == types.none else types.intp),
-            code)
+    counted = types.none if count == types.none else types.intp
+    return Vector(computed_in(array.dtype), lanes)(array, types.intp, counted), code
 
 
 def _as_stored(builder, array, v):
