@@ -36,6 +36,13 @@ def accumulated(ops, rng):
     return [y]
 
 
+def counted(ops, rng):
+    """Scores below 0: their bits are in another order."""
+    counts = np.zeros(4)
+    ops.count_correct(rng.standard_normal((70, 13)), rng.integers(0, 13, 70).astype(np.int32), counts)
+    return [counts]
+
+
 # Whole vectors and a rest; 64 channels at a time and a rest; more windows around a pixel than are added at a time.
 WHOLE = {
     "depthwise": Layer(lambda: Conv2d(19, 19, 3, padding=1, groups=19), [(2, 5, 4, 19)], {"relu": True}),
@@ -52,6 +59,7 @@ WHOLE = {
     "dropout": Layer(lambda: Dropout(0.3, inverted=True), [(3, 301)]),
     "add": Layer(Add, [(2, 2, 3, 19)] * 2),
     "accumulate": Values(accumulated),
+    "metrics": Values(counted),
     "loss": Layer(lambda: SoftmaxCrossEntropy(0.4, label_smoothing=0.3), [(4, 37)], {"labels": [1, 0, 36, 2]}),
 }
 CHECKED = {name: case for name, case in CASES.items()
