@@ -45,8 +45,8 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
     (bias, relu), E = epilogue, K // groups
     if depthwise.suits(D, K, groups):
         return depthwise.forward(x, w, y, stride=stride, pads=pads, epilogue=epilogue, work=work)
-    fast = winograd.outputs_of_a_tile((R, S), stride, pads, D, E, N, P, Q, x.dtype)
-    panels, *scratch = arrays_in(work, _correlation_space(fast, N, P, Q, groups, D, E, (R, S), x.dtype))
+    fast = winograd.outputs_of_a_tile((R, S), stride, pads, D, E, N, P, Q, w.dtype)
+    panels, *scratch = arrays_in(work, _correlation_space(fast, N, P, Q, groups, D, E, (R, S), w.dtype))
     parallel_for(R * S * D, K, pack_forward, rows(w, K), panels)
     if fast:
         return winograd.convolve(x, y, panels, *scratch, top, left, relu, bias)
@@ -60,10 +60,10 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     E, flipped = K // groups, [R - 1 - pad for pad in pads]
     if depthwise.suits(D, K, groups):
         return depthwise.backward_data(dy, w, dx, stride=stride, pads=pads, work=work)
-    fast = winograd.outputs_of_a_tile((R, S), stride, flipped, E, D, N, H, W, dy.dtype)
+    fast = winograd.outputs_of_a_tile((R, S), stride, flipped, E, D, N, H, W, w.dtype)
     for a, (r_first, r_taps, *down) in enumerate(_phases(stride[0], pads[0], R, H, P)):
         for b, (s_first, s_taps, *across) in enumerate(_phases(stride[1], pads[1], S, W, Q)):
-            space = _correlation_space(fast, N, H, W, groups, E, D, (r_taps, s_taps), dy.dtype)
+            space = _correlation_space(fast, N, H, W, groups, E, D, (r_taps, s_taps), w.dtype)
             panels, *scratch = arrays_in(work, space)
             parallel_for(groups * panels.shape[1] * r_taps * s_taps, E * panels.shape[-1], pack_backward, w, panels,
                          r_first, stride[0], s_first, stride[1], r_taps, s_taps)
@@ -215,8 +215,8 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=N
     (N, P, Q, K), (R, S, D, _) = dy.shape, dw.shape
     if depthwise.suits(D, K, groups):
         return depthwise.backward_weights(x, dy, dw, stride=stride, pads=pads, add=add, work=work)
-    if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, x.dtype):
-        space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, x.dtype)
+    if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, dw.dtype):
+        space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, dw.dtype)
         return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1], add=add)
     tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
                                                 x.dtype.str, threads())

@@ -24,6 +24,7 @@ from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.compiling import callback
 from minicnn.kernels.cpu.memory import ALIGN as LINE
+from minicnn.kernels.cpu.stored import computed_in, widened
 from minicnn.kernels.cpu.tile import Edge, Tile, tile_of
 
 
@@ -173,15 +174,24 @@ def outer_tiles(tile: tuple[tuple, tuple, tuple], dtype: str):
 def combine_rows(builder, matrix, number, lanes, sources, target, step, count) -> None:
     """Code for  target[i, :] = sum over j of  matrix[i][j] * source[j, :],  all rows `count` elements long.
 
-    sources: the address of a list with the address of each source row.   step: the distance of the target's rows.
-    count: a multiple of the lanes. Source and target must not overlap.
+    number: the type of the source's elements; of bf16 (stored.py), the target's are float32.   sources: the address of
+    a list with the address of each source row.   step: the distance of the target's rows.   count: a multiple of the
+    lanes. Source and target must not overlap.
     """
-    tile = Tile(builder, number, 0, 1, lanes)
+    tile = Tile(builder, computed_in(number), 0, 1, lanes)
+
+    def load(address, offset):
+        if number != types.uint16:
+            return tile.load(builder.add(address, offset), tile.vector)
+        at = builder.add(address, builder.lshr(offset, tile.integer(1)))
+        pointer = builder.inttoptr(at, ir.VectorType(ir.IntType(16), lanes).as_pointer())
+        return widened(builder, builder.load(pointer, align=2))
+
     at = [tile.load_integer(builder.add(sources, tile.integer(8 * j))) for j in range(len(matrix[0]))]
     to = [builder.add(target, tile.times(step, i)) for i in range(len(matrix))]
     with cgutils.for_range_slice(builder, tile.integer(0), tile.times(count, tile.size),
                                  tile.integer(tile.lanes * tile.size)) as (offset, _):
-        x = [tile.load(builder.add(address, offset), tile.vector) for address in at]
+        x = [load(address, offset) for address in at]
         for row, address in zip(matrix, to, strict=True):
             total = None
             for factor, value in zip(row, x, strict=True):

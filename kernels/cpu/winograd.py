@@ -33,6 +33,7 @@ from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.correlate import L1_BYTES, panel_space
 from minicnn.kernels.cpu.llvm_code import next_index
 from minicnn.kernels.cpu.microkernel import combine_rows, correlate_tiles
+from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, blocks, run, split, threads
 from minicnn.kernels.cpu.tile import call, tile_for, vector_bytes
 
@@ -87,8 +88,8 @@ def matrices(outputs: int, taps: int) -> dict[str, list[list[Fraction]]]:
 def _combination(name):
     """An intrinsic for target[i, :] = sum over j of M[i][j] * source[j, :], M the matrix of this name (combine_rows).
 
-    Its arguments: outputs and taps, tuples whose lengths count; lanes, a scalar of the type, the address of a list with
-    the address of each source row, the target's address, the distance of its rows, and the length of a row.
+    Its arguments: outputs and taps, tuples whose lengths count; lanes, a scalar of the source's type, the address of a
+    list with the address of each source row, the target's address, the distance of its rows, and the length of a row.
     """
     @intrinsic
     def combine(typingctx, outputs, taps, lanes, number, sources, target, step, count):
@@ -114,7 +115,7 @@ def transform_input(first, last, x, c0, c1, V, length, down, across, top, left, 
     """
     (H, W, C), size, (outputs, taps, lanes) = x.shape[1:], x.itemsize, shape
     out, side = len(outputs), len(outputs) + len(taps) - 1
-    number, line = x.dtype.type(0), patch.strides[0]
+    element, number, line = x.dtype.type(0), real(x).type(0), patch.strides[0]
     for tile in range(first, last):
         n, h0, w0 = tile // (down * across), tile // across % down * out - top, tile % across * out - left
         for c in range(c0, c1, CHANNELS):
@@ -124,12 +125,12 @@ def transform_input(first, last, x, c0, c1, V, length, down, across, top, left, 
                     inside = h0 + i >= 0 and h0 + i < H and w0 + j >= 0 and w0 + j < W
                     rows[i] = x.ctypes.data + ((n * H + h0 + i) * W + w0 + j) * C * size + c * size if inside \
                         else zeros.ctypes.data
-                apply_input(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
-                             count)
+                apply_input(outputs, taps, lanes, element, rows.ctypes.data, patch.ctypes.data + j * line, side * line,
+                            count)
             for i in range(side):                                              # (B' d) B, line by line
                 for j in range(side):
                     rows[j] = patch.ctypes.data + (i * side + j) * line
-                to = V.ctypes.data + i * side * V.strides[0] + ((tile - first) * length + c - c0) * size
+                to = V.ctypes.data + i * side * V.strides[0] + ((tile - first) * length + c - c0) * V.itemsize
                 apply_input(outputs, taps, lanes, number, rows.ctypes.data, to, V.strides[0], count)
 
 
@@ -155,9 +156,9 @@ def transform_kernel(first, last, panels, U, patch, rows, shape):
 @kernel
 def transform_output(first, last, M, y, down, across, bias, relu, patch, rows, shape):
     """y = A' M A + bias, and ReLU, for tiles first..last.   bias (K,).   patch, rows, shape: as in transform_input."""
-    (P, Q, K), size, (outputs, taps, lanes) = y.shape[1:], y.itemsize, shape
+    (P, Q, K), size, (outputs, taps, lanes) = y.shape[1:], M.itemsize, shape
     out, side = len(outputs), len(outputs) + len(taps) - 1
-    number, row, line = y.dtype.type(0), K * size, patch.strides[0]
+    number, row, line = real(y).type(0), K * size, patch.strides[0]
     for tile in range(first, last):
         n, p0, q0 = tile // (down * across), tile // across % down * out, tile % across * out
         for k0 in range(0, K, CHANNELS):
@@ -176,7 +177,8 @@ def transform_output(first, last, M, y, down, across, bias, relu, patch, rows, s
                 for j in range(min(out, Q - q0)):
                     for k in range(count):
                         value = patch[to + j, k] + bias[index(k0 + k)]
-                        y[n, p0 + i, q0 + j, index(k0 + k)] = number if relu and value < number else value  # NaN stays
+                        value = number if relu and value < number else value           # NaN stays
+                        y[n, p0 + i, q0 + j, index(k0 + k)] = stored(value, y)
 
 
 @kernel
@@ -188,7 +190,7 @@ def _convolve_all(queue, tasks, source, target, U, V, M, down, across, top, left
     tiles: address of microkernel.correlate_tiles, tile_rows: the rows of its tile.
     """
     places, groups, count, depth, width = U.shape
-    size, C, K = source.itemsize, source.shape[3], target.shape[3]
+    size, C, K = U.itemsize, source.shape[3], target.shape[3]
     E = K // groups
     at, to = addresses
     pieces = -(-depth * width * size // L1_BYTES)                              # of a panel, that stay in L1
@@ -227,8 +229,8 @@ def convolve(source, target, panels, addresses, sums, U, V, M, patches, rows, ze
     taps, lanes = round(taps**0.5), list(range(threads()))
     outputs = OUTPUTS[taps]
     down, across = -(-P // outputs), -(-Q // outputs)
-    tile = tile_for(K // groups, source.itemsize)
-    shape, function = ((0,) * outputs, (0,) * taps, tile[2]), correlate_tiles(tile, source.dtype.str).address
+    tile = tile_for(K // groups, panels.itemsize)
+    shape, function = ((0,) * outputs, (0,) * taps, tile[2]), correlate_tiles(tile, panels.dtype.str).address
     zeros[:] = 0
     bias_row[:] = 0 if bias is None else bias
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from minicnn.kernels.cpu.compiling import index, kernel
 from minicnn.kernels.cpu.microkernel import outer_tiles
+from minicnn.kernels.cpu.stored import real
 from minicnn.kernels.cpu.threads import RANGES_PER_THREAD, run, split, threads
 from minicnn.kernels.cpu.tile import call, tile_for
 from minicnn.kernels.cpu.winograd import APART, CHANNELS, OUTPUTS, apply_kernel, apply_output, transform_input
@@ -35,7 +36,7 @@ def _transform_gradient(first, last, dy, k0, W, down, across, patch, zeros, rows
     """
     (P, Q, K), size, (outputs, taps, lanes) = dy.shape[1:], dy.itemsize, shape
     edge, side, width = len(taps), len(outputs) + len(taps) - 1, patch.shape[1]
-    number, line = dy.dtype.type(0), patch.strides[0]
+    element, number, line = dy.dtype.type(0), real(dy).type(0), patch.strides[0]
     for tile in range(first, last):
         n, p0, q0 = tile // (down * across), tile // across % down * edge, tile % across * edge
         for j in range(edge):                                                  # G e, column by column
@@ -43,7 +44,7 @@ def _transform_gradient(first, last, dy, k0, W, down, across, patch, zeros, rows
                 inside = p0 + i < P and q0 + j < Q
                 rows[i] = dy.ctypes.data + (((n * P + p0 + i) * Q + q0 + j) * K + k0) * size if inside \
                     else zeros.ctypes.data
-            apply_kernel(outputs, taps, lanes, number, rows.ctypes.data, patch.ctypes.data + j * line, edge * line,
+            apply_kernel(outputs, taps, lanes, element, rows.ctypes.data, patch.ctypes.data + j * line, edge * line,
                          width)
         for i in range(side):                                                  # (G e) G', line by line
             for j in range(edge):
@@ -124,8 +125,8 @@ def weights(x, dy, dw, S, V, W, patches, dy_patches, rows, zeros, *, top, left, 
     (N, P, Q, K), (R, _, D, _), edge = dy.shape, dw.shape, OUTPUTS[len(dw)]
     down, across = -(-P // edge), -(-Q // edge)
     parts, _, panels, _, _ = S.shape
-    tile = tile_for(K * D // x.shape[3], x.itemsize)
-    shape, function = ((0,) * edge, (0,) * R, tile[2]), outer_tiles(tile, x.dtype.str).address
+    tile = tile_for(K * D // x.shape[3], S.itemsize)
+    shape, function = ((0,) * edge, (0,) * R, tile[2]), outer_tiles(tile, S.dtype.str).address
     zeros[:] = 0
 
     def sums(lane, part, first, last, panel0, panel1):

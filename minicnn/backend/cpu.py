@@ -1,7 +1,8 @@
 """The CPU backend: Numba kernels on one pool of threads (why: kernels/cpu/threads.py).
 
     cpu, cpu:fp32    the precision of the arrays
-    cpu:bf16         the factors of float32 matrix products are rounded to bf16 (kernels/cpu/bf16)
+    cpu:bf16         the factors of float32 matrix products are rounded to bf16 (kernels/cpu/bf16), and activations and
+                     their gradients are stored in bf16 (kernels/cpu/stored.py)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from minicnn.backend.ops import OPS, Ops
+from minicnn.backend.stores_bf16 import StoresBf16
 from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
 from minicnn.system.cores import available_cores
@@ -47,12 +49,13 @@ class CpuOps(Ops):
             event.unregister("numba:compile", listener)
 
 
-class CpuBf16Ops(CpuOps):
+class CpuBf16Ops(StoresBf16, CpuOps):
     """The same, with convolution and fully connected layers from kernels/cpu/bf16.
 
     Their factors are rounded to bf16 and sums are float32; convolutions that Winograd's algorithm computes faster in
-    float32 are left to it (conv_algorithm names them). All other operations have no matrix products and are those of
-    "cpu", in float32; so are depthwise convolution, and all arrays. Arrays of float64 are computed in float64.
+    float32 are left to it (conv_algorithm names them), and so are depthwise ones. Networks of float32 whose layers let
+    it store activations and their gradients in bf16; parameters, their gradients and updates are float32. Arrays of
+    float64 are computed in float64.
     """
 
     def __init__(self):

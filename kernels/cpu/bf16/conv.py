@@ -63,7 +63,7 @@ def _float32_is_faster(block: Block, kernel, stride, pads, depth: int, columns: 
 def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C/G, K); epilogue = (bias (K,) or None, apply ReLU)."""
     (R, S, D, K), (bias, relu), block = w.shape, epilogue, chosen()
-    if _in_float32(block, x.shape, w.shape, y.shape, x.dtype.name, stride, pads, groups).forward:
+    if _in_float32(block, x.shape, w.shape, y.shape, w.dtype.name, stride, pads, groups).forward:
         return float32.conv_forward(x, w, y, stride=stride, pads=pads, groups=groups, epilogue=epilogue, work=work)
     axes = _forward_axes(x.shape, y.shape, w.shape, stride, pads)
     arrays, taps = arrays_in(work, correlation_arrays(block, x.shape, K, *axes, groups)), np.arange(R * S)
@@ -78,7 +78,7 @@ def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), wor
 def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     """dx (N, H, W, C), overwritten, from dy (N, P, Q, K) and w (R, S, C/G, K)."""
     (R, S, D, K), C, block = w.shape, dx.shape[3], chosen()
-    if _in_float32(block, dx.shape, w.shape, dy.shape, dy.dtype.name, stride, pads, groups).data:
+    if _in_float32(block, dx.shape, w.shape, dy.shape, w.dtype.name, stride, pads, groups).data:
         return float32.conv_backward_data(dy, w, dx, stride=stride, pads=pads, groups=groups, work=work)
     turned = arrays_in(work, [((R * S, K, D), "float32")])[0]
     rest = None if work is None else work[bytes_of([((R * S, K, D), "float32")]):]
@@ -99,7 +99,7 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
 def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=None):
     """dw (R, S, C/G, K) += from x (N, H, W, C) and dy (N, P, Q, K); without `add`, dw =, whatever it held."""
     K, block = dw.shape[3], chosen()
-    if _in_float32(block, x.shape, dw.shape, dy.shape, x.dtype.name, stride, pads, groups).weights:
+    if _in_float32(block, x.shape, dw.shape, dy.shape, dw.dtype.name, stride, pads, groups).weights:
         return float32.conv_backward_weights(x, dy, dw, stride=stride, pads=pads, groups=groups, add=add, work=work)
     axes = _forward_axes(x.shape, dy.shape, dw.shape, stride, pads)
     weights(block, x, dy, dw, *axes, groups, add, arrays_in(work, weight_arrays(block, x.shape, K, *axes, groups)))

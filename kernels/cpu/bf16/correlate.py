@@ -22,7 +22,7 @@ computed and dropped.
 from __future__ import annotations
 
 from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP_BYTES, Block, begin_blocks, end_blocks
-from minicnn.kernels.cpu.bf16.rounding import fetch_rows, finish_rows, pair_rows, turn_floats
+from minicnn.kernels.cpu.bf16.rounding import fetch_rows, finish_rows, pair_rows, turn_words
 from minicnn.kernels.cpu.bf16.source import (
     Axis,
     Source,
@@ -61,8 +61,8 @@ def pack_panels(first, last, w, taps, elements, panels, tap_step, row_step, grou
                 for k in range(0, count * SIDE, LANES):
                     filled, shift = max(0, min(LANES, columns - k)), (g * group_step + k) * 4
                     to = ((g * count + k // SIDE) * steps + step) * STEP_BYTES + k % SIDE // LANES * HALF_BYTES
-                    pair_rows(at0 + shift, at1 + shift, panels.ctypes.data + to + pair * 64, filled if t0 >= 0 else 0,
-                              filled if t1 >= 0 else 0)
+                    pair_rows(w, at0 + shift, at1 + shift, panels.ctypes.data + to + pair * 64,
+                              filled if t0 >= 0 else 0, filled if t1 >= 0 else 0)
 
 
 @kernel
@@ -73,7 +73,7 @@ def turn_kernel(first, last, w, turned):
     for i in range(first, last):
         t, k = i // parts, i % parts * LANES
         for d in range(0, D, LANES):
-            turn_floats(w.ctypes.data + ((t * D + d) * K + k) * 4, K * 4, D - d, K - k,
+            turn_words(w.ctypes.data + ((t * D + d) * K + k) * 4, K * 4, D - d, K - k,
                         turned.ctypes.data + ((t * K + k) * D + d) * 4, D * 4)
 
 
@@ -88,7 +88,7 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
     N, LH, LW, groups, depth = shape[:5]
     count, (_, TH, TW, K) = panels.shape[1], target.shape
     P, Q, down, top, across, left = maps
-    E, outputs, pixel = K // groups, (last - first) * LW, depth * 2
+    E, outputs, pixel, size = K // groups, (last - first) * LW, depth * 2, target.itemsize
     if windows:
         copy_windows(first, last, source, copy, length, shape, line)
     else:
@@ -100,8 +100,8 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
         there = i < P and j < Q
         if there or not any_places:
             places[found] = m * pixel
-            listed[found] = (target.ctypes.data + (((n * TH + i * down + top) * TW + j * across + left) * K) * 4
-                                if there else 0)
+            listed[found] = (target.ctypes.data + (((n * TH + i * down + top) * TW + j * across + left) * K) * size
+                             if there else 0)
             found += 1
     for m in range(found, (found + SIDE - 1) // SIDE * SIDE):
         places[m], listed[m] = places[found - 1], 0
@@ -109,14 +109,14 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
     reduction = len(steps) * STEP_BYTES
     for g in range(groups):
         for panel in range(p0, p1):
-            b, shift = panels.ctypes.data + (g * count + panel) * reduction, (g * E + panel * SIDE) * 4
+            b, shift = panels.ctypes.data + (g * count + panel) * reduction, (g * E + panel * SIDE) * size
             for m in range(0, found, SIDE):
                 a = copy.ctypes.data + (g * length + (0 if any_places else m)) * pixel
-                fetch_rows(listed.ctypes.data + m * 8, shift)
+                fetch_rows(target, listed.ctypes.data + m * 8, shift)
                 call(addresses[0], (a, pixel, places.ctypes.data + m * 8, steps.ctypes.data, len(steps), b, STEP_BYTES,
                                     HALF_BYTES, sums.ctypes.data, SIDE * 4, True, min(SIDE, found - m),
                                     E - panel * SIDE, b + reduction + m // SIDE * len(steps) * 64))
-                finish_rows(sums.ctypes.data, SIDE * 4, listed.ctypes.data + m * 8, SIDE, shift,
+                finish_rows(target, sums.ctypes.data, SIDE * 4, listed.ctypes.data + m * 8, SIDE, shift,
                             bias.ctypes.data + (g * count + panel) * SIDE * 4, E - panel * SIDE, relu)
     end_blocks(addresses)
 

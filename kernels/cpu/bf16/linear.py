@@ -39,8 +39,10 @@ from minicnn.kernels.cpu.bf16.rounding import (
     finish_rows,
     pair_rows,
     round_run,
-    turn_floats,
+    take_run,
     turn_rows,
+    turn_sums,
+    turn_words,
     zero_run,
 )
 from minicnn.kernels.cpu.compiling import index, kernel
@@ -77,7 +79,7 @@ def _round_rows(first, last, x, copy):
     for n in range(first, last):
         to = copy.ctypes.data + n * copy.shape[1] * 2
         filled = C if n < N else 0
-        round_run(x.ctypes.data + n * C * 4, to, filled)
+        take_run(x, x.ctypes.data + n * C * x.itemsize, to, filled)
         zero_run(to + filled * 2, copy.shape[1] - filled)
 
 
@@ -97,7 +99,7 @@ def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, places, steps, b
                 filled = max(0, min(LANES, k1 - k0 - k))
                 fetch_line(source + (k + FETCH * K) * 4)
                 fetch_line(source + (k + (FETCH + 1) * K) * 4)
-                pair_rows(source + k * 4, source + (k + K) * 4,
+                pair_rows(w, source + k * 4, source + (k + K) * 4,
                           to + k // SIDE * deep * STEP_BYTES + k % SIDE // LANES * HALF_BYTES,
                           filled if c < C else 0, filled if c + 1 < C else 0)
         for panel in range(count):
@@ -110,11 +112,12 @@ def _forward(k0, k1, addresses, copy, w, y, sums, panels, rows, places, steps, b
                                     b + deep * STEP_BYTES))
     end_blocks(addresses)
     for n in range(len(copy)):
-        rows[n] = y.ctypes.data + (n * K + k0) * 4 if n < N else 0
+        rows[n] = y.ctypes.data + (n * K + k0) * y.itemsize if n < N else 0
     for panel in range(count):
         for t in range(tiles):
-            finish_rows(sums_of + (panel * tiles + t) * SIDE * SIDE * 4, SIDE * 4, listed + t * SIDE * 8, SIDE,
-                        panel * SIDE * 4, bias.ctypes.data + (k0 + panel * SIDE) * 4, k1 - k0 - panel * SIDE, relu)
+            finish_rows(y, sums_of + (panel * tiles + t) * SIDE * SIDE * 4, SIDE * 4, listed + t * SIDE * 8, SIDE,
+                        panel * SIDE * y.itemsize, bias.ctypes.data + (k0 + panel * SIDE) * 4,
+                        k1 - k0 - panel * SIDE, relu)
 
 
 def _steps(count: int) -> np.ndarray:
@@ -132,7 +135,7 @@ def _share(columns: int) -> int:
 
 def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
     """y (N, out) from x (N, in) and w (in, out); epilogue = (bias (out,) or None, apply ReLU)."""
-    if x.dtype != np.float32:
+    if w.dtype != np.float32:
         return float32.linear_forward(x, w, y, epilogue=epilogue, work=work)
     (bias, relu), K, at = epilogue, w.shape[1], chosen().addresses
     copy, starts, *lanes = arrays_in(work, _forward_arrays(x.shape, w.shape))
@@ -148,31 +151,22 @@ def linear_forward(x, w, y, *, epilogue=(None, False), work=None):
 
 
 @kernel
-def _pair_columns(first, last, dy, panels):
-    """panels (images / 32, steps, 2, 16, 16, 2) of dy' (out, N): steps first..last, zeros beyond."""
-    N, K = dy.shape
+def _pair_columns(first, last, copy, panels):
+    """panels (images / 32, steps, 2, 16, 16, 2) of dy' (out, N): steps first..last.   copy: dy in rows of bf16."""
     count, steps = panels.shape[:2]
     for panel in range(count):
         for step in range(first, last):
-            for pair in range(16):
-                for n in range(SIDE):
-                    for part in range(2):
-                        k, image = step * STEP + 2 * pair + part, panel * SIDE + n
-                        panels[panel, step, n // 16, pair, n % 16, part] = (
-                            dy[image, k] if image < N and k < K else np.float32(0))
-
-
-@kernel
-def _round_panels(first, last, source, target):
-    """target[i] of source[i], both flat, i in blocks of 16."""
-    round_run(source.ctypes.data + first * LANES * 4, target.ctypes.data + first * LANES * 2, (last - first) * LANES)
+            for half in range(2):
+                source = copy.ctypes.data + ((panel * SIDE + half * LANES) * copy.shape[1] + step * STEP) * 2
+                to = panels.ctypes.data + (panel * steps + step) * STEP_BYTES + half * HALF_BYTES
+                turn_words(source, copy.shape[1] * 2, LANES, LANES, to, LANES * 4)
 
 
 @kernel
 def _backward_data(first, last, addresses, panels, w, dx, sums, part, places, steps):
     """Columns first..last of dx. part (32, RUN and a line): rows of w.   sums (images / 32, 32, 32)."""
     (C, K), N, (count, deep) = w.shape, len(dx), panels.shape[:2]
-    row, run_of = part.shape[1] * 2, len(steps) * STEP
+    row, run_of, size = part.shape[1] * 2, len(steps) * STEP, dx.itemsize
     for c0 in range(first, last, SIDE):
         height = min(SIDE, last - c0)
         for k0 in range(0, K, run_of):
@@ -192,18 +186,18 @@ def _backward_data(first, last, addresses, panels, w, dx, sums, part, places, st
         for n in range(0, N, LANES):
             for c in range(0, height, LANES):
                 source = sums.ctypes.data + (n // SIDE * SIDE * SIDE + c * SIDE + n % SIDE) * 4
-                turn_floats(source, SIDE * 4, height - c, N - n, dx.ctypes.data + (n * C + c0 + c) * 4, C * 4)
+                turn_sums(dx, source, SIDE * 4, height - c, N - n, dx.ctypes.data + (n * C + c0 + c) * size, C * size)
 
 
 def linear_backward_data(dy, w, dx, *, work=None):
     """dx (N, in), overwritten, from dy (N, out) and w (in, out)."""
-    if dy.dtype != np.float32:
+    if w.dtype != np.float32:
         return float32.linear_backward_data(dy, w, dx, work=work)
     at = chosen().addresses
-    floats, panels, *lanes = arrays_in(work, _data_arrays(dx.shape, w.shape))
+    copy, panels, *lanes = arrays_in(work, _data_arrays(dx.shape, w.shape))
     places = apart(lanes[1].strides[1])
-    parallel_for(panels.shape[1], panels[:, 0].size, _pair_columns, dy, floats)
-    parallel_for(panels.size // LANES, LANES, _round_panels, floats, panels)
+    parallel_for(len(copy), copy.shape[1], _round_rows, dy, copy)
+    parallel_for(panels.shape[1], panels[:, 0].size, _pair_columns, copy, panels)
 
     def rows(lane, first, last):
         _backward_data(first, last, at, panels, w, dx, *lane, places, WHOLE[:RUN // STEP])
@@ -220,7 +214,8 @@ def _pair_images(first, last, dy, panels):
             for half in range(2):
                 k, n = panel * SIDE + half * LANES, 2 * pair
                 filled = max(0, min(LANES, K - k))
-                pair_rows(dy.ctypes.data + (n * K + k) * 4, dy.ctypes.data + ((n + 1) * K + k) * 4,
+                pair_rows(dy, dy.ctypes.data + (n * K + k) * dy.itemsize,
+                          dy.ctypes.data + ((n + 1) * K + k) * dy.itemsize,
                           panels.ctypes.data + (panel * panels.shape[1] + pair // 16) * STEP_BYTES + half * HALF_BYTES
                           + pair % 16 * 64, filled if n < N else 0, filled if n + 1 < N else 0)
 
@@ -266,7 +261,7 @@ def _backward_weights(first, last, addresses, copy, panels, dw, part, sums, plac
 
 def linear_backward_weights(x, dy, dw, *, add=True, work=None):
     """dw (in, out) += from x (N, in) and dy (N, out); without `add`, dw = that, whatever it held."""
-    if x.dtype != np.float32:
+    if dw.dtype != np.float32:
         return float32.linear_backward_weights(x, dy, dw, add=add, work=work)
     copy, panels, steps, lanes = _gradient_operands(x, dy, dw, work)
     at = chosen().addresses
@@ -297,7 +292,7 @@ def _update(first, last, addresses, copy, panels, w, v, part, sums, places, step
 
 def linear_sgd_step(x, dy, w, v, *, lr, momentum, decay, work=None):
     """One step of SGD on w (in, out) and v by the gradient x' dy, which is not written."""
-    if x.dtype != np.float32:
+    if w.dtype != np.float32:
         return float32.linear_sgd_step(x, dy, w, v, lr=lr, momentum=momentum, decay=decay, work=work)
     copy, panels, steps, lanes = _gradient_operands(x, dy, w, work)
     at, scalars = chosen().addresses, [np.float32(value) for value in (momentum, decay * lr, lr)]
@@ -338,7 +333,7 @@ def _forward_arrays(x_shape, w_shape):
 def _data_arrays(x_shape, w_shape):
     N, K = x_shape[0], w_shape[1]
     panels = _panels(N, K)
-    return [(panels, "float32"), (panels, "uint16"), ((threads(), panels[0], SIDE, SIDE), "float32"),
+    return [((up(N, SIDE), row_of(K)), "uint16"), (panels, "uint16"), ((threads(), panels[0], SIDE, SIDE), "float32"),
             ((threads(), SIDE, row_of(RUN)), "uint16")]
 
 

@@ -1,10 +1,14 @@
-"""float32 to bf16, to the nearest even, in the orders that blocks read. Addresses are integers, in bytes.
+"""Rows of activations and parameters -> bf16, to the nearest even, in the orders that blocks read; and sums -> rows.
 
-    round_some     16 elements of a row -> 16 bf16                                              rows of a
+    take_run       elements of a row -> bf16                                                    rows of a
     pair_rows      rows r and r + 1 -> (r[0], r+1[0], r[1], r+1[1], ...)                        rows of b
     turn_rows      32 rows of 16 bf16 -> 16 rows of 32 bf16: target[c] = source[:, c]           a, transposed
-    turn_floats    16 rows of 16 floats -> 16 rows of 16 floats, likewise
+    turn_words     16 rows of 16 words of 32 bits (floats, or pairs of bf16) -> 16 rows of 16 words, likewise
+    turn_sums      the same of sums -> rows of dx
+    finish_rows    sums -> rows of y or dx, with bias and ReLU
 
+Addresses are integers, in bytes. The array to which an address belongs, the first argument, says whether there are
+floats or bf16 (stored.py); of bf16, nothing is rounded on the way in, and sums are rounded once on the way out.
 A processor without the instruction rounds by integer arithmetic, with the same bits (denormals become zeros): tests of
 these orders run everywhere.
 """
@@ -75,13 +79,32 @@ def _transposed(builder, rows: list) -> list:
     return rows
 
 
-def _operation(count: int, write):
-    """What an intrinsic of `count` integers returns: its signature, and its code write(builder, *arguments)."""
+def _operation(count: int, write, array=None):
+    """What an intrinsic of `count` integers returns: its signature, and its code write(builder, *arguments).
+
+    array: the type of an array that is the first argument, and is not passed on.
+    """
     def code(context, builder, signature, arguments):
-        write(builder, *arguments)
+        write(builder, *arguments[array is not None:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * count), code
+    return types.void(*[array] * (array is not None), *[types.int64] * count), code
+
+
+def holds_bf16(array) -> bool:
+    """Of Numba's type of an array."""
+    return array.dtype == types.uint16
+
+
+@intrinsic
+def is_bf16(typingctx, array):
+    """Whether the array holds bf16: a constant, so what is not done for it is not compiled into a kernel."""
+    return types.boolean(array), lambda context, builder, signature, arguments: ir.IntType(1)(holds_bf16(array))
+
+
+def _vector(array):
+    """The type of 16 elements of an array, and the bytes of one."""
+    return (HALVES, 2) if holds_bf16(array) else (FLOATS, 4)
 
 
 @intrinsic
@@ -163,16 +186,28 @@ def copy_run(source, target, count):
         _copy_all(source + (count - 2 * LANES) * 2, target + (count - 2 * LANES) * 2)
 
 
+@part
+def take_run(x, source, target, count):
+    """`count` elements of x at source -> as many bf16 at target."""
+    if is_bf16(x):
+        copy_run(source, target, count)
+    else:
+        round_run(source, target, count)
+
+
 @intrinsic
-def pair_rows(typingctx, first, second, target, count_first, count_second):
-    """16 pairs of two rows of floats; only the first count_... of a row exist (0 to 16), the others are 0."""
+def pair_rows(typingctx, x, first, second, target, count_first, count_second):
+    """16 pairs of two rows of x; only the first count_... of a row exist (0 to 16), the others are 0."""
+    vector, size = _vector(x)
+
     def write(builder, first, second, target, count_first, count_second):
-        halves = [rounded(builder, masked_load(builder, pointer(builder, row, FLOATS),
-                                               lanes_below(builder, count, LANES), 4))
+        halves = [masked_load(builder, pointer(builder, row, vector), lanes_below(builder, count, LANES), size)
                   for row, count in ((first, count_first), (second, count_second))]
+        if not holds_bf16(x):
+            halves = [rounded(builder, half) for half in halves]
         builder.store(_pairs(builder, *halves), pointer(builder, target, PAIRS), align=64)
 
-    return _operation(5, write)
+    return _operation(5, write, x)
 
 
 @intrinsic
@@ -195,9 +230,8 @@ def turn_rows(typingctx, source, source_row, target, target_row):
     return _operation(4, write)
 
 
-@intrinsic
-def turn_floats(typingctx, source, source_row, rows, columns, target, target_row):
-    """16 rows of 16 floats, transposed; only `rows` and `columns` of the source are read, and as much is written."""
+def _turning(vector, size: int):
+    """The code of the two below: what is written is rounded to `vector` where that is of bf16."""
     def write(builder, source, source_row, rows, columns, target, target_row):
         mask, taken = lanes_below(builder, columns, LANES), []
         for i in range(LANES):
@@ -207,31 +241,48 @@ def turn_floats(typingctx, source, source_row, rows, columns, target, target_row
         mask = lanes_below(builder, rows, LANES)
         for i, row in enumerate(_transposed(builder, taken)):
             with builder.if_then(builder.icmp_signed("<", INT64(i), columns)):
-                to = pointer(builder, builder.add(target, builder.mul(target_row, INT64(i))), PAIRS)
-                masked_store(builder, row, to, mask, 4)
+                to = pointer(builder, builder.add(target, builder.mul(target_row, INT64(i))), vector)
+                floats = builder.bitcast(row, FLOATS)
+                masked_store(builder, rounded(builder, floats) if vector == HALVES else floats, to, mask, size)
 
-    return _operation(6, write)
+    return write
 
 
 @intrinsic
-def fetch_rows(typingctx, addresses, shift):
-    """Prefetch, to be written, 32 floats at each of 32 listed addresses + shift."""
+def turn_words(typingctx, source, source_row, rows, columns, target, target_row):
+    """16 rows of 16 words, transposed; only `rows` and `columns` of the source are read, and as much is written."""
+    return _operation(6, _turning(FLOATS, 4))
+
+
+@intrinsic
+def turn_sums(typingctx, y, source, source_row, rows, columns, target, target_row):
+    """The same of floats, into y."""
+    return _operation(6, _turning(*_vector(y)), y)
+
+
+@intrinsic
+def fetch_rows(typingctx, y, addresses, shift):
+    """Prefetch, to be written, 32 elements of y at each of 32 listed addresses + shift."""
+    size = _vector(y)[1]
+
     def write(builder, addresses, shift):
         for r in range(2 * LANES):
             listed = builder.inttoptr(builder.add(addresses, INT64(8 * r)), INT64.as_pointer())
             to = builder.add(builder.load(listed), shift)
-            for v in range(2):
+            for v in range(size // 2):
                 prefetch(builder, builder.inttoptr(builder.add(to, INT64(64 * v)), BYTE), for_writing=True)
 
-    return _operation(2, write)
+    return _operation(2, write, y)
 
 
 @intrinsic
-def finish_rows(typingctx, sums, row, addresses, count, shift, bias, columns, relu):
+def finish_rows(typingctx, y, sums, row, addresses, count, shift, bias, columns, relu):
     """Row r < count of 32 sums + bias, with ReLU -> `columns` of them at addresses[r] + shift; address 0: nowhere.
 
-    addresses: the address of a list.   bias: that of 32 floats.
+    addresses: the address of a list, in y.   bias: that of 32 floats.
     """
+    size = _vector(y)[1]
+
     def write(builder, sums, row, addresses, count, shift, bias, columns, relu):
         masks = [lanes_below(builder, columns, LANES, v * LANES) for v in range(2)]
 
@@ -249,7 +300,8 @@ def finish_rows(typingctx, sums, row, addresses, count, shift, bias, columns, re
                 for v in range(2):
                     value = builder.fadd(floats(here, v), start[v])
                     value = builder.select(builder.fcmp_ordered("<", value, low), low, value)    # NaN stays NaN
-                    at = pointer(builder, builder.add(to, INT64(64 * v)), FLOATS)
-                    masked_store(builder, value, at, masks[v], 4)
+                    value = rounded(builder, value) if holds_bf16(y) else value
+                    at = pointer(builder, builder.add(to, INT64(LANES * size * v)), value.type)
+                    masked_store(builder, value, at, masks[v], size)
 
-    return _operation(8, write)
+    return _operation(8, write, y)

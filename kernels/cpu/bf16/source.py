@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.kernels.cpu.bf16.block import SIDE, STEP
-from minicnn.kernels.cpu.bf16.rounding import copy_run, round_run, zero_run
+from minicnn.kernels.cpu.bf16.rounding import copy_run, take_run, zero_run
 from minicnn.kernels.cpu.compiling import kernel
 
 FEW = 16                         # channels of a group: with fewer, windows
@@ -177,7 +177,7 @@ def geometry(source: Source) -> tuple[int, ...]:
 
 @kernel
 def copy_shared(first, last, x, copy, length, shape):
-    """Lines first..last of x, rounded and padded, to the planes of copy, `length` pixels each; zeros after them."""
+    """Lines first..last of x, in bf16 and padded, to the planes of copy, `length` pixels each; zeros after them."""
     N, LH, LW, groups, depth, u, top, down, _, v, left, across, _, _ = shape
     _, H, W, C = x.shape
     D = C // groups
@@ -195,13 +195,13 @@ def copy_shared(first, last, x, copy, length, shape):
                     continue
                 zero_run(to, w0 * depth)
                 zero_run(to + w1 * depth * 2, (LW - w1) * depth)
-                source = x.ctypes.data + (((n * H + h) * W + w0 * v + left + b) * C + g * D) * 4
+                source = x.ctypes.data + (((n * H + h) * W + w0 * v + left + b) * C + g * D) * x.itemsize
                 if whole:
-                    round_run(source, to + w0 * depth * 2, (w1 - w0) * D)
+                    take_run(x, source, to + w0 * depth * 2, (w1 - w0) * D)
                     continue
                 for w in range(w1 - w0):
                     here = to + (w0 + w) * depth * 2
-                    round_run(source + w * v * C * 4, here, D)
+                    take_run(x, source + w * v * C * x.itemsize, here, D)
                     if D < depth:
                         zero_run(here + D * 2, depth - D)
         for g in range(groups):
@@ -228,8 +228,8 @@ def copy_windows(first, last, x, copy, length, shape, line):
                 h = i % LH * u + top + r
                 there = n < N and 0 <= h < H
                 if there:
-                    source = x.ctypes.data + (((n * H + h) * W + w0 + left) * C) * 4
-                    round_run(source, line.ctypes.data + w0 * C * 2, (w1 - w0) * C)
+                    source = x.ctypes.data + (((n * H + h) * W + w0 + left) * C) * x.itemsize
+                    take_run(x, source, line.ctypes.data + w0 * C * 2, (w1 - w0) * C)
                 for s in range(0, S * D, run):
                     start = line.ctypes.data + (s // D * C + g * D) * 2
                     for j in range(LW):

@@ -116,13 +116,13 @@ def _pair_pixels(first, last, line, lines, dy, pairs, LH, LW):
     """pairs (groups, halves, pixels / 2, 16, 2) of dy: pairs first..last after the pixels of `line`; zeros between."""
     N, P, Q, K = dy.shape
     groups, halves, count = pairs.shape[:3]
-    E, m = K // groups, 2 * first
+    E, m, size = K // groups, 2 * first, dy.itemsize
     n, i, j = (line + m // LW) // LH, (line + m // LW) % LH, m % LW
     for pair in range(first, last):
         at, other, there, also = dy.ctypes.data, dy.ctypes.data, 0, 0
         for part in range(2):
             if m < lines * LW and n < N and i < P and j < Q:
-                row = dy.ctypes.data + ((n * P + i) * Q + j) * K * 4
+                row = dy.ctypes.data + ((n * P + i) * Q + j) * K * size
                 if part == 0:
                     at, there = row, LANES
                 else:
@@ -134,11 +134,12 @@ def _pair_pixels(first, last, line, lines, dy, pairs, LH, LW):
                     n, i = n + 1, 0
         for g in range(groups):
             for half in range(halves):
-                filled, shift = max(0, min(LANES, E - half * LANES)), (g * E + half * LANES) * 4
-                fetch_line(at + shift + FETCH * K * 4)
-                fetch_line(other + shift + FETCH * K * 4)
-                pair_rows(at + shift, other + shift, pairs.ctypes.data + ((g * halves + half) * count + pair) * 64,
-                          min(there, filled), min(also, filled))
+                filled, shift = max(0, min(LANES, E - half * LANES)), (g * E + half * LANES) * size
+                fetch_line(at + shift + FETCH * K * size)
+                fetch_line(other + shift + FETCH * K * size)
+                pair_rows(dy, at + shift, other + shift, 
+                          pairs.ctypes.data + ((g * halves + half) * count + pair) * 64, min(there, filled),
+                          min(also, filled))
 
 
 @kernel
