@@ -1,7 +1,7 @@
 """Products of bf16 on the CPU (device "cpu:bf16"): every pass against float64 sums of the rounded factors.
 
 Each runs with the instructions in NumPy (tests/helpers/emulated_blocks.py), on any machine, and with those that this
-machine has.
+machine has; on activations of float32, and on activations stored in bf16.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from minicnn.backend.ops import OPS
 from minicnn.backend.select import get_ops
 from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
+from minicnn.kernels.cpu import conv as float32
 from minicnn.kernels.cpu.bf16 import available, block, conv, linear, rounding, weights
 from tests.helpers import emulated_blocks
-from tests.helpers.bf16 import from_bf16, to_bf16
+from tests.helpers.bf16 import HALF, from_bf16, to_bf16
 from tests.kernels.test_parity import arguments
 
 CLOSE = 1e-6                # of the largest element: sums are float32
@@ -63,6 +64,12 @@ def real(monkeypatch):
     use(monkeypatch, block.block_of(HERE[0]))
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "stored in bf16"])
+def stored(request):
+    """How x, y, dx and dy are stored."""
+    return request.param
+
+
 @pytest.fixture(params=[1, 3])
 def thread_count(request):
     before = threads.threads()
@@ -79,6 +86,8 @@ def use(monkeypatch, chosen: block.Block) -> None:
 
 class Case:
     """A convolution's arrays, and its results in float64 from the factors as rounded."""
+
+    stored = False                  # x, y, dx and dy in bf16
 
     def __init__(self, rng, N, size, C, K, kernel, stride, pads, groups):
         out = [(size[i] + pads[i] + pads[2 + i] - kernel[i]) // stride[i] + 1 for i in range(2)]
@@ -97,17 +106,18 @@ class Case:
     def computed(self) -> dict[str, np.ndarray]:
         """In memory and work space full of NaN."""
         work = np.full(conv.conv_work(self.x.shape, self.w.shape, "float32", **self.window), 255, np.uint8)
-        y, dx, dw = (np.full_like(array, np.nan) for array in (self.dy, self.x, self.w))
-        added = self.w.copy()
-        conv.conv_forward(self.x, self.w, y, epilogue=(self.b, True), work=work, **self.window)
-        conv.conv_backward_data(self.dy, self.w, dx, work=work, **self.window)
-        conv.conv_backward_weights(self.x, self.dy, dw, add=False, work=work, **self.window)
-        conv.conv_backward_weights(self.x, self.dy, added, **self.window)
-        return {"y": y, "dx": dx, "dw": dw, "w + dw": added}
+        x, dy, y, dx, dw, added = arrays_of(self)
+        conv.conv_forward(x, self.w, y, epilogue=(self.b, True), work=work, **self.window)
+        conv.conv_backward_data(dy, self.w, dx, work=work, **self.window)
+        conv.conv_backward_weights(x, dy, dw, add=False, work=work, **self.window)
+        conv.conv_backward_weights(x, dy, added, **self.window)
+        return results(y, dx, dw, added)
 
 
 class Matrices:
     """The same for a fully connected layer."""
+
+    stored = False
 
     def __init__(self, rng, N, C, K):
         self.x, self.w, self.dy, self.b = (floats(rng, shape) for shape in ((N, C), (C, K), (N, K), (K,)))
@@ -119,13 +129,25 @@ class Matrices:
 
     def computed(self) -> dict[str, np.ndarray]:
         work = np.full(linear.linear_work(self.x.shape, self.w.shape, "float32"), 255, np.uint8)
-        y, dx, dw = (np.full_like(array, np.nan) for array in (self.dy, self.x, self.w))
-        added = self.w.copy()
-        linear.linear_forward(self.x, self.w, y, epilogue=(self.b, True), work=work)
-        linear.linear_backward_data(self.dy, self.w, dx, work=work)
-        linear.linear_backward_weights(self.x, self.dy, dw, add=False, work=work)
-        linear.linear_backward_weights(self.x, self.dy, added)
-        return {"y": y, "dx": dx, "dw": dw, "w + dw": added}
+        x, dy, y, dx, dw, added = arrays_of(self)
+        linear.linear_forward(x, self.w, y, epilogue=(self.b, True), work=work)
+        linear.linear_backward_data(dy, self.w, dx, work=work)
+        linear.linear_backward_weights(x, dy, dw, add=False, work=work)
+        linear.linear_backward_weights(x, dy, added)
+        return results(y, dx, dw, added)
+
+
+def arrays_of(case) -> tuple[np.ndarray, ...]:
+    """x, dy, y, dx, dw and w, to be written where they are results; until then full of NaN."""
+    x, dy = (to_bf16(array) if case.stored else array for array in (case.x, case.dy))
+    y, dx, dw = (np.full(array.nbytes, 255, np.uint8).view(array.dtype).reshape(array.shape)
+                 for array in (dy, x, case.w))
+    return x, dy, y, dx, dw, case.w.copy()
+
+
+def results(y, dx, dw, added) -> dict[str, np.ndarray]:
+    y, dx = (from_bf16(array) if array.dtype == np.uint16 else array for array in (y, dx))
+    return {"y": y, "dx": dx, "dw": dw, "w + dw": added}
 
 
 def floats(rng, shape) -> np.ndarray:
@@ -138,35 +160,61 @@ def exactly(array: np.ndarray) -> np.ndarray:
 
 
 def differences(case) -> dict[str, float]:
-    """Of each result, of its largest element."""
-    computed = case.computed()
-    return {name: float(np.abs(computed[name] - exact).max() / (np.abs(exact).max() or 1))
-            for name, exact in case.exact().items()}
+    """Of each result, of its largest element; where bf16 is written, beyond half a unit in the last place."""
+    computed, found = case.computed(), {}
+    for name, exact in case.exact().items():
+        rounding = half_a_unit(exact) if case.stored and name in ("y", "dx") else 0
+        found[name] = float(np.max(np.abs(computed[name] - exact) - rounding) / (np.abs(exact).max() or 1))
+    return found
 
 
-def check(case) -> None:
+def half_a_unit(exact: np.ndarray) -> np.ndarray:
+    """Of bf16, in the last place."""
+    return HALF * np.exp2(np.floor(np.log2(np.abs(exact) + 1e-30)) + 1)
+
+
+def check(case, stored: bool = False) -> None:
+    case.stored = stored
     wrong = {name: value for name, value in differences(case).items() if not value < CLOSE}
     assert not wrong
 
 
 @pytest.mark.parametrize("case", SMALL)
-def test_convolution(loop, rng, case):
-    check(Case(rng, *SMALL[case]))
+def test_convolution(loop, rng, case, stored):
+    check(Case(rng, *SMALL[case]), stored)
 
 
 @pytest.mark.parametrize("shape", MATRICES, ids=str)
-def test_fully_connected(loop, rng, shape):
-    check(Matrices(rng, *shape))
+def test_fully_connected(loop, rng, shape, stored):
+    check(Matrices(rng, *shape), stored)
 
 
 @pytest.mark.parametrize("case", LARGE)
-def test_larger_convolutions(real, thread_count, rng, case):
-    check(Case(rng, *LARGE[case]))
+def test_larger_convolutions(real, thread_count, rng, case, stored):
+    check(Case(rng, *LARGE[case]), stored)
 
 
 @pytest.mark.parametrize("shape", [(67, 300, 1100), (33, 1100, 70)], ids=str)
-def test_larger_matrices(real, thread_count, rng, shape):
-    check(Matrices(rng, *shape))
+def test_larger_matrices(real, thread_count, rng, shape, stored):
+    check(Matrices(rng, *shape), stored)
+
+
+@pytest.mark.parametrize("groups, K, kernel", [(1, 64, 3), pytest.param(2, 96, 5, marks=pytest.mark.slow)])
+def test_winograds_algorithm_widens_and_rounds_once(rng, groups, K, kernel):
+    """In float32, of activations in bf16: the bits of float32 arrays, rounded. Maps that no tiles fill."""
+    case = Case(rng, 4, (17, 14), 64, K, (kernel, kernel), (1, 1), (kernel // 2,) * 4, groups)
+    case.x, case.dy = from_bf16(to_bf16(case.x)), from_bf16(to_bf16(case.dy))
+    assert float32.conv_algorithm(case.x.shape, case.w.shape, "float32", **case.window) == "Winograd"
+    found = []
+    for case.stored in (False, True):
+        x, dy, y, dx, dw, added = arrays_of(case)
+        float32.conv_forward(x, case.w, y, epilogue=(case.b, True), **case.window)
+        float32.conv_backward_data(dy, case.w, dx, **case.window)
+        float32.conv_backward_weights(x, dy, dw, add=False, **case.window)
+        float32.conv_backward_weights(x, dy, added, **case.window)
+        found.append((y, dx, dw, added))
+    for wide, narrow in zip(*found, strict=True):
+        np.testing.assert_array_equal(narrow, to_bf16(wide) if narrow.dtype == np.uint16 else wide)
 
 
 def test_pixels_in_several_parts(real, monkeypatch, rng):
@@ -202,11 +250,12 @@ def test_a_step_within_the_product_has_the_bits_of_two(real, rng, shape):
     np.testing.assert_array_equal(v_once, v)
 
 
-def test_same_bits_in_each_run(real, rng):
+def test_same_bits_in_each_run(real, rng, stored):
     before = threads.threads()
     threads.set_threads(3)
     try:
         for case in (Case(rng, *LARGE["conv2 of AlexNet"]), Matrices(rng, 35, 300, 500)):
+            case.stored = stored
             first, *others = (case.computed() for _ in range(3))
             for other in others:
                 for name, array in first.items():
@@ -217,9 +266,10 @@ def test_same_bits_in_each_run(real, rng):
 
 @pytest.mark.parametrize("value", [np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("case", ["runs of channels", "whole steps", "few channels, a stride", "groups, a stride"])
-def test_infinity_and_nan_stay_where_they_are(real, rng, case, value):
+def test_infinity_and_nan_stay_where_they_are(real, rng, case, value, stored):
     """In y and dx exactly where a window has the element; in dw nowhere but in its channel."""
     case = Case(rng, *SMALL[case])
+    case.stored = stored
     case.b[:] = 0
     H, W, C = case.x.shape[1:]
     for pixel in ((0, 0), (H // 2, W - 1), (H - 1, 0)):
@@ -244,8 +294,9 @@ def test_infinity_and_nan_stay_where_they_are(real, rng, case, value):
         case.dy[0, -1, 0, 3] = 1
 
 
-def test_infinity_and_nan_stay_in_their_image(real, rng):
+def test_infinity_and_nan_stay_in_their_image(real, rng, stored):
     case = Matrices(rng, 5, 19, 37)
+    case.stored = stored
     clean, case.x[2, 3], case.dy[4, 5] = case.computed(), np.inf, np.nan
     spoilt = case.computed()
     np.testing.assert_array_equal(np.isfinite(spoilt["y"]).all(1), np.arange(5) != 2)

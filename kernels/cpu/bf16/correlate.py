@@ -74,7 +74,7 @@ def turn_kernel(first, last, w, turned):
         t, k = i // parts, i % parts * LANES
         for d in range(0, D, LANES):
             turn_words(w.ctypes.data + ((t * D + d) * K + k) * 4, K * 4, D - d, K - k,
-                        turned.ctypes.data + ((t * K + k) * D + d) * 4, D * 4)
+                       turned.ctypes.data + ((t * K + k) * D + d) * 4, D * 4)
 
 
 @kernel
