@@ -1,7 +1,8 @@
 """Device "cpu:bf16" beside our float32, and beside PyTorch's bf16 (autocast): layers of AlexNet, and training steps.
 
 Each case has two rows: beside PyTorch, and beside our own float32. PyTorch's layers have bf16 arrays in and out, ours
-float32; its steps are those of autocast. Losses of a step are compared before anything is timed.
+float32, while our steps store activations in bf16; its steps are those of autocast. Losses of a step are compared
+before anything is timed.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class HostInBf16(Host):
 def main() -> None:
     options = command_line(__doc__, peers=(*SETTINGS, "float32"))
     bench = Benchmark("bench_bf16", "bf16 on the CPU", options, note=(
-        "minicnn's device cpu:bf16 rounds the factors of matrix products; arrays between layers are float32. PyTorch's "
+        "minicnn's device cpu:bf16 rounds the factors of matrix products, and stores activations in bf16. PyTorch's "
         "steps run in autocast to bfloat16, with the fused SGD; its layers have bfloat16 arrays in and out. Rows that "
         "end with \"and float32\" compare with our own device cpu."))
     ops, float32 = make_ops("bf16"), make_ops()

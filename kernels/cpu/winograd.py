@@ -18,7 +18,7 @@ The transforms run over channels innermost, which are contiguous. The data gradi
 and transposed; the weight gradient is in winograd_weights.py. The price is rounding: terms several times
 larger than the result cancel. With N(0, 1) inputs and the shapes of AlexNet's conv2 to conv5, the root mean square
 error is 2e-6 to 4e-6 of the result's own (direct: 8e-7, dw 2e-7), the largest 8e-5 (direct: 1e-5). In float64
-convolution stays direct.
+convolution stays direct. The transforms widen inputs that are stored in bf16, and round such outputs (stored.py).
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ def get_ops(device: str = "auto") -> Ops:
 
     "cuda" is the GPU that the calling thread uses. "cuda:fp32", "cuda:tf32" (the same as "cuda"), "cuda:bf16" and
     "cuda:fp16" choose the rounding of its matrix products (backend/cuda/ops.py); with "cuda:bf16", activations are
-    stored in bf16, too. "cpu:bf16" rounds the factors of matrix products (backend/cpu.py). "auto:bf16" is "cuda:bf16"
-    or "cpu:bf16".
+    stored in bf16, too. "cpu:bf16" does the same (backend/cpu.py). "auto:bf16" is "cuda:bf16" or "cpu:bf16".
 
     Raises DeviceError, with the reason and what to do, where the device cannot be used.
     """

@@ -94,7 +94,7 @@ def add_device(group) -> None:
     group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or reference (default: auto)")
     group.add_argument("--precision", metavar="NAME", help="of matrix products. On a GPU: fp32, tf32 (default), bf16, "
                        "in which activations are stored, too, or fp16, which scales the loss. On a CPU: fp32 (default) "
-                       "or bf16, where it has the instructions. All else: float32")
+                       "or bf16, likewise, where it has the instructions. All else: float32")
     group.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
 
 

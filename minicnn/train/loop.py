@@ -164,6 +164,9 @@ class Trainer:
         self.state.saved_at = time.monotonic()
         if self.net.ops.capture is not None and not self.net.ranks.is_split and (name := not_capturable(self.net)):
             self.report.line("steps", f"are launched one operation after the other: layer {name!r} cannot be captured")
+        elif self.net.ops.capture is None and self.net.ops.stored_dtype(self.net.dtype) != self.net.dtype and (
+                name := not_capturable(self.net)):
+            self.report.line("activations", f"are stored in {self.net.dtype}: layer {name!r} takes no others")
         self._keep_weights()                            # where the run was stopped between the two files
         while self.epoch < epochs:
             try:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from math import prod
 
 import numpy as np
 import pytest
@@ -17,13 +18,21 @@ from minicnn.builder import Builder
 from minicnn.graph import Net
 from minicnn.init import Normal
 from minicnn.kernels.cpu.bf16 import available
+from minicnn.plan import Plan
+from minicnn.summary import summarize
 from minicnn.train.sgd import SGD
 from minicnn.train.step import backward_and_update
+from tests.helpers.small_run import small_net, small_trainer
 
 WHY_NOT = "; ".join(filter(None, map(available.why_not, (available.TILES, available.DOTS))))
 needs_bf16 = pytest.mark.skipif(bool(available.why_not(available.TILES) and available.why_not(available.DOTS)),
                                 reason=WHY_NOT)
 HALF = 2.0**-9              # the largest relative error of a rounded factor
+
+
+def plan_of(net: Net) -> Plan:
+    """Of a training step on eight images."""
+    return net.plan_for(8, net.loss_outputs(True), (), True)
 
 
 @needs_bf16
@@ -103,11 +112,64 @@ def test_a_network_learns_as_in_float32(build, allowed, rng):
             losses[device].append(float(net.loss(images, labels)))
             backward_and_update(net, optimiser)
         moved[device] = np.concatenate([(param.data - before[name]).ravel() for name, param in net.params.items()])
-    assert all(param.data.dtype == np.float32 for param in nets["cpu:bf16"].params.values())
+    assert [plan_of(net).stored for net in nets.values()] == ["float32", "uint16"]
+    assert all(array.dtype == np.float32 for param in nets["cpu:bf16"].params.values()
+               for array in (param.data, param.grad))
     assert losses["cpu"] != losses["cpu:bf16"]
     np.testing.assert_allclose(losses["cpu:bf16"], losses["cpu"], rtol=8 * HALF)
     difference = np.linalg.norm(moved["cpu:bf16"] - moved["cpu"]) / np.linalg.norm(moved["cpu"])
     assert 0 < difference < allowed, difference
+
+
+@needs_bf16
+def test_activations_take_half_of_the_memory():
+    nets = [small_alexnet(device) for device in ("cpu", "cpu:bf16")]
+    float32, ours = ({value.name: prod(value.shape) * np.dtype(value.dtype).itemsize for value in plan_of(net).values
+                      if not value.name.endswith(("work", "work, backward"))} for net in nets)
+    others = {"labels", "pool1.argmax", "loss", "loss.probs"}
+    assert {name for name in float32 if ours[name] == float32[name]} == others
+    assert all(2 * ours[name] == float32[name] for name in float32.keys() - others)
+    assert [summarize(net, 8).endswith(" MiB for training, activations in bf16") for net in nets] == [False, True]
+
+
+@needs_bf16
+def test_layers_that_compute_themselves_need_float32(tmp_path):
+    lines = []
+    trainer = small_trainer(tmp_path, images=16, net=small_net("cpu:bf16", with_state=True), say=lines.append)
+    assert plan_of(trainer.net).stored == "float32"
+    trainer.fit(1)
+    said = [line for line in lines if line.startswith("activations")]
+    assert said == ["activations  are stored in float32: layer 'mean1' takes no others"], lines
+
+
+@needs_bf16
+def test_a_run_resumes_bit_for_bit(tmp_path):
+    """Interrupted within an epoch, and resumed. Its files are those of float32."""
+    def trainer(folder, device="cpu:bf16", **options):
+        return small_trainer(tmp_path / folder, images=32, net=small_net(device), **options)
+
+    whole, first = trainer("whole"), trainer("cut", save_every=2)
+    whole.fit(2)
+
+    def cut(*arguments, **options):
+        save(*arguments, **options)
+        if (first.epoch, first.step) == (1, 2):
+            raise KeyboardInterrupt
+
+    save, first.save = first.save, cut
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(2)
+    assert plan_of(first.net).stored == "uint16"
+    in_float32 = trainer("cut", "cpu").resume()
+    for name, param in first.net.params.items():
+        np.testing.assert_array_equal(in_float32.net.params[name].data, param.data)
+    second = trainer("cut").resume()
+    assert (second.epoch, second.step) == (1, 2)
+    second.fit(2)
+    for name, param in whole.net.params.items():
+        np.testing.assert_array_equal(second.net.params[name].data, param.data)
+        np.testing.assert_array_equal(second.optimiser.velocities[name], whole.optimiser.velocities[name])
+    assert second.state.metrics.state() == whole.state.metrics.state()
 
 
 @pytest.mark.parametrize("module, name", [(module, name) for module in ("conv", "linear") for name in OPS[module]

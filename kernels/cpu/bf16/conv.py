@@ -1,4 +1,4 @@
-"""Convolution with products of bf16: factors are rounded as they are copied, sums are float32, and so are x, w and y.
+"""Convolution with products of bf16: factors are bf16, or rounded as they are copied, and sums are float32.
 
     forward            correlate.py: y is x correlated with w
     backward, data     the same: dx is dy correlated with the flipped, transposed kernel. With a stride, the pixels of
@@ -9,7 +9,7 @@ Sums over taps are computed directly here: Winograd's algorithm would round sums
 are ten times as far off. By AMX tiles that is faster in any case. vdpbf16ps multiplies twice as fast as float32,
 while Winograd's algorithm needs a quarter of the products: where that is faster (`_float32_is_faster`), a pass is
 computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are arrays of float64 and depthwise
-convolution, which has no product of matrices.
+convolution, which has no product of matrices. x, y, dx and dy may be stored in bf16 in either case.
 """
 
 from __future__ import annotations
