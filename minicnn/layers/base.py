@@ -269,7 +269,7 @@ def need_axes(layer: Layer, shape: tuple[int, ...], axes: str) -> None:
 
 
 def stored_dtype(nodes: Iterable[Node], dtype: str, ops: Ops) -> str:
-    """How a network of this dtype stores activations and their gradients: "uint16" for bf16 (on "cuda:bf16" and "cpu:bf16").
+    """How a network of this dtype stores activations and their gradients: "uint16" on devices that store bf16.
 
     A layer that computes with arrays itself, and not by operations of the backend alone, needs them in `dtype`.
     """

@@ -17,8 +17,8 @@ from numba import njit
 from minicnn.backend.ops import OPS
 from minicnn.backend.select import get_ops
 from minicnn.errors import DeviceError
-from minicnn.kernels.cpu import threads
 from minicnn.kernels.cpu import conv as float32
+from minicnn.kernels.cpu import threads
 from minicnn.kernels.cpu.bf16 import available, block, conv, linear, rounding, weights
 from tests.helpers import emulated_blocks
 from tests.helpers.bf16 import HALF, from_bf16, to_bf16
