@@ -22,7 +22,8 @@ cache:
                ----------------------
     strip    0 pixel, pixel, pixel ... 0
 
-The backward keeps the last n lines of dy x s^(-beta-1) and of the first term: line h takes the place of line h-n.
+The backward keeps the last n lines of dy x s^(-beta-1), where line h takes the place of line h-n, and those lines of
+the first term of dx that wait for them.
 
 The paper's beta is 3/4, and with r = 1 / sqrt(s), s^(-3/4) = r r / sqrt(r): a reciprocal square root is a fast
 instruction, a general power is not.
@@ -98,13 +99,13 @@ def _normalise(x, y, i, count, squares, o, n, step, k, alpha, beta, one):
 
 
 @part
-def _weigh(x, dy, dx, i, count, squares, o, n, step, k, alpha, beta, one, terms, ratios, q):
+def _weigh(x, dy, dx, i, count, squares, o, n, step, k, alpha, beta, one, terms, t, ratios, q):
     """terms = the first term of dx, and ratios = what the sum of the second runs over."""
     fetch(dy, i + AHEAD)
     fetch_to_write(dx, i + AHEAD)
     p, ratio = _powers(k + alpha * _window(squares, o, n, step), beta, one)
     upstream = load(dy, i, count)
-    store(terms, q, count, upstream * p)
+    store(terms, t, count, upstream * p)
     store(ratios, q, count, upstream * load(x, i, count) * ratio)
 
 
@@ -145,10 +146,10 @@ def _backward(first, last, x, dy, dx, C, n, k, alpha, beta):
             i, o = (m + row) * C, row * step
             for c in range(0, tail, LANES):
                 _weigh(x, dy, dx, i + c, LANES, squares, o + before + c, n, 1, k, alpha, beta, one,
-                       terms, ratios, o + left + c)
+                       terms, o + left + c, ratios, o + left + c)
             if tail < C:
                 _weigh(x, dy, dx, i + tail, C - tail, squares, o + before + tail, n, 1, k, alpha, beta, one,
-                       terms, ratios, o + left + tail)
+                       terms, o + left + tail, ratios, o + left + tail)
         for row in range(count):
             i, o, t = (m + row) * C, row * step + before, row * step + left
             for c in range(0, tail, LANES):
@@ -234,27 +235,28 @@ def _within_forward(first, last, x, y, H, size, C, n, k, alpha, beta):
 def _within_backward(first, last, x, dy, dx, H, size, C, n, k, alpha, beta):
     left, tail, step = n // 2 * C, size - size % LANES, _whole(size)
     strip, ratios = np.zeros(size + 2 * left + LANES, real(x)), np.zeros(n * step, real(x))
-    terms = np.empty_like(ratios)
+    kept = n // 2 + 1                                       # lines of terms
+    terms = np.empty(kept * step, real(x))
     factor = splat(real(x).type(-2) * alpha * beta)
     one, k, alpha = splat(real(x).type(1)), splat(k), splat(alpha)
     for image in range(first, last):
         ratios[:] = 0                                       # lines above the image
         for h in range(H + n // 2):
-            i, q = (image * H + h) * size, h % n * step
+            i, q, t = (image * H + h) * size, h % n * step, h % kept * step
             if h < H:
                 _squares_around(x, image * H + h, H, size, n, strip, left)
                 for c in range(0, tail, LANES):
-                    _weigh(x, dy, dx, i + c, LANES, strip, c, n, C, k, alpha, beta, one, terms, ratios,
-                           q + c)
+                    _weigh(x, dy, dx, i + c, LANES, strip, c, n, C, k, alpha, beta, one, terms, t + c,
+                           ratios, q + c)
                 if tail < size:
                     _weigh(x, dy, dx, i + tail, size - tail, strip, tail, n, C, k, alpha, beta, one, terms,
-                           ratios, q + tail)
+                           t + tail, ratios, q + tail)
             else:
                 ratios[q : q + step] = 0                    # lines below the image
             if h >= n // 2:                                 # all lines around line h - n // 2 are computed now
                 for c in range(0, size, LANES):
                     store(strip, left + c, LANES, _window(ratios, c, n, step))
-                i, t = i - n // 2 * size, (h - n // 2) % n * step
+                i, t = i - n // 2 * size, (h - n // 2) % kept * step
                 for c in range(0, tail, LANES):
                     _add_cross(x, dx, i + c, LANES, terms, t + c, strip, c, n, C, factor)
                 if tail < size:

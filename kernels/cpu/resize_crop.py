@@ -19,6 +19,7 @@ import numpy as np
 from minicnn.kernels.cpu.compiling import index, kernel, kernel_in_order
 from minicnn.kernels.cpu.stored import real, stored
 from minicnn.kernels.cpu.threads import parallel_for
+from minicnn.kernels.cpu.vectors import LANES, fetch_to_write
 
 LEFT_RIGHT, UP_DOWN, TRANSPOSE = 1, 2, 4        # bits of `flip`
 INSIDE, ZERO, REFLECT = 0, 1, 2
@@ -100,6 +101,8 @@ def _across(cells, line, weights, taps, starts, C, mirrored):
 
 @kernel_in_order
 def _to_row(into, cells, shifts, mean, mean_of_image):
+    for k in range(0, cells.size, LANES):
+        fetch_to_write(into, cells.size + k)                    # the next line
     if mean_of_image:
         for k in range(cells.size):
             into[k] = stored(cells[k] + shifts[k], into)
