@@ -30,6 +30,7 @@ from minicnn.backend.cuda import source
 from minicnn.backend.cuda.gemm_tiling import MULTIPROCESSORS, Product
 from minicnn.backend.cuda.ops import ON_HOPPER, PRECISIONS, CudaOps
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.layers.base import stored_dtype
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.sgd import SGD
 from minicnn.train.step import CapturedStep
@@ -123,7 +124,7 @@ def launches_of(batch: int, precision: str, *, float32: bool = False) -> list[tu
     sgd = SGD(net, decay=DECAY, **RECIPE)
     sgd.step = _named(device, "update", sgd.step)
     step = CapturedStep(net, sgd, scale, RunningMetrics())
-    x = np.empty((batch, *net.input_shape), step.stored)
+    x = np.empty((batch, *net.input_shape), stored_dtype(net.nodes, net.dtype, net.ops))
     step.run(x, np.zeros(batch, np.int32), np.arange(batch), epoch=0)
     device.launches.clear()
     step.net.memory_version += 1                            # gradients exist now, and are overwritten from here on

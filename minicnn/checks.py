@@ -95,8 +95,12 @@ def unknown_layer(name: str, nodes: Sequence[Node]) -> ConfigError:
     return ConfigError(f"no layer is called {name!r}; {expected(name, (node.name for node in nodes))}")
 
 
-def check_inputs(net, x, labels) -> dict:
-    """Input -> array on the device, plus the labels if given. ShapeError for a wrong shape, dtype or batch size."""
+def check_inputs(net, x, labels, dtype: str | None = None) -> dict:
+    """Input -> array on the device, plus the labels if given. ShapeError for a wrong shape, dtype or batch size.
+
+    dtype: of the inputs, by default the network's.
+    """
+    dtype = dtype or net.dtype
     given = dict(x) if isinstance(x, dict) else {next(iter(net.inputs)): x}
     if set(given) != set(net.inputs):
         raise ShapeError(f"network {net.name!r} has inputs {sorted(net.inputs)}, got {sorted(given)}")
@@ -107,9 +111,8 @@ def check_inputs(net, x, labels) -> dict:
             got = tuple(getattr(array, "shape", ()))
             raise ShapeError(f"{where} must be (N, {', '.join(map(str, shape))}) with N >= 1, got {got}"
                              + shape_hint(got, shape))
-        if str(array.dtype) != net.dtype:
-            raise ShapeError(f"{where} must be {net.dtype}, got {array.dtype}; convert it with "
-                             f"x.astype({net.dtype!r})")
+        if str(array.dtype) != dtype:
+            raise ShapeError(f"{where} must be {dtype}, got {array.dtype}; convert it with x.astype({dtype!r})")
         if batch not in (None, array.shape[0]):
             raise ShapeError(f"the inputs of network {net.name!r} have different batch sizes")
         batch = array.shape[0]

@@ -20,7 +20,7 @@ from minicnn.backend.select import get_ops
 from minicnn.backprop import BackwardPass
 from minicnn.checks import check_ids, check_inputs, check_names, check_output, check_values, no_attribute, unknown_layer
 from minicnn.errors import ConfigError, MinicnnError
-from minicnn.layers.base import Context, Layer
+from minicnn.layers.base import Context, Layer, stored_dtype
 from minicnn.param import Named, Param, layer_of
 from minicnn.plan import LABELS, Node, Plan, copied
 from minicnn.ranks import SingleProcess
@@ -175,9 +175,12 @@ class Net:
         return self.forward(*args, **options)
 
     def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep: str | Iterable[str] = (),
-             sample_ids=None, epoch: int | None = None) -> float:
-        """Sum over the loss nodes of weight * mean loss, for labels (N,); `backward()` may follow. See `forward`."""
-        given = check_inputs(self, x, labels)
+             sample_ids=None, epoch: int | None = None, stored: bool = False) -> float:
+        """Sum over the loss nodes of weight * mean loss, for labels (N,); `backward()` may follow. See `forward`.
+
+        stored: x has the dtype in which activations are stored, in place of the network's.
+        """
+        given = check_inputs(self, x, labels, stored_dtype(self.nodes, self.dtype, self.ops) if stored else None)
         self._forward(given, self.loss_outputs(train), train, train if grad is None else grad, names_of(keep),
                       *self.counters(given, train, sample_ids, epoch))
         return self.mean_loss(self.last_losses())

@@ -169,14 +169,14 @@ class ParallelNet(Net):
 
     # ---- running
     def loss(self, x, labels, train: bool = True, *, grad: bool | None = None, keep=(), sample_ids=None,
-             epoch: int | None = None) -> float:
+             epoch: int | None = None, stored: bool = False) -> float:
         given = sample_ids is not None
         if not given:
             sample_ids = np.arange(len(labels), dtype=np.uint32) + (self.comm.rank * len(labels) if self.by_rows else 0)
         if train:
             self.comm.ledger.begin_step()
         self._begin(len(labels), np.asarray(sample_ids, np.uint32), labels, train, epoch, given)
-        own = super().loss(x, labels, train, grad=grad, keep=keep, sample_ids=sample_ids, epoch=epoch)
+        own = super().loss(x, labels, train, grad=grad, keep=keep, sample_ids=sample_ids, epoch=epoch, stored=stored)
         if train:
             self._average_state()
         total = 0.0

@@ -24,6 +24,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.errors import ConfigError, DataError
 from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import RunningMetrics
+from minicnn.layers.base import stored_dtype
 from minicnn.system.files import cannot_write
 from minicnn.system.terminal import is_terminal, lasting
 from minicnn.train.calibrate import calibrate_on
@@ -187,16 +188,18 @@ class Trainer:
         net, optimiser, state, scale = self.net, self.optimiser, self.state, self.state.loss_scale
         state.begin_epoch()
         self._captured, self._loss = captured_step(net, optimiser, scale, state.metrics), None
+        stored = stored_dtype(net.nodes, net.dtype, net.ops)            # of activations, and so of images
         with self.report.monitor(epochs) as monitor, \
                 contextlib.closing(self.loader.epoch(state.epoch, state.step)) as batches:
             for batch in monitor.watch(batches):
                 # uint8 (N, A, B, 3) -> (N, H, W, 3)
-                x = pipeline.train(batch, state.epoch, stored=self._captured and self._captured.stored)
+                x = pipeline.train(batch, state.epoch, stored=stored)
                 optimiser.lr = state.learning_rate(state.step)
                 if self._captured is not None:                      # the lines below as one CUDA graph: step.py
                     self._captured.run(x, batch.labels, batch.sample_ids, state.epoch)
                 else:
-                    self._loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=state.epoch)
+                    self._loss = net.loss(x, batch.labels, sample_ids=batch.sample_ids, epoch=state.epoch,
+                                          stored=x.dtype != net.dtype)
                     state.count(self._loss, batch.labels)
                     backward_and_update(net, optimiser, scale)
                 state.after_step(epochs)

@@ -15,7 +15,6 @@ import numpy as np
 from minicnn.backend.ops import DeviceNumber, address
 from minicnn.checks import check_labels
 from minicnn.evaluate.metrics import RunningMetrics
-from minicnn.layers.base import stored_dtype
 from minicnn.train.loss_scale import LossScale
 from minicnn.train.optimiser import Optimiser
 
@@ -59,7 +58,6 @@ class CapturedStep:
 
     def __init__(self, net, optimiser: Optimiser, loss_scale: LossScale | None, metrics: RunningMetrics):
         self.net, self.optimiser, self.loss_scale = net, optimiser, loss_scale
-        self.stored = stored_dtype(net.nodes, net.dtype, net.ops)       # of activations; images may have it, too
         self._sums = net.ops.from_host(np.array(list(metrics.state().values()), np.float64))
         self._inputs = None                         # per-step values in device memory; see _write_inputs
         self._arrays = None                         # what the last step ran on; see _arrays_of

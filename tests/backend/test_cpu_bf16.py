@@ -143,13 +143,18 @@ def test_layers_that_compute_themselves_need_float32(tmp_path):
 
 
 @needs_bf16
-def test_a_run_resumes_bit_for_bit(tmp_path):
-    """Interrupted within an epoch, and resumed. Its files are those of float32."""
+def test_a_run_resumes_bit_for_bit(tmp_path, monkeypatch):
+    """Interrupted within an epoch, and resumed. Its files are those of float32; its images are cut in bf16."""
+    seen, loss = set(), Net.loss
+    monkeypatch.setattr(Net, "loss", lambda net, x, labels, train=True, **options: (
+        seen.add((train, x.dtype.name)) or loss(net, x, labels, train, **options)))
+
     def trainer(folder, device="cpu:bf16", **options):
         return small_trainer(tmp_path / folder, images=32, net=small_net(device), **options)
 
     whole, first = trainer("whole"), trainer("cut", save_every=2)
     whole.fit(2)
+    assert (True, "uint16") in seen and (True, "float32") not in seen
 
     def cut(*arguments, **options):
         save(*arguments, **options)
