@@ -14,7 +14,8 @@
                        |   block.py, sums in L1 |
                        +-----------------------+
 
-A thread copies its lines, then takes one panel after the other, each with all of its outputs; the next panel is
+A 1 x 1 kernel reads sources that are stored in bf16 where they lie, if the block can (source.is_read_in_place). Else a
+thread copies its lines. Then it takes one panel after the other, each with all of its outputs; the next panel is
 prefetched meanwhile. Outputs between two lines or images, which the copy's layout has and the target has not, are
 computed and dropped.
 """
@@ -29,12 +30,14 @@ from minicnn.kernels.cpu.bf16.source import (
     copy_shared,
     copy_windows,
     geometry,
+    is_read_in_place,
     line_elements,
     lines_within,
     source_of,
     steps_of,
 )
 from minicnn.kernels.cpu.compiling import kernel
+from minicnn.kernels.cpu.stored import BF16
 from minicnn.kernels.cpu.threads import blocks, run, split, threads
 from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES
@@ -79,11 +82,12 @@ def turn_kernel(first, last, w, turned):
 
 @kernel
 def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape, windows, halo, steps, panels, bias,
-               target, maps, any_places, places, listed, sums, relu):
+               target, maps, any_places, in_place, places, listed, sums, relu):
     """Lines first..last of outputs, panels p0..p1 of each group.
 
     maps: lines and columns of outputs that the target has, and of both axes how far apart they are and the first.
-    any_places: of the block.   places, listed: memory for where each output reads and is written.   sums (32, 32).
+    any_places: of the block.   in_place: the source is not copied.   places, listed: memory for where each output reads
+    and is written.   sums (32, 32).
     """
     N, LH, LW, groups, depth = shape[:5]
     count, (_, TH, TW, K) = panels.shape[1], target.shape
@@ -91,15 +95,18 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
     E, outputs, pixel, size = K // groups, (last - first) * LW, depth * 2, target.itemsize
     if windows:
         copy_windows(first, last, source, copy, length, shape, line)
-    else:
+    elif not in_place:
         copy_shared(first, last + halo, source, copy, length, shape)
-    found = 0
+    found, (_, H, W, C) = 0, source.shape
     for m in range(outputs):
         at, j = first + m // LW, m % LW
         n, i = at // LH, at % LH
         there = i < P and j < Q
         if there or not any_places:
-            places[found] = m * pixel
+            if in_place:
+                places[found] = (((n * H + i * shape[5] + shape[6]) * W + j * shape[9] + shape[10]) * C) * 2
+            else:
+                places[found] = m * pixel
             listed[found] = (target.ctypes.data + (((n * TH + i * down + top) * TW + j * across + left) * K) * size
                              if there else 0)
             found += 1
@@ -111,7 +118,8 @@ def _correlate(first, last, p0, p1, addresses, source, copy, line, length, shape
         for panel in range(p0, p1):
             b, shift = panels.ctypes.data + (g * count + panel) * reduction, (g * E + panel * SIDE) * size
             for m in range(0, found, SIDE):
-                a = copy.ctypes.data + (g * length + (0 if any_places else m)) * pixel
+                a = (source.ctypes.data + g * pixel if in_place
+                     else copy.ctypes.data + (g * length + (0 if any_places else m)) * pixel)
                 fetch_rows(target, listed.ctypes.data + m * 8, shift)
                 call(addresses[0], (a, pixel, places.ctypes.data + m * 8, steps.ctypes.data, len(steps), b, STEP_BYTES,
                                     HALF_BYTES, sums.ctypes.data, SIDE * 4, True, min(SIDE, found - m),
@@ -132,12 +140,13 @@ def correlate(block: Block, x, target, down: Axis, across: Axis, groups: int, pa
     if bias is not None:
         starts.reshape(groups, -1)[:, :E] = bias.reshape(groups, E)
     shape, at = geometry(source), block.addresses
+    in_place = block.any_places and x.dtype == BF16 and is_read_in_place(source, D)
     maps = (down.count, across.count, down.apart, down.first, across.apart, across.first)
 
     def some(lane, first, last, p0, p1):
         copy, line, listed, sums = lane
         _correlate(first, last, p0, p1, at, x, copy, line, length, shape, source.windows, source.halo, steps, panels,
-                   starts, target, maps, block.any_places, *listed, sums, relu)
+                   starts, target, maps, block.any_places, in_place, *listed, sums, relu)
 
     run(_tasks(source, lines, panels.shape[1]), some, list(zip(*lanes, strict=True)))
 

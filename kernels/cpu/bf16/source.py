@@ -168,6 +168,13 @@ def _steps(steps: list) -> tuple[np.ndarray, np.ndarray]:
     return np.array(table, np.int64), np.array(rows, np.int64)
 
 
+def is_read_in_place(source: Source, D: int) -> bool:
+    """Whether blocks can read bf16 where it lies, from any places: 1 x 1 kernels, whole pixels, no padding."""
+    return not source.windows and source.depth == D and all(
+        axis.taps == 1 and axis.shift >= 0 and (axis.count - 1) * axis.step + axis.shift < axis.size
+        for axis in (source.down, source.across))
+
+
 def geometry(source: Source) -> tuple[int, ...]:
     """What the kernels below need, as integers."""
     down, across = source.down, source.across
