@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,13 @@ SAME_VECTORS = {"32": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX
 
 
 def limit_vectors() -> None:
-    """Before PyTorch is imported: it gets no longer vectors than MINICNN_VECTOR_BYTES leaves us."""
-    os.environ.update(SAME_VECTORS.get(os.environ.get(VECTOR_VARIABLE), {}))
+    """Before PyTorch is imported: it gets no longer vectors than MINICNN_VECTOR_BYTES leaves us.
+
+    What it compiles is kept apart: its cache gives code for one kind of vectors to the other, which crashes.
+    """
+    if (chosen := os.environ.get(VECTOR_VARIABLE)) in SAME_VECTORS:
+        cache = Path(tempfile.gettempdir()) / f"torchinductor-vectors-of-{chosen}-bytes"
+        os.environ.update(SAME_VECTORS[chosen], TORCHINDUCTOR_CACHE_DIR=str(cache))
 
 
 def machine() -> str:

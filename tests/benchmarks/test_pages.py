@@ -144,4 +144,5 @@ def test_shorter_vectors_are_a_machine_of_their_own(monkeypatch, chosen, capabil
     monkeypatch.setattr(os, "environ", {"MINICNN_VECTOR_BYTES": chosen} if chosen else {})
     limit_vectors()
     assert os.environ.get("ATEN_CPU_CAPABILITY") == capability
+    assert ("vectors-of-32" in os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")) == bool(chosen)
     assert machine().endswith(f" cores, vectors of {chosen} bytes" if chosen else " cores")
