@@ -45,18 +45,10 @@ class Seen:
 def deconvnets(run: Run, held: HeldOut, indices: np.ndarray) -> Seen:
     """The largest activation of the last maps for each photograph, projected to the pixels."""
     crops, x = views(run.pipeline, held.images.select(indices))
-    layer = last_with_positions(run.net)
+    layer = last_map(run.net)
     found = project(run.net, x, layer)
     drawn = np.stack([on_grey(pixels) for pixels in in_pixels(run.pipeline, found.pixels)])
     return Seen(crops, layer, check_unit(run.net, layer, None), found, drawn)
-
-
-def last_with_positions(net) -> str:
-    """The last layer of the prediction with several rows and columns; else the last one with any."""
-    plan = prediction_plan(net)
-    found = [name for name, shape in plan.shapes.items() if len(shape) == 4 and shape[1] * shape[2] > 1]
-    names = [node.name for node in net.nodes if node.name in found]
-    return names[-1] if names else last_map(net)
 
 
 def rules_used(net) -> tuple[list[str], list[str]]:
@@ -101,7 +93,7 @@ def occlusions(run: Run, seen: Seen, held: HeldOut, indices: np.ndarray) -> list
 
 
 def _covered(number: int, run: Run, crop: np.ndarray, x: np.ndarray, label: int, square: int, step: int) -> Covered:
-    found = occlusion(run.net, x, label, layer=last_with_positions(run.net), square=square, step=step)
+    found = occlusion(run.net, x, label, layer=last_map(run.net), square=square, step=step)
     colours, legend = class_colours(found.best, run.classes)
     maps = [over(crop, heat(values, float(values.min()), float(values.max())), found.place)
             for values in (found.activation, found.probability)]

@@ -95,6 +95,11 @@ def _narrowed(array: np.ndarray, argument: str, name: str, rounded: set) -> np.n
     return to_bf16(array) if argument in ACTIVATIONS else array.astype(np.float32)
 
 
+def half_a_unit(exact: np.ndarray) -> np.ndarray:
+    """Of bf16, in the last place of these values."""
+    return HALF * np.exp2(np.floor(np.log2(np.abs(exact) + 1e-30)) + 1)
+
+
 def _compare(name: str, got: np.ndarray, exact: np.ndarray) -> None:
     if got.dtype.kind == "u" and got.dtype != np.uint16 or got.dtype.kind == "i":
         np.testing.assert_array_equal(got, exact, err_msg=name)
@@ -103,7 +108,7 @@ def _compare(name: str, got: np.ndarray, exact: np.ndarray) -> None:
     allowed = rtol * np.abs(exact) + 10 * atol + 0.03 * (name in SUMS_WHAT_IS_STORED and got.dtype == np.float32)
     if got.dtype == np.uint16:
         got = from_bf16(got)
-        allowed += ROUNDINGS.get(name, 1) * HALF * np.exp2(np.floor(np.log2(np.abs(exact) + 1e-30)) + 1)
+        allowed += ROUNDINGS.get(name, 1) * half_a_unit(exact)
     assert np.array_equal(np.isnan(got), np.isnan(exact)), name
     wrong = np.abs(got - exact) > allowed
     assert not wrong.any(), f"{name}: {got[wrong][:4]} where {exact[wrong][:4]} was expected"
