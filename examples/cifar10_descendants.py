@@ -1,9 +1,11 @@
-"""Trains airbench93, and plain and residual nets of 20 and 56 layers, on CIFAR-10; writes a page of the runs.
+"""Trains airbench, and plain and residual nets of 20 and 56 layers, on CIFAR-10; writes a page of the runs.
 
 DIR is CIFAR-10 as images in class folders, DIR/train/<class>/ and DIR/test/<class>/; --archive unpacks them into it.
 All of train/ is learned from. Test images choose nothing: reports are of the last epoch.
 
     airbench       airbench93 by its published recipe; six views at the end
+    long           airbench94 by airbench96's recipe, 37 epochs; its weights are rounded to float16 before they are
+                   tested. It is the network of the package: package_pretrained.py
     degradation    plain20, plain56, resnet20 and resnet56, some epochs of ResNet's recipe for CIFAR-10 (section 4.2):
                    is the deeper plain net worse on the *training* images, and do its gradients vanish?
 """
@@ -15,8 +17,10 @@ import os
 import shlex
 import sys
 import tarfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,10 +48,21 @@ from minicnn.train.runs.results import add_to_page, check_page, machine
 from minicnn.train.runs.run_dir import LAST, METRICS, TEST, restore
 from minicnn.visualize.style import BLUE, INK, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
-# What is run: nets, the recipe, epochs, ways to evaluate.
+
+class Experiment(NamedTuple):
+    """nets, the name of their recipe, epochs, ways to evaluate; half: whether the weights are then rounded."""
+
+    nets: tuple[str, ...]
+    recipe: str
+    epochs: int
+    protocols: tuple[str, ...]
+    half: bool = False
+
+
 EXPERIMENTS = {
-    "airbench": (("airbench93",), "published", 11, ("crop", "six-view")),
-    "degradation": (("plain20", "plain56", "resnet20", "resnet56"), "paper", 8, ("crop",)),
+    "airbench": Experiment(("airbench93",), "published", 11, ("crop", "six-view")),
+    "long": Experiment(("airbench94",), "long", 37, ("crop", "six-view"), half=True),
+    "degradation": Experiment(("plain20", "plain56", "resnet20", "resnet56"), "paper", 8, ("crop",)),
 }
 TRAINING_IMAGES = 10_000        # of which the training error of the last epoch is measured, without augmentation
 GRADIENT_BATCHES = 4            # over which the norms of gradients are averaged
@@ -76,11 +91,11 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def settings_of(options: argparse.Namespace, model: str, seed: int) -> dict:
     """The settings of one run, as minicnn/experiment has them."""
-    _, recipe, epochs, _ = EXPERIMENTS[options.experiment]
-    optimiser = named_recipe(model, recipe).recipe.optimiser
-    return {**DEFAULTS, "model": model, "variant": "", "data": os.path.abspath(options.data), "recipe": recipe,
-            "epochs": options.epochs or epochs, "batch": options.batch or optimiser.batch, "lr": optimiser.lr,
-            "seed": seed, "device": options.device, "threads": options.threads}
+    experiment = EXPERIMENTS[options.experiment]
+    optimiser = named_recipe(model, experiment.recipe).recipe.optimiser
+    return {**DEFAULTS, "model": model, "variant": "", "data": os.path.abspath(options.data),
+            "recipe": experiment.recipe, "epochs": options.epochs or experiment.epochs,
+            "batch": options.batch or optimiser.batch, "lr": optimiser.lr, "seed": seed, "device": options.device, "threads": options.threads}
 
 
 def run(options: argparse.Namespace, splits: Splits, model: str, seed: int) -> dict | None:
@@ -99,14 +114,16 @@ def report_of(options: argparse.Namespace, splits: Splits, net: Net, trained: Tr
     """The report of a run, also written beside it."""
     metrics, batch = trained.run_dir / METRICS, trained.settings["batch"]
     pipeline, saved = restore(net, trained.run_dir / LAST, splits.classes)
-    *_, protocols = EXPERIMENTS[options.experiment]
+    experiment = EXPERIMENTS[options.experiment]
+    if experiment.half:
+        net.load_arrays(halved({name: net.ops.to_host(array) for name, array in net.arrays().items()}))
     some = splits.train.select(spread(splits.train, TRAINING_IMAGES))
-    errors = {PROTOCOLS[name].label: error(net, splits.test, pipeline, name) for name in protocols}
+    errors = {PROTOCOLS[name].label: error(net, splits.test, pipeline, name) for name in experiment.protocols}
     epochs = [record for record in read_metrics(metrics) if record["kind"] == "epoch"]
     report = {
         "experiment": options.experiment, "net": model, "seed": seed, "note": options.note,
         "epochs": saved.meta["epoch"], "steps": saved.meta["epoch"] * saved.meta["steps"],
-        "seconds": round(60 * training_minutes(metrics)),
+        "seconds": round(60 * training_minutes(metrics)), "weights": "float16" if experiment.half else "float32",
         "test": errors, "training": error(net, some, pipeline, "crop"),
         "curves": {part: [round(1 - record[part]["top1"], 6) for record in epochs] for part in ("train", "val")},
         "gradients": {when: gradient_norms(of, some, InputPipeline(of, pipeline.preprocess, saved.data["mean"]), batch)
@@ -117,6 +134,11 @@ def report_of(options: argparse.Namespace, splits: Splits, net: Net, trained: Tr
     print(f"{trained.run_dir}: test error {tested}, training error {100 * report['training']:.2f} %, "
           f"{report['seconds']} seconds")
     return report
+
+
+def halved(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights in float16, 11 bits of 24; biases and state as they are."""
+    return {name: array.astype(np.float16) if array.ndim > 1 else array for name, array in arrays.items()}
 
 
 def spread(dataset: Dataset, most: int) -> np.ndarray:
@@ -163,7 +185,7 @@ def order(report: dict):
 
 def page(reports: list[dict], picture: str) -> list[str]:
     """What the page says of them, in Markdown."""
-    lines = ["# CIFAR-10: airbench93, and plain and residual nets", "",
+    lines = ["# CIFAR-10: airbench, and plain and residual nets", "",
              "Written by `examples/cifar10_descendants.py --results`; nothing here is by hand. Errors are of the last "
              "epoch; all of the training images were learned from.",
              *sorted({report["note"] for report in reports} - {""}), ""]
@@ -171,6 +193,9 @@ def page(reports: list[dict], picture: str) -> list[str]:
     if by["airbench"]:
         lines += ["## airbench93", "", "Published test error, on the original pixels: "
                   f"{MODELS['airbench93'].variants[''].error}.", "", *table(by["airbench"]), ""]
+    if by["long"]:
+        lines += ["## airbench94 by airbench96's recipe", "", "More epochs, cutout, shifts of up to four pixels; "
+                  "weights rounded to float16 before the test.", "", *table(by["long"]), ""]
     if by["degradation"]:
         lines += ["## Plain and residual nets", "", f"![training and test error, norms of gradients]({picture})", "",
                   *table(by["degradation"]), "",
@@ -247,8 +272,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("experiment", metavar="EXPERIMENT", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
     parser.add_argument("--archive", metavar="FILE", type=Path, help="a tar archive to unpack into DIR first")
     parser.add_argument("--nets", metavar="NET", nargs="+", help="some of the experiment's (default: all)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="default: 11 for airbench; 8 for degradation, "
-                        "3,120 steps of 128")
+    parser.add_argument("--epochs", metavar="N", type=int, help="default: 11 for airbench; 37 for long; 8, "
+                        "3,120 steps of 128, for degradation")
     parser.add_argument("--batch", metavar="N", type=int, help="images in a batch (default: the recipe's)")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")
@@ -261,7 +286,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def nets_of(options: argparse.Namespace) -> list[str]:
-    known = EXPERIMENTS[options.experiment][0]
+    known = EXPERIMENTS[options.experiment].nets
     if unknown := [net for net in options.nets or () if net not in known]:
         raise ConfigError(f"--nets {unknown[0]}: the experiment {options.experiment} is of {', '.join(known)}")
     return list(options.nets or known)

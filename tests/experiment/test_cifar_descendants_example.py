@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import tarfile
 
+import numpy as np
 import pytest
 
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
+from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.small_run import load_example, save_tree
 
 
@@ -35,17 +37,37 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     unpacked = str(tmp_path / "unpacked")
     assert example.main([unpacked, "degradation", "--nets", "plain20", "resnet20", *options]) == 0
     assert example.main([unpacked, "airbench", "--seeds", "0", "1", *options]) == 0
+    assert example.main([unpacked, "long", *options]) == 0
     reports = json.loads(page.with_suffix(".json").read_text())
     assert [(report["net"], report["seed"], report["steps"]) for report in reports] == [
-        ("airbench93", 0, 2), ("airbench93", 1, 2), ("plain20", 0, 2), ("resnet20", 0, 2)]      # all 32 images
-    assert list(reports[0]["test"]) == ["centre crop", "six views"]
+        ("airbench93", 0, 2), ("airbench93", 1, 2), ("plain20", 0, 2), ("resnet20", 0, 2),
+        ("airbench94", 0, 2)]                                                                   # all 32 images
+    assert list(reports[0]["test"]) == list(reports[4]["test"]) == ["centre crop", "six views"]
+    assert [report["weights"] for report in reports] == ["float32"] * 4 + ["float16"]
     assert len(reports[2]["gradients"]["end"]) == 19 and min(reports[2]["gradients"]["begin"]) > 0
     assert reports[2]["gradients"]["begin"] != reports[2]["gradients"]["end"]
     text = page.with_suffix(".md").read_text()
-    assert "**mean of 2**" in text and "Drawn, not taken." in text and "](page.png)" in text
+    assert "**mean of 2**" in text and "rounded to float16" in text and "Drawn, not taken." in text and "](page.png)" in text
     assert page.with_suffix(".png").stat().st_size > 10_000
     assert example.main([unpacked, "airbench", "--nets", "plain20"]) == 2
     assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
+
+
+def test_what_is_tested_has_the_rounded_weights(example, tree, tmp_path, monkeypatch):
+    seen = []
+
+    def error(net, *_):
+        seen.append({name: np.array(array) for name, array in net.arrays().items()})
+        return 0.5
+
+    monkeypatch.setattr(example, "error", error)
+    assert example.main([str(tree), "long", "--epochs", "1", "--batch", "16", "--threads", "1", "--out",
+                         str(tmp_path)]) == 0
+    exact = load_checkpoint(tmp_path / "airbench94-seed0-1" / "last.safetensors").arrays()
+    for name, array in seen[0].items():
+        kept = np.float16 if array.ndim > 1 else np.float32
+        np.testing.assert_array_equal(array, exact[name].astype(kept), err_msg=name)
+    assert any((seen[0][name] != exact[name]).any() for name in exact)
 
 
 def test_the_picture_of_gradients(example, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ UPDATES = {
     ("resnet110", "paper"): (0.1, 0.0001, 128, 164, 0.9),
     ("airbench93", "published"): (11.5 / (1 + 1 / 0.15), 0.0153 / 11.5, 1024, 11, 0.85),
     ("airbench94", "published"): (11.5 / (1 + 1 / 0.15), 0.0153 / 11.5, 1024, 10, 0.85),
+    ("airbench94", "long"): (9 / (1 + 1 / 0.15), 0.012 / 9, 1024, 37, 0.85),
     ("squeezenet1_1", "paper"): (0.04, 0.0002, 512, 68, 0.9),
     ("mobilenet_v2", "torchvision"): (0.045, 0.00004, 256, 300, 0.9),
 }
@@ -42,7 +43,8 @@ CROPS = {
     ("vgg", "jitter"): (224, (256, 512), None, 0, True), ("vgg", "torchvision"): (224, None, (0.08, 1.0), 0, False),
     ("googlenet", "paper"): (224, None, (0.08, 1.0), 0, False), ("resnet50", "paper"): (224, (256, 480), None, 0, True),
     ("resnet50", "torchvision"): (224, None, (0.08, 1.0), 0, False), ("resnet20", "paper"): (32, None, None, 4, False),
-    ("airbench93", "published"): (32, None, None, 2, False), ("squeezenet1_1", "paper"): (224, None, None, 0, False),
+    ("airbench93", "published"): (32, None, None, 2, False), ("airbench94", "long"): (32, None, None, 4, False),
+    ("squeezenet1_1", "paper"): (224, None, None, 0, False),
     ("mobilenet_v2", "torchvision"): (224, None, (0.08, 1.0), 0, False),
 }
 # -> mean, standard deviation
@@ -66,6 +68,7 @@ SCHEDULES = {
     ("resnet20", "paper"): {0: 1, 81.9: 1, 82: 0.1, 123: 0.01},             # 32,000 and 48,000 steps of 390
     ("resnet110", "paper"): {0: 0.1, 0.99: 0.1, 1: 1, 82: 0.1, 123: 0.01},
     ("airbench93", "published"): {0: 0.2, 0.23 * 11: 1, 11: 0.07},
+    ("airbench94", "long"): {0: 0.2, 3.7: 1, 20.35: 0.5, 36: 1 / 33.3},     # to 0; at the very end a 50,000th
     ("squeezenet1_1", "paper"): {0: 1, 34: 0.5},
     ("mobilenet_v2", "torchvision"): {0.9: 1, 1: 0.98, 2: 0.98**2},
 }
