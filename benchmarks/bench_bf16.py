@@ -1,14 +1,15 @@
 """Device "cpu:bf16" beside our float32, and beside PyTorch's bf16 (autocast): layers of AlexNet, and training steps.
 
-Each case has two rows: beside PyTorch, and beside our own float32. PyTorch's layers have bf16 arrays in and out, ours
-float32, while our steps store activations in bf16; its steps are those of autocast. Losses of a step are compared
-before anything is timed.
+Each case has two rows: beside PyTorch, and beside our own float32. The activations of both sides are bf16 arrays;
+PyTorch's weights are, too, in layers, while ours are float32, and are rounded within the time. Its steps are those of
+autocast. Losses of a step are compared before anything is timed.
 """
 
 from __future__ import annotations
 
 import gc
 
+import numpy as np
 from alexnet_twins import batch_of, multiply_adds, our_network, our_training, their_training, torch_alexnet
 from bench_conv import ALEXNET, OTHERS, PASSES, cases_of
 from bench_linear import BATCHES, LAYERS
@@ -19,6 +20,8 @@ from devices import Host
 from family_twins import FAMILIES, our_net, torch_net
 
 from minicnn.backend.cpu import make_ops
+from minicnn.kernels.cpu.combine import convert
+from minicnn.kernels.cpu.stored import BF16
 
 SETTINGS = ("eager", "channels_last", "compile")
 # name -> (network (LRN or not, or a family), batch, goals beside the best of PyTorch, goals beside our float32)
@@ -36,19 +39,32 @@ TOLERANCE = 0.03            # of the largest value of a layer, of the loss of a 
 
 
 class HostInBf16(Host):
-    """PyTorch's arrays are bf16."""
+    """PyTorch's arrays are bf16, and so are our activations."""
 
     @staticmethod
     def dtype(torch):
         return torch.bfloat16
+
+    @staticmethod
+    def activations(tensor):
+        convert(tensor.numpy(), stored := np.empty(tensor.shape, BF16))
+        return stored
+
+    @staticmethod
+    def to_host(array):
+        array = Host.to_host(array)
+        if array.dtype == BF16:
+            convert(array, wide := np.empty(array.shape, np.float32))
+        return wide if array.dtype == BF16 else array
 
 
 def main() -> None:
     options = command_line(__doc__, peers=(*SETTINGS, "float32"))
     bench = Benchmark("bench_bf16", "bf16 on the CPU", options, note=(
         "minicnn's device cpu:bf16 rounds the factors of matrix products, and stores activations in bf16. PyTorch's "
-        "steps run in autocast to bfloat16, with the fused SGD; its layers have bfloat16 arrays in and out. Rows that "
-        "end with \"and float32\" compare with our own device cpu."))
+        "steps run in autocast to bfloat16, with the fused SGD; its layers have bfloat16 arrays in and out, weights "
+        "included, while minicnn's weights are float32, and are rounded within the time. Rows that end with "
+        "\"and float32\" compare with our own device cpu."))
     ops, float32 = make_ops("bf16"), make_ops()
     for threads in bench.each_threads():
         for name, (of, batch, *goals) in STEPS.items():
@@ -114,7 +130,7 @@ def matrices(bench: Benchmark, ops, float32) -> None:
                 continue
             own = {what: functions["ours"] for what, functions, _ in
                    linear_cases_of(bench.torch, float32, batch, *sizes)}
-            for what, functions, gbyte in linear_cases_of(bench.torch, ops, batch, *sizes, bench.torch.bfloat16):
+            for what, functions, gbyte in linear_cases_of(bench.torch, ops, batch, *sizes, HostInBf16):
                 if bench.selects(names[what]):
                     beside(bench, names[what], functions, own[what], gflop=2e-9 * batch * sizes[0] * sizes[1],
                            gbyte=gbyte, batch=batch)

@@ -87,10 +87,11 @@ def cases_of(torch, ops, conv: Convolution, device=Host, tolerance: float = 1e-3
     (P, Q), pads = window_output((conv.size, conv.size), R, stride, conv.padding, ceil=conv.ceil)
     shapes = (N, conv.size, conv.size, C), (R, R, C // groups, K), (K,), (N, P, Q, K)
     tx, tw, tb, tdy = (device.tensor(torch.randn(shape)) for shape in shapes)
-    x, w, b, dy = (device.array(tensor) for tensor in (tx, tw, tb, tdy))
-    dx, dw, _, y = (device.array(device.tensor(torch.zeros(shape))) for shape in shapes)
+    (x, dy), (w, b) = map(device.activations, (tx, tdy)), map(device.array, (tw, tb))
+    dx, y = (device.activations(device.tensor(torch.zeros(shape))) for shape in (shapes[0], shapes[3]))
+    dw = device.array(device.tensor(torch.zeros(shapes[1])))
     options = {"stride": (stride, stride), "pads": pads, "groups": groups}
-    options["work"] = ops.empty((ops.conv_work(x.shape, w.shape, x.dtype, **options),), "uint8")
+    options["work"] = ops.empty((ops.conv_work(x.shape, w.shape, w.dtype, **options),), "uint8")
     ours = {"forward": lambda: ops.conv_forward(x, w, y, epilogue=(b, True), **options),
             "dx": lambda: ops.conv_backward_data(dy, w, dx, **options),
             "dw": lambda: ops.conv_backward_weights(x, dy, dw, **options)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from benchmark import Benchmark, command_line
+from devices import Host
 
 from minicnn.backend.cpu import make_ops
 
@@ -31,14 +32,15 @@ def main() -> None:
     bench.finish()
 
 
-def cases_of(torch, ops, batch: int, n_in: int, n_out: int, dtype=None):
-    """(pass, functions, GB) of each pass of a layer. dtype: of PyTorch's arrays, if not float32."""
+def cases_of(torch, ops, batch: int, n_in: int, n_out: int, device=Host):
+    """(pass, functions, GB) of each pass of a layer."""
     rng = np.random.default_rng(0)
     x, w, b, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in
                    ((batch, n_in), (n_in, n_out), (n_out,), (batch, n_out)))
+    work = np.empty(ops.linear_work(x.shape, w.shape, w.dtype), np.uint8)
+    tx, tw, tb, tdy = (torch.from_numpy(np.ascontiguousarray(a)).to(device.dtype(torch)) for a in (x, w.T, b, dy))
+    x, dy = (device.activations(torch.from_numpy(a)) for a in (x, dy))
     y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(w)
-    work = np.empty(ops.linear_work(x.shape, w.shape, x.dtype), np.uint8)
-    tx, tw, tb, tdy = (torch.from_numpy(np.ascontiguousarray(a)).to(dtype or torch.float32) for a in (x, w.T, b, dy))
     gbyte = 1e-9 * (x.nbytes + w.nbytes + y.nbytes)                            # the same three arrays in every pass
     yield ("forward", {"ours": lambda: ops.linear_forward(x, w, y, epilogue=(b, True), work=work),
                        "eager": lambda: torch.relu_(torch.nn.functional.linear(tx, tw, tb))}, gbyte)

@@ -39,6 +39,11 @@ class Host:
         return tensor.detach().numpy()
 
     @staticmethod
+    def activations(tensor):
+        """The same of what is between the layers, as our network of this precision stores it."""
+        return Host.array(tensor)
+
+    @staticmethod
     def to_host(array) -> np.ndarray:
         """A tensor or an array of ours, as a NumPy array."""
         return array.detach().numpy() if hasattr(array, "detach") else np.asarray(array)
@@ -75,6 +80,8 @@ class Gpu:
 
     def array(self, tensor):
         return self.cupy.from_dlpack(tensor.detach())
+
+    activations = array
 
     def to_host(self, array) -> np.ndarray:
         return array.detach().cpu().numpy() if hasattr(array, "detach") else self.cupy.asnumpy(array)

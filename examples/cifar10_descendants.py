@@ -95,7 +95,8 @@ def settings_of(options: argparse.Namespace, model: str, seed: int) -> dict:
     optimiser = named_recipe(model, experiment.recipe).recipe.optimiser
     return {**DEFAULTS, "model": model, "variant": "", "data": os.path.abspath(options.data),
             "recipe": experiment.recipe, "epochs": options.epochs or experiment.epochs,
-            "batch": options.batch or optimiser.batch, "lr": optimiser.lr, "seed": seed, "device": options.device, "threads": options.threads}
+            "batch": options.batch or optimiser.batch, "lr": optimiser.lr, "seed": seed, "device": options.device,
+            "threads": options.threads}
 
 
 def run(options: argparse.Namespace, splits: Splits, model: str, seed: int) -> dict | None:

@@ -47,7 +47,7 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert len(reports[2]["gradients"]["end"]) == 19 and min(reports[2]["gradients"]["begin"]) > 0
     assert reports[2]["gradients"]["begin"] != reports[2]["gradients"]["end"]
     text = page.with_suffix(".md").read_text()
-    assert "**mean of 2**" in text and "rounded to float16" in text and "Drawn, not taken." in text and "](page.png)" in text
+    assert all(words in text for words in ("**mean of 2**", "rounded to float16", "Drawn, not taken.", "](page.png)"))
     assert page.with_suffix(".png").stat().st_size > 10_000
     assert example.main([unpacked, "airbench", "--nets", "plain20"]) == 2
     assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
