@@ -8,6 +8,7 @@ All of train/ is learned from. Test images choose nothing: reports are of the la
                    tested. It is the network of the package: package_pretrained.py
     degradation    plain20, plain56, resnet20 and resnet56, some epochs of ResNet's recipe for CIFAR-10 (section 4.2):
                    is the deeper plain net worse on the *training* images, and do its gradients vanish?
+    cosine         the same by our own recipe: an epoch of warm-up, and a learning rate that falls to 0
 """
 
 from __future__ import annotations
@@ -59,10 +60,12 @@ class Experiment(NamedTuple):
     half: bool = False
 
 
+PLAIN_AND_RESIDUAL = ("plain20", "plain56", "resnet20", "resnet56")
 EXPERIMENTS = {
     "airbench": Experiment(("airbench93",), "published", 11, ("crop", "six-view")),
     "long": Experiment(("airbench94",), "long", 37, ("crop", "six-view"), half=True),
-    "degradation": Experiment(("plain20", "plain56", "resnet20", "resnet56"), "paper", 8, ("crop",)),
+    "degradation": Experiment(PLAIN_AND_RESIDUAL, "paper", 8, ("crop",)),
+    "cosine": Experiment(PLAIN_AND_RESIDUAL, "long", 8, ("crop",)),
 }
 TRAINING_IMAGES = 10_000        # of which the training error of the last epoch is measured, without augmentation
 GRADIENT_BATCHES = 4            # over which the norms of gradients are averaged
@@ -203,6 +206,9 @@ def page(reports: list[dict], picture: str) -> list[str]:
                   "Gradients are those of the weights of each convolution in batches of training images, without "
                   "augmentation: the norm in the first convolution, and the smallest and the largest over all.", "",
                   *gradient_table(by["degradation"]), ""]
+    if by["cosine"]:
+        lines += ["## The same with a warm-up, and a learning rate that falls to 0", "", *table(by["cosine"]), "",
+                  *gradient_table(by["cosine"]), ""]
     return lines
 
 
@@ -274,7 +280,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--archive", metavar="FILE", type=Path, help="a tar archive to unpack into DIR first")
     parser.add_argument("--nets", metavar="NET", nargs="+", help="some of the experiment's (default: all)")
     parser.add_argument("--epochs", metavar="N", type=int, help="default: 11 for airbench; 37 for long; 8, "
-                        "3,120 steps of 128, for degradation")
+                        "3,120 steps of 128, for degradation and cosine")
     parser.add_argument("--batch", metavar="N", type=int, help="images in a batch (default: the recipe's)")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")

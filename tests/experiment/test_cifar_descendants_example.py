@@ -38,16 +38,18 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert example.main([unpacked, "degradation", "--nets", "plain20", "resnet20", *options]) == 0
     assert example.main([unpacked, "airbench", "--seeds", "0", "1", *options]) == 0
     assert example.main([unpacked, "long", *options]) == 0
+    assert example.main([unpacked, "cosine", "--nets", "plain20", *options]) == 0
     reports = json.loads(page.with_suffix(".json").read_text())
     assert [(report["net"], report["seed"], report["steps"]) for report in reports] == [
-        ("airbench93", 0, 2), ("airbench93", 1, 2), ("plain20", 0, 2), ("resnet20", 0, 2),
+        ("airbench93", 0, 2), ("airbench93", 1, 2), ("plain20", 0, 2), ("plain20", 0, 2), ("resnet20", 0, 2),
         ("airbench94", 0, 2)]                                                                   # all 32 images
-    assert list(reports[0]["test"]) == list(reports[4]["test"]) == ["centre crop", "six views"]
-    assert [report["weights"] for report in reports] == ["float32"] * 4 + ["float16"]
-    assert len(reports[2]["gradients"]["end"]) == 19 and min(reports[2]["gradients"]["begin"]) > 0
-    assert reports[2]["gradients"]["begin"] != reports[2]["gradients"]["end"]
+    assert list(reports[0]["test"]) == list(reports[5]["test"]) == ["centre crop", "six views"]
+    assert [report["weights"] for report in reports] == ["float32"] * 5 + ["float16"]
+    assert len(reports[3]["gradients"]["end"]) == 19 and min(reports[3]["gradients"]["begin"]) > 0
+    assert reports[3]["gradients"]["begin"] != reports[3]["gradients"]["end"]
     text = page.with_suffix(".md").read_text()
-    assert all(words in text for words in ("**mean of 2**", "rounded to float16", "Drawn, not taken.", "](page.png)"))
+    for words in ("**mean of 2**", "rounded to float16", "falls to 0", "Drawn, not taken.", "](page.png)"):
+        assert words in text
     assert page.with_suffix(".png").stat().st_size > 10_000
     assert example.main([unpacked, "airbench", "--nets", "plain20"]) == 2
     assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
