@@ -227,10 +227,10 @@ class Plan:
         return found
 
     def _only_reader(self, node: Node, kind: type[Layer]) -> Node | None:
-        """The node that reads this one's value, if it is of this kind, and if nothing else does."""
+        """The node that reads this one's value, if it is of this kind and no subclass, and if nothing else does."""
         readers = self.readers.get(node.name, [])
         alone = len(readers) == 1 and readers[0].inputs.count(node.name) == 1 and node.name not in self.pinned
-        return readers[0] if alone and isinstance(readers[0].layer, kind) else None
+        return readers[0] if alone and type(readers[0].layer) is kind else None
 
     def _epilogue_before(self, step: Step) -> Step | None:
         """The step whose output only this one reads, if its bias and ReLU can be left to this one's backward."""

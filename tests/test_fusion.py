@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn import Builder
+from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Layer, LayerPlan
 from minicnn.layers.combine import Add
 from minicnn.layers.conv import Conv2d
@@ -222,3 +223,39 @@ def test_the_residual_may_be_the_memory_of_dy():
 def test_layers_that_absorb_nothing_keep_their_add():
     """A convolution has a fused ReLU, but no fused Add."""
     assert Conv2d.absorbs_relu and not Conv2d.absorbs_add and not Add.absorbs_add
+
+
+# ---- layers that derive from one of ours
+class Squared(ReLU):
+    """y = max(0, x)^2, by arithmetic of its own."""
+
+    def forward(self, ctx, xs, y, saved):
+        y[...] = np.maximum(xs[0], 0) ** 2
+
+
+def test_a_redefined_pass_is_the_one_that_runs(rng):
+    """It is no ReLU for the layer before to compute, nor promised to run on bf16, or in place."""
+    b = Builder((5, 4, 3))
+    b.conv("conv", 3, 3)
+    b.layer("squared", Squared())
+    net = b.net(device="reference", dtype="float64")
+    y = net(x := rng.standard_normal((2, 5, 4, 3)))
+    np.testing.assert_array_equal(y, np.maximum(net.trace(x, keep="conv")["conv"], 0) ** 2)
+
+
+def test_of_a_redefined_pass_only_what_is_declared_is_promised():
+    class Mixed:
+        def backward(self, ctx, dy, saved, dxs):
+            dxs[0][...] = dy
+
+    class Through(Mixed, ReLU):
+        channelwise = True
+
+    class Renamed(ReLU):
+        pass
+
+    def promises(kind):
+        return {name for name in Layer.PROMISES if getattr(kind, name)}
+
+    assert promises(Renamed) == promises(ReLU) == {"in_place", "capturable", "channelwise"}
+    assert (promises(Squared), promises(Through)) == (set(), {"channelwise"})

@@ -108,6 +108,9 @@ class Layer:
     capturable = False      # both passes only call ctx.ops: a CUDA graph can capture them, and x, y, dy may be bf16
     channelwise = False     # channel c of y depends only on channel c of x. Parameters and state, if any, have the
                             # channels as their last axis, and their number is the attribute `channels`
+    # Of these, a class that redefines a pass of the layer it derives from has only what it declares itself.
+    PROMISES = ("absorbs_relu", "absorbs_add", "absorbs_pool", "ends_epilogue", "has_epilogue", "in_place", "capturable",
+                "channelwise")
     KINDS: dict[str, type[Layer]] = {}      # name -> class, of every layer class defined so far
 
     params: dict[str, Param]                # local name, such as "w" -> parameter
@@ -115,6 +118,10 @@ class Layer:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        if _redefines_a_pass(cls):
+            for name in Layer.PROMISES:
+                if name not in vars(cls):
+                    setattr(cls, name, False)
         if not cls.__name__.startswith("_"):
             Layer.KINDS[cls.kind()] = cls
 
@@ -260,6 +267,12 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.describe()})"
+
+
+def _redefines_a_pass(cls: type[Layer]) -> bool:
+    """Whether forward or backward is not that of a layer from which the class derives."""
+    return any(getattr(base, name) not in (getattr(cls, name), getattr(Layer, name))
+               for base in cls.__mro__ if issubclass(base, Layer) for name in ("forward", "backward"))
 
 
 def need_axes(layer: Layer, shape: tuple[int, ...], axes: str) -> None:
