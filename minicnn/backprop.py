@@ -35,7 +35,7 @@ class BackwardPass:
         self.rules = rules_by_kind(rules or {})
         if self.rules and plan.stored != plan.dtype:
             raise ConfigError(f"rules compute with arrays of {plan.dtype}, and this forward pass stored activations in "
-                              "bf16; run trace instead, which stores float32, or use device 'cuda:tf32'")
+                              f"bf16; run trace instead, which stores {plan.dtype}, or use device {plan.ops.name!r}")
         self.input_grad, self.wrt, self.start = input_grad, wrt, start
         self.everything = input_grad or bool(wrt)           # not only gradients needed for trained parameters
         self.input_grads: dict[str, object] = {}            # network input -> its gradient

@@ -112,7 +112,9 @@ def check_inputs(net, x, labels, dtype: str | None = None) -> dict:
             raise ShapeError(f"{where} must be (N, {', '.join(map(str, shape))}) with N >= 1, got {got}"
                              + shape_hint(got, shape))
         if str(array.dtype) != dtype:
-            raise ShapeError(f"{where} must be {dtype}, got {array.dtype}; convert it with x.astype({dtype!r})")
+            raise ShapeError(f"{where} must be {dtype}, got {array.dtype}; " + (
+                f"convert it with x.astype({dtype!r})" if dtype == net.dtype else
+                f"with stored=True it holds bf16, without it is {net.dtype}"))
         if batch not in (None, array.shape[0]):
             raise ShapeError(f"the inputs of network {net.name!r} have different batch sizes")
         batch = array.shape[0]

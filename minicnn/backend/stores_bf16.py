@@ -25,6 +25,6 @@ class StoresBf16:
     def write(self, target: np.ndarray, values: np.ndarray) -> None:
         """See Ops."""
         if target.dtype == BF16 != values.dtype:
-            convert(np.ascontiguousarray(values), target)
+            convert(np.ascontiguousarray(values, real(target)), target)
         else:
             target[...] = values

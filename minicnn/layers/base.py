@@ -109,8 +109,8 @@ class Layer:
     channelwise = False     # channel c of y depends only on channel c of x. Parameters and state, if any, have the
                             # channels as their last axis, and their number is the attribute `channels`
     # Of these, a class that redefines a pass of the layer it derives from has only what it declares itself.
-    PROMISES = ("absorbs_relu", "absorbs_add", "absorbs_pool", "ends_epilogue", "has_epilogue", "in_place", "capturable",
-                "channelwise")
+    PROMISES = ("absorbs_relu", "absorbs_add", "absorbs_pool", "ends_epilogue", "has_epilogue", "in_place",
+                "capturable", "channelwise")
     KINDS: dict[str, type[Layer]] = {}      # name -> class, of every layer class defined so far
 
     params: dict[str, Param]                # local name, such as "w" -> parameter

@@ -15,6 +15,7 @@ from minicnn.backend import cpu
 from minicnn.backend.ops import OPS
 from minicnn.backend.select import get_ops, make_ops
 from minicnn.builder import Builder
+from minicnn.errors import ConfigError, ShapeError
 from minicnn.graph import Net
 from minicnn.init import Normal
 from minicnn.kernels.cpu.bf16 import available
@@ -208,3 +209,26 @@ def test_what_numba_is_told_counts():
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: device 'cpu:bf16' multiplies by AMX tiles or vdpbf16ps, and ")
     assert done.stderr.count("\n") == 1 and "use --device cpu, which computes in float32" in done.stderr
+
+
+@needs_bf16
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int64"])
+def test_a_gradient_of_any_dtype_is_rounded(rng, dtype):
+    """As on the device "cpu": what NumPy converts to float32."""
+    net, x = small_net("cpu:bf16"), rng.standard_normal((2, 24, 24, 3)).astype(np.float32)
+    dy, found = rng.integers(-4, 5, net(x).shape).astype("float32"), []
+    for given in (dy, dy.astype(dtype)):
+        net.forward(x, grad=True)
+        found.append(net.backward(given, input_grad=True))
+    np.testing.assert_array_equal(*found)
+
+
+@needs_bf16
+def test_what_is_in_float32_alone_is_named_with_what_helps():
+    net = small_net("cpu:bf16")
+    x, labels = np.zeros((2, 24, 24, 3), np.float32), np.zeros(2, np.int32)
+    net.loss(x, labels)
+    with pytest.raises(ConfigError, match="stores float32, or use device 'cpu'$"):
+        net.backward(rules={"ReLU": lambda layer, dy, saved: dy})
+    with pytest.raises(ShapeError, match="must be uint16, got float32; with stored=True it holds bf16, without it is"):
+        net.loss(x, labels, stored=True)
