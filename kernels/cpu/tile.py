@@ -27,7 +27,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.errors import ConfigError
+from minicnn.errors import DeviceError
 from minicnn.kernels.cpu.llvm_code import INT64, lanes_below, masked_load, masked_store, prefetch, splat
 
 # bytes of a vector -> rows of the tile by its width in vectors: as many sums as the registers hold beside a and b
@@ -42,7 +42,7 @@ def vector_bytes() -> int:
     chosen = os.environ.get(VECTOR_VARIABLE)
     if chosen is not None:
         if chosen not in map(str, ROWS):
-            raise ConfigError(f"{VECTOR_VARIABLE} must be one of {', '.join(map(str, ROWS))}, not {chosen!r}")
+            raise DeviceError(f"{VECTOR_VARIABLE} must be one of {', '.join(map(str, ROWS))}, not {chosen!r}")
         return int(chosen)
     features = llvm.get_host_cpu_features()
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16

@@ -75,6 +75,7 @@ def make_ops(precision: str = "fp32") -> Ops:
         raise DeviceError("device 'cpu': NUMBA_DISABLE_JIT is set, and its kernels work compiled only; unset it, or "
                           "use --device reference (NumPy alone, slow)")
     try:
+        importlib.import_module("minicnn.kernels.cpu.tile").vector_bytes()      # of a variable that may be wrong
         if precision == "bf16":
             importlib.import_module("minicnn.kernels.cpu.bf16.available").needed()
             return CpuBf16Ops()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from minicnn.backend.select import get_ops
-from minicnn.errors import ConfigError
+from minicnn.backend.select import get_ops, make_ops
+from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import conv, tile
 from tests.kernels.test_conv import LARGE, SMALL, Case
 
@@ -39,8 +39,11 @@ def test_the_width_follows_the_machine_and_can_be_chosen(monkeypatch):
             assert tile.vector_bytes() == int(asked)
         tile.vector_bytes.cache_clear()
         monkeypatch.setenv(tile.VECTOR_VARIABLE, "24")
-        with pytest.raises(ConfigError, match="MINICNN_VECTOR_BYTES must be one of 64, 32, 16, not '24'"):
+        with pytest.raises(DeviceError, match="MINICNN_VECTOR_BYTES must be one of 64, 32, 16, not '24'"):
             tile.vector_bytes()
+        for device in ("cpu", "cpu:bf16"):                  # said at once, and not of the first layer that is planned
+            with pytest.raises(DeviceError, match="^MINICNN_VECTOR_BYTES must be"):
+                make_ops(device)
     finally:
         tile.vector_bytes.cache_clear()
 
