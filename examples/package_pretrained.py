@@ -1,7 +1,7 @@
 """Makes minicnn/pretrained/ from a run of examples/cifar10_descendants.py: the weights, and the page about them.
 
-    python examples/cifar10_descendants.py DIR airbench --seeds 0 --note "..."
-    python examples/package_pretrained.py runs/airbench93-seed0-1
+    python examples/cifar10_descendants.py DIR long --note "..."
+    python examples/package_pretrained.py runs/airbench94-seed0-1
 
 The weights are those of the last epoch, which no test image has chosen; of a checkpoint they keep what predicting and
 fine-tuning need. The page says what was measured when the run ended: it is read from the run's test.json.
@@ -42,7 +42,7 @@ network:
 minicnn look pretrained --what gradcam       # where it sees the class; occlusion, deconv, top, ...
 minicnn predict pretrained photo.jpg
 minicnn explore pretrained           # the same by clicking; pip install 'minicnn[web]'
-minicnn train airbench93 --data DIR --init-from pretrained --new-head
+minicnn train {model} --data DIR --init-from pretrained --new-head
 ```
 
 It takes photographs of any size and reduces them to {side} x {side} pixels. It knows {count} classes and no others:
@@ -51,14 +51,14 @@ It takes photographs of any size and reduces them to {side} x {side} pixels. It 
 | | |
 |---|---|
 | network | `{model}`, {parameters:,} parameters; `minicnn summary {model}` |
-| file | `{file}`, {bytes:,} bytes, float32 |
+| file | `{file}`, {bytes:,} bytes; weights in {weights} |
 | training images | CIFAR-10, {images} |
 | recipe | `{recipe}`: {epochs} epochs, batch {batch:,}, seed {seed} |
 | weights | of the last epoch; test images have chosen nothing |
 | training | {seconds:,} seconds on {machine} |
 {tests}
 | training accuracy | {training:.2f} % (10,000 training images, without augmentation) |
-| published error | {published}, on the original pixels |
+| published error | {published}, by its published recipe, on the original pixels |
 
 {note}
 
@@ -94,9 +94,9 @@ def package(run: Path, file: Path = pretrained.CHECKPOINT) -> None:
         raise ConfigError(f"{run / TEST} is of {report['net']} after {report['epochs']} epochs, {run / LAST} of "
                           f"{saved.meta['about']['model']} after {saved.meta['epoch']}; let the run end")
     kept = {"test_error": report["test"], "training_error": report["training"],
-            **{name: report[name] for name in ("seconds", "machine", "note", "command")}}
-    params, state = split(saved)
-    kept["expected"] = expected(run / LAST)
+            **{name: report[name] for name in ("weights", "seconds", "machine", "note", "command")}}
+    params, state = split(saved, report["weights"])
+    kept["expected"] = expected(run / LAST, params)
     meta = {**saved.meta, **POSITION, "about": {**saved.meta["about"], **WHERE}, "pretrained": kept}
     save_checkpoint(file, params, {}, {}, {name: meta[name] for name in meta if name != "format"},
                     state=state)
@@ -112,16 +112,17 @@ def report_of(run: Path) -> dict:
                           "examples/cifar10_descendants.py that has ended") from error
 
 
-def split(saved: Checkpoint) -> tuple[dict, dict]:
-    """Parameters and state, to predict with."""
+def split(saved: Checkpoint, weights: str) -> tuple[dict, dict]:
+    """Parameters, the weights among them in the precision they were tested in, and state, to predict with."""
     arrays = saved.averaged()
-    return ({name: array for name, array in arrays.items() if name in saved.params},
+    return ({name: arrays[name].astype(weights if arrays[name].ndim > 1 else "float32") for name in saved.params},
             {name: arrays[f"state/{name}"] for name in saved.state})
 
 
-def expected(checkpoint: Path) -> list[list[float]]:
+def expected(checkpoint: Path, params: dict) -> list[list[float]]:
     """The scores of two drawn images, of the reference in float64: whatever reads the file must arrive at them."""
     net, pipeline, _ = load_trained(checkpoint, "reference")
+    net.load_arrays({**net.arrays(), **params})
     x = pipeline.evaluation(Batch(np.stack([draw_image(0, 32, number) for number in EXPECTED]), labels=None,
                                   sample_ids=None, indices=None))
     return net.copy(dtype="float64")(x.astype(np.float64)).round(5).tolist()
@@ -139,6 +140,7 @@ def page(file: Path) -> str:
     return PAGE.format(
         side=pipeline.preprocess.size, count=len(meta["classes"]), classes=", ".join(meta["classes"]),
         model=about["model"], parameters=net.num_params, file=file.name, bytes=file.stat().st_size,
+        weights=kept["weights"],
         images=f"{int(meta['identity']['data']['train'].rpartition('(')[2].split()[0]):,} images, all of `train`",
         recipe=about["recipe"], epochs=meta["epoch"], batch=about["batch"], seed=about["seed"],
         seconds=kept["seconds"], machine=kept["machine"], tests=tests, training=100 * (1 - kept["training_error"]),

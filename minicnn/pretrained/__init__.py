@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 WORD = "pretrained"
-CHECKPOINT = Path(__file__).with_name("airbench93.safetensors")
+CHECKPOINT = Path(__file__).with_name("airbench94.safetensors")
 SAMPLES = Path(__file__).with_name("samples")          # images that scenes.py has drawn
 
 

@@ -33,10 +33,11 @@ def test_the_file():
     saved = load_checkpoint(FILE)
     assert FILE.stat().st_size <= 4e6 and has_checksums(FILE)
     assert not saved.slots and not saved.data and len(saved.state) == 12
-    assert sum(array.size for array in saved.params.values()) == 569_016
-    assert saved.meta["about"]["model"] == "airbench93" and saved.meta["about"]["data"] is None
+    assert sum(array.size for array in saved.params.values()) == 1_971_640
+    assert {array.dtype.name for array in saved.params.values() if array.ndim > 1} == {"float16"}
+    assert saved.meta["about"]["model"] == "airbench94" and saved.meta["about"]["data"] is None
     assert len(saved.meta["classes"]) == 10 and saved.meta["recipe"]["preprocess"]["std"]
-    assert saved.meta["epoch"] == 11 and set(saved.meta["pretrained"]["test_error"]) == {"centre crop", "six views"}
+    assert saved.meta["epoch"] == 37 and set(saved.meta["pretrained"]["test_error"]) == {"centre crop", "six views"}
 
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])
@@ -45,14 +46,14 @@ def test_what_it_predicts_is_as_committed(device):
     net, pipeline, meta = load_trained(FILE, device)
     images = np.stack([draw_image(0, 32, number) for number in (0, 3)])
     logits = net.ops.to_host(net(pipeline.evaluation(Batch(images, labels=None, sample_ids=None, indices=None))))
-    assert logits.shape == (2, 10) and np.ptp(logits, axis=1).min() > 1
+    assert logits.shape == (2, 10) and np.ptp(logits, axis=1).min() > 0.5
     np.testing.assert_allclose(logits, meta["pretrained"]["expected"], atol=1e-4)
 
 
 def test_the_page_is_of_this_file(example):
     page = PAGE.read_text(encoding="utf-8")
     assert page == example.page(FILE)
-    for words in ("JPEG", "Krizhevsky", "11 epochs", "six views", "no photographs"):
+    for words in ("JPEG", "Krizhevsky", "37 epochs", "six views", "no photographs"):
         assert words in page
 
 
@@ -64,9 +65,9 @@ def test_a_run_is_packaged(example, tmp_path, monkeypatch, capsys):
                     {name: value for name, value in saved.meta.items() if name != "format"}, state=saved.state)
     assert example.main([str(tmp_path)]) == 2 and "test.json cannot be read" in capsys.readouterr().err
     kept = saved.meta["pretrained"]
-    report = {"net": "airbench93", "epochs": 11, "test": kept["test_error"], "training": kept["training_error"], **kept}
-    write_json(tmp_path / "test.json", signed({**report, "epochs": 12}, "test"))
-    with pytest.raises(ConfigError, match="is of airbench93 after 12 epochs, .* after 11; let the run end"):
+    report = {"net": "airbench94", "epochs": 37, "test": kept["test_error"], "training": kept["training_error"], **kept}
+    write_json(tmp_path / "test.json", signed({**report, "epochs": 38}, "test"))
+    with pytest.raises(ConfigError, match="is of airbench94 after 38 epochs, .* after 37; let the run end"):
         example.package(tmp_path, tmp_path / FILE.name)
     write_json(tmp_path / "test.json", signed(report, "test"))
     example.package(tmp_path, tmp_path / FILE.name)
@@ -74,7 +75,7 @@ def test_a_run_is_packaged(example, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.xfail(strict=True, reason="airbench93 reaches 89.3 % on the JPEG copy, its authors' own code 89.6 %")
+@pytest.mark.xfail(strict=True, reason="91.7 % on the JPEG copy, of which airbench93 reaches 89.3 %")
 def test_the_accuracy():
     """On the 10,000 test images, as measured when the run ended."""
     assert 1 - load_checkpoint(FILE).meta["pretrained"]["test_error"]["six views"] >= 0.92

@@ -56,12 +56,12 @@ def test_compiled_kernels_are_not_loaded_unless_asked_for(capsys, monkeypatch):
 
 def test_other_commands(capsys):
     assert run(capsys, "verify", "pretrained")[:2] == (0, f"fine      {pretrained.CHECKPOINT}\n")
-    assert run(capsys, "draw", "pretrained") == (0, "net.svg\n", "") and "airbench93" in Path("net.svg").read_text()
+    assert run(capsys, "draw", "pretrained") == (0, "net.svg\n", "") and "airbench94" in Path("net.svg").read_text()
     code, out, _ = run(capsys, "export", "pretrained", "net.safetensors")
-    assert code == 0 and "569,016 parameters" in out and Path("net.safetensors").stat().st_size > 2e6
+    assert code == 0 and "1,971,640 parameters" in out and Path("net.safetensors").stat().st_size > 2e6
     read = read_run(argparse.Namespace(which="pretrained", runs="runs", device="reference"))
-    assert read.model == "airbench93" and not read.records
-    options = argparse.Namespace(**{**dict.fromkeys(DEFAULTS), "out": "runs", "model": "airbench93",
+    assert read.model == "airbench94" and not read.records
+    options = argparse.Namespace(**{**dict.fromkeys(DEFAULTS), "out": "runs", "model": "airbench94",
                                     "init_from": "pretrained", "resume": None})
     settings = settle(options)
     assert settings["init_from"] == str(pretrained.CHECKPOINT) and named(settings)["init_from"] == "pretrained"
