@@ -60,28 +60,34 @@ def our_captured_training(net: Net, images: np.ndarray, labels: np.ndarray) -> t
 
 
 def their_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray, device=Host,
-                   mixed: str = "") -> Callable:
+                   mixed: str = "", loss_of: Callable | None = None) -> Callable:
     """A step of PyTorch's in one of its settings; it returns the loss, as a tensor where reading it would have to wait.
 
     mixed: bfloat16 or float16, in which autocast computes where it chooses to; for float16 with PyTorch's loss scaling.
+    loss_of: (torch, outputs, labels) -> loss, if that is not the cross entropy of the outputs alone.
     """
     x, y = (device.tensor(tensor) for tensor in (torch_images(torch, setting, images),
                                                  torch.from_numpy(labels.astype(np.int64))))
     twin = device.tensor(twin)
     model = in_setting(torch, setting, twin.train())
     optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
+    loss_of = loss_of or cross_entropy
     scaler = torch.amp.GradScaler(device.torch_device, enabled=mixed == "float16")
 
     def step():
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device.torch_device, getattr(torch, mixed or "bfloat16"), enabled=bool(mixed)):
-            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss = loss_of(torch, model(x), y)
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
         return loss.item() if device.torch_device == "cpu" else loss.detach()
 
     return device.captured(step, 1) if setting == "step" else step
+
+
+def cross_entropy(torch, outputs, labels):
+    return torch.nn.functional.cross_entropy(outputs, labels)
 
 
 def their_inference(torch, setting: str, twin, images: np.ndarray) -> Callable:

@@ -17,7 +17,7 @@ from bench_linear import PASSES as LINEAR_PASSES
 from bench_linear import cases_of as linear_cases_of
 from benchmark import Benchmark, command_line
 from devices import Host
-from family_twins import FAMILIES, our_net, torch_net
+from family_twins import FAMILIES, family_loss, our_net, torch_net
 
 from minicnn.backend.cpu import make_ops
 from minicnn.kernels.cpu.combine import convert
@@ -102,7 +102,8 @@ def step(bench: Benchmark, name: str, of, batch: int, goals, own_goals) -> None:
     for setting in SETTINGS:
         if setting in bench.options.peers:
             twin = torch_net(torch, family, nets["cpu"]) if family else torch_alexnet(torch, nets["cpu"], of)
-            functions[setting] = their_training(torch, setting, twin, images, labels, mixed="bfloat16")
+            functions[setting] = their_training(torch, setting, twin, images, labels, mixed="bfloat16",
+                                                loss_of=family_loss)
     gflop = 2e-9 * multiply_adds(nets["cpu"], batch, train=True)
     beside(bench, name, functions, steps["cpu"], goals, own_goals, gflop=gflop, batch=batch)
     functions.clear()

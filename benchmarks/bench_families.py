@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-from alexnet_twins import batch_of, multiply_adds, our_training, torch_images
+from alexnet_twins import batch_of, multiply_adds, our_training, their_training, torch_images
 from benchmark import Benchmark, command_line
-from family_twins import FAMILIES, Family, our_net, their_family_training, torch_net
+from family_twins import FAMILIES, Family, family_loss, our_net, torch_net
 
 GOALS = {"VGG-16": (1.5, 2.2), "ZFNet": (1.5, 2.2), "ResNet-18": (1.1, 1.6), "ResNet-50": (1.0, 1.4),
          "GoogLeNet": (1.0, 1.4)}
@@ -43,7 +43,8 @@ def run_case(bench: Benchmark, name: str, family: Family, goals: list) -> None:
         raise SystemExit(f"error: {name}: the logits of PyTorch differ from ours by {difference:.1e} of the largest, "
                          "where 1e-3 is allowed; these times cannot be compared")
     for setting in bench.options.peers:
-        functions[setting] = their_family_training(torch, setting, torch_net(torch, family, net), images, labels)
+        functions[setting] = their_training(torch, setting, torch_net(torch, family, net), images, labels,
+                                            loss_of=family_loss)
     bench.measure(f"{name}, batch {family.batch}", functions, gflop=2e-9 * multiply_adds(net, family.batch, train=True),
                   batch=family.batch, goals=goals)
     for setting, step in functions.items():

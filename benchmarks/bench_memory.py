@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alexnet_twins import batch_of, our_network, our_training, their_training, torch_alexnet
 from benchmark import Benchmark, command_line
-from family_twins import FAMILIES, our_net, their_family_training, torch_net
+from family_twins import FAMILIES, family_loss, our_net, torch_net
 
 from minicnn.backend.cpu import set_threads
 
@@ -64,8 +64,8 @@ def train(net: str, who: str, batch: int, threads: int) -> float:
     else:
         import torch
         torch.set_num_threads(threads)
-        step = their_training(torch, who, torch_alexnet(torch), *batch_of(batch)) if net == ALEXNET else \
-            their_family_training(torch, who, torch_net(torch, FAMILIES[net]), *batch_of(batch))
+        twin = torch_alexnet(torch) if net == ALEXNET else torch_net(torch, FAMILIES[net])
+        step = their_training(torch, who, twin, *batch_of(batch), loss_of=family_loss)
     for _ in range(STEPS):
         step()
     return peak_mib()

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
-from alexnet_twins import DECAY, RECIPE, in_setting, torch_images
+from alexnet_twins import cross_entropy
 
 from minicnn.graph import Net
 from minicnn.interop.state_dict import export_state_dict
@@ -53,23 +53,10 @@ def torch_net(torch, family: Family, net: Net | None = None):
     return twin
 
 
-def their_family_training(torch, setting: str, twin, images: np.ndarray, labels: np.ndarray):
-    """A step of PyTorch's in one of its settings; it returns the loss."""
-    x, y = torch_images(torch, setting, images), torch.from_numpy(labels.astype(np.int64))
-    model = in_setting(torch, setting, twin.train())
-    optimiser = torch.optim.SGD(twin.parameters(), weight_decay=DECAY, fused=True, **RECIPE)
-    cross_entropy = torch.nn.functional.cross_entropy
-
-    def step() -> float:
-        optimiser.zero_grad(set_to_none=True)
-        out = model(x)
-        heads = [out] if torch.is_tensor(out) else [out.logits, out.aux_logits1, out.aux_logits2]
-        loss = cross_entropy(heads[0], y) + sum(AUX_WEIGHT * cross_entropy(head, y) for head in heads[1:])
-        loss.backward()
-        optimiser.step()
-        return loss.item()
-
-    return step
+def family_loss(torch, outputs, labels):
+    """The cross entropy, with that of GoogLeNet's auxiliary classifiers."""
+    main, *aux = [outputs] if torch.is_tensor(outputs) else [outputs.logits, outputs.aux_logits1, outputs.aux_logits2]
+    return cross_entropy(torch, main, labels) + sum(AUX_WEIGHT * cross_entropy(torch, head, labels) for head in aux)
 
 
 def import_torchvision(torch):

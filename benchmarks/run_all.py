@@ -88,7 +88,8 @@ def run(name: str, folder: Path, extra: list[str]) -> bool:
     done = subprocess.run(command).returncode == 0 and fresh.exists()
     if done:
         fresh.replace(kept)
-    fresh.unlink(missing_ok=True)
+    elif fresh.exists():
+        print(f"its rows so far are in {fresh}")
     print(f"{name} {'took' if done else 'FAILED after'} {_minutes(time.monotonic() - start)}\n", flush=True)
     return done
 
