@@ -98,9 +98,9 @@ def bf16_report() -> str:
 
     chosen = block.chosen()
     ours, float32 = rates.of_bf16(chosen), rates.of_float32()
-    advice = "faster for most nets" if ours >= WORTH_WHILE * float32 else "not faster: use cpu"
-    return (f"{chosen.kind}, {ours:.0f} GFLOP/s on one thread, float32 {float32:.0f}: {ours / float32:.1f} times, "
-            f"{advice}")
+    advice = "most nets gain, by less" if ours >= WORTH_WHILE * float32 else "not faster: use cpu"
+    return (f"{chosen.kind}, {ours:.0f} GFLOP/s on one thread, float32 {float32:.0f}: {ours / float32:.1f} times "
+            f"in the inner loop, {advice}")
 
 
 def thread_report() -> str:

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "samples of this package)")
     parser.add_argument("--words", metavar="FILE", help="words.json of a prepared ImageNet: what each wnid means")
     parser.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
     add_out(parser)
 
 

@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "alexnet:caffe, ... (minicnn models lists them), or FILE.py:FUNCTION")
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="images in a batch (default: 128)")
     parser.add_argument("--classes", type=int, metavar="K", help="classes (default: the network's own number)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -53,6 +53,10 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
     begun_with = read_about(checkpoint) if checkpoint else {}
     settings = {**DEFAULTS, **begun_with, **given}
     if getattr(options, "precision", None):
+        asked = str(given.get("device", "")).partition(":")[2]
+        if asked not in ("", options.precision):
+            raise ConfigError(f"--device {given['device']} and --precision {options.precision} contradict each other: "
+                              "give one precision")
         settings["device"] = f"{settings['device'].partition(':')[0]}:{options.precision}"
     if checkpoint and getattr(options, "resume", None) is not None:
         _check_same_model(checkpoint, begun_with["model"], given.get("model"))

@@ -88,6 +88,8 @@ BAD = {
     "a precision of the reference": (["--data", "{root}/photos", "--device", "reference", "--precision", "bf16"],
                                      "one can be chosen for cpu and cuda"),
     "unknown precision": (["--data", "{root}/photos", "--precision", "fp8"], "unknown precision 'fp8'"),
+    "two precisions": (["--data", "{root}/photos", "--device", "cpu:bf16", "--precision", "fp32"],
+                       "--device cpu:bf16 and --precision fp32 contradict each other"),
     "no threads": (["--threads", "0"], "threads must be at least 1"),
     "no epochs": (["--data", "{root}/photos", "--batch", "4", "--epochs", "0"], "epochs must be at least 1, got 0"),
     "unknown schedule": (["--data", "{root}/photos", "--schedule", "cosin"], "--schedule: unknown schedule 'cosin': "

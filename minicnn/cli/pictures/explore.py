@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
     parser.add_argument("--data", metavar="DIR", help="images for samples and top patches (default: the held-out ones "
                         "of the run)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
     add_out(parser)
 
 

@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="N", type=int, help="at most so many images of a set, drawn at random "
                         "(default: all)")
     parser.add_argument("--to", metavar="DIR", help="folder of the pictures (default: look/ beside the checkpoint)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
     add_out(parser)
 
 

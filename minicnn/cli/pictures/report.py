@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
     parser.add_argument("--images", metavar="N", type=int, help="predict so many held-out images (default: by the size "
                         "of the network, at most 2,000)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
 
 
