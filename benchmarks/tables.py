@@ -12,8 +12,10 @@ The programs of a case are timed in turns, on the same threads and in an order t
 PyTorch's settings, and the machine's own limit, a matrix product (SGEMM) or a copy. *Times as fast* is PyTorch's time
 divided by ours within a round: the median over the rounds, with its 90 % interval; above 1, ours is faster. *The best*
 is PyTorch's setting with the least median in that case, in italics. *Rate* is our median rate, and after it what the
-limit reached in the same rounds (in the best tenth of its turns); *of limit* is the one as a part of the other. A goal
-is reached when the median reaches it; *(close)*: the interval holds the gate."""
+limit reached in the same rounds (in the best tenth of its turns); *of limit* is the one as a part of the other: above
+100 % where an algorithm needs fewer products than are counted (Winograd), multiplies in bf16 (the limit is float32), or
+reads what is still in a cache (the copy is of memory). Arrays are float32 where a section does not name bf16. A goal is
+reached when the median reaches it; *(close)*: the interval holds the gate."""
 TRIAL = 15                                                  # rounds; fewer are a trial
 
 
@@ -45,8 +47,8 @@ def results_page(reports: list[dict], picture: str | None = None, timeline: str 
              "Written by the benchmarks (`make bench`; on a GPU `make gpu-check`), never by hand.", HOW_TO_READ]
     goals = [line for report in reports for line in _goal_lines(report)]
     if goals:
-        head = ("what", "threads", "against", "measured", "90 % interval", "gate", "aim", "reached")
-        parts += ["## Goals", _table(head, goals, "lrlrrrrl")]
+        head = ("what", "section", "threads", "against", "measured", "90 % interval", "gate", "aim", "reached")
+        parts += ["## Goals", _table(head, goals, "llrlrrrrl")]
     if picture:
         parts += ["## Rates", f"![Arithmetic rate over arithmetic intensity, ours and PyTorch's]({picture})"]
     if timeline:
@@ -73,8 +75,8 @@ def _goal_lines(report: dict) -> list[tuple]:
                   "share": f"{name_of(row.get('limit', 'sgemm'))} rate",
                   "memory": f"the least ({name_of(m.best)})"}.get(against, name_of(against))
             interval = "" if against == "memory" else f"{_show(against, value[1])} to {_show(against, value[2])}"
-            lines.append((m.name, m.threads, of, f"**{_show(against, value[0])}**", interval, _show(against, gate),
-                          _show(against, aim), verdict(m, goal)))
+            lines.append((m.name, report["title"], m.threads, of, f"**{_show(against, value[0])}**", interval,
+                          _show(against, gate), _show(against, aim), verdict(m, goal)))
     return lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minicnn.backend.cpu import thread_report
 from minicnn.data.dataset import Dataset, Splits
 from minicnn.data.input import InputPipeline
 from minicnn.data.scan import scan
@@ -115,6 +116,8 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         if len(runs) > 1:
             say("network", f"{title(settings)}, {checkpoint}")
         net, pipeline, meta = load_trained(checkpoint, settings["device"])
+        if not tested:
+            say("device", f"{net.ops.spec}, {thread_report()}")
         one = evaluate_held_out(net, pipeline, splits, checkpoint, meta, settings["batch"], True, protocols=protocols,
                                 scales=scales)
         tested.append(one)

@@ -2,7 +2,7 @@
 
 For images (N, 32, 32, 3), from KellerJordan/cifar10-airbench: airbench/lib_airbench93.py and legacy/airbench94.py:
 
-    whiten     2 x 2, 24, no padding; fixed: eigenvectors of patches, see minicnn/train/whiten.py. Bias, GELU    31
+    whiten     2 x 2, 24, no padding; fixed by its recipes: eigenvectors of patches (train/whiten.py). Bias, GELU  31
     block1     3 x 3, 64; 2 x 2 max-pooling; batch norm; GELU; 3 x 3, 64; batch norm; GELU                       15
     block2     the same with 128 (airbench94: 256)                                                                7
     block3     the same with 128 (airbench94: 256)                                                                3
@@ -45,7 +45,7 @@ def airbench(variant: str = "93", num_classes: int = 10, seed: int = 0, device: 
              values: Mapping[str, np.ndarray] | None = None, **changes) -> Net:
     """airbench for images (N, 32, 32, 3) of a mean of 0 and a standard deviation of 1; logits (N, num_classes).
 
-    The first convolution is as drawn until `whiten` has set it, and is not trained.
+    The first convolution is as drawn until `whiten` has set it; its own recipes do not train it then.
     variant: "93" or "94".   changes: see Knobs. ShapeError naming the layer for which the image is too small.
     """
     known = variants_of.knobs_of("airbench", VARIANTS, variant, **changes)
@@ -59,9 +59,7 @@ def airbench(variant: str = "93", num_classes: int = 10, seed: int = 0, device: 
     b.linear("fc", num_classes, bias=False, init=Uniform(b.shape()[-1] ** -0.5))
     b.multiply("logits", known.logit_factor)
     b.loss("loss", label_smoothing=known.label_smoothing)
-    net = b.net(seed=seed, device=device, dtype=dtype, values=values)
-    net.params["whiten.w"].lr_mult = 0.0
-    return net
+    return b.net(seed=seed, device=device, dtype=dtype, values=values)
 
 
 def _block(b: Builder, name: str, width: int, known: Knobs) -> None:

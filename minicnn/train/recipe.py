@@ -29,9 +29,9 @@ class OptimiserRecipe:
     """What the recipes of all optimisers share: `lr`, the learning rate; `decay`, the weight decay; and
 
     batch: images in a batch.   output_lr: a factor on the learning rate of the output layer; see `steady_output_lr`.
-    layer_lr: factors for other layers, such as {"fc6": 0.1}; those of factor 0 are frozen.   norm_decay: the weight
-    decay of batch normalisation's scales and shifts, such as 0; None: `decay`.   bias_lr: a factor for biases, whose
-    weight decay is divided by it, so that a step decays them by as much.
+    layer_lr: factors for other layers, such as {"fc6": 0.1}, or for a parameter, such as {"fc6.w": 0.1}; those of
+    factor 0 are frozen.   norm_decay: the weight decay of batch normalisation's scales and shifts, such as 0; None:
+    `decay`.   bias_lr: a factor for biases, whose weight decay is divided by it, so that a step decays them by as much.
     ConfigError for values that the optimiser refuses.
     """
 
@@ -62,11 +62,11 @@ class OptimiserRecipe:
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
         names = net.layers_with_weights
-        if unknown := sorted(set(self.layer_lr) - set(names)):
+        if unknown := sorted(set(self.layer_lr) - {*names, *net.params}):
             raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
                               f"expected some of {', '.join(names)}")
-        layers = {name: self.layer_lr.get(layer_of(name), 1.0) * (self.bias_lr if is_bias(name) else 1.0)
-                  for name in net.params}
+        layers = {name: self.layer_lr.get(name, self.layer_lr.get(layer_of(name), 1.0))
+                  * (self.bias_lr if is_bias(name) else 1.0) for name in net.params}
         return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
 
 
@@ -145,6 +145,11 @@ class AverageRecipe:
         return WeightAverage(net, self.factor, self.warmup)
 
 
+def is_param(name: str) -> bool:
+    """Whether this is the name of a parameter, such as "conv1.w", and not of a layer."""
+    return name.endswith((".w", ".b"))
+
+
 def is_bias(name: str) -> bool:
     """Whether a parameter, such as "conv1.b", is a bias."""
     return name.endswith(".b")
@@ -201,7 +206,7 @@ class Recipe:
 
     def frozen(self, epoch: int) -> list[str]:
         """The layers that are not trained in this epoch, counted from 0."""
-        never = [layer for layer, factor in self.optimiser.layer_lr.items() if factor == 0]
+        never = [name for name, factor in self.optimiser.layer_lr.items() if factor == 0 and not is_param(name)]
         return never + [layer for layer, epochs in self.freeze_after.items() if epoch >= epochs]
 
     def of(self, dataset: Dataset) -> Recipe:

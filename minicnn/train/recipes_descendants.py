@@ -130,7 +130,8 @@ def _airbench(model: str, epochs: int, source: str, apart: str) -> dict[str, Nam
     """
     momentum = 0.85
     optimiser = SGDRecipe(lr=11.5 / (1 + 1 / (1 - momentum)), momentum=momentum, decay=0.0153 / 11.5, batch=1024,
-                          lr_in_velocity=False, nesterov=True, bias_lr=64.0, layer_lr={"whiten": 1 / 64})
+                          lr_in_velocity=False, nesterov=True, bias_lr=64.0,
+                          layer_lr={"whiten.w": 0.0, "whiten.b": 1 / 64})
     recipe = Recipe(
         _net(model, classes=10), optimiser=optimiser, whiten="whiten", freeze_after={"whiten": 3},
         preprocess=Preprocess(size=None, range=1, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),

@@ -209,7 +209,7 @@ def test_what_numba_is_told_counts():
                           env={**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx512f"})
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: device 'cpu:bf16' multiplies by AMX tiles or vdpbf16ps, and ")
-    assert done.stderr.count("\n") == 1 and "use --device cpu, which computes in float32" in done.stderr
+    assert done.stderr.count("\n") == 1 and "use --device cpu, which computes in float32, and leave out" in done.stderr
 
 
 @needs_bf16

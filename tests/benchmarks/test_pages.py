@@ -28,9 +28,9 @@ def cells(page, first):
 
 def test_the_page_shows_results_goals_and_conditions():
     page = results_page([report()], "roofline.png")
-    assert cells(page, "conv2 forward") == ["conv2 forward", "2", "the best (compile)", "**2.00x**", "2.00x to 2.00x",
-                                            "0.95x", "1.00x", "aim"]
-    assert cells(page, "pool")[2:] == ["copy rate", "**50 %**", "50 % to 50 %", "", "80 %", "not the aim"]
+    assert cells(page, "conv2 forward") == ["conv2 forward", "Convolutions", "2", "the best (compile)", "**2.00x**",
+                                            "2.00x to 2.00x", "0.95x", "1.00x", "aim"]
+    assert cells(page, "pool")[3:] == ["copy rate", "**50 %**", "50 % to 50 %", "", "80 %", "not the aim"]
     section = page[page.index("## Convolutions"):]
     assert cells(section, "conv2 forward") == ["conv2 forward", "2", "1000", "3000", "*2000*", "100 of 200 GFLOP/s",
                                                "50 %", "**2.00** (2.00 to 2.00)"]
@@ -49,7 +49,7 @@ def test_memory_has_its_own_table():
     rows = [{"name": "training", "threads": 2, "batch": 128, "mib": {"ours": 1000.0, "eager": 2000.0},
              "goals": [("memory", 0.7, 0.5)]}]
     page = results_page([report(rows=rows, totals=[], limits={})])
-    assert cells(page, "training") == ["training", "2", "the least (eager)", "**0.50**", "", "0.70", "0.50", "aim"]
+    assert cells(page, "training")[3:] == ["the least (eager)", "**0.50**", "", "0.70", "0.50", "aim"]
     assert "| training | 2 | 1000 | *2000* | 0.50 |" in page
 
 

@@ -115,6 +115,8 @@ def test_the_recipe_is_theirs():
     assert (mults["block1_bn1.b"], mults["whiten.b"], mults["fc.w"]) == (64, 1, 1)
     assert optimiser.lr * 64 * decays["block1_bn1.b"] == pytest.approx(optimiser.lr * optimiser.decay)
     assert "whiten.w" not in optimiser.make(net).trained
+    default = named_recipe("airbench93", "default").recipe                  # it does not whiten
+    assert "whiten.w" in default.optimiser.make(net).trained
     factors = [schedule.factor(11 * part) for part in (0, 0.115, 0.23, 0.615, 1)]
     assert factors == pytest.approx([0.2, 0.6, 1, 0.535, 0.07])
     assert Recipe.from_dict(entry.recipe.to_dict()) == entry.recipe

@@ -115,7 +115,7 @@ def test_what_is_printed_for_one_net_alone():
     assert isinstance(named_recipe("resnet50", "paper").recipe.schedule, Plateau)
     airbench = named_recipe("airbench93", "published").recipe
     assert airbench.optimiser.nesterov and not airbench.optimiser.lr_in_velocity
-    assert airbench.optimiser.bias_lr == 64 and airbench.optimiser.bias_lr * airbench.optimiser.layer_lr["whiten"] == 1
+    assert airbench.optimiser.layer_lr == {"whiten.w": 0, "whiten.b": 1 / 64} and airbench.optimiser.bias_lr == 64
     assert airbench.augment.alternate and airbench.augment.padding == "reflect"
     assert airbench.freeze_after == {"whiten": 3} and airbench.whiten == "whiten"
     assert math.isclose(airbench.lookahead.factor, 0.95**5) and airbench.lookahead.every == 5

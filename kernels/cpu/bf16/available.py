@@ -57,5 +57,5 @@ def needed() -> str:
     usable = [kind for kind, reason in reasons.items() if not reason]
     if not usable:
         raise DeviceError(f"device 'cpu:bf16' multiplies by {TILES} or {DOTS}, and {reasons[DOTS]}; use --device cpu, "
-                          "which computes in float32")
+                          "which computes in float32, and leave out --precision bf16")
     return usable[0]

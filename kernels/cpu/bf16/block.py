@@ -108,8 +108,8 @@ class _Operands:
         """Of step i: a's first row, the number of pairs, and b's first row; a line of what is `ahead` is prefetched."""
         builder = self.builder
         entry = self.at(self.steps, (i, 16))
-        offset, pairs = (builder.load(builder.inttoptr(self.at(entry, (INT64(8), part)), INT64.as_pointer()))
-                         for part in range(2))
+        offset, pairs = (builder.load(builder.inttoptr(self.at(entry, (INT64(8), word)), INT64.as_pointer()))
+                         for word in range(2))
         prefetch(builder, builder.inttoptr(self.at(self.ahead, (i, 64)), INT8.as_pointer()))
         return builder.add(self.a, offset), pairs, builder.add(self.b, builder.mul(i, self.b_step))
 

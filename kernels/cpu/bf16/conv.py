@@ -5,11 +5,12 @@
                        dx fall into stride x stride phases, and each tap belongs to exactly one of them
     backward, weights  weights.py: sums over pixels
 
-Sums over taps are computed directly here: Winograd's algorithm would round sums of the factors, and its 4 x 4 tiles
-are ten times as far off. By AMX tiles that is faster in any case. vdpbf16ps multiplies twice as fast as float32,
-while Winograd's algorithm needs a quarter of the products: where that is faster (`_float32_is_faster`), a pass is
-computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are arrays of float64 and depthwise
-convolution, which has no product of matrices. x, y, dx and dy may be stored in bf16 in either case.
+Sums over taps are computed directly here: Winograd's algorithm would round its transformed inputs, and with 4 x 4
+tiles the result is ten times as far off. By AMX tiles the direct sums are faster in any case. vdpbf16ps multiplies
+twice as fast as float32, while Winograd's algorithm needs a quarter of the products: where that is faster
+(`_float32_is_faster`), a pass is computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are
+arrays of float64 and depthwise convolution, which has no product of matrices. x, y, dx and dy may be stored in bf16 in
+either case.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from minicnn.kernels.cpu import conv as float32
 from minicnn.kernels.cpu import depthwise, winograd
 from minicnn.kernels.cpu.bf16.available import DOTS
 from minicnn.kernels.cpu.bf16.block import Block, chosen
-from minicnn.kernels.cpu.bf16.correlate import correlate, correlation_arrays, pack_panels, turn_kernel
+from minicnn.kernels.cpu.bf16.correlate import correlate, correlation_arrays, pack_panels, transpose_kernel
 from minicnn.kernels.cpu.bf16.source import Axis
 from minicnn.kernels.cpu.bf16.weights import weight_arrays, weights
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, flat
@@ -46,7 +47,7 @@ def _in_float32(block: Block, x_shape, w_shape, y_shape, dtype: str, stride, pad
     (N, H, W, _), (R, S, D, K), (_, P, Q, _) = x_shape, w_shape, y_shape
     if dtype != "float32" or depthwise.suits(D, K, groups):
         return _InFloat32(True, True, True)
-    E, flipped = K // groups, [R - 1 - pad for pad in pads]
+    E, flipped = K // groups, [R - 1 - pad for pad in pads]         # the padding of dy, from which dx is read
     forward = _float32_is_faster(block, (R, S), stride, pads, D, E, N, P, Q)
     data = _float32_is_faster(block, (R, S), stride, flipped, E, D, N, H, W)
     return _InFloat32(forward, data, forward and D * E <= MOST_WEIGHTS)
@@ -80,16 +81,16 @@ def conv_backward_data(dy, w, dx, *, stride, pads, groups=1, work=None):
     (R, S, D, K), C, block = w.shape, dx.shape[3], chosen()
     if _in_float32(block, dx.shape, w.shape, dy.shape, w.dtype.name, stride, pads, groups).data:
         return float32.conv_backward_data(dy, w, dx, stride=stride, pads=pads, groups=groups, work=work)
-    turned = arrays_in(work, [((R * S, K, D), "float32")])[0]
+    transposed = arrays_in(work, [((R * S, K, D), "float32")])[0]
     rest = None if work is None else work[bytes_of([((R * S, K, D), "float32")]):]
-    parallel_for(R * S * -(-K // 16), 16 * D, turn_kernel, w.reshape(R * S, D, K), turned)
+    parallel_for(R * S * -(-K // 16), 16 * D, transpose_kernel, w.reshape(R * S, D, K), transposed)
     for down, across, taps in _phases(dx.shape, dy.shape, w.shape, stride, pads):
         if not len(taps):
             dx[:, down.first::down.apart, across.first::across.apart] = 0
             continue
 
         def packed(elements, panels, taps=taps):
-            parallel_for(len(elements), 32 * C, pack_panels, flat(turned), taps, elements, panels, K * D, D,
+            parallel_for(len(elements), 32 * C, pack_panels, flat(transposed), taps, elements, panels, K * D, D,
                          K // groups * D, D)
 
         arrays = arrays_in(rest, correlation_arrays(block, dy.shape, C, down, across, groups))
@@ -146,8 +147,8 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     if not floats.forward:
         sizes.append(bytes_of(correlation_arrays(block, x_shape, K, *axes, groups)))
     if not floats.data:
-        turned = bytes_of([((R * S, K, D), "float32")])
-        sizes += [turned + bytes_of(correlation_arrays(block, y_shape, x_shape[3], down, across, groups))
+        transposed = bytes_of([((R * S, K, D), "float32")])
+        sizes += [transposed + bytes_of(correlation_arrays(block, y_shape, x_shape[3], down, across, groups))
                   for down, across, taps in _phases(x_shape, y_shape, w_shape, stride, pads) if len(taps)]
     if not floats.weights:
         sizes.append(bytes_of(weight_arrays(block, x_shape, K, *axes, groups)))

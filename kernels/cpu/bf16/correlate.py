@@ -23,7 +23,7 @@ computed and dropped.
 from __future__ import annotations
 
 from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP_BYTES, Block, begin_blocks, end_blocks
-from minicnn.kernels.cpu.bf16.rounding import fetch_rows, finish_rows, pair_rows, turn_words
+from minicnn.kernels.cpu.bf16.rounding import fetch_rows, finish_rows, pair_rows, transpose_words
 from minicnn.kernels.cpu.bf16.source import (
     Axis,
     Source,
@@ -69,15 +69,15 @@ def pack_panels(first, last, w, taps, elements, panels, tap_step, row_step, grou
 
 
 @kernel
-def turn_kernel(first, last, w, turned):
-    """turned (taps, K, D) of w (taps, D, K): 16 columns K at a time, first..last of all taps."""
+def transpose_kernel(first, last, w, transposed):
+    """transposed (taps, K, D) of w (taps, D, K): 16 columns K at a time, first..last of all taps."""
     D, K = w.shape[1:]
     parts = (K + LANES - 1) // LANES
     for i in range(first, last):
         t, k = i // parts, i % parts * LANES
         for d in range(0, D, LANES):
-            turn_words(w.ctypes.data + ((t * D + d) * K + k) * 4, K * 4, D - d, K - k,
-                       turned.ctypes.data + ((t * K + k) * D + d) * 4, D * 4)
+            transpose_words(w.ctypes.data + ((t * D + d) * K + k) * 4, K * 4, D - d, K - k,
+                       transposed.ctypes.data + ((t * K + k) * D + d) * 4, D * 4)
 
 
 @kernel

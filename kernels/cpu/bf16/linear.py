@@ -7,7 +7,7 @@ Reading the weights is the cost that remains, so w is read once in each pass and
 
                                  1024 columns
                               +-------------+
-                       128 -> |  rounded    |   x[:, 128] (rows of bf16)  x  this  is added to  sums (images, 1024)
+                       128 -> |  rounded    |   x[:, c0:c0+128] (rows of bf16)  x  this, added to sums (images, 1024)
                        rows   +-------------+
                               |             |   ... and at the end bias and ReLU on the way into y
 
@@ -40,9 +40,9 @@ from minicnn.kernels.cpu.bf16.rounding import (
     pair_rows,
     round_run,
     take_run,
-    turn_rows,
-    turn_sums,
-    turn_words,
+    transpose_rows,
+    transpose_sums,
+    transpose_words,
     zero_run,
 )
 from minicnn.kernels.cpu.compiling import index, kernel
@@ -159,7 +159,7 @@ def _pair_columns(first, last, copy, panels):
             for half in range(2):
                 source = copy.ctypes.data + ((panel * SIDE + half * LANES) * copy.shape[1] + step * STEP) * 2
                 to = panels.ctypes.data + (panel * steps + step) * STEP_BYTES + half * HALF_BYTES
-                turn_words(source, copy.shape[1] * 2, LANES, LANES, to, LANES * 4)
+                transpose_words(source, copy.shape[1] * 2, LANES, LANES, to, LANES * 4)
 
 
 @kernel
@@ -186,7 +186,8 @@ def _backward_data(first, last, addresses, panels, w, dx, sums, part, places, st
         for n in range(0, N, LANES):
             for c in range(0, height, LANES):
                 source = sums.ctypes.data + (n // SIDE * SIDE * SIDE + c * SIDE + n % SIDE) * 4
-                turn_sums(dx, source, SIDE * 4, height - c, N - n, dx.ctypes.data + (n * C + c0 + c) * size, C * size)
+                to = dx.ctypes.data + (n * C + c0 + c) * size
+                transpose_sums(dx, source, SIDE * 4, height - c, N - n, to, C * size)
 
 
 def linear_backward_data(dy, w, dx, *, work=None):
@@ -224,13 +225,13 @@ def _pair_images(first, last, dy, panels):
 def _gradient_rows(c0, height, start, addresses, copy, panels, part, sums, places, steps):
     """sums (32, columns): the gradient of `height` rows from c0 on, columns from `start` (panels) on.
 
-    copy: x in rows of bf16.   part (32, images): their columns of it, turned when start is 0.
+    copy: x in rows of bf16.   part (32, images): their columns of it, transposed when start is 0.
     """
     row, count = part.shape[1] * 2, panels.shape[1]
     if start == 0:
         for n in range(0, count * STEP, STEP):
             for c in range(0, height, LANES):
-                turn_rows(copy.ctypes.data + (n * copy.shape[1] + c0 + c) * 2, copy.shape[1] * 2,
+                transpose_rows(copy.ctypes.data + (n * copy.shape[1] + c0 + c) * 2, copy.shape[1] * 2,
                           part.ctypes.data + c * row + n * 2, row)
     begin_blocks(addresses)
     for panel in range(min(sums.shape[1] // SIDE, len(panels) - start)):

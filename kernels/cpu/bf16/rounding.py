@@ -1,16 +1,17 @@
-"""Rows of activations and parameters -> bf16, to the nearest even, in the orders that blocks read; and sums -> rows.
+"""Rows of activations and parameters -> bf16 in the orders that blocks read; and sums -> rows.
 
     take_run       elements of a row -> bf16                                                    rows of a
     pair_rows      rows r and r + 1 -> (r[0], r+1[0], r[1], r+1[1], ...)                        rows of b
-    turn_rows      32 rows of 16 bf16 -> 16 rows of 32 bf16: target[c] = source[:, c]           a, transposed
-    turn_words     16 rows of 16 words of 32 bits (floats, or pairs of bf16) -> 16 rows of 16 words, likewise
-    turn_sums      the same of sums -> rows of dx
+    transpose_rows      32 rows of 16 bf16 -> 16 rows of 32 bf16: target[c] = source[:, c]           a, transposed
+    transpose_words     16 rows of 16 words of 32 bits (floats, or pairs of bf16) -> 16 rows of 16 words, likewise
+    transpose_sums      the same of sums -> rows of dx
     finish_rows    sums -> rows of y or dx, with bias and ReLU
 
 Addresses are integers, in bytes. The array to which an address belongs, the first argument, says whether there are
 floats or bf16 (stored.py); of bf16, nothing is rounded on the way in, and sums are rounded once on the way out.
-A processor without the instruction rounds by integer arithmetic, with the same bits (denormals become zeros): tests of
-these orders run everywhere.
+
+Rounding is to the nearest, ties to even, by vcvtneps2bf16, which makes zeros of denormals (stored.py keeps them). A
+processor without the instruction rounds by integer arithmetic, with the same bits: tests of these run everywhere.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def fetch_line(typingctx, address):
 
 
 @intrinsic
-def turn_rows(typingctx, source, source_row, target, target_row):
+def transpose_rows(typingctx, source, source_row, target, target_row):
     """32 rows of 16 bf16, source_row bytes apart -> 16 rows of 32 bf16, target_row apart."""
     def write(builder, source, source_row, target, target_row):
         rows = [builder.load(pointer(builder, builder.add(source, builder.mul(source_row, INT64(i))), HALVES), align=2)
@@ -230,7 +231,7 @@ def turn_rows(typingctx, source, source_row, target, target_row):
     return _operation(4, write)
 
 
-def _turning(vector, size: int):
+def _transposing(vector, size: int):
     """The code of the two below: what is written is rounded to `vector` where that is of bf16."""
     def write(builder, source, source_row, rows, columns, target, target_row):
         mask, taken = lanes_below(builder, columns, LANES), []
@@ -249,15 +250,15 @@ def _turning(vector, size: int):
 
 
 @intrinsic
-def turn_words(typingctx, source, source_row, rows, columns, target, target_row):
+def transpose_words(typingctx, source, source_row, rows, columns, target, target_row):
     """16 rows of 16 words, transposed; only `rows` and `columns` of the source are read, and as much is written."""
-    return _operation(6, _turning(FLOATS, 4))
+    return _operation(6, _transposing(FLOATS, 4))
 
 
 @intrinsic
-def turn_sums(typingctx, y, source, source_row, rows, columns, target, target_row):
+def transpose_sums(typingctx, y, source, source_row, rows, columns, target, target_row):
     """The same of floats, into y."""
-    return _operation(6, _turning(*_vector(y)), y)
+    return _operation(6, _transposing(*_vector(y)), y)
 
 
 @intrinsic

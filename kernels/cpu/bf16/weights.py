@@ -8,7 +8,7 @@
      +-----------------------------+                +------------------+
 
 Some lines of all images at a time, 8 MB of a and b, which all threads make together: a is the copy that forward reads
-(source.py), turned. Then each thread takes some channels, columns and all taps, 512 pixels at a time, whose a and b
+(source.py), transposed. Then each thread takes some channels, columns and all taps, 512 pixels at a time, whose a and b
 stay in its L2 cache; the sums of a task are kept in memory until the last lines. Where there are few tasks, each is
 cut into ranges of pixels with sums of their own, which are added in a fixed order.
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.kernels.cpu.bf16.block import HALF_BYTES, SIDE, STEP, Block, apart, begin_blocks, end_blocks
-from minicnn.kernels.cpu.bf16.rounding import fetch_line, pair_rows, turn_rows
+from minicnn.kernels.cpu.bf16.rounding import fetch_line, pair_rows, transpose_rows
 from minicnn.kernels.cpu.bf16.source import (
     Axis,
     Source,
@@ -40,7 +40,7 @@ from minicnn.kernels.cpu.tile import call
 from minicnn.kernels.cpu.vectors import LANES
 
 TOGETHER_BYTES = 8 << 20         # of a and b, in the L3 cache
-COPY_BYTES = 256 << 10           # of the copy that is turned, in a thread's L2 cache
+COPY_BYTES = 256 << 10           # of the copy that is transposed, in a thread's L2 cache
 CHUNK = 16                       # steps of 32 pixels: 32 KB of b for 32 columns
 FETCH = 16                        # pixels of dy between the prefetch of one and its use
 SUMS = 64                        # blocks of 4 KB of a task
@@ -61,7 +61,7 @@ class _Plan(NamedTuple):
     wide: int
     share: tuple[int, int]       # blocks of rows and of columns of a task
     parts: int
-    piece: int                   # pixels that a thread copies and turns at a time
+    piece: int                   # pixels that a thread copies and transposes at a time
 
     @property
     def length(self) -> int:
@@ -95,10 +95,10 @@ def _up(count: int, multiple: int) -> int:
 
 
 @kernel
-def _turn(first, last, line, x, copy, padded, length, shape, windows, planes, turned):
-    """turned (planes, channels in 32s, row): pixels first..last (multiples of 32) after those of `line`."""
+def _transpose(first, last, line, x, copy, padded, length, shape, windows, planes, transposed):
+    """transposed (planes, channels in 32s, row): pixels first..last (multiples of 32) after those of `line`."""
     LW, depth = shape[2], shape[4]
-    high, row = turned.shape[1:]
+    high, row = transposed.shape[1:]
     above, below = first // LW, (last + LW - 1) // LW
     if windows:
         copy_windows(line + above, line + below, x, copy, length, shape, padded)
@@ -108,7 +108,8 @@ def _turn(first, last, line, x, copy, padded, length, shape, windows, planes, tu
         for m in range(first, last, STEP):
             source = copy.ctypes.data + (plane * length + m - above * LW) * depth * 2
             for c in range(0, high, LANES):
-                turn_rows(source + c * 2, depth * 2, turned.ctypes.data + ((plane * high + c) * row + m) * 2, row * 2)
+                to = transposed.ctypes.data + ((plane * high + c) * row + m) * 2
+                transpose_rows(source + c * 2, depth * 2, to, row * 2)
 
 
 @kernel
@@ -137,20 +138,20 @@ def _pair_pixels(first, last, line, lines, dy, pairs, LH, LW):
                 filled, shift = max(0, min(LANES, E - half * LANES)), (g * E + half * LANES) * size
                 fetch_line(at + shift + FETCH * K * size)
                 fetch_line(other + shift + FETCH * K * size)
-                pair_rows(dy, at + shift, other + shift, 
+                pair_rows(dy, at + shift, other + shift,
                           pairs.ctypes.data + ((g * halves + half) * count + pair) * 64, min(there, filled),
                           min(also, filled))
 
 
 @kernel
-def _sum(first, last, g, c0, c1, k0, k1, addresses, turned, pairs, taps, height, columns, sums, places, steps,
+def _sum(first, last, g, c0, c1, k0, k1, addresses, transposed, pairs, taps, height, columns, sums, places, steps,
          begin):
     """sums (groups, high, wide, taps, 32, 32) of group g, blocks c0..c1 of rows and k0..k1 of columns.
 
     first, last: steps of 32 pixels.   begin: they are overwritten, not added to.
     """
     groups, high, wide, T = sums.shape[:4]
-    rows_of, row = turned.shape[1:]
+    rows_of, row = transposed.shape[1:]
     halves, count = pairs.shape[1:3]
     chunk = len(steps)
     begin_blocks(addresses)
@@ -161,7 +162,7 @@ def _sum(first, last, g, c0, c1, k0, k1, addresses, turned, pairs, taps, height,
                 for t in range(T):
                     a = ((taps[t, 0] * groups + g) * rows_of + c * SIDE) * row + step * STEP + taps[t, 1]
                     to = (((g * high + c) * wide + k) * T + t) * SIDE * SIDE * 4
-                    call(addresses[0], (turned.ctypes.data + a * 2, row * 2, places.ctypes.data, steps.ctypes.data,
+                    call(addresses[0], (transposed.ctypes.data + a * 2, row * 2, places.ctypes.data, steps.ctypes.data,
                                         min(chunk, last - step), b, HALF_BYTES, count * 64, sums.ctypes.data + to,
                                         SIDE * 4, begin and step == first, min(SIDE, height - c * SIDE),
                                         columns - k * SIDE, b + chunk * HALF_BYTES))
@@ -192,21 +193,21 @@ def weights(block: Block, x, dy, dw, down: Axis, across: Axis, groups: int, add:
     """dw (R, S, C/G, K) += from x and dy; without `add`, dw =.   arrays: work space."""
     E = dy.shape[3] // groups
     plan = _plan(block, x.shape, E, down, across, groups)
-    source, (turned, pairs, sums, *lanes) = plan.source, arrays
+    source, (transposed, pairs, sums, *lanes) = plan.source, arrays
     shape, at, lanes = geometry(source), block.addresses, list(zip(*lanes, strict=True))
-    places = apart(turned.strides[1])
+    places = apart(transposed.strides[1])
     for line in range(0, source.lines, plan.lines):
         lines = min(plan.lines, source.lines - line)
         steps = -(-lines * source.LW // STEP)
 
-        def turn(lane, first, last, line=line):
-            _turn(first, last, line, x, *lane, plan.length, shape, source.windows, source.planes, turned)
+        def transpose(lane, first, last, line=line):
+            _transpose(first, last, line, x, *lane, plan.length, shape, source.windows, source.planes, transposed)
 
-        run(blocks(_up(steps * STEP + source.reach, STEP), plan.piece), turn, lanes)
+        run(blocks(_up(steps * STEP + source.reach, STEP), plan.piece), transpose, lanes)
         parallel_for(steps * STEP // 2, 2 * dy.shape[3], _pair_pixels, line, lines, dy, pairs, source.LH, source.LW)
 
         def some(part, first, last, *where, line=line):
-            _sum(first, last, *where, at, turned, pairs, plan.taps, plan.height, E, sums[part], places, WHOLE,
+            _sum(first, last, *where, at, transposed, pairs, plan.taps, plan.height, E, sums[part], places, WHOLE,
                  line == 0)
 
         run([(part, *pixels, *where) for part, pixels in enumerate(_ranges(steps, plan.parts))
