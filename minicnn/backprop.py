@@ -159,7 +159,7 @@ class BackwardPass:
                 (type(before.node.layer), ReLU)):
             return {}
         self._ended.add(before.node.name)
-        bias = before.node.layer.params.get("b")
+        bias = None if before.frozen else before.node.layer.params.get("b")
         db, add = (None, True) if bias is None else bias.grad_to_fill()
         return {"db": db, "relu": before.relu, "add": add}
 

@@ -267,7 +267,7 @@ class Net:
     def freeze(self, layers: str | Iterable[str]) -> None:
         """Train without these layers: their gradients, and those that only they need, are not computed; state is kept.
 
-        Replaces the effect of earlier calls.
+        (Those of batch normalisation are, in a pass that is needed anyway.) Replaces the effect of earlier calls.
         """
         layers = set(names_of(layers))
         if unknown := sorted(layers - set(self.layers_with_arrays)):

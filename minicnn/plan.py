@@ -32,7 +32,8 @@ from minicnn.layers.pool import MaxPool2d
 
 # What a backend may save passes over memory with (Ops.fusions): a MaxPool2d in the LRN before it; bias and ReLU of a
 # convolution in the backward pass of the LRN behind it; the update of weights in the product that is their gradient.
-FUSIONS = ("pool", "epilogue", "update")
+# "early" saves memory: the weights of a convolution are updated as soon as their gradient is there.
+FUSIONS = ("pool", "epilogue", "update", "early")
 LABELS = "labels"   # the second input of loss layers: the (N,) integers given to `loss`
 ALIGNMENT = 256     # bytes; at least a SIMD vector and a cache line on any machine
 

@@ -70,7 +70,7 @@ class Context:
     pool: the following MaxPool2d, where it is fused into this layer; its buffers are in `saved`.
     before: db, relu and add of the layer before, whose epilogue this layer's backward ends with; {} if it does not.
     epilogue_done: the layer behind has done so for this one: dy is masked, and the gradient of the bias is complete.
-    updates: parameter -> update(x, dy, work), which a backward calls in place of computing the gradient; it then adds
+    updates: weights -> what a backward calls in place of leaving a gradient (train/optimiser.py: Updates); it then adds
     the name to `updated`.
 
     sample_ids may be a backend array; epoch is a DeviceNumber while a step is being captured.

@@ -71,12 +71,17 @@ class Conv2d(Layer):
         x, w = saved["x"], self.params["w"]
         _, window = self.geometry(x.shape)
         if not ctx.epilogue_done:
-            db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
+            db, add = self.params["b"].grad_to_fill() if self.bias and not ctx.frozen else (None, True)
             ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
-        dw, add = w.grad_to_fill()
-        ctx.ops.conv_backward_weights(x, dy, dw, add=add, work=ctx.work, **window)
+        early = ctx.updates.get(w.name)
+        if not ctx.frozen:
+            dw, add = (early.gradient, False) if early else w.grad_to_fill()
+            ctx.ops.conv_backward_weights(x, dy, dw, add=add, work=ctx.work, **window)
         if dxs[0] is not None:
             ctx.ops.conv_backward_data(dy, w.data, dxs[0], work=ctx.work, **window)
+        if early:                                           # after dx, which is of the weights before the update
+            early.update()
+            ctx.updated.add(w.name)
 
     def describe(self):
         R, S = self.kernel

@@ -64,16 +64,18 @@ class Linear(Layer):
             ctx.ops.conv_forward(_maps(x), w[None, None], _maps(y), epilogue=epilogue, work=ctx.work, **WINDOW)
 
     def backward(self, ctx, dy, saved, dxs):
-        db, add = self.params["b"].grad_to_fill() if self.bias else (None, True)
+        db, add = self.params["b"].grad_to_fill() if self.bias and not ctx.frozen else (None, True)
         ctx.ops.epilogue_backward(dy, db, y=saved["y"] if ctx.relu else None, add=add)
         w, x, dx = self.params["w"].data, saved["x"], dxs[0]
         if x.ndim == 2:
             if dx is not None:
                 ctx.ops.linear_backward_data(dy, w, dx, work=ctx.work)         # before w is updated
-            self._weights(ctx, x, dy)
+            if not ctx.frozen:
+                self._weights(ctx, x, dy)
             return
-        dw, add = self.params["w"].grad_to_fill()
-        ctx.ops.conv_backward_weights(_maps(x), _maps(dy), dw[None, None], add=add, work=ctx.work, **WINDOW)
+        if not ctx.frozen:
+            dw, add = self.params["w"].grad_to_fill()
+            ctx.ops.conv_backward_weights(_maps(x), _maps(dy), dw[None, None], add=add, work=ctx.work, **WINDOW)
         if dx is not None:
             ctx.ops.conv_backward_data(_maps(dy), w[None, None], _maps(dx), work=ctx.work, **WINDOW)
 

@@ -80,10 +80,11 @@ class Local2d(Layer):
         dy = dy.reshape(N, 1, 1, -1)                                            # (N, 1, 1, P*Q*K)
         windows = saved["windows"].reshape(N, 1, 1, -1)                         # (N, 1, 1, P*Q*R*S*C)
         y = saved["y"].reshape(dy.shape) if ctx.relu else None
-        db, add = b.grad_to_fill()
-        ctx.ops.epilogue_backward(dy, db.reshape(-1), y=y, add=add)
-        dw, add = w.grad_to_fill()
-        ctx.ops.conv_backward_weights(windows, dy, dw.reshape(w_shape), add=add, work=ctx.work, **options)
+        db, add = (None, True) if ctx.frozen else b.grad_to_fill()
+        ctx.ops.epilogue_backward(dy, None if db is None else db.reshape(-1), y=y, add=add)
+        if not ctx.frozen:
+            dw, add = w.grad_to_fill()
+            ctx.ops.conv_backward_weights(windows, dy, dw.reshape(w_shape), add=add, work=ctx.work, **options)
         if dxs[0] is not None:
             dx, dwindows = dxs[0], saved["dwindows"]
             ctx.ops.conv_backward_data(dy, w.data.reshape(w_shape), dwindows.reshape(windows.shape), work=ctx.work,

@@ -17,10 +17,18 @@ from minicnn.shapes import finite
 from minicnn.train.average import WeightAverage
 
 
-class Updates(NamedTuple):
-    """functions: parameter -> update(x, dy, work), for the gradient x' dy of a matrix.   done: those called."""
+class EarlyUpdate(NamedTuple):
+    """gradient: where the gradient of a parameter is to be written; others use the same memory after its `update()`."""
 
-    functions: dict[str, Callable]
+    gradient: object
+    update: Callable[[], None]
+
+
+class Updates(NamedTuple):
+    """functions: weights of a fully connected layer -> update(x, dy, work), for the gradient x' dy; weights of a
+    convolution -> an EarlyUpdate.   done: the names of those that were updated."""
+
+    functions: dict[str, Callable | EarlyUpdate]
     done: set[str]
 
 
@@ -107,8 +115,9 @@ class Optimiser:
         """After the parameters are updated.   trained: names of those that were."""
 
     def updates_within(self, net, lr) -> Updates | None:
-        """Updates that the backward pass of `net` may make at once, without a gradient in memory; None where a backend
-        saves nothing by it, or the optimiser has none. After `net.backward(updates=...)`, `step` is to leave them out.
+        """Updates that the backward pass of `net` may make at once, so that gradients take no memory, or share some;
+        None where a backend saves nothing by it, or the optimiser has none. After `net.backward(updates=...)`, `step`
+        is to leave them out.
         """
         return None
 

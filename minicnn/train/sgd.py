@@ -25,7 +25,7 @@ from functools import partial
 
 from minicnn.errors import ConfigError
 from minicnn.shapes import finite
-from minicnn.train.optimiser import Optimiser, Updates
+from minicnn.train.optimiser import EarlyUpdate, Optimiser, Updates
 
 PAPERS_FORM = {"lr_in_velocity": True, "nesterov": False, "decoupled": False}
 
@@ -49,6 +49,7 @@ class SGD(Optimiser):
         if filter_rms is not None and not finite(filter_rms, "filter_rms") > 0:
             raise ConfigError(f"filter_rms must be positive, or None, not {filter_rms}")
         self.momentum, self.filter_rms = momentum, filter_rms
+        self._shared_gradient = None                        # of convolutions; see updates_within
         self.form = {"lr_in_velocity": lr_in_velocity, "nesterov": nesterov, "decoupled": decoupled}
 
     @property
@@ -68,16 +69,29 @@ class SGD(Optimiser):
                     ops.rms_limit_step(w, limit=self.filter_rms, **scaled)
 
     def updates_within(self, net, lr):
-        """Of layers of one node each, in the form of the paper. Their gradients are neither written nor read: for the
-        fully connected layers of AlexNet, 469 MB a step."""
-        if "update" not in net.ops.fusions or self.form != PAPERS_FORM or net.ranks.is_split:
+        """Of layers of one node each. In the form of the paper, the gradients of fully connected layers are neither
+        written nor read: for AlexNet, 469 MB a step. Those of convolutions share the memory of the largest."""
+        products = "update" in net.ops.fusions and self.form == PAPERS_FORM
+        early = "early" in net.ops.fusions
+        if net.ranks.is_split or not (products or early):
             return None
         nodes = Counter(id(node.layer) for node in net.nodes)
         once = {param.name for node in net.nodes if nodes[id(node.layer)] == 1 for param in node.layer.params.values()}
         trained = self._largest_first(self.trained)
         slots = {name: self._arrays_of(net.ops, name) for name in trained}      # all of them, in the order of a step
-        return Updates({name: partial(self._update_within, net.ops, name, *slots[name], lr * factor)
-                        for name, factor in trained.items() if name in once}, set())
+        once = [name for name in trained if name in once]
+        matrices = [name for name in once if products and self.params[name].data.ndim == 2]
+        kernels = [name for name in once if early and self.params[name].data.ndim == 4]
+        functions = {name: partial(self._update_within, net.ops, name, *slots[name], lr * trained[name])
+                     for name in matrices}
+        for name in kernels:
+            w = self.params[name].data
+            if self._shared_gradient is None or self._shared_gradient.size < w.size:     # the first is largest
+                self._shared_gradient = net.ops.empty((w.size,), w.dtype)
+            dw = self._shared_gradient[:w.size].reshape(w.shape)
+            functions[name] = EarlyUpdate(dw, partial(
+                self._update, net.ops, w, dw, *slots[name], lr=lr * trained[name], decay=self._decay_of(name)))
+        return Updates(functions, set())
 
     def _update_within(self, ops, name, v, lr, x, dy, work) -> None:
         ops.linear_sgd_step(x, dy, self.params[name].data, v, lr=lr, momentum=self.momentum,

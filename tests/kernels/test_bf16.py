@@ -80,6 +80,7 @@ def use(monkeypatch, chosen: block.Block) -> None:
     for module in (conv, linear):
         monkeypatch.setattr(module, "chosen", lambda: chosen)
     monkeypatch.setattr(conv, "FILLED", 2)                    # all in bf16
+    monkeypatch.setattr(conv, "FILLED_DW", 2)
 
 
 class Case:
@@ -330,11 +331,12 @@ def test_the_operations_take_the_same_arguments(reference):
 
 def test_what_winograds_algorithm_computes_faster_is_named(monkeypatch):
     window = {"stride": (1, 1), "pads": (1, 1, 1, 1)}
-    for kind, wanted in ((available.DOTS, ["Winograd, float32", "direct, bf16 by vdpbf16ps",
-                                           "Winograd, float32; dw direct, bf16 by vdpbf16ps"]),
-                         (available.TILES, ["direct, bf16 by AMX tiles"] * 3)):
+    for kind, wanted in ((available.DOTS, ["Winograd, float32", "direct, bf16 by vdpbf16ps; dw Winograd, float32",
+                                           "Winograd, float32; dw direct, bf16 by vdpbf16ps",
+                                           "direct, bf16 by vdpbf16ps"]),
+                         (available.TILES, ["direct, bf16 by AMX tiles"] * 4)):
         monkeypatch.setattr(conv, "chosen", lambda kind=kind: block.Block(kind, 8, True, 0))
         got = [conv.conv_algorithm((32, size, size, C), (3, 3, C, C), "float32", **window)
-               for size, C in ((28, 64), (13, 256), (28, 512))]
+               for size, C in ((28, 64), (13, 256), (28, 512), (7, 512))]
         assert got == wanted
         assert conv.conv_algorithm((2, 8, 8, 64), (3, 3, 64, 64), "float64", **window) == "direct, float64"

@@ -32,7 +32,8 @@ def test_its_net_takes_its_crops(model, name):
     net = planned(model, **{key: value for key, value in recipe.net.items() if key != "model"})
     crop, with_weights = recipe.preprocess.crop, {node.name for node in net.nodes if node.layer.initial_values()}
     assert recipe.net["model"] == model and net.builder.inputs == {"image": (crop, crop, 3)}
-    assert set(recipe.calibrate) | set(recipe.optimiser.layer_lr) <= with_weights
+    params = {f"{node.name}.{name}" for node in net.nodes for name in node.layer.initial_values()}
+    assert set(recipe.calibrate) <= with_weights and set(recipe.optimiser.layer_lr) <= with_weights | params
 
 
 def test_torchvisions_has_the_learning_rate_outside_the_velocity():

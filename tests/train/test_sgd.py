@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from minicnn.builder import Builder
 from minicnn.errors import ConfigError
+from minicnn.layers.conv import Conv2d
 from minicnn.param import Param
 from minicnn.train.recipe import SGDRecipe, optimiser_from_dict, optimiser_to_dict
 from minicnn.train.sgd import SGD
@@ -151,11 +153,30 @@ def test_senseless_settings_are_refused(settings):
         SGD({}, **settings)
 
 
+def some_convolutions():
+    """Of several sizes; conv4 and conv5 have the same weights. Then a fully connected layer."""
+    b = Builder((9, 9, 3))
+    b.conv("conv1", 8, 3, padding=1, bias=False)
+    b.batchnorm("bn1")
+    b.relu("relu1")
+    b.conv("conv2", 12, 3, padding=1)
+    b.conv("conv3", 8, 3, stride=2, groups=2)
+    tied = Conv2d(8, 8, 3, padding=1)
+    b.layer("conv4", tied)
+    b.layer("conv5", tied)
+    b.flatten("flat")
+    b.linear("fc", 2)
+    b.loss("loss")
+    return b.net(device="cpu")
+
+
 @pytest.mark.parametrize(("options", "within"), [({}, True), ({"nesterov": True}, False)], ids=["paper", "nesterov"])
-def test_an_update_within_the_product_on_the_processor(options, within):
-    """The same bits as one after the other, and no memory for the gradient of the fully connected weights."""
-    nets = [small_net("cpu") for _ in range(2)]
-    optimisers = [SGD(net, lr=0.05, **options) for net in nets]
+def test_an_update_within_the_backward_pass_on_the_processor(options, within):
+    """The same bits as one after the other; no memory for the gradient of the fully connected weights, and for those of
+    convolutions that of the largest."""
+    nets = [some_convolutions() for _ in range(2)]
+    nets[0].freeze("conv3"), nets[1].freeze("conv3")
+    optimisers = [SGD(net, lr=0.05, lr_mults={"conv2.w": 0.5}, **options) for net in nets]
     x, labels = np.random.default_rng(0).standard_normal((4, *nets[0].input_shape)).astype("f4"), np.arange(4) % 2
     for _ in range(3):
         for net, optimiser, at_once in zip(nets, optimisers, (True, False), strict=True):
@@ -165,8 +186,10 @@ def test_an_update_within_the_product_on_the_processor(options, within):
             else:
                 net.backward()
                 optimiser.step()
-    linear = [name for name, param in nets[0].params.items() if param.data.ndim == 2]
-    assert linear and all((nets[0].params[name]._grad is None) == within for name in linear)
+    has_gradient = {name for name, param in nets[0].params.items() if param._grad is not None and name.endswith(".w")}
+    assert has_gradient == {"bn1.w", "conv4.w"} | ({"fc.w"} if not within else set())
+    assert optimisers[0]._shared_gradient.size == nets[0].params["conv2.w"].data.size
     for name in nets[0].params:
         np.testing.assert_array_equal(nets[0].params[name].data, nets[1].params[name].data)
-        np.testing.assert_array_equal(optimisers[0].velocities[name], optimisers[1].velocities[name])
+    for name, velocity in optimisers[1].velocities.items():
+        np.testing.assert_array_equal(optimisers[0].velocities[name], velocity)

@@ -8,7 +8,7 @@
 Sums over taps are computed directly here: Winograd's algorithm would round its transformed inputs, and with 4 x 4
 tiles the result is ten times as far off. By AMX tiles the direct sums are faster in any case. vdpbf16ps multiplies
 twice as fast as float32, while Winograd's algorithm needs a quarter of the products: where that is faster
-(`_float32_is_faster`), a pass is computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are
+(`_in_float32`), a pass is computed by it, in float32 as on device "cpu", and `conv_algorithm` says so. So are
 arrays of float64 and depthwise convolution, which has no product of matrices. x, y, dx and dy may be stored in bf16 in
 either case.
 """
@@ -29,10 +29,11 @@ from minicnn.kernels.cpu.bf16.weights import weight_arrays, weights
 from minicnn.kernels.cpu.memory import arrays_in, bytes_of, flat
 from minicnn.kernels.cpu.threads import parallel_for
 
-# Where Winograd's algorithm in float32 is faster than vdpbf16ps, as measured on a Zen 5 (benchmarks/bench_bf16.py):
-FILLED = 0.75                    # of its tiles at least, by outputs: 13 x 13 outputs in 4 x 4 tiles fill 0.66
+# Where Winograd's algorithm in float32 is faster than vdpbf16ps, as measured on a Zen 5, two threads
+FILLED, FILLED_DW = 0.75, 0.6    # of its tiles at least, by outputs: 13 x 13 outputs in 4 x 4 tiles fill 0.66
 LEAST_CHANNELS = 48              # of a group, of x and of y
-MOST_WEIGHTS = 256 * 256         # of a tap and a group, dw: its sums have 36 or 49 places for each
+LEAST_PIXELS = 2048              # of y, all images: with fewer, transforming the weights takes too much of the time
+MOST_WEIGHTS = 256 * 512         # of a tap and a group, dw: its sums have 36 or 49 places for each
 
 
 class _InFloat32(NamedTuple):
@@ -48,17 +49,18 @@ def _in_float32(block: Block, x_shape, w_shape, y_shape, dtype: str, stride, pad
     if dtype != "float32" or depthwise.suits(D, K, groups):
         return _InFloat32(True, True, True)
     E, flipped = K // groups, [R - 1 - pad for pad in pads]         # the padding of dy, from which dx is read
-    forward = _float32_is_faster(block, (R, S), stride, pads, D, E, N, P, Q)
-    data = _float32_is_faster(block, (R, S), stride, flipped, E, D, N, H, W)
-    return _InFloat32(forward, data, forward and D * E <= MOST_WEIGHTS)
+    forward = _winograd_fills(block, (R, S), stride, pads, D, E, N, P, Q)
+    data = _winograd_fills(block, (R, S), stride, flipped, E, D, N, H, W)
+    return _InFloat32(forward >= FILLED and N * P * Q >= LEAST_PIXELS, data >= FILLED and N * H * W >= LEAST_PIXELS,
+                      forward >= FILLED_DW and D * E <= MOST_WEIGHTS)
 
 
-def _float32_is_faster(block: Block, kernel, stride, pads, depth: int, columns: int, N: int, P: int, Q: int) -> bool:
-    """Whether Winograd's algorithm in float32 is faster than bf16 for these outputs (N, P, Q)."""
+def _winograd_fills(block: Block, kernel, stride, pads, depth: int, columns: int, N: int, P: int, Q: int) -> float:
+    """The part of Winograd's tiles that these outputs (N, P, Q) fill; 0 where that cannot be faster than bf16."""
     side = winograd.outputs_of_a_tile(kernel, stride, pads, depth, columns, N, P, Q, np.float32)
     if not side or block.kind != DOTS or min(depth, columns) < LEAST_CHANNELS:
-        return False
-    return P * Q >= FILLED * (-(-P // side) * side) * (-(-Q // side) * side)
+        return 0.0
+    return P * Q / ((-(-P // side) * side) * (-(-Q // side) * side))
 
 
 def conv_forward(x, w, y, *, stride, pads, groups=1, epilogue=(None, False), work=None):

@@ -1,4 +1,5 @@
-"""A network as SVG or PNG: boxes to scale, as in Figure 2 of the AlexNet paper, and a table beside them."""
+"""A network as SVG or PNG: boxes as in Figure 2 of the AlexNet paper, their sides to the scale of the square root of
+rows and channels, and a table beside them."""
 
 from __future__ import annotations
 
