@@ -41,6 +41,7 @@ class BackwardPass:
         self.input_grads: dict[str, object] = {}            # network input -> its gradient
         self.grads: dict[str, object] = {}                  # node of `wrt` -> a copy of its gradient
         self._written: set[int] = set()                     # gradients computed so far, indices into plan.values
+        self._again: set[int] = set()                       # values of forward that have been computed again
         self._ended: set[str] = set()                       # nodes whose epilogue the step behind them has ended with
 
     def begin(self, dy) -> None:
@@ -120,10 +121,16 @@ class BackwardPass:
     def _layer(self, step: Step, dy, dxs: list) -> None:
         """The backward passes of a step's nodes; fused ones run separately where a gradient or rule is requested."""
         layer, saved, context = step.node.layer, step.saved(self.arrays), self.context
+        if step.source and step.again not in self._again:
+            self._compute_again(step.source, saved["x"])
+            self._again.add(step.again)
         names = [step.node.name, *(node.name for node in step.fused)]
         names = names[:names.index(self.start) + 1] if self.start in names else names       # those that run
         rule, relu = self.rules.get(type(layer)), step.relu and step.fused[-1].name in names
         inner = names[:-1] if relu else names               # those before the ReLU
+        if step.gone and relu and (self.rules or self.wrt):         # what follows may read it
+            self._compute_again(step, made := self.ops.empty(dy.shape, self.plan.stored))
+            saved["y"] = made
         if relu:
             self._keep(dy, names[-1])
             if rule or not self.rules.keys().isdisjoint((ReLU, Add)) or {*inner}.intersection(self.wrt):
@@ -148,6 +155,11 @@ class BackwardPass:
         context.epilogue_done = step.node.name in self._ended
         context.before = self._before(step, dxs)
         layer.backward(context, dy, saved, dxs)
+
+    def _compute_again(self, step: Step, y) -> None:
+        """Write the output of a step once more."""
+        self.context.relu, self.context.frozen = step.relu, step.frozen
+        step.node.layer.compute_again(self.context, step.saved(self.arrays), y)
 
     def _before(self, step: Step, dxs: list) -> dict:
         """Context.before: nothing where the gradient of a node of that step is requested, or a rule changes it."""

@@ -9,7 +9,10 @@ For a batch size and a mode (training or inference) the plan
        convolution's bias and ReLU into that of the LRN behind it;
     3. computes the lifetime of every array, from the step that writes it to the last step that reads it: forward steps
        are numbered in order, and their backward steps follow in reverse order;
-    4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory.
+    4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory (arena.py).
+
+Where the backend wants to save memory, outputs of batch normalisation that only convolutions and fully connected layers
+read are not kept for the backward pass: they are computed again from what is kept, just before they are needed.
 
 A *value* is the output of a node, a gradient, or scratch space; a *storage* is its memory. Several values share a
 storage if a layer works in place (ReLU, dropout) or is a view (Flatten).
@@ -23,6 +26,7 @@ from math import prod
 
 import numpy as np
 
+from minicnn.arena import Storage, pack
 from minicnn.backend.ops import Ops
 from minicnn.errors import MinicnnError
 from minicnn.layers.activation import ReLU
@@ -32,10 +36,10 @@ from minicnn.layers.pool import MaxPool2d
 
 # What a backend may save passes over memory with (Ops.fusions): a MaxPool2d in the LRN before it; bias and ReLU of a
 # convolution in the backward pass of the LRN behind it; the update of weights in the product that is their gradient.
-# "early" saves memory: the weights of a convolution are updated as soon as their gradient is there.
-FUSIONS = ("pool", "epilogue", "update", "early")
+# Others save memory: "early", the weights of a convolution are updated as soon as their gradient is there; "again", see
+# above.
+FUSIONS = ("pool", "epilogue", "update", "early", "again")
 LABELS = "labels"   # the second input of loss layers: the (N,) integers given to `loss`
-ALIGNMENT = 256     # bytes; at least a SIMD vector and a cache line on any machine
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,6 @@ def copied(nodes: Sequence[Node]) -> list[Node]:
         if id(node.layer) not in copies:
             copies[id(node.layer)] = node.layer.copy()
     return [Node(node.name, copies[id(node.layer)], tuple(node.inputs)) for node in nodes]
-
-
-@dataclass
-class Storage:
-    """Memory in use from step `birth` to step `death`. `outside`: not in the arena (inputs, pinned outputs);
-    `given`: passed in by the caller with each batch."""
-
-    nbytes: int
-    birth: int
-    death: int
-    outside: bool = False
-    given: bool = False
-    offset: int = 0
 
 
 @dataclass
@@ -105,6 +96,9 @@ class Step:
     input_dxs: dict[int, str] = field(default_factory=dict)      # position in xs -> network input whose gradient it is
     sums: list[tuple[int, int]] = field(default_factory=list)    # (temporary, gradient) accumulated after backward
     before: Step | None = None       # the step whose epilogue this one's backward can end with
+    again: int | None = None         # where x is computed again for backward, by `source`
+    source: Step | None = None
+    gone: bool = False               # its own y is not there in backward
 
     @property
     def relu(self) -> bool:
@@ -126,7 +120,7 @@ class Step:
         xs = [arrays[value] for value in self.xs]
         saved = {"in_shapes": [tuple(x.shape) for x in xs]}
         if "x" in self.saves:
-            saved["x"] = xs[0]
+            saved["x"] = xs[0] if self.again is None else arrays[self.again]
         if "xs" in self.saves:
             saved["xs"] = xs
         if "y" in self.saves:
@@ -156,6 +150,7 @@ class Plan:
         self.where: dict[str, int] = {}                     # node or input -> its value, if that exists
         self.shapes: dict[str, tuple[int, ...]] = {}        # node or input -> the shape of its value, in any case
         self.gradient: dict[int, int] = {}                  # value -> its gradient
+        self.again: dict[int, int] = {}                     # value -> where it is computed again, in backward
         self.outputs = set(outputs)
         self.pinned = self.outputs | set(keep)
         order = _needed(nodes, self.pinned)
@@ -177,7 +172,7 @@ class Plan:
             if node.name in absorbed_by:
                 self.where[node.name] = self.where[absorbed_by[node.name]]
             else:
-                self._add_step(node, time, absorbs.get(node.name, ()))
+                self._add_step(node, time, absorbs.get(node.name, ()), fuse)
         self.shapes = {name: self.values[value].shape for name, value in self.where.items()}
         for step in self.steps:
             if step.pool:                                   # its own output is never stored
@@ -191,7 +186,7 @@ class Plan:
             self._add_gradients()
 
         self.storages = list({id(value.storage): value.storage for value in self.values}.values())
-        self.arena_bytes = _pack([storage for storage in self.storages if not storage.outside])
+        self.arena_bytes = pack([storage for storage in self.storages if not storage.outside])
         self._arrays: dict[int, list] = {}
         self._outside: dict[int, object] = {}
 
@@ -247,7 +242,7 @@ class Plan:
         except MinicnnError as error:
             raise type(error)(f"layer {node.name!r}: {error}") from None
 
-    def _add_step(self, node: Node, time: int, fused: tuple[Node, ...]) -> None:
+    def _add_step(self, node: Node, time: int, fused: tuple[Node, ...], fuse: bool) -> None:
         layer = node.layer
         added = [name for other in fused for name in other.inputs if isinstance(other.layer, Add) and name != node.name]
         xs = [self.where[name] for name in (*node.inputs, *added)]
@@ -258,7 +253,8 @@ class Plan:
             behind = self._planned(pool, [plan.out_shape])
             plan = replace(plan, out_shape=behind.out_shape, buffers=plan.buffers | behind.buffers)
             names |= dict.fromkeys(behind.buffers, pool.name)
-        saves = (*plan.saves, "y") if fused and isinstance(fused[-1].layer, ReLU) else plan.saves
+        gone = self.grad and fuse and self._may_be_gone(node, fused)
+        saves = (*plan.saves, "y") if fused and isinstance(fused[-1].layer, ReLU) and not gone else plan.saves
         if layer.is_view or (layer.in_place and "x" not in saves and self._may_overwrite(node, time)):
             y = self._share(node.name, plan.out_shape, xs[0])
         else:
@@ -270,8 +266,10 @@ class Plan:
         work = self._new(f"{node.name} work", (plan.work,), "uint8", time, batched=False) if plan.work else None
         for value in (*xs, y):
             self._use(value, time)
+        source = next((step for step in self.steps if step.gone and step.y == xs[0]), None)
+        again = self._again(xs[0], time) if source else None
         if self.grad:
-            saved = xs[:1] * ("x" in saves) + xs * ("xs" in saves) + [y] * ("y" in saves)
+            saved = xs[:1] * ("x" in saves and not source) + xs * ("xs" in saves) + [y] * ("y" in saves)
             for value in (*saved, *buffers.values()):
                 self._use(value, self._end - 1 - time)
         frozen = id(layer) in self.frozen
@@ -279,7 +277,25 @@ class Plan:
         trains = has_weights or any(step.trains for step in self.steps if step.y in xs)
         self.where[node.name] = y
         self.steps.append(Step(node, fused, time, xs, y, saves, buffers, work, plan.macs, plan.algorithm, trains,
-                               own_shape, frozen, plan.reuses_dy))
+                               own_shape, frozen, plan.reuses_dy, again=again, source=source, gone=gone))
+
+    def _may_be_gone(self, node: Node, fused: tuple[Node, ...]) -> bool:
+        """Whether backward can do without this node's value, since those that read it can have it computed again."""
+        last = fused[-1] if fused else node
+        readers = self.readers.get(last.name, [])
+        return ("again" in self.ops.fusions and node.layer.computes_again and last.name not in self.pinned
+                and not any(isinstance(other.layer, Add) for other in fused)
+                and bool(readers) and all(reader.layer.takes_x_again for reader in readers))
+
+    def _again(self, x: int, time: int) -> int:
+        """Where x lies when it is computed again, from the backward step of its last reader to that of its first."""
+        back = self._end - 1 - time
+        if x not in self.again:
+            value = self.values[x]
+            self.again[x] = self._new(f"{value.name} again", value.shape, value.dtype, back)
+        storage = self.values[self.again[x]].storage
+        storage.birth = min(storage.birth, back)
+        return self.again[x]
 
     def _may_overwrite(self, node: Node, time: int) -> bool:
         """Whether `node` may overwrite its input: no later forward or backward step reads that memory."""
@@ -379,22 +395,3 @@ def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
         if node.name in needed:
             needed.update(node.inputs)
     return [node for node in nodes if node.name in needed]
-
-
-def _pack(storages: list[Storage]) -> int:
-    """Assign offsets, largest storage first, each at the lowest offset free for its lifetime; returns total bytes."""
-    storages = sorted(storages, key=lambda s: (-s.nbytes, s.birth))
-    births, deaths = (np.array([getattr(s, name) for s in storages]) for name in ("birth", "death"))
-    offsets, ends = np.zeros(len(storages), np.int64), np.zeros(len(storages), np.int64)
-    for i, storage in enumerate(storages):
-        others = np.flatnonzero((births[:i] <= storage.death) & (deaths[:i] >= storage.birth))     # alive together
-        others = others[np.argsort(offsets[others])]
-        free = np.maximum.accumulate(np.append(0, _aligned(ends[others])))      # the end of all before each, and of all
-        gaps = np.flatnonzero(offsets[others] >= free[:-1] + storage.nbytes)
-        storage.offset = int(free[gaps[0] if len(gaps) else -1])
-        offsets[i], ends[i] = storage.offset, storage.offset + storage.nbytes
-    return int(ends.max(initial=0))
-
-
-def _aligned(nbytes):
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT

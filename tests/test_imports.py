@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LEAVES = {"errors", "shapes", "rng", "param", "init", "ranks", "system", "pretrained"}
+LEAVES = {"arena", "errors", "shapes", "rng", "param", "init", "ranks", "system", "pretrained"}
 PARTS = {"checks", "description", "backprop", "summary", "trace", "weights"}         # the parts of graph.py's Net
 NET = {"leaves", "backend", "layers", "plan", *PARTS, "graph", "builder", "models"}
 

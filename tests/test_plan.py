@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import plan as plan_module
+from minicnn.arena import ALIGNMENT, Storage, pack
+from minicnn.backend.select import get_ops
+from minicnn.builder import Builder
 from minicnn.graph import LABELS
 from minicnn.plan import Plan
-from tests.helpers.graphs import gradients, images, random_net, recipes, same, small
+from tests.helpers.graphs import gradients, images, random_net, recipes, same, scale_weights, small
 
 
 def compiled(net, batch=4, grad=True, keep=(), fuse=None) -> Plan:
@@ -27,7 +32,11 @@ def accesses(plan: Plan):
             yield time, value
         time += 1
     for step in reversed(plan.steps if plan.grad else []):
-        saved = step.xs[:1] * ("x" in step.saves) + step.xs * ("xs" in step.saves) + [step.y] * ("y" in step.saves)
+        if source := step.source:
+            saved = [step.again, source.xs[0], *source.buffers.values()]
+        else:
+            saved = step.xs[:1] * ("x" in step.saves) + step.xs * ("xs" in step.saves)
+        saved += [step.y] * ("y" in step.saves)
         for value in (*saved, *step.buffers.values(), step.work_back, step.dy, *step.dxs):
             yield time, value
         for pair in step.sums:
@@ -60,6 +69,8 @@ def test_arrays_with_overlapping_lifetimes_do_not_overlap(recipe):
     for grad in (False, True):
         for fuse in (False, True):
             check_no_overlap(compiled(net, grad=grad, fuse=fuse))
+    with computing_again():
+        check_no_overlap(compiled(net))
 
 
 def test_memory_is_reused():
@@ -71,11 +82,68 @@ def test_memory_is_reused():
         assert plan.arena_bytes < (0.9 if grad else 0.75) * everything
 
 
+@contextlib.contextmanager
+def computing_again():
+    """Inside, plans of the reference backend do not keep outputs of batch normalisation for the backward pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(get_ops("reference"), "fusions", frozenset({"again"}))
+        yield
+
+
+def residual(**options):
+    """Two blocks, one with a shortcut by convolution, and one output of batch normalisation that two layers read."""
+    b = Builder((6, 6, 3))
+    b.conv("conv1", 4, 3, padding=1, bias=False)
+    b.batchnorm("bn1")
+    b.relu("relu1")
+    for i, stride in ((2, 2), (3, 1)):
+        start = b.last
+        b.conv(f"conv{i}a", 8, 3, stride=stride, padding=1, bias=False)
+        b.batchnorm(f"bn{i}a")
+        b.relu(f"relu{i}a")
+        b.conv(f"conv{i}b", 8, 3, padding=1, bias=False)
+        b.batchnorm(f"bn{i}b")
+        short = b.conv(f"short{i}", 8, 1, stride=stride, input=start) if i == 2 else start
+        b.add(f"add{i}", [f"bn{i}b", short])
+        b.relu(f"relu{i}b")
+    b.global_avgpool("pool")
+    b.batchnorm("last")
+    b.linear("out", 3)
+    b.loss("loss")
+    return scale_weights(b.net(device="reference", dtype="float64", seed=3, **options))
+
+
+def test_what_is_computed_again():
+    """Outputs of batch normalisation that only convolutions and linear layers read, without a residual connection."""
+    plain = residual(fuse=False)
+    x, labels = images(plain)
+
+    def doubled(layer, dy, saved):
+        return 2 * dy * (saved["y"] > 0)
+
+    def found(net, **options):
+        net.loss(x, labels)
+        with_rules = net.backward(input_grad=True, **options)
+        return {"dx": with_rules["image"] if isinstance(with_rules, dict) else with_rules, **gradients(net)}
+
+    with computing_again():
+        net = residual()
+        plan = compiled(net)
+        assert {step.node.name for step in plan.steps if step.gone} == {"bn1", "bn2a", "bn3a", "last"}
+        takers = {step.node.name for step in plan.steps if step.again is not None}
+        assert takers == {"conv2a", "short2", "conv2b", "conv3b", "out"}
+        check_no_overlap(plan)
+        assert not any(step.gone for step in compiled(net, keep=["relu1"]).steps if step.node.name == "bn1")
+        for options in ({}, {"rules": {"ReLU": doubled}}, {"wrt": ["bn2a", "relu3b"]}):
+            same(found(net, **options), found(plain, **options))
+    assert plan.arena_bytes < 0.9 * compiled(residual()).arena_bytes
+
+
 def without_sharing(storages) -> int:
     """Every storage has its own memory."""
     offset = 0
     for storage in storages:
-        storage.offset, offset = offset, offset + plan_module._aligned(storage.nbytes)
+        storage.offset, offset = offset, offset + -(-storage.nbytes // ALIGNMENT) * ALIGNMENT
     return offset
 
 
@@ -93,11 +161,15 @@ def test_sharing_and_fusing_change_no_bit(recipe):
     """The same step with memory shared and ReLUs fused, and with neither."""
     optimised = random_net(recipe, device="reference", dtype="float64")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "_pack", without_sharing)
+        patch.setattr(plan_module, "pack", without_sharing)
         patch.setattr(Plan, "_may_overwrite", lambda *args: False)
         plain = step(random_net(recipe, device="reference", dtype="float64", fuse=False))
     same(step(optimised), plain)
     same(step(optimised, keep=[node.name for node in optimised.nodes][::2]), plain)
+    with computing_again():
+        again = random_net(recipe, device="reference", dtype="float64")
+        same(step(again), plain)
+        same(step(again, keep=[node.name for node in again.nodes][::2]), plain)
 
 
 def test_a_training_step_allocates_nothing_of_size(monkeypatch):
@@ -145,7 +217,7 @@ def first_fit(storages) -> int:
 @given(lives=st.lists(st.tuples(st.sampled_from([0, 1, 256, 257, 4096, 5000]), st.integers(0, 20), st.integers(0, 10)),
                       max_size=40))
 def test_every_array_is_at_the_first_offset_that_is_free(lives):
-    ours, naive = ([plan_module.Storage(nbytes, birth, birth + length) for nbytes, birth, length in lives]
+    ours, naive = ([Storage(nbytes, birth, birth + length) for nbytes, birth, length in lives]
                    for _ in range(2))
-    assert plan_module._pack(ours) == first_fit(naive)
+    assert pack(ours) == first_fit(naive)
     assert [storage.offset for storage in ours] == [storage.offset for storage in naive]

@@ -26,7 +26,7 @@ class CpuOps(Ops):
     """The operations of kernels/cpu. Numba compiles each when it is first called, and caches it on disk."""
 
     together = staticmethod(threads.together)
-    fusions = frozenset({"update", "early"})
+    fusions = frozenset({"update", "early", "again"})
 
     @contextlib.contextmanager
     def telling_of_compiling(self, tell: Callable[[str], None]) -> Iterator[None]:

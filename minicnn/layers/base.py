@@ -102,6 +102,8 @@ class Layer:
     absorbs_pool = False    # a following MaxPool2d can be fused into forward and backward (ctx.pool)
     ends_epilogue = False   # its backward can end with that of bias and ReLU of the layer before (ctx.before)
     has_epilogue = False    # and this layer's bias and ReLU can be left to it (ctx.epilogue_done)
+    computes_again = False  # compute_again(ctx, saved, y) writes y once more, from what backward has in any case
+    takes_x_again = False   # in backward, saved["x"] may be an array of that; no other array of forward is read
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean

@@ -23,6 +23,7 @@ class _PerChannel(Layer):
     absorbs_relu = True
     capturable = True
     channelwise = True
+    computes_again = True
 
     def plan(self, in_shapes, dtype, ops):
         shape = tuple(in_shapes[0])
@@ -62,6 +63,9 @@ class Affine(_PerChannel):
 
     def forward(self, ctx, xs, y, saved):
         ctx.ops.affine_forward(xs[0], *self._weights(), y, relu=ctx.relu)
+
+    def compute_again(self, ctx, saved, y):
+        self.forward(ctx, [saved["x"]], y, saved)
 
     def backward(self, ctx, dy, saved, dxs):
         gradients, add = self._gradients()
@@ -119,6 +123,9 @@ class BatchNorm2d(_PerChannel):
         self._statistics(ctx, xs[0], saved["mean"], saved["var"])
         residual = xs[1] if len(xs) > 1 else None
         ctx.ops.affine_forward(xs[0], *self._factors(saved), y, **self._saved(saved), residual=residual, relu=ctx.relu)
+
+    def compute_again(self, ctx, saved, y):
+        ctx.ops.affine_forward(saved["x"], *self._factors(saved), y, **self._saved(saved), relu=ctx.relu)
 
     def backward(self, ctx, dy, saved, dxs):
         ops, x, options, relu = ctx.ops, saved["x"], self._saved(saved), ctx.relu

@@ -23,6 +23,7 @@ class Conv2d(Layer):
     absorbs_relu = True
     capturable = True
     has_epilogue = True
+    takes_x_again = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, groups: int = 1,
                  ceil: bool = False, bias: bool = True, init=None, bias_init=0.0):

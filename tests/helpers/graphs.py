@@ -54,7 +54,7 @@ def same(one: dict, other: dict) -> None:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-KINDS = ("conv", "relu", "tanh", "lrn", "dropout", "maxpool", "avgpool", "add", "concat")
+KINDS = ("conv", "relu", "tanh", "lrn", "dropout", "maxpool", "avgpool", "add", "concat", "batchnorm")
 node = st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.integers(0, 99))
 
 
