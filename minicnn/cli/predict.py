@@ -11,7 +11,7 @@ from minicnn.errors import ConfigError, printable
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.predict import predict, read_words
 from minicnn.experiment.imported import ASSUMED
-from minicnn.experiment.options import add_out
+from minicnn.experiment.options import add_out, add_quick_device, device_of
 from minicnn.experiment.trained import load_trained, quick_device, samples_for
 from minicnn.train.runs.run_dir import BEST, find_checkpoint
 
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         "samples of this package)")
     parser.add_argument("--words", metavar="FILE", help="words.json of a prepared ImageNet: what each wnid means")
     parser.add_argument("--ten-crop", action="store_true", help="average over the paper's ten crops")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
+    add_quick_device(parser)
     add_out(parser)
 
 
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     files = options.files or samples_for(checkpoint)
     if not files:
         raise ConfigError("no photograph is named; name at least one: minicnn predict RUN photo.jpg")
-    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, options.device))
+    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, device_of(options, options.device)))
     if meta.get("imported", {}).get("preprocess") == ASSUMED:
         used = f"{pipeline.preprocess.order.upper()} in 0..255 minus {pipeline.preprocess.mean or 0}"
         print(f"{ASSUMED} {used}: import it again with --mean, or expect wrong classes", file=sys.stderr)

@@ -10,6 +10,7 @@ from minicnn.errors import ConfigError
 from minicnn.experiment.looking import per_photograph, per_set
 from minicnn.experiment.looking.asked import RULES, Looking, held_out
 from minicnn.experiment.looking.per_photograph import CLASS_MAPS
+from minicnn.experiment.options import device_of
 from minicnn.experiment.trained import load_trained, quick_device, samples_for
 from minicnn.train.runs.run_dir import BEST, find_checkpoint, folder_for
 from minicnn.visualize.panels import draw_panels
@@ -36,7 +37,8 @@ def look(options: argparse.Namespace) -> list[Path]:
     if not options.data:
         samples = samples_for(checkpoint)
         options.files = options.files or (samples if options.what in TOGETHER else samples[:1])
-    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, options.device or "auto"))
+    device = device_of(options, options.device or "auto")
+    net, pipeline, meta = load_trained(checkpoint, quick_device(checkpoint, device))
     in_proportion(options, net.input_shape[0])
     looking = Looking(options, checkpoint, net, pipeline, meta["classes"])
     folder = Path(options.to) if options.to else folder_for(checkpoint) / "look"

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from minicnn.errors import nearest
+from minicnn.errors import ConfigError, nearest
 from minicnn.experiment.augmentation import LISTED
 from minicnn.parallel.comm import TIMEOUT
 from minicnn.train.recipe import OPTIMISERS
@@ -96,6 +96,24 @@ def add_device(group) -> None:
                        "in which activations are stored, too, or fp16, which scales the loss. On a CPU: fp32 (default) "
                        "or bf16, likewise, where it has the instructions. All else: float32")
     group.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
+
+
+def add_quick_device(parser) -> None:
+    """--device and --precision, for a few photographs or none: see `device_of`."""
+    parser.add_argument("--device", metavar="NAME", default="auto", help="reference, cpu, cuda, or auto (default)")
+    parser.add_argument("--precision", metavar="NAME", help="of matrix products: fp32, tf32 or bf16, as in training "
+                        "(default: that of the device)")
+
+
+def device_of(options: argparse.Namespace, device: str) -> str:
+    """The device, with the precision of --precision, such as "cpu:bf16". ConfigError where it names another one."""
+    precision = getattr(options, "precision", None)
+    if not precision:
+        return device
+    name, _, named = device.partition(":")
+    if named not in ("", precision):
+        raise ConfigError(f"--device {device} and --precision {precision} contradict each other: give one precision")
+    return f"{name}:{precision}"
 
 
 def add_out(group) -> None:

@@ -14,6 +14,7 @@ from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment import augmentation, own_net
 from minicnn.experiment.imported import preprocess_of
 from minicnn.experiment.nets import resolve
+from minicnn.experiment.options import device_of
 from minicnn.models.registry import MODELS, full_name
 from minicnn.train.recipe import OPTIMISERS, NamedRecipe, OptimiserRecipe
 from minicnn.train.recipes import DEFAULT, named_recipe, recipe_for, recipes_of
@@ -52,12 +53,8 @@ def settle(options: argparse.Namespace, checkpoint: Path | None = None) -> dict:
         given["data"] = os.path.abspath(given["data"])
     begun_with = read_about(checkpoint) if checkpoint else {}
     settings = {**DEFAULTS, **begun_with, **given}
-    if getattr(options, "precision", None):
-        asked = str(given.get("device", "")).partition(":")[2]
-        if asked not in ("", options.precision):
-            raise ConfigError(f"--device {given['device']} and --precision {options.precision} contradict each other: "
-                              "give one precision")
-        settings["device"] = f"{settings['device'].partition(':')[0]}:{options.precision}"
+    if getattr(options, "precision", None):                     # it may replace that of a run which goes on
+        settings["device"] = device_of(options, given.get("device", settings["device"].partition(":")[0]))
     if checkpoint and getattr(options, "resume", None) is not None:
         _check_same_model(checkpoint, begun_with["model"], given.get("model"))
     settings["model"], settings["variant"] = _which_net(given, begun_with)

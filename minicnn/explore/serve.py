@@ -13,6 +13,7 @@ from pathlib import Path
 from minicnn.errors import ConfigError, MinicnnError, one_line
 from minicnn.experiment.look import held_out
 from minicnn.experiment.nets import title
+from minicnn.experiment.options import device_of
 from minicnn.experiment.settings import about_of
 from minicnn.experiment.trained import load_trained
 from minicnn.explore.session import Session
@@ -61,7 +62,7 @@ def listening(port: int) -> socket.socket:
 def open_session(options: argparse.Namespace) -> Session:
     """The network of the run, and its held-out images where they are still there."""
     checkpoint = find_checkpoint(options.out, options.checkpoint, BEST)
-    net, pipeline, meta = load_trained(checkpoint, options.device)
+    net, pipeline, meta = load_trained(checkpoint, device_of(options, options.device))
     images, why = None, ""
     try:
         images = held_out(options, checkpoint, pipeline)

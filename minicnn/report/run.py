@@ -11,6 +11,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.errors import DataError
 from minicnn.evaluate.protocols import PROTOCOLS
 from minicnn.experiment import own_net
+from minicnn.experiment.options import device_of
 from minicnn.experiment.settings import about_of
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
@@ -84,7 +85,7 @@ class Run:
 def read_run(options: argparse.Namespace) -> Run:
     """The run that options.which names; MinicnnError in one line where it cannot be read."""
     checkpoint = find_checkpoint(options.runs, options.which, BEST)
-    net, pipeline, meta = load_trained(checkpoint, options.device)
+    net, pipeline, meta = load_trained(checkpoint, device_of(options, options.device))
     metrics = checkpoint.parent / METRICS
     with interpreting(checkpoint):
         return Run(checkpoint, meta, about_of(meta), Recipe.from_dict(meta["recipe"]), net, pipeline,

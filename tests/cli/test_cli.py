@@ -128,6 +128,8 @@ def test_doctor(capsys):
     (["train", "alexnet:caffe", "--variant", "paper"], "'alexnet:caffe' is the variant 'caffe', and variant 'paper'"),
     (["evaluate", "nosuch"], "nosuch: no such run; expected a checkpoint"),
     (["summary", "--batch", "0"], "--batch must be at least 1, got 0"),
+    (["summary", "--device", "cpu:fp32", "--precision", "bf16"], "contradict each other: give one precision"),
+    (["predict", "pretrained", "--precision", "fp7"], "unknown precision 'fp7'"),
 ])
 def test_errors_are_one_line_and_exit_with_2(capsys, arguments, message):
     code, _, err = run(capsys, *arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minicnn.experiment.options import add_out
+from minicnn.experiment.options import add_out, add_quick_device
 from minicnn.explore.serve import explore
 
 ABOUT = "Open a page in the browser in which one clicks through what a trained network responds to."
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
     parser.add_argument("--data", metavar="DIR", help="images for samples and top patches (default: the held-out ones "
                         "of the run)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
+    add_quick_device(parser)
     add_out(parser)
 
 

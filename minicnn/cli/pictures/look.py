@@ -6,7 +6,7 @@ import argparse
 
 from minicnn.errors import ConfigError, expected_one_of
 from minicnn.experiment.look import RULES, WHATS, look
-from minicnn.experiment.options import add_out
+from minicnn.experiment.options import add_out, add_quick_device
 from minicnn.visualize.rules import LRN_RULES
 
 ABOUT = "Draw what a trained network responds to, with captions that say what was computed."
@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="N", type=int, help="at most so many images of a set, drawn at random "
                         "(default: all)")
     parser.add_argument("--to", metavar="DIR", help="folder of the pictures (default: look/ beside the checkpoint)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
+    add_quick_device(parser)
     add_out(parser)
 
 

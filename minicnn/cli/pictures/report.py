@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from minicnn.experiment.options import add_quick_device
 from minicnn.report.build import NAME, report
 
 ABOUT = "Write one HTML file about a training run, which opens in any browser, without a network."
@@ -25,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
     parser.add_argument("--images", metavar="N", type=int, help="predict so many held-out images (default: by the size "
                         "of the network, at most 2,000)")
-    parser.add_argument("--device", default="auto", help="reference, cpu, cpu:bf16, cuda, or auto (default)")
+    add_quick_device(parser)
     parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
 
 
