@@ -128,8 +128,10 @@ def test_doctor(capsys):
     (["train", "alexnet:caffe", "--variant", "paper"], "'alexnet:caffe' is the variant 'caffe', and variant 'paper'"),
     (["evaluate", "nosuch"], "nosuch: no such run; expected a checkpoint"),
     (["summary", "--batch", "0"], "--batch must be at least 1, got 0"),
-    (["summary", "--device", "cpu:fp32", "--precision", "bf16"], "contradict each other: give one precision"),
-    (["predict", "pretrained", "--precision", "fp7"], "unknown precision 'fp7'"),
+    (["summary", "--device", "cpu:fp32", "--precision", "bf16"],
+     "--device cpu:fp32 and --precision bf16 contradict each other: give one precision"),
+    (["predict", "pretrained", "--precision", "fp7"],
+     "unknown precision 'fp7' of device 'cpu': expected one of fp32, bf16"),
 ])
 def test_errors_are_one_line_and_exit_with_2(capsys, arguments, message):
     code, _, err = run(capsys, *arguments)
