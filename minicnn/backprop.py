@@ -86,7 +86,8 @@ class BackwardPass:
         if skipped is not None:
             wanted[skipped] = False
         dxs = [arrays[value] if want else None for value, want in zip(step.dxs, wanted, strict=True)]
-        sums = [(part, whole) for part, whole in step.sums if self.everything or part in plan.trained]
+        sums = [(part, whole) for part, whole in step.sums if (self.everything or part in plan.trained)
+                and (skipped is None or part != step.dxs[skipped])]
         more = self._input_targets(step, dxs, skipped)
         dy = None if step.dy is None else arrays[step.dy]
         if step.node.layer.is_view:

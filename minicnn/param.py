@@ -34,7 +34,11 @@ class Param:
 
     @property
     def grad(self):
-        """Gradient, shaped like `data`; allocated on first use, so that pure inference needs no memory for it."""
+        """Gradient, shaped like `data`; allocated on first use, so that pure inference needs no memory for it.
+
+        Zeros after a step of training that has used it at once (train.step.backward_and_update); `net.backward()` alone
+        leaves it.
+        """
         if self._grad is None:
             self._grad = self.data * 0 if not isinstance(self.data, np.ndarray) else np.zeros_like(self.data)
         elif self._is_zero:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from minicnn.arena import ALIGNMENT, Storage, pack
 from minicnn.backend.select import get_ops
 from minicnn.builder import Builder
 from minicnn.graph import LABELS
+from minicnn.layers.batchnorm import Affine, BatchNorm2d
 from minicnn.plan import Plan
 from tests.helpers.graphs import gradients, images, random_net, recipes, same, scale_weights, small
 
@@ -137,6 +139,45 @@ def test_what_is_computed_again():
         for options in ({}, {"rules": {"ReLU": doubled}}, {"wrt": ["bn2a", "relu3b"]}):
             same(found(net, **options), found(plain, **options))
     assert plan.arena_bytes < 0.9 * compiled(residual()).arena_bytes
+
+
+class Halved(BatchNorm2d):
+    """Its output is not that of BatchNorm2d."""
+
+    def forward(self, ctx, xs, y, saved):
+        super().forward(ctx, xs, y, saved)
+        y *= 0.5
+
+    def backward(self, ctx, dy, saved, dxs):
+        super().backward(ctx, 0.5 * dy, saved, dxs)
+
+
+class WithoutX(Affine):
+    """Keeps nothing for a backward pass that gives dx alone."""
+
+    def plan(self, in_shapes, dtype, ops):
+        return dataclasses.replace(super().plan(in_shapes, dtype, ops), saves=())
+
+    def backward(self, ctx, dy, saved, dxs):
+        dxs[0][...] = dy * self.params["w"].data
+
+
+@pytest.mark.parametrize("kind", [Halved, WithoutX])
+def test_a_layer_of_ones_own_is_not_computed_again(kind):
+    """Unless it says how."""
+    found = []
+    for fusions in (frozenset(), frozenset({"again"})):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(get_ops("reference"), "fusions", fusions)
+            b = Builder((6, 6, 3))
+            b.conv("conv1", 4, 3, padding=1, bias=False)
+            b.layer("own", kind(4))
+            b.conv("conv2", 4, 3)
+            b.flatten("flat")
+            b.linear("fc", 3)
+            b.loss("loss")
+            found.append(step(scale_weights(b.net(device="reference", dtype="float64", seed=1))))
+    same(*found)
 
 
 def without_sharing(storages) -> int:

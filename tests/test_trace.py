@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minicnn.builder import Builder
 from minicnn.errors import ConfigError, ShapeError
 from minicnn.gradcheck.cases import fork
 from minicnn.layers import Conv2d, MaxPool2d, ReLU
@@ -113,6 +114,26 @@ def test_from_any_layer(make, how, fuse):
         expected = numeric_gradient(net, x, name, dy)
         np.testing.assert_allclose(dx, expected, rtol=1e-6, atol=1e-6 * max(abs(expected).max(), 1e-3), err_msg=name)
         assert next(iter(net.params.values())).grad.any()                   # every start comes after the first layer
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_from_before_an_addition_whose_other_value_is_read_before(fuse):
+    """The pass does not reach the other value by the addition, but by the layer that it starts from."""
+    b = Builder((4, 4, 2))
+    b.conv("conv", 4, 3, padding=1)
+    b.batchnorm("bn")
+    b.add("add", ["bn", "conv"])
+    b.relu("relu")
+    b.flatten("flat")
+    b.linear("fc", 3)
+    b.loss("loss")
+    net = b.net(device="reference", dtype="float64", fuse=fuse, seed=1)
+    x, _ = images(net)
+    dy = np.random.default_rng(1).standard_normal((3, 4, 4, 4))
+    net.forward(x, train=False, grad=True)
+    net.backward(dy, start="bn")
+    scale = net.params["bn.w"].data / np.sqrt(net.state["bn.var"] + 1e-5)
+    np.testing.assert_allclose(net.params["conv.b"].grad, (dy * scale).sum((0, 1, 2)), rtol=1e-12)
 
 
 @given(recipes(), st.booleans(), st.integers(0, 99))

@@ -103,6 +103,7 @@ class Layer:
     ends_epilogue = False   # its backward can end with that of bias and ReLU of the layer before (ctx.before)
     has_epilogue = False    # and this layer's bias and ReLU can be left to it (ctx.epilogue_done)
     computes_again = False  # compute_again(ctx, saved, y) writes y once more, from what backward has in any case
+    updates_within = False  # backward takes the update of its weights from ctx.updates, in place of leaving a gradient
     takes_x_again = False   # in backward, saved["x"] may be an array of that; no other array of forward is read
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
@@ -112,7 +113,7 @@ class Layer:
                             # channels as their last axis, and their number is the attribute `channels`
     # Of these, a class that redefines a pass of the layer it derives from has only what it declares itself.
     PROMISES = ("absorbs_relu", "absorbs_add", "absorbs_pool", "ends_epilogue", "has_epilogue", "in_place",
-                "capturable", "channelwise")
+                "capturable", "channelwise", "computes_again", "takes_x_again", "updates_within")
     KINDS: dict[str, type[Layer]] = {}      # name -> class, of every layer class defined so far
 
     params: dict[str, Param]                # local name, such as "w" -> parameter

@@ -24,6 +24,7 @@ class Conv2d(Layer):
     capturable = True
     has_epilogue = True
     takes_x_again = True
+    updates_within = True
 
     def __init__(self, in_channels: int, out_channels: int, kernel, *, stride=1, padding=0, groups: int = 1,
                  ceil: bool = False, bias: bool = True, init=None, bias_init=0.0):

@@ -25,6 +25,7 @@ class Linear(Layer):
     absorbs_relu = True
     capturable = True
     takes_x_again = True
+    updates_within = True
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init=None, bias_init=0.0):
         super().__init__()

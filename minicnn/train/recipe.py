@@ -62,9 +62,11 @@ class OptimiserRecipe:
     def lr_mults(self, net) -> dict[str, float]:
         """Parameter name -> factor on its learning rate. Raises ConfigError for a layer that the net does not have."""
         names = net.layers_with_weights
-        if unknown := sorted(set(self.layer_lr) - {*names, *net.params}):
-            raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights of {net.name!r} is called so; "
-                              f"expected some of {', '.join(names)}")
+        here = {layer_of(name) for name in net.params}              # other ranks may hold other layers
+        elsewhere = {name for name in self.layer_lr if layer_of(name) in names and layer_of(name) not in here}
+        if unknown := sorted(set(self.layer_lr) - {*names, *net.params} - elsewhere):
+            raise ConfigError(f"layer_lr names {unknown[0]!r}, but no layer with weights or parameter of {net.name!r} "
+                              f"is called so; expected some of {', '.join(names)}, or parameters such as {names[0]}.w")
         layers = {name: self.layer_lr.get(name, self.layer_lr.get(layer_of(name), 1.0))
                   * (self.bias_lr if is_bias(name) else 1.0) for name in net.params}
         return layers | {name: layers[name] * self.output_lr for name in net.output_params if name in layers}
@@ -147,7 +149,7 @@ class AverageRecipe:
 
 def is_param(name: str) -> bool:
     """Whether this is the name of a parameter, such as "conv1.w", and not of a layer."""
-    return name.endswith((".w", ".b"))
+    return "." in name
 
 
 def is_bias(name: str) -> bool:
@@ -206,7 +208,9 @@ class Recipe:
 
     def frozen(self, epoch: int) -> list[str]:
         """The layers that are not trained in this epoch, counted from 0."""
-        never = [name for name, factor in self.optimiser.layer_lr.items() if factor == 0 and not is_param(name)]
+        factors = self.optimiser.layer_lr
+        partly = {layer_of(name) for name, factor in factors.items() if is_param(name) and factor}
+        never = [name for name, factor in factors.items() if factor == 0 and not is_param(name) and name not in partly]
         return never + [layer for layer, epochs in self.freeze_after.items() if epoch >= epochs]
 
     def of(self, dataset: Dataset) -> Recipe:

@@ -73,10 +73,11 @@ class SGD(Optimiser):
         written nor read: for AlexNet, 469 MB a step. Those of convolutions share the memory of the largest."""
         products = "update" in net.ops.fusions and self.form == PAPERS_FORM
         early = "early" in net.ops.fusions
-        if net.ranks.is_split or not (products or early):
+        if net.ranks.is_split or not (products or early) or _changes_the_step(type(self)):
             return None
         nodes = Counter(id(node.layer) for node in net.nodes)
-        once = {param.name for node in net.nodes if nodes[id(node.layer)] == 1 for param in node.layer.params.values()}
+        once = {param.name for node in net.nodes if node.layer.updates_within and nodes[id(node.layer)] == 1
+                for param in node.layer.params.values()}
         trained = self._largest_first(self.trained)
         slots = {name: self._arrays_of(net.ops, name) for name in trained}      # all of them, in the order of a step
         once = [name for name in trained if name in once]
@@ -101,3 +102,8 @@ class SGD(Optimiser):
         inside, trained = self.form["lr_in_velocity"], self.trained
         return {name: read(v) if inside else self.lr * trained.get(name, 0.0) * read(v)
                 for name, v in self.velocities.items()}
+
+
+def _changes_the_step(cls: type[SGD]) -> bool:
+    """Whether a class reads or changes gradients in a step of its own, so that they must be there."""
+    return any(getattr(cls, name) is not getattr(SGD, name) for name in ("step", "_begin_step", "_update", "_end_step"))

@@ -18,8 +18,9 @@ from minicnn.parallel.comm import RankError
 from minicnn.parallel.parallel_net import SCHEMES, columns, shard_channels
 from minicnn.parallel.threads import run_local
 from minicnn.parallel.transfer import Transfer
+from minicnn.train.recipe import SGDRecipe
 from minicnn.visualize.columns import draw_columns
-from tests.helpers.graphs import images, random_net, recipes, scale_weights, small
+from tests.helpers.graphs import BY_IMAGE, images, random_net, recipes, scale_weights, small
 from tests.parallel.split_layers import in_columns
 from tests.parallel.training import displacement, train, train_on_ranks, weights
 
@@ -100,7 +101,8 @@ def test_locally_connected_layers_and_odd_numbers_of_ranks():
 
 
 @settings(max_examples=25)
-@given(recipe=recipes(), size=st.sampled_from([2, 2, 3]), scheme=st.sampled_from([*SCHEMES, "columns", "columns"]))
+@given(recipe=recipes(BY_IMAGE), size=st.sampled_from([2, 2, 3]),
+       scheme=st.sampled_from([*SCHEMES, "columns", "columns"]))
 def test_random_graphs(recipe, size, scheme):
     """Every kind of layer, in any order, with forks, joins and several losses."""
     nodes, several_losses = recipe
@@ -387,3 +389,9 @@ def test_lrn_with_groups_that_do_not_align_with_ranks():
         return scale_weights(b.net(dtype="float64"))
 
     compare(make, "columns", 2, *images(make(), 2), 2)
+
+
+def test_a_recipe_may_name_parameters_of_any_rank():
+    """In columns, rank 0 alone has the last layer."""
+    found = run_local(2, lambda comm: SGDRecipe(layer_lr={"fc4.w": 0.5}).lr_mults(columns(small("reference"), comm)))
+    assert found[0]["fc4.w"] == 0.5 and "fc4.w" not in found[1]

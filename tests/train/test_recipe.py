@@ -128,11 +128,15 @@ def test_factors_on_learning_rates_by_layer():
     net = small_net()
     mults = SGDRecipe(layer_lr={"conv1": 0.1, "fc3": 2.0}, output_lr=0.5).lr_mults(net)
     assert mults == {"conv1.w": 0.1, "conv1.b": 0.1, "fc2.w": 1.0, "fc2.b": 1.0, "fc3.w": 1.0, "fc3.b": 1.0}
-    with pytest.raises(ConfigError, match="names 'fc9', but no layer .* 'small' is called so; .* conv1, fc2, fc3"):
+    with pytest.raises(ConfigError, match="names 'fc9', but no layer .* 'small' is called so; .* conv1, fc2, fc3, or"):
         SGDRecipe(layer_lr={"fc9": 0.1}).lr_mults(net)
     recipe = dataclasses.replace(RECIPE, optimiser=SGDRecipe(layer_lr={"conv1": 0.5, "conv1.w": 0.0, "fc2": 0.0}))
     mults = recipe.optimiser.lr_mults(net)
     assert (mults["conv1.w"], mults["conv1.b"], mults["fc2.w"]) == (0.0, 0.5, 0.0)
+    other = dataclasses.replace(recipe, optimiser=SGDRecipe(layer_lr={"conv1": 0.0, "conv1.b": 1.0, "act1.a": 0.0}))
+    assert other.frozen(0) == [] and other.optimiser.layer_lr["conv1"] == 0         # conv1.b is trained
+    with pytest.raises(ConfigError, match="names 'act1.a', but"):
+        other.optimiser.lr_mults(net)
     assert recipe.frozen(0) == ["fc2"] and set(recipe.optimiser.make(net).trained) == {"conv1.b", "fc3.w", "fc3.b"}
 
 

@@ -193,3 +193,41 @@ def test_an_update_within_the_backward_pass_on_the_processor(options, within):
         np.testing.assert_array_equal(nets[0].params[name].data, nets[1].params[name].data)
     for name, velocity in optimisers[1].velocities.items():
         np.testing.assert_array_equal(optimisers[0].velocities[name], velocity)
+
+
+class Decayed(Conv2d):
+    """Adds to its gradient."""
+
+    def backward(self, ctx, dy, saved, dxs):
+        super().backward(ctx, dy, saved, dxs)
+        self.params["w"].grad += 10 * self.params["w"].data
+
+
+class Clipping(SGD):
+    """Changes the gradients before a step."""
+
+    def step(self, ops=None, loss_scale=None, **options):
+        for param in self.params.values():
+            param.grad[...] *= 1e-3
+        super().step(ops, loss_scale, **options)
+
+
+@pytest.mark.parametrize(("kind", "optimiser"), [(Decayed, SGD), (Conv2d, Clipping)])
+def test_who_changes_gradients_finds_them(kind, optimiser):
+    """A layer that derives from Conv2d, or an optimiser from SGD, with a pass or a step of its own."""
+    found = []
+    for update in (backward_and_update, lambda net, optimiser: (net.backward(), optimiser.step())):
+        b = Builder((6, 6, 3))
+        b.layer("conv", kind(3, 4, 3))
+        b.relu("relu")
+        b.flatten("flat")
+        b.linear("fc", 3)
+        b.loss("loss")
+        net = b.net(device="cpu", dtype="float64", seed=1)
+        sgd = optimiser(net, lr=0.05)
+        for _ in range(2):
+            net.loss(np.random.default_rng(0).standard_normal((4, 6, 6, 3)), np.arange(4) % 3)
+            update(net, sgd)
+        found.append(net.arrays())
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][name])
