@@ -147,7 +147,8 @@ def _airbench(model: str, epochs: int, source: str, apart: str) -> dict[str, Nam
                                      anneal="linear"))
     return {"published": NamedRecipe(recipe, epochs, f"KellerJordan/cifar10-airbench: {source}", decay + apart,
                                      stretched=True),
-            "long": NamedRecipe(long, 60, about="as legacy/airbench96.py, with more epochs and larger cutouts", stretched=True),
+            "long": NamedRecipe(long, 60, about="as legacy/airbench96.py, with more epochs and larger cutouts",
+                                stretched=True),
             "short": NamedRecipe(short, 5, about="5 epochs in batches of 128, on a few thousand images",
                                  stretched=True)}
 
