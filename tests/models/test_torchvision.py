@@ -5,6 +5,7 @@ tests/conftest.py says how torchvision may be installed.
 
 from __future__ import annotations
 
+import copy
 import re
 
 import numpy as np
@@ -153,6 +154,17 @@ class Pair:
         return ours, theirs
 
 
+    def own_rounding(self, size: int) -> float:
+        """How far the logits of torchvision's are in float32 from those in float64, relative to them."""
+        import torch
+
+        x = torch.from_numpy(np.random.default_rng(1).standard_normal((2, size, size, 3)).astype("f4"))
+        with torch.no_grad():
+            rounded, exact = (module(x.permute(0, 3, 1, 2).to(dtype)).double() for module, dtype in (
+                (self.module.eval(), torch.float32), (copy.deepcopy(self.module).double(), torch.float64)))
+        return float((rounded - exact).norm() / exact.norm())
+
+
 def distances(ours: dict, theirs: dict) -> dict[str, float]:
     """For each array the norm of the difference, relative to its own."""
     assert ours.keys() == theirs.keys() and len(theirs) > 10
@@ -174,9 +186,12 @@ def test_equals_torchvisions_in_float64(torchvision, name):
 def test_equals_torchvisions_in_float32(torchvision, name):
     """At full size, with fixed statistics. Gradients jump where rounding moves a value over a kink: those of PyTorch's
     ResNet-18 in float32 are 1.4e-2 from its own in float64; tests/models/test_families.py compares without such values.
+    Where PyTorch's logits are more than 5e-5 from its own in float64 (ResNet-101 on a Zen 5: 1.1e-4), twice as much.
     """
-    away = distances(*Pair(torchvision, name, 224, "float32").step(224, train=False))
+    pair = Pair(torchvision, name, 224, "float32")
+    away = distances(*pair.step(224, train=False))
     gradients = {key: away[key] for key in away if key.endswith((".w", ".b"))}
     print(name, max(gradients.values()), away["logits"])
-    assert max(away[key] for key in away.keys() - gradients.keys()) < 1e-4
+    others = max(away[key] for key in away.keys() - gradients.keys())
+    assert others < 1e-4 or others < 2 * pair.own_rounding(224)
     assert max(gradients.values()) < (1e-4 if name in WITHOUT_JUMPS else 0.2)
