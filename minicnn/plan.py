@@ -11,8 +11,8 @@ For a batch size and a mode (training or inference) the plan
        are numbered in order, and their backward steps follow in reverse order;
     4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory (arena.py).
 
-Where the backend wants to save memory, outputs of batch normalisation that only convolutions and fully connected layers
-read are not kept for the backward pass: they are computed again from what is kept, just before they are needed.
+Where the backend wants to save memory, outputs of batch normalisation are not kept for the backward pass if convolutions
+and fully connected layers read them, or layers whose backward reads no x: where needed, they are computed again.
 
 A *value* is the output of a node, a gradient, or scratch space; a *storage* is its memory. Several values share a
 storage if a layer works in place (ReLU, dropout) or is a view (Flatten).
@@ -266,7 +266,7 @@ class Plan:
         work = self._new(f"{node.name} work", (plan.work,), "uint8", time, batched=False) if plan.work else None
         for value in (*xs, y):
             self._use(value, time)
-        source = next((step for step in self.steps if step.gone and step.y == xs[0]), None)
+        source = next((step for step in self.steps if step.gone and step.y == xs[0] and "x" in saves), None)
         again = self._again(xs[0], time) if source else None
         if self.grad:
             saved = xs[:1] * ("x" in saves and not source) + xs * ("xs" in saves) + [y] * ("y" in saves)

@@ -115,8 +115,44 @@ def residual(**options):
     return scale_weights(b.net(device="reference", dtype="float64", seed=3, **options))
 
 
+def branches(**options):
+    """Outputs of batch normalisation that are joined, pooled, or both read by a convolution and pooled."""
+    b = Builder((6, 6, 3))
+    b.conv("conv1", 4, 3, padding=1, bias=False)
+    b.batchnorm("bn1")
+    start = b.relu("relu1")
+    b.conv("left", 5, 3, padding=1, bias=False)
+    b.batchnorm("bnl")
+    left = b.relu("relul")
+    b.maxpool("pool1", 3, stride=1, padding=1, input=start)
+    b.conv("right", 2, 1, bias=False)
+    b.batchnorm("bnr")
+    b.concat("join", [left, b.relu("relur")])
+    b.conv("conv2", 6, 1, bias=False)
+    b.batchnorm("bn2")
+    b.avgpool("pool2", 2)
+    b.batchnorm("last")
+    b.global_avgpool("pool3")
+    b.linear("out", 3)
+    b.loss("loss")
+    return scale_weights(b.net(device="reference", dtype="float64", seed=3, **options))
+
+
+def test_where_no_x_is_read_none_is_computed_again():
+    """Concat and poolings read no x in backward: their inputs are neither kept nor made once more."""
+    plain = branches(fuse=False)
+    with computing_again():
+        net = branches()
+        plan = compiled(net)
+        assert {step.node.name for step in plan.steps if step.gone} == {"bn1", "bnl", "bnr", "bn2", "last"}
+        assert {step.node.name for step in plan.steps if step.again is not None} == {"left"}
+        check_no_overlap(plan)
+        same(step(net), step(plain))
+    assert plan.arena_bytes < compiled(branches()).arena_bytes
+
+
 def test_what_is_computed_again():
-    """Outputs of batch normalisation that only convolutions and linear layers read, without a residual connection."""
+    """Outputs of batch normalisation with which no Add is fused."""
     plain = residual(fuse=False)
     x, labels = images(plain)
 
@@ -131,7 +167,7 @@ def test_what_is_computed_again():
     with computing_again():
         net = residual()
         plan = compiled(net)
-        assert {step.node.name for step in plan.steps if step.gone} == {"bn1", "bn2a", "bn3a", "last"}
+        assert {step.node.name for step in plan.steps if step.gone} == {"bn1", "bn2a", "bn2b", "bn3a", "last"}
         takers = {step.node.name for step in plan.steps if step.again is not None}
         assert takers == {"conv2a", "short2", "conv2b", "conv3b", "out"}
         check_no_overlap(plan)

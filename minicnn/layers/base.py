@@ -104,7 +104,7 @@ class Layer:
     has_epilogue = False    # and this layer's bias and ReLU can be left to it (ctx.epilogue_done)
     computes_again = False  # compute_again(ctx, saved, y) writes y once more, from what backward has in any case
     updates_within = False  # backward takes the update of its weights from ctx.updates, in place of leaving a gradient
-    takes_x_again = False   # in backward, saved["x"] may be an array of that; no other array of forward is read
+    takes_x_again = False   # in backward, saved["x"], if saved, may be an array of that; no other x or y is read
     in_place = False        # y may be the same array as x, and dx the same array as dy
     is_view = False         # y is x reshaped: nothing is computed
     is_loss = False         # y holds one loss per image; the network sums weight * mean

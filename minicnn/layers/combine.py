@@ -21,6 +21,7 @@ class Concat(Layer):
     """Inputs with equal shapes except for the last axis."""
 
     capturable = True
+    takes_x_again = True
 
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
@@ -41,6 +42,7 @@ class Add(Layer):
     """Two or more inputs of equal shape."""
 
     capturable = True
+    takes_x_again = True
 
     def plan(self, in_shapes, dtype, ops):
         first = tuple(in_shapes[0])
@@ -76,6 +78,7 @@ class Subsample(Layer):
     """
 
     capturable = True
+    takes_x_again = True
 
     def __init__(self, channels: int, stride=2, *, before: int = 0):
         super().__init__()

@@ -22,6 +22,7 @@ class _Pool(Layer):
 
     capturable = True
     channelwise = True
+    takes_x_again = True
 
     def __init__(self, kernel, *, stride=None, padding=0, ceil: bool = False):
         super().__init__()
@@ -118,6 +119,7 @@ class GlobalAvgPool2d(Layer):
 
     capturable = True
     channelwise = True
+    takes_x_again = True
 
     def plan(self, in_shapes, dtype, ops):
         (shape,) = in_shapes
@@ -139,6 +141,7 @@ class AdaptiveAvgPool2d(Layer):
 
     capturable = True
     channelwise = True
+    takes_x_again = True
 
     def __init__(self, size):
         super().__init__()
