@@ -35,14 +35,21 @@ class Lock:
                 return True
             os.close(descriptor)                        # its last owner has removed it meanwhile
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether it is this object's."""
+        return self._descriptor is not None
+
     def release(self, keep: bool = False) -> None:
-        """Remove the file, unless it is to be kept as that of a process that was killed; and then give it back."""
+        """Remove the file, unless it is to be kept as that of a process that was killed; and then give it back. Where
+        an interrupt ended it, it can be called again.
+        """
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
-                if not keep:
+                if not keep and _is_at(self._descriptor, self.path):
                     self.path.unlink()
-            os.close(self._descriptor)
-            self._descriptor = None
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
 
     def owner(self) -> str:
         """Such as "process 4711 on gpu3": who has it, or had it last."""

@@ -46,7 +46,11 @@ class RunFolder(os.PathLike):
     def __exit__(self, *exception) -> None:
         self._depth -= 1
         if not self._depth:
-            self._release()
+            try:
+                self._release()
+            except KeyboardInterrupt:                   # in the middle of it
+                self._release()
+                raise
 
     def enter_if_free(self) -> bool:
         """Enter, where the folder holds nothing to keep, and no other process has it; else False."""
@@ -89,11 +93,12 @@ class RunFolder(os.PathLike):
                     self._made.insert(0, path)
 
     def _release(self) -> None:
-        if self._is_free and not self.begun:
+        if self._lock.is_taken and self._is_free and not self.begun:
             for name in filter(EARLY.fullmatch, os.listdir(self.path)):
                 if name != LOCK:
                     (self.path / name).unlink()
-        self._lock.release(keep=self.begun and self._is_free and all(map(EARLY.fullmatch, os.listdir(self.path))))
+        if self._lock.is_taken:
+            self._lock.release(keep=self.begun and self._is_free and all(map(EARLY.fullmatch, os.listdir(self.path))))
         self._remove_made()
 
     def _remove_made(self) -> None:

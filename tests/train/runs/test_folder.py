@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pydoc import locate
 from threading import Barrier
 
 import pytest
@@ -49,6 +50,27 @@ def test_folders_that_are_left_and_made_anew_all_the_time(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(begin, range(4)))
     assert not list(tmp_path.glob("deep/runs/*"))
+
+
+@pytest.mark.parametrize("where", ["pathlib.Path.unlink", "os.close", "os.listdir"])
+def test_an_interrupt_while_a_folder_is_left(tmp_path, monkeypatch, where):
+    """Nothing is left of it in any case, and the interrupt goes on."""
+    done, calls = locate(where), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        result = done(*arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "run") as folder:
+        (folder.path / "metrics.jsonl").write_text("")
+        monkeypatch.setattr(where, interrupted)
+    monkeypatch.undo()
+    assert calls and not os.listdir(tmp_path)
+    with RunFolder(tmp_path / "run"):
+        pass
 
 
 def test_a_folder_in_use_is_refused_by_name(tmp_path):
