@@ -9,6 +9,7 @@ All of train/ is learned from. Test images choose nothing: reports are of the la
     degradation    plain20, plain56, resnet20 and resnet56, some epochs of ResNet's recipe for CIFAR-10 (section 4.2):
                    is the deeper plain net worse on the *training* images, and do its gradients vanish?
     cosine         the same by our own recipe: an epoch of warm-up, and a learning rate that falls to 0
+    published      resnet20 by all of ResNet's recipe: 164 epochs, 64,000 steps
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ from minicnn.experiment.nets import build_net
 from minicnn.experiment.options import Parser
 from minicnn.experiment.prepare import use_threads
 from minicnn.experiment.run import Trained, fit
-from minicnn.experiment.say import exit_code
+from minicnn.experiment.say import exit_code, say
 from minicnn.experiment.settings import DEFAULTS
 from minicnn.graph import Net
 from minicnn.models import MODELS
 from minicnn.system.files import signed, write_json
 from minicnn.system.terminal import lasting
 from minicnn.train.recipes import named_recipe
-from minicnn.train.runs.folder import new_run
+from minicnn.train.runs.folder import RunFolder, new_run
 from minicnn.train.runs.metrics import read_metrics, training_minutes
 from minicnn.train.runs.results import add_to_page, check_page, machine
-from minicnn.train.runs.run_dir import LAST, METRICS, TEST, restore
+from minicnn.train.runs.run_dir import LAST, METRICS, TEST, find_checkpoint, last_intact, restore
 from minicnn.visualize.style import BLUE, INK, ORANGE, QUIET, new_figure, quiet_axes, save_png
 
 
@@ -66,6 +67,7 @@ EXPERIMENTS = {
     "long": Experiment(("airbench94",), "long", 60, ("crop", "six-view"), half=True),
     "degradation": Experiment(PLAIN_AND_RESIDUAL, "paper", 8, ("crop",)),
     "cosine": Experiment(PLAIN_AND_RESIDUAL, "long", 8, ("crop",)),
+    "published": Experiment(("resnet20",), "paper", 164, ("crop",)),
 }
 TRAINING_IMAGES = 10_000        # of which the training error of the last epoch is measured, without augmentation
 GRADIENT_BATCHES = 4            # over which the norms of gradients are averaged
@@ -106,10 +108,14 @@ def run(options: argparse.Namespace, splits: Splits, model: str, seed: int) -> d
     """One run from the first step to the test images: what the page says of it; None when it was interrupted."""
     settings = settings_of(options, model, seed)
     net = build_net(settings, len(splits.classes))
-    with new_run(options.out, None, f"{model}-seed{seed}") as folder, lasting():
-        trained = fit(settings, splits, net, folder)
+    checkpoint = None if options.resume is None else last_intact(find_checkpoint(options.out, options.resume, LAST),
+                                                                 partial(say, "damaged"))
+    with RunFolder(checkpoint.parent) if checkpoint else new_run(options.out, None, f"{model}-seed{seed}") as folder, \
+            lasting():
+        trained = fit(settings, splits, net, folder, checkpoint=checkpoint)
         if trained.outcome.interrupted:
-            print(f"stopped; what was learned is in {trained.run_dir / LAST}")
+            print(f"stopped; everything is in {trained.run_dir / LAST}\nto go on: the same command, of this net and "
+                  f"seed, with --resume {trained.run_dir}")
             return None
         return report_of(options, splits, net, trained, model, seed)
 
@@ -209,6 +215,9 @@ def page(reports: list[dict], picture: str) -> list[str]:
     if by["cosine"]:
         lines += ["## The same with a warm-up, and a learning rate that falls to 0", "", *table(by["cosine"]), "",
                   *gradient_table(by["cosine"]), ""]
+    if by["published"]:
+        lines += ["## ResNet-20 by its published recipe", "", "Published test error, on the original pixels: "
+                  f"{MODELS['resnet20'].variants[''].error}.", "", *table(by["published"]), ""]
     return lines
 
 
@@ -279,13 +288,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("experiment", metavar="EXPERIMENT", choices=EXPERIMENTS, help=", ".join(EXPERIMENTS))
     parser.add_argument("--archive", metavar="FILE", type=Path, help="a tar archive to unpack into DIR first")
     parser.add_argument("--nets", metavar="NET", nargs="+", help="some of the experiment's (default: all)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="default: 11 for airbench; 60 for long; 8, "
-                        "3,120 steps of 128, for degradation and cosine")
+    parser.add_argument("--epochs", metavar="N", type=int, help="default: 11 for airbench; 60 for long; 164 "
+                        "for published; 8, 3,120 steps of 128, for degradation and cosine")
     parser.add_argument("--batch", metavar="N", type=int, help="images in a batch (default: the recipe's)")
     parser.add_argument("--seeds", metavar="N", type=int, nargs="+", default=[0], help="one run for each (default: 0)")
     parser.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or reference (default: auto)")
     parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
     parser.add_argument("--out", metavar="DIR", default="runs", help="folder of all runs (default: runs)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with this run, of one net and seed")
     parser.add_argument("--results", metavar="FILE", type=Path, help="add the runs to the page FILE.md (and FILE.json, "
                         "FILE.png)")
     parser.add_argument("--note", metavar="TEXT", default="", help="what its readers should know of these images")
@@ -296,7 +306,10 @@ def nets_of(options: argparse.Namespace) -> list[str]:
     known = EXPERIMENTS[options.experiment].nets
     if unknown := [net for net in options.nets or () if net not in known]:
         raise ConfigError(f"--nets {unknown[0]}: the experiment {options.experiment} is of {', '.join(known)}")
-    return list(options.nets or known)
+    nets = list(options.nets or known)
+    if options.resume and len(nets) * len(options.seeds) > 1:
+        raise ConfigError("--resume goes on with one run: name its net with --nets, and its seed with --seeds")
+    return nets
 
 
 def train_all(options: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import tarfile
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from minicnn.data.source import open_data
 from minicnn.errors import DataError
+from minicnn.graph import Net
 from minicnn.train.runs.checkpoint import load_checkpoint
 from tests.helpers.small_run import load_example, save_tree
 
@@ -53,6 +56,34 @@ def test_runs_and_their_page(example, tree, tmp_path, capsys, monkeypatch):
     assert page.with_suffix(".png").stat().st_size > 10_000
     assert example.main([unpacked, "airbench", "--nets", "plain20"]) == 2
     assert "--nets plain20: the experiment airbench is of airbench93" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_goes_on(example, tree, tmp_path, capsys, monkeypatch):
+    """And ends as one that was not."""
+    command = [str(tree), "published", "--epochs", "2", "--batch", "16", "--threads", "1", "--device", "cpu",
+               "--out", str(tmp_path)]
+    whole, steps = Net.backward, []
+
+    def stopped(net, *arguments, **options):
+        steps.append(net)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(net, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Net, "backward", stopped)
+        assert example.main(command) == 130
+    run = tmp_path / "resnet20-seed0-1"
+    assert f"with --resume {run}\n" in capsys.readouterr().out and not (run / "test.json").exists()
+    assert example.main([*command, "--seeds", "0", "1", "--resume", str(run)]) == 2
+    assert "--resume goes on with one run" in capsys.readouterr().err
+    assert example.main([*command, "--seeds", "1", "--resume", str(run)]) == 2
+    assert example.main([*command, "--resume", str(run)]) == 0 == example.main(command)
+    (ours, theirs) = (load_checkpoint(tmp_path / f"resnet20-seed0-{number}" / "last.safetensors").arrays()
+                      for number in (1, 2))
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
 def test_what_is_tested_has_the_rounded_weights(example, tree, tmp_path, monkeypatch):
