@@ -5,7 +5,7 @@
 The im2col matrix that would make this one matrix product is never written: the innermost loops (microkernel.py) read
 each of its elements from the source itself. Where data is kept (32 is the width of a panel):
 
-              panel of w, packed: 32 KB at a time    source: a chunk of some hundred pixels and
+              panel of w, packed: 32 KB at a time    source: a chunk of 50 to 800 pixels and
               stay in the L1 cache                   their neighbours, in the L2 cache
                 +--------+                             . . . . . . .
       taps x    | 32 out |                             . [pixel 0] .      6 to 14 pixels at a time,
@@ -34,7 +34,8 @@ from minicnn.kernels.cpu.microkernel import correlate_tiles
 from minicnn.kernels.cpu.threads import blocks, run, threads
 from minicnn.kernels.cpu.tile import call, tile_for
 
-CHUNK_TILES = 64                 # tiles of pixels multiplied with a panel of w before the next panel is read
+CHUNK_TILES = 8, 64              # tiles of pixels multiplied with a panel of w before the next panel is read:
+CHUNK_BYTES = 192 << 10          # so many that their channels stay in the L2 cache beside the panels
 L1_BYTES = 32 << 10              # of a panel, that stay in the L1 cache for all tiles of a chunk
 
 
@@ -141,7 +142,9 @@ def correlate(source, target, panels, starts, addresses, steps, sums, down, acro
     """
     tile = tile_for(target.shape[3] // panels.shape[0], source.itemsize)
     tiles = -(-len(source) * down[0] * across[0] // len(tile[0]))
-    chunk = len(tile[0]) * min(CHUNK_TILES, -(-tiles // (2 * threads())))
+    least, most = CHUNK_TILES
+    fitting = CHUNK_BYTES // (len(tile[0]) * panels.shape[3] * source.itemsize)
+    chunk = len(tile[0]) * min(max(least, fitting), most, -(-tiles // (2 * threads())))
     function = correlate_tiles(tile, source.dtype.str).address
     maps = [(axis[1], axis[2], axis[5], axis[6]) for axis in (down, across)]
     tasks, queue = _rectangles(len(source), down[:5], across[:5], chunk), np.zeros(1, np.int64)
@@ -156,7 +159,7 @@ def correlate(source, target, panels, starts, addresses, steps, sums, down, acro
 def panel_space(groups, columns, taps, depth, dtype):
     """What a correlation needs besides its arrays: the kernel and the bias in panels, and each thread's lists."""
     rows, vectors, lanes = tile_for(columns, np.dtype(dtype).itemsize)
-    width, pixels = len(vectors) * len(lanes), len(rows) * (CHUNK_TILES + 1)
+    width, pixels = len(vectors) * len(lanes), len(rows) * (CHUNK_TILES[1] + 1)
     count = -(-columns // width)
     return [((groups, count, taps, depth, width), dtype), ((groups, count, width), dtype),
             ((threads(), 2, pixels), np.int64), ((threads(), 2, taps), np.int64), ((threads(), pixels, width), dtype)]

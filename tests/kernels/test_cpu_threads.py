@@ -37,7 +37,7 @@ def restored():
 @pytest.mark.parametrize("case", [*SMALL, *LARGE])
 def test_convolution_in_tiny_tiles(monkeypatch, rng, count, case, private):
     """Chunks of one tile end in the middle of lines and images; dw is divided by panels, or by pixels."""
-    monkeypatch.setattr(correlate, "CHUNK_TILES", 1)
+    monkeypatch.setattr(correlate, "CHUNK_TILES", (1, 1))
     monkeypatch.setattr(cpu_conv, "CHUNK_PIXELS", 5)
     monkeypatch.setattr(cpu_conv, "PRIVATE_BYTES", private)
     cpu_conv._weights_plan.cache_clear()
