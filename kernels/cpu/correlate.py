@@ -36,6 +36,7 @@ from minicnn.kernels.cpu.tile import call, tile_for
 
 CHUNK_TILES = 8, 64              # tiles of pixels multiplied with a panel of w before the next panel is read:
 CHUNK_BYTES = 192 << 10          # so many that their channels stay in the L2 cache beside the panels
+BLOCK = 64                       # output channels of w that are transposed at a time, within the L1 cache
 L1_BYTES = 32 << 10              # of a panel, that stay in the L1 cache for all tiles of a chunk
 
 
@@ -190,11 +191,14 @@ def pack_backward(first, last, w, panels, r_first, r_step, s_first, s_step, down
         g, panel, t = i // (count * taps), i // taps % count, i % taps
         r, s = r_first + (down - 1 - t // across) * r_step, s_first + (across - 1 - t % across) * s_step
         filled = min(width, D - panel * width)
-        for k in range(E):
+        for k0 in range(0, E, BLOCK):
+            k1 = min(E, k0 + BLOCK)
             for d in range(filled):
-                panels[g, panel, t, k, index(d)] = w[r, s, index(panel * width + d), g * E + k]
+                for k in range(k0, k1):
+                    panels[g, panel, t, index(k), d] = w[r, s, panel * width + d, index(g * E + k)]
             for d in range(filled, width):
-                panels[g, panel, t, k, index(d)] = 0
+                for k in range(k0, k1):
+                    panels[g, panel, t, index(k), d] = 0
 
 
 @kernel
