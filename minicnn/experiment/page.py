@@ -58,5 +58,5 @@ def page(reports: list[dict]) -> list[str]:
 
 
 def _network(settings: dict) -> str:
-    """The network by name; in reports of version 0.1.0 it is the variant alone."""
-    return ":".join(filter(None, (settings.get("model"), settings["variant"])))
+    """The network by name; reports of version 0.1.0, which had AlexNet alone, do not say it."""
+    return ":".join(filter(None, (settings.get("model") or "alexnet", settings["variant"])))
