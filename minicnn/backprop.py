@@ -159,8 +159,10 @@ class BackwardPass:
 
     def _compute_again(self, step: Step, y) -> None:
         """Write the output of a step once more."""
-        self.context.relu, self.context.frozen = step.relu, step.frozen
-        step.node.layer.compute_again(self.context, step.saved(self.arrays), y)
+        context = self.context
+        context.relu, context.purpose, context.frozen = step.relu, purpose_id(step.node.name), step.frozen
+        context.work = None
+        step.node.layer.compute_again(context, step.saved(self.arrays), y)
 
     def _before(self, step: Step, dxs: list) -> dict:
         """Context.before: nothing where the gradient of a node of that step is requested, or a rule changes it."""

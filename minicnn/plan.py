@@ -11,8 +11,9 @@ For a batch size and a mode (training or inference) the plan
        are numbered in order, and their backward steps follow in reverse order;
     4. packs the arrays into one arena so that arrays with overlapping lifetimes never overlap in memory (arena.py).
 
-Where the backend wants to save memory, outputs of batch normalisation are not kept for the backward pass if convolutions
-and fully connected layers read them, or layers whose backward reads no x: where needed, they are computed again.
+Where the backend wants to save memory, outputs of batch normalisation are not kept for the backward pass if only
+convolutions and fully connected layers read them, or layers whose backward reads no x: where needed, they are computed
+again.
 
 A *value* is the output of a node, a gradient, or scratch space; a *storage* is its memory. Several values share a
 storage if a layer works in place (ReLU, dropout) or is a view (Flatten).

@@ -16,6 +16,7 @@ from minicnn.backend.select import get_ops
 from minicnn.builder import Builder
 from minicnn.graph import LABELS
 from minicnn.layers.batchnorm import Affine, BatchNorm2d
+from minicnn.layers.dropout import Dropout
 from minicnn.plan import Plan
 from tests.helpers.graphs import gradients, images, random_net, recipes, same, scale_weights, small
 
@@ -214,6 +215,39 @@ def test_a_layer_of_ones_own_is_not_computed_again(kind):
             b.loss("loss")
             found.append(step(scale_weights(b.net(device="reference", dtype="float64", seed=1))))
     same(*found)
+
+
+class Noisy(Affine):
+    """Its output depends on its own random numbers."""
+
+    computes_again = True
+
+    def forward(self, ctx, xs, y, saved):
+        self.compute_again(ctx, {"x": xs[0]}, y)
+
+    def compute_again(self, ctx, saved, y):
+        ctx.ops.dropout_forward(saved["x"], y, **Dropout(0.5).draw(ctx))
+
+    def backward(self, ctx, dy, saved, dxs):
+        ctx.ops.dropout_backward(dy, dxs[0], **Dropout(0.5).draw(ctx))
+
+
+def test_random_numbers_are_the_same_when_computed_again():
+    """Those of the layer that is computed again, not of the one that needs it."""
+    def net():
+        b = Builder((6, 6, 3))
+        b.conv("conv1", 4, 3)
+        b.layer("noisy", Noisy(4))
+        b.conv("conv2", 4, 3)
+        b.flatten("flat")
+        b.linear("fc", 3)
+        b.loss("loss")
+        return scale_weights(b.net(device="reference", dtype="float64", seed=1))
+
+    plain = step(net())
+    with computing_again():
+        assert [step.node.name for step in compiled(net()).steps if step.gone] == ["noisy"]
+        same(step(net()), plain)
 
 
 def without_sharing(storages) -> int:
