@@ -189,12 +189,8 @@ def _weights_part(first, last, panel0, panel1, x, dy, total, packed, cells, line
                     q0, q1, s, length = runs[i]
                     pixel = ((n * H + low * u + r - top) * W + q0 * v + s - left) * C + g * D
                     line = b + ((low - p0) * Q + q0) * width * size
-                    down, across = u * W * C * size, v * C * size
-                    height, breadth = high - low, q1 - q0
-                    if Q == 1:                                                 # a column is one line
-                        down, across, height, breadth = across, down, 1, height
-                    call(tiles, (x.ctypes.data + pixel * size, down, across, line, Q * width * size, height, breadth,
-                                 sums + (r * S + s) * D * width * size, length))
+                    call(tiles, (x.ctypes.data + pixel * size, u * W * C * size, v * C * size, line, Q * width * size,
+                                 high - low, q1 - q0, sums + (r * S + s) * D * width * size, length))
 
 
 @kernel
@@ -222,8 +218,6 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=N
     if fast := winograd.outputs_of_a_tile((R, S), stride, pads, D, K // groups, N, P, Q, dw.dtype):
         space = winograd_weights.space(fast, R, N, P, Q, groups, D, K // groups, dw.dtype)
         return winograd_weights.weights(x, dy, dw, *arrays_in(work, space), top=pads[0], left=pads[1], add=add)
-    if _is_pointwise(R, S, stride, pads):
-        x, dy, N, P, Q = x.reshape(1, -1, 1, x.shape[3]), dy.reshape(1, -1, 1, K), 1, N * P * Q, 1
     tile, runs, lines, requests = _weights_plan(N, P, Q, x.shape[2], R, S, stride[1], pads[1], D, groups, K // groups,
                                                 x.dtype.str, threads())
     totals, packed, cells = arrays_in(work, requests)
@@ -243,11 +237,6 @@ def conv_backward_weights(x, dy, dw, *, stride, pads, groups=1, add=True, work=N
     parallel_for(R * S * D, K * len(totals), _add_panels, rows(dw, K), totals, groups, add)
 
 
-def _is_pointwise(R, S, stride, pads):
-    """Whether output pixels read one pixel each, all of them in order: then all are one column."""
-    return (R, S, *stride, *pads) == (1, 1, 1, 1, 0, 0, 0, 0)
-
-
 def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     """Bytes of work space for the largest of the three passes."""
     (N, H, W, _), (R, S, D, K), (u, v) = x_shape, w_shape, stride
@@ -255,11 +244,10 @@ def conv_work(x_shape, w_shape, dtype, *, stride, pads, groups=1):
     if depthwise.suits(D, K, groups):
         return max(map(bytes_of, depthwise.spaces(x_shape, (N, P, Q, K), w_shape, stride, pads, dtype)))
     phase = -(-R // u), -(-S // v)                                             # taps of the largest phase
-    lines = (1, N * P * Q, 1, 1) if _is_pointwise(R, S, stride, pads) else (N, P, Q, W)
     passes = [_correlation_space(fast, N, P, Q, groups, D, E, (R, S), dtype),
               _correlation_space(fast_data, N, H, W, groups, E, D, phase, dtype),
               winograd_weights.space(fast, R, N, P, Q, groups, D, E, dtype) if fast else
-              _weights_plan(*lines, R, S, v, pads[1], D, groups, E, np.dtype(dtype).str, threads())[-1]]
+              _weights_plan(N, P, Q, W, R, S, v, pads[1], D, groups, E, np.dtype(dtype).str, threads())[-1]]
     return max(map(bytes_of, passes))
 
 
