@@ -19,7 +19,7 @@ COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#00
 
 @dataclass(frozen=True)
 class Panel:
-    """image: (h, w, 3), uint8 or 0..1; or a list of them for a square mosaic.   label: below it, a few words.
+    """image: (h, w, 3), uint8 or 0..1; or a list of them for a mosaic.   label: below it, a few words.
 
     heat: (P, Q) values in colours instead, `limits` of which are the darkest and the brightest; over `image`, if given.
     box: (top, left, bottom, right), a frame.   legend: (colour, words) below.   place: ((top, left, bottom, right),
@@ -44,22 +44,33 @@ def draw_panels(rows: Sequence[tuple[Sequence[Panel], str]], path: str | os.Path
     below = [LINE_HEIGHT * max(len(label) + (len(panel.legend) + 1) // 2
                                for label, panel in zip(lines, panels, strict=True)) + 0.12
              for lines, (panels, _) in zip(labels, rows, strict=True)]
-    heights = [side + under + LINE_HEIGHT * len(caption) + 0.3 for under, caption in zip(below, captions, strict=True)]
+    talls = [side * max(map(_relative_height, panels)) for panels, _ in rows]
+    heights = [tall + under + LINE_HEIGHT * len(caption) + 0.3
+               for tall, under, caption in zip(talls, below, captions, strict=True)]
     height = 0.55 + sum(heights)
     figure = new_figure(height)
     figure.text(MARGIN / WIDTH, 1 - 0.32 / height, title, fontsize=11.5, color=INK, weight="bold")
     y = height - 0.55
-    for (panels, _), caption, lines, under, whole in zip(rows, captions, labels, below, heights, strict=True):
+    for (panels, _), caption, lines, tall, under, whole in zip(rows, captions, labels, talls, below, heights,
+                                                               strict=True):
         for n, panel in enumerate(panels):
             left = MARGIN + n * (side + GAP)
-            axes = figure.add_axes((left / WIDTH, (y - side) / height, side / WIDTH, side / height))
+            axes = figure.add_axes((left / WIDTH, (y - tall) / height, side / WIDTH, tall / height))
             _draw(axes, panel)
-            _words(figure, panel, lines[n], left / WIDTH, y - side - 0.16, height)
+            _words(figure, panel, lines[n], left / WIDTH, y - tall - 0.16, height)
         for number, line in enumerate(caption):
-            figure.text(MARGIN / WIDTH, (y - side - under - 0.16 - LINE_HEIGHT * number) / height, line, fontsize=9,
+            figure.text(MARGIN / WIDTH, (y - tall - under - 0.16 - LINE_HEIGHT * number) / height, line, fontsize=9,
                         color=QUIET)
         y -= whole
     return save_png(figure, path)
+
+
+def _relative_height(panel: Panel) -> float:
+    """Height of the panel, in its width: that of a mosaic is as its rows need, others are square."""
+    if not isinstance(panel.image, list):
+        return 1
+    columns = _columns(len(panel.image))
+    return -(-len(panel.image) // columns) / columns
 
 
 def _draw(axes, panel: Panel) -> None:
@@ -102,18 +113,26 @@ def _words(figure, panel: Panel, lines: list[str], left: float, y: float, height
 
 
 def mosaic(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images (h, w, 3) of up to one size, uint8 or 0..1, in a square on white, smaller ones in the middle; 0..1."""
+    """Images (h, w, 3) of up to one size, uint8 or 0..1, as a square, the last rows of which may be missing, on white;
+    smaller ones are in the middle of their cells. 0..1.
+    """
     images = [image / 255 if image.dtype == np.uint8 else image for image in images]
-    columns = int(np.ceil(len(images) ** 0.5))
+    columns = _columns(len(images))
+    rows = -(-len(images) // columns)
     cell = max(max(image.shape[:2]) for image in images)
     gap = max(1, cell // 24)
-    sheet = np.ones((columns * (cell + gap) - gap, columns * (cell + gap) - gap, 3))
+    sheet = np.ones((rows * (cell + gap) - gap, columns * (cell + gap) - gap, 3))
     for number, image in enumerate(images):
         h, w, _ = image.shape
         top, left = (place * (cell + gap) + (cell - side) // 2
                      for place, side in zip(divmod(number, columns), (h, w), strict=True))
         sheet[top:top + h, left:left + w] = image
     return sheet
+
+
+def _columns(count: int) -> int:
+    """Of a mosaic of so many images."""
+    return int(np.ceil(count ** 0.5))
 
 
 def on_grey(pixels: np.ndarray) -> np.ndarray:

@@ -110,6 +110,7 @@ def test_parts_of_the_pictures():
     sheet = mosaic([np.full((2, 2, 3), value, np.uint8) for value in (0, 255, 51)] + [np.full((2, 1, 3), 0.4)])
     assert sheet.shape == (5, 5, 3) and sheet[0, 0, 0] == 0 and sheet[3, 0, 0] == 0.2 and sheet[2].min() == 1
     assert sheet[3, 3, 0] == 0.4 and sheet[3, 4, 0] == 1
+    assert mosaic([np.zeros((2, 2, 3))] * 6).shape == (5, 8, 3)     # no empty row
     grey = on_grey(np.array([[[-2.0, 0.0, 1.0]]]))
     np.testing.assert_allclose(grey.ravel(), [0, 0.5, 0.75], atol=2e-3)
     assert (on_grey(np.zeros((2, 2, 3))) == 0.5).all()
