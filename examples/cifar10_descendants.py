@@ -208,14 +208,16 @@ def page(reports: list[dict], picture: str) -> list[str]:
         lines += ["## airbench94, for longer", "", "Cutout, shifts of up to four pixels, a falling learning rate; "
                   "weights rounded to float16 before the test.", "", *table(by["long"]), ""]
     if by["degradation"]:
-        lines += ["## Plain and residual nets", "", "By ResNet's recipe (section 4.2), without its end: the learning rate "
-                  "stays 0.1. The picture has the training error as it was counted during each epoch, with augmentation.",
-                  "", f"![training and test error, norms of gradients]({picture})", "", *table(by["degradation"]), "",
+        lines += ["## Plain and residual nets", "", "By ResNet's recipe (section 4.2), without its end: the learning "
+                  "rate stays 0.1. The picture has the training error as it was counted during each epoch, with "
+                  "augmentation.", "", f"![training and test error, norms of gradients]({picture})", "",
+                  *table(by["degradation"]), "",
                   "Gradients are those of the weights of each convolution in batches of training images, without "
                   "augmentation: the norm in the first convolution, and the smallest and the largest over all.", "",
                   *gradient_table(by["degradation"]), ""]
     if by["cosine"]:
-        lines += ["## The same by our own recipe", "", "An epoch of warm-up, then the learning rate falls to 0.", "", *table(by["cosine"]), "",
+        lines += ["## The same by our own recipe", "", "An epoch of warm-up, then the learning rate falls to 0.", "",
+                  *table(by["cosine"]), "",
                   *gradient_table(by["cosine"]), ""]
     if by["published"]:
         lines += ["## ResNet-20 by its published recipe", "", "Published test error, on the original pixels: "

@@ -248,6 +248,7 @@ class Splits:
     name: str
     description: str           # one line: what the images are, and how they were split
     licence: str
+    divided: bool = False      # it has no split of its own
 
     @property
     def classes(self) -> list[str]:

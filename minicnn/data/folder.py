@@ -27,10 +27,12 @@ FLAT_OR_PARTS = (f"{LAYOUT}; put the class folders under train/, or rename a cla
 Listing = dict[str, list[str]]                     # class -> paths of its images, relative to the root
 
 
-def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256, hold_out: bool = True) -> Splits:
+def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256, hold_out: bool = True,
+                divide: bool = True) -> Splits:
     """The sets in a class-folder tree. Nothing is decoded yet. DataError when the tree is not one.
 
     hold_out: False where all of train/ is to be learned from; without val/, test/ takes its place.
+    divide: False where all images of a tree without a split are to be tested; then they are train and val, too.
     """
     root = os.fspath(root)
     if not os.path.isdir(root):
@@ -40,7 +42,7 @@ def open_folder(root: str | os.PathLike, seed: int = 0, size: int = 256, hold_ou
     parts = _find_parts(root)
     name = os.path.basename(os.path.abspath(root))
     if not parts:
-        return _split_flat(root, name, _list_classes(root, "", left_out), seed, size, left_out)
+        return _split_flat(root, name, _list_classes(root, "", left_out), seed if divide else None, size, left_out)
     if "train" not in parts:
         raise DataError(f"{root} has {next(iter(parts.values()))}/ but no train/; {FLAT_OR_PARTS}")
     return _open_parts(root, name, parts, seed, size, left_out, hold_out)
@@ -78,11 +80,12 @@ def _part(folder: str) -> str | None:
     return next((part for part, names in PARTS.items() if folder.lower() in names), None)
 
 
-def _split_flat(root: str, name: str, listing: Listing, seed: int, size: int, left_out: LeftOut) -> Splits:
-    """A tree without a split, split into train, val and test."""
+def _split_flat(root: str, name: str, listing: Listing, seed: int | None, size: int, left_out: LeftOut) -> Splits:
+    """A tree without a split, split into train, val and test; or, without a seed, all of it as each of them."""
     whole = _dataset(root, name, listing, size)
-    train, val, test, how = split_in_three(whole, seed)
-    return Splits(train, val, test, name, _describe(root, listing, [how, *left_out.words()]), "the folder's own")
+    train, val, test, how = (whole, whole, whole, "all of them") if seed is None else split_in_three(whole, seed)
+    return Splits(train, val, test, name, _describe(root, listing, [how, *left_out.words()]), "the folder's own",
+                  divided=True)
 
 
 def _open_parts(root: str, name: str, parts: dict[str, str], seed: int, size: int, left_out: LeftOut,

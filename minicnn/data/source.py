@@ -18,7 +18,7 @@ SIZE = 256
 
 def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None, resize: str = USUAL_DECODING[0],
               interpolation: str = USUAL_DECODING[1], cache_bytes: int = CACHE_BYTES,
-              counts: tuple[int, int, int] = COUNTS, hold_out: bool = True) -> Splits:
+              counts: tuple[int, int, int] = COUNTS, hold_out: bool = True, divide: bool = True) -> Splits:
     """A data set, split into train, val and test. Files are listed, none is decoded: see scan and measure for that.
 
     spec         "elpv" (the packaged photographs of solar cells), "synthetic" (procedural), or a folder: of images, or
@@ -30,6 +30,7 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
     cache_bytes  memory for decoded images, at most
     counts       procedural images for train, val and test
     hold_out     False: all of a folder's train/ is learned from, see open_folder
+    divide       False: a folder without a split is not split, see open_folder
     DataError when there is no such set; its subclass MissingPackageError when "elpv" is not installed.
     """
     if spec == "elpv":
@@ -43,7 +44,7 @@ def open_data(spec: str | os.PathLike, seed: int = 0, *, size: int | None = None
     elif is_prepared(spec):
         splits = open_prepared(spec, seed, size)
     else:
-        splits = open_folder(spec, seed, size or SIZE, hold_out)
+        splits = open_folder(spec, seed, size or SIZE, hold_out, divide)
     _decode_by(splits, (resize, interpolation))
     splits.keep_decoded(cache_bytes)
     return splits

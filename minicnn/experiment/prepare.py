@@ -49,13 +49,14 @@ def use_threads(settings: dict, local_size: int = 1) -> None:
     set_threads(settings["threads"] if local_size == 1 else max(1, settings["threads"] // local_size))
 
 
-def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None) -> Splits:
+def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preprocess | None = None, *,
+              divide: bool = True) -> Splits:
     """The data of these settings, resized as the recipe says, or as `preprocess` does; no image is decoded yet."""
     how = decoding_of(settings)
     if preprocess:
         how = {name: getattr(preprocess, name) for name in how}
     try:
-        return open_data(settings["data"], **how)
+        return open_data(settings["data"], **how, divide=divide)
     except MissingPackageError as error:
         if not may_fall_back:
             raise

@@ -67,7 +67,7 @@ def _train_and_test(options: argparse.Namespace) -> int:
     if trained.outcome is None:
         return 0
     run_dir = trained.run_dir
-    again = shlex.join([*options.program, "--resume", str(run_dir)])
+    again = shlex.join([*options.program[:2], "--resume", str(run_dir)])             # without the model
     with trained.held:
         if trained.outcome.interrupted:
             print(f"stopped; everything is in {run_dir / LAST}\nto go on: {again}")

@@ -246,7 +246,8 @@ class RunState:
                 here["data"][part] += " with other images in files of the same names"
         if different := differences(there, here):
             knob, was, now = different[0]
-            others = f"; {', '.join(knob for knob, _, _ in different[1:4])} differ as well" if different[1:] else ""
+            more = [name for name, _, _ in different[1:4]]
+            others = f"; {', '.join(more)} {'differs' if len(more) == 1 else 'differ'} as well" if more else ""
             raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
                                   "the settings the run was started with, or start a new one from its weights "
                                   "(--init-from)")
@@ -273,6 +274,16 @@ class RunState:
 
 def _in_words(name: str, count: int, fingerprint: str) -> str:
     return f"{name} ({count} images, {fingerprint[:12]})"
+
+
+def is_of(dataset: Dataset, meta: dict) -> bool:
+    """Whether these are the training images of the run that wrote a checkpoint with this metadata: by their list, and
+    where that is the same, by their pixels.
+    """
+    listed, known = meta["identity"]["data"].get("train", ""), meta.get("images", {}).get("train")
+    if not any(each[:12] in listed for each in (dataset.fingerprint, dataset.former_fingerprint(dataset.name))):
+        return False
+    return not known or known["files"] == dataset.state() or known["content"] == _content(dataset)
 
 
 def _content(dataset: Dataset) -> str:

@@ -21,6 +21,7 @@ from minicnn.visualize.curves import draw_curves
 from minicnn.visualize.filters import draw_filters
 from minicnn.visualize.predictions import draw_predictions
 
+PREDICTIONS = "predictions.png"
 SHOWN = 8                       # held-out photographs on the sheet, as in Figure 4 of the paper
 PAPER_IMAGES = 90 * 1_200_000   # what the kernels of the paper's Figure 3 had seen
 
@@ -76,14 +77,14 @@ def _epochs_done(folder: Path, at_least: int) -> int:
                default=at_least)
 
 
-def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluation) -> Path:
-    """predictions.png as in Figure 4: some held-out photographs and the net's best guesses; returns its path."""
+def draw_sheet(folder: str | os.PathLike, title: str, held_out, result: Evaluation, name: str = PREDICTIONS) -> Path:
+    """A picture as Figure 4: some held-out photographs and the net's best guesses; returns its path."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(held_out))[:SHOWN])
     labels, shown = held_out.labels[chosen], result.probabilities[chosen]
     right = int((shown.argmax(axis=1) == labels).sum())
     return draw_predictions(
         np.stack([central_square(held_out.read(int(i))) for i in chosen]), labels, shown, held_out.classes,
-        Path(folder) / "predictions.png", f"{title}: {len(chosen)} held-out photographs",
+        Path(folder) / name, f"{title}: {len(chosen)} held-out photographs",
         f"{len(chosen)} of {len(held_out):,}, drawn at random; {right} of them correct. In bold the true class, its "
         "bar is green.")
 

@@ -1,0 +1,36 @@
+"""minicnn evaluate with the images of a run, and with others: of a folder without a split, all of them."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from minicnn.cli.main import main
+from tests.helpers.small_run import save_tree
+from tests.helpers.tiny_command import NET, tiny_command
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("others")
+    save_tree(root / "set", per_class=10, size=48)
+    (root / "own.py").write_text(NET)
+    shutil.copytree(root / "set", root / "moved")
+    assert main(tiny_command(root, "--device", "reference", "--run-name", "run")) == 0
+    return root
+
+
+@pytest.mark.parametrize(("data", "count"), [([], 2), (["set"], 2), (["moved"], 2), (["others"], 20)])
+def test_images_that_are_evaluated(root, capsys, data, count):
+    """A tenth of the run's own, wherever they lie: the others were trained on."""
+    if data == ["others"]:
+        save_tree(root / "others", per_class=10, size=40)
+    run, words = root / "runs/run", ["--data", str(root / data[0])] if data else []
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert main(["evaluate", str(run), *words, "--protocol", "crop"]) == 0
+    assert f": {count} test images, centre crop" in capsys.readouterr().out
+    after = {path.name: path.read_bytes() for path in run.iterdir()}
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == ({"predictions.png"} if data == ["moved"] else set())     # whose title has the folder's name
+    assert after.keys() - before.keys() == ({"predictions-others.png"} if data == ["others"] else set())
