@@ -136,7 +136,7 @@ def _images_of(settings: dict, saved: Checkpoint) -> tuple[Splits, bool]:
     preprocess = saved_recipe(saved).preprocess
     splits = open_sets(settings, preprocess=preprocess)
     with interpreting(saved.path):
-        own = settings["data"] == saved.meta["about"].get("data") or is_of(splits.train, saved.meta)
+        own = settings["data"] == saved.meta["about"].get("data") or (splits.divided and is_of(splits.train, saved.meta))
     return splits if own or not splits.divided else open_sets(settings, preprocess=preprocess, divide=False), own
 
 
