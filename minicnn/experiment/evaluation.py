@@ -18,16 +18,15 @@ from minicnn.evaluate.metrics import majority
 from minicnn.evaluate.predict import check_finite
 from minicnn.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from minicnn.experiment.nets import title
-from minicnn.experiment.prepare import open_sets, use_threads
+from minicnn.experiment.prepare import sets_for, use_threads
 from minicnn.experiment.say import draw, say
 from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.system.files import signed, write_json
 from minicnn.system.terminal import is_terminal
-from minicnn.train.runs.checkpoint import Checkpoint, interpreting, load_checkpoint
+from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, folder_for, restore, saved_recipe
-from minicnn.train.state import is_of
 from minicnn.visualize.report import PREDICTIONS, draw_run, draw_sheet
 
 ONE, TEN = (PROTOCOLS[name].label for name in ("crop", "ten-crop"))
@@ -106,7 +105,7 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
         settings = settle(options, checkpoint)
         use_threads(settings)
         saved = load_checkpoint(checkpoint, parts=("data",))
-        splits, own = _images_of(settings, saved)
+        splits, own = sets_for(settings, saved.meta, saved_recipe(saved).preprocess)
         saved.check_classes(splits.classes)
         if data not in (None, settings["data"]) and not _same_images(tested[0].held_out, splits):
             raise ConfigError(f"{checkpoint} was trained on {settings['data']}, the one before it on {data}; "
@@ -127,17 +126,6 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0
-
-
-def _images_of(settings: dict, saved: Checkpoint) -> tuple[Splits, bool]:
-    """The images to evaluate a checkpoint with, and whether they are those of its run. Of others, none was trained on:
-    a folder without a split is evaluated as a whole.
-    """
-    preprocess = saved_recipe(saved).preprocess
-    splits = open_sets(settings, preprocess=preprocess)
-    with interpreting(saved.path):
-        own = settings["data"] == saved.meta["about"].get("data") or (splits.divided and is_of(splits.train, saved.meta))
-    return splits if own or not splits.divided else open_sets(settings, preprocess=preprocess, divide=False), own
 
 
 def sizes(text: str) -> list[int]:

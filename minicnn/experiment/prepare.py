@@ -17,6 +17,7 @@ from minicnn.models.registry import MODELS
 from minicnn.parallel.launch import speaks
 from minicnn.system.cores import available_cores
 from minicnn.train.recipes import named_recipe, recipes_of
+from minicnn.train.state import is_of
 
 
 def prepare(settings: dict, may_fall_back: bool = False, local_size: int = 1) -> tuple[Splits, Net]:
@@ -65,6 +66,17 @@ def open_sets(settings: dict, may_fall_back: bool = False, preprocess: Preproces
             print(f"{bar}\n!! {error}\n!! Until then: procedural images, which teach nothing about photographs.\n{bar}")
         settings["data"] = "synthetic"
         return open_data("synthetic", **how)
+
+
+def sets_for(settings: dict, meta: dict, preprocess: Preprocess) -> tuple[Splits, bool]:
+    """The images to try a trained network on, and whether they are those of its run. Of others none was trained on: a
+    folder without a split is taken as a whole.
+
+    settings: with the data that was asked for.   meta, preprocess: of the checkpoint.
+    """
+    splits = open_sets(settings, preprocess=preprocess)
+    own = settings["data"] == meta["about"].get("data") or (splits.divided and is_of(splits.train, meta))
+    return splits if own or not splits.divided else open_sets(settings, preprocess=preprocess, divide=False), own
 
 
 def decoding_of(settings: dict) -> dict:

@@ -14,7 +14,7 @@ from minicnn.evaluate.evaluate import Evaluation, evaluate
 from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
 from minicnn.evaluate.predict import check_finite
-from minicnn.experiment.prepare import open_sets
+from minicnn.experiment.prepare import sets_for
 from minicnn.experiment.settings import settle
 from minicnn.report.run import Run
 from minicnn.system.terminal import is_terminal
@@ -55,8 +55,8 @@ def held_out(run: Run, options: argparse.Namespace) -> HeldOut | Missing:
     """Predictions for images of the run's test set, or of its validation set where there is none; Missing where they
     are gone."""
     try:
-        splits = open_sets(settle(argparse.Namespace(data=options.data, out=options.runs), run.checkpoint),
-                           preprocess=run.pipeline.preprocess)
+        settings = settle(argparse.Namespace(data=options.data, out=options.runs), run.checkpoint)
+        splits, _ = sets_for(settings, run.meta, run.pipeline.preprocess)
         if splits.classes != run.classes:
             raise DataError(f"{splits.name} has the classes {', '.join(splits.classes[:5])}, the run was trained on "
                             f"{', '.join(run.classes[:5])}; name a folder with those: --data DIR")

@@ -280,7 +280,7 @@ def is_of(dataset: Dataset, meta: dict) -> bool:
     """Whether these are the training images of the run that wrote a checkpoint with this metadata: by their list, and
     where that is the same, by their pixels.
     """
-    listed, known = meta["identity"]["data"].get("train", ""), meta.get("images", {}).get("train")
+    listed, known = meta["identity"].get("data", {}).get("train", ""), meta.get("images", {}).get("train")
     if not any(each[:12] in listed for each in (dataset.fingerprint, dataset.former_fingerprint(dataset.name))):
         return False
     return not known or known["files"] == dataset.state() or known["content"] == _content(dataset)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 
 import pytest
 
 from minicnn.cli.main import main
+from minicnn.experiment.looking.asked import held_out
+from minicnn.experiment.trained import load_trained
 from tests.helpers.small_run import save_tree
 from tests.helpers.tiny_command import NET, tiny_command
 
@@ -34,3 +37,12 @@ def test_images_that_are_evaluated(root, capsys, data, count):
     changed = {name for name in before if after[name] != before[name]}
     assert changed == ({"predictions.png"} if data == ["moved"] else set())     # whose title has the folder's name
     assert after.keys() - before.keys() == ({"predictions-others.png"} if data == ["others"] else set())
+
+
+def test_what_looks_inside_takes_them_too(root):
+    checkpoint = root / "runs/run/best.safetensors"
+    save_tree(root / "more", per_class=6, size=40)
+    _, pipeline, _ = load_trained(checkpoint, "reference")
+    counts = [len(held_out(argparse.Namespace(data=str(root / data), out="runs"), checkpoint, pipeline))
+              for data in ("set", "moved", "more")]
+    assert counts == [2, 2, 12]

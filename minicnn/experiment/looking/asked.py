@@ -11,10 +11,11 @@ from minicnn.data.dataset import Dataset, Splits
 from minicnn.data.input import InputPipeline
 from minicnn.data.scan import scan
 from minicnn.errors import ConfigError, expected
-from minicnn.experiment.prepare import open_sets
+from minicnn.experiment.prepare import sets_for
 from minicnn.experiment.settings import settle
 from minicnn.graph import Net
 from minicnn.system.terminal import is_terminal
+from minicnn.train.runs.run_dir import read_settings
 from minicnn.visualize.gradients import last_map
 from minicnn.visualize.units import check_unit
 from minicnn.visualize.views import grey_input, mean_words, photographs, views
@@ -101,4 +102,4 @@ def held_out(options: argparse.Namespace, checkpoint: Path, pipeline: InputPipel
 
 
 def _splits(options: argparse.Namespace, checkpoint: Path, pipeline: InputPipeline) -> Splits:
-    return open_sets(settle(options, checkpoint), preprocess=pipeline.preprocess)
+    return sets_for(settle(options, checkpoint), read_settings(checkpoint), pipeline.preprocess)[0]
