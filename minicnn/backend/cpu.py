@@ -8,17 +8,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from minicnn.backend.ops import OPS, Ops
 from minicnn.backend.stores_bf16 import StoresBf16
-from minicnn.errors import DeviceError
+from minicnn.errors import DeviceError, ShapeError
 from minicnn.kernels.cpu import threads
 from minicnn.system.cores import available_cores
 
 PRECISIONS = ("fp32", "bf16")           # of matrix products
+BY_ADDRESS = ("conv", "linear", "augment")      # whose kernels read arrays by address, and take them to be contiguous
 WORTH_WHILE = 1.5                       # times the GFLOP/s of float32: below, roundings and copies cost what is gained
 
 
@@ -27,6 +31,11 @@ class CpuOps(Ops):
 
     together = staticmethod(threads.together)
     fusions = frozenset({"update", "early", "again"})
+
+    def __init__(self):
+        super().__init__("cpu", "minicnn.kernels.cpu")
+        for function in (function for module_name in BY_ADDRESS for function in OPS[module_name]):
+            setattr(self, function, of_contiguous(getattr(self, function)))
 
     @contextlib.contextmanager
     def telling_of_compiling(self, tell: Callable[[str], None]) -> Iterator[None]:
@@ -59,12 +68,25 @@ class CpuBf16Ops(StoresBf16, CpuOps):
     """
 
     def __init__(self):
-        super().__init__("cpu", "minicnn.kernels.cpu")
+        super().__init__()
         self.spec = "cpu:bf16"
         for module_name in ("conv", "linear"):
             module = importlib.import_module(f"minicnn.kernels.cpu.bf16.{module_name}")
             for function in OPS[module_name]:
-                setattr(self, function, getattr(module, function))
+                setattr(self, function, of_contiguous(getattr(module, function)))
+
+
+def of_contiguous(operation: Callable) -> Callable:
+    """The operation, with a ShapeError in place of wrong results where an array is not C-contiguous."""
+    @functools.wraps(operation)
+    def checked(*arguments, **options):
+        for given in (*arguments, *options.values()):
+            if isinstance(given, np.ndarray) and not given.flags.c_contiguous:
+                raise ShapeError(f"{operation.__name__}: an array of shape {given.shape} with strides {given.strides} "
+                                 "is not C-contiguous; pass np.ascontiguousarray(...) of it")
+        return operation(*arguments, **options)
+
+    return checked
 
 
 def make_ops(precision: str = "fp32") -> Ops:
@@ -79,7 +101,7 @@ def make_ops(precision: str = "fp32") -> Ops:
         if precision == "bf16":
             importlib.import_module("minicnn.kernels.cpu.bf16.available").needed()
             return CpuBf16Ops()
-        return CpuOps("cpu", "minicnn.kernels.cpu")
+        return CpuOps()
     except ImportError as error:
         raise DeviceError(f"device 'cpu' needs Numba, which cannot be loaded ({error}); install it, "
                           "or use --device reference (NumPy alone, slow)") from error

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from minicnn.backend.ops import address
+from minicnn.backend.select import get_ops
+from minicnn.errors import DeviceError, ShapeError
 
 
 class A(NamedTuple):
@@ -73,21 +75,54 @@ def placed(array: np.ndarray, elements: int) -> np.ndarray:
     return copy
 
 
-@pytest.mark.parametrize("operation", CASES)
-def test_any_array_may_begin_anywhere(ops, rng, operation):
-    if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
-        pytest.skip("where an array of a GPU begins is its allocator's choice")
+def strided(array: np.ndarray, _) -> np.ndarray:
+    """A copy whose elements have gaps between them."""
+    copy = np.repeat(array, 2, axis=-1)[..., ::2]
+    assert not copy.flags.c_contiguous
+    return copy
+
+
+def runner(ops, rng, operation):
+    """The arrays of the operation by place or name, and the function that runs it on copies of them, one of which is
+    made by `other`."""
     positional, options = CASES[operation]
     fixed = {name: value for name, value in options.items() if not isinstance(value, A)}
     every = dict(enumerate(positional)) | {name: value for name, value in options.items() if isinstance(value, A)}
     arrays = {name: array.draw(rng) for name, array in every.items()}
 
-    def run(moved=None) -> list[np.ndarray]:
-        given = {name: placed(array, int(name == moved)) for name, array in arrays.items()}
+    def run(moved=None, other=placed) -> list[np.ndarray]:
+        given = {name: other(array, 1) if name == moved else placed(array, 0) for name, array in arrays.items()}
         named = {name: given[name] for name in options.keys() & given.keys()}
         getattr(ops, operation)(*(given[place] for place in range(len(positional))), **fixed, **named)
         return list(given.values())
 
+    return arrays, run
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:bf16"])
+@pytest.mark.parametrize("operation", CASES)
+def test_gaps_between_elements_are_refused_or_heeded(rng, device, operation):
+    try:
+        ops = get_ops(device)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    arrays, run = runner(ops, rng, operation)
+    expected = run()
+    for name in arrays:
+        try:
+            found = run(name, strided)
+        except ShapeError as error:
+            assert "is not C-contiguous; pass np.ascontiguousarray" in str(error)
+            continue
+        for got, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6, err_msg=f"{operation}: {name}")
+
+
+@pytest.mark.parametrize("operation", CASES)
+def test_any_array_may_begin_anywhere(ops, rng, operation):
+    if not isinstance(ops.empty((1,), "uint8"), np.ndarray):
+        pytest.skip("where an array of a GPU begins is its allocator's choice")
+    arrays, run = runner(ops, rng, operation)
     expected = run()
     assert any(not np.array_equal(was, now) for was, now in zip(arrays.values(), expected, strict=True))
     for name in arrays:
