@@ -76,6 +76,7 @@ class CpuBf16Ops(StoresBf16, CpuOps):
                 setattr(self, function, of_contiguous(getattr(module, function)))
 
 
+@functools.cache
 def of_contiguous(operation: Callable) -> Callable:
     """The operation, with a ShapeError in place of wrong results where an array is not C-contiguous."""
     @functools.wraps(operation)
