@@ -15,7 +15,7 @@ from minicnn.graph import Net
 from minicnn.interop.formats.caffe.files import read_mean
 from minicnn.interop.read import preprocess_in, read
 from minicnn.interop.report import Report
-from minicnn.models.registry import MODELS, find
+from minicnn.models.registry import find, named
 from minicnn.train.recipe import Recipe
 from minicnn.train.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -55,7 +55,7 @@ def is_assumed(report: Report) -> bool:
 
 def _named(model: str, classes: int) -> dict:
     """The network as a recipe has it; one that is no model of ours has only its description."""
-    if model.partition(":")[0] in MODELS or any(model in entry.aliases for entry in MODELS.values()):
+    if named(model.partition(":")[0]):
         name, variant = find(model)
         return {"model": name, **({"variant": variant} if variant else {}), "num_classes": classes}
     return {"num_classes": classes}

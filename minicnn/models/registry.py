@@ -2,10 +2,12 @@
 
 MODELS has one declaration for each (minicnn/models/model.py): the function that builds it, its variants (the first is
 what the bare name means) and what they reached. How each is trained is in minicnn/train/recipes.py, under the name of
-its recipe. minicnn/models/README.md shows all of them; `minicnn models --page` writes it.
+its recipe. minicnn/models/README.md shows all of them; `minicnn models --markdown` writes it.
 """
 
 from __future__ import annotations
+
+import re
 
 from minicnn.errors import ConfigError, expected_one_of, nearest
 from minicnn.graph import Net
@@ -37,17 +39,23 @@ MODELS: dict[str, Model] = {
 
     "cifar_18pct": Model("cuda-convnet's 18 % net", cifar_18pct, {
         "": Variant("published", 89_578, "18 %", "dnouri/cuda-convnet: example-layers/layers-18pct.cfg",
-                     macs=12_298_240),
-    }, tested_on=CIFAR10, image_size=32, aliases={"cifar-18pct": ""}),
+                     macs=12_298_240, ours="19.61 %, recipe quick, 100 epochs, on a JPEG copy"),
+    }, tested_on=CIFAR10, image_size=32),
 
     "cifar_paper": Model("The four-layer net", cifar_paper, {
         "": Variant("published", 2_112_970, "11 %; 13 % with lrn=False",
                     "the paper, section 3.3; dnouri/cuda-convnet: layers-conv-local-11pct.cfg and -13pct.cfg",
                     macs=19_512_576),
-    }, tested_on=CIFAR10, image_size=32, aliases={"cifar-paper": ""}),
+    }, tested_on=CIFAR10, image_size=32),
 
     **DESCENDANTS,
 }
+
+
+def named(name: str) -> tuple[str, str] | None:
+    """(model, variant or "") of a bare name or an alias, whose case and punctuation do not matter: "ResNet-18"."""
+    spelled = {_plain(alias): (model, variant) for alias, (model, variant) in _names().items()}
+    return spelled.get(_plain(name))
 
 
 def find(name: str, variant: str | None = None) -> tuple[str, str]:
@@ -56,12 +64,12 @@ def find(name: str, variant: str | None = None) -> tuple[str, str]:
     Raises ConfigError for a name or a variant that does not exist, with the nearest one that does.
     """
     bare, _, own = name.partition(":")
-    aliases = {alias: (model, of) for model, entry in MODELS.items() for alias, of in entry.aliases.items()}
-    model, implied = (bare, "") if bare in MODELS else aliases.get(bare, (bare, ""))
-    if model not in MODELS:
+    found = named(bare)
+    if not found:
         owner = next((known for known, entry in MODELS.items() if bare and bare in entry.variants), None)
         hint = f"{owner!r} has such a variant: write {owner}:{bare}; " if owner else ""
-        raise ConfigError(f"unknown model {bare!r}: {hint}{_like(bare, [*MODELS, *aliases])}")
+        raise ConfigError(f"unknown model {bare!r}: {hint}{_like(bare)}")
+    model, implied = found
     asked = [asked for asked in (implied, own, variant) if asked]
     if len(set(asked)) > 1:
         raise ConfigError(f"{name!r} is the variant {asked[0]!r}, and variant {asked[-1]!r} was asked for; leave one "
@@ -75,12 +83,31 @@ def find(name: str, variant: str | None = None) -> tuple[str, str]:
     return model, chosen
 
 
-def _like(name: str, known: list[str]) -> str:
-    """The end of the message about an unknown model: the names that begin with it, or the nearest one; no long list."""
-    near = [other for other in known if name and other.startswith(name.lower())] or list(filter(None, [
-        nearest(name, known)]))
-    few = ", ".join(near[:FEW]) + (f" and {len(near) - FEW} more" if len(near) > FEW else "")
-    return f"{f'did you mean {few}? ' if near else ''}`minicnn models` lists all {len(MODELS)}"
+def family(name: str) -> list[str]:
+    """The models whose names begin with this one: of "resnet", resnet18, resnet34 and so on."""
+    return [model for model in MODELS if _plain(name) and _plain(model).startswith(_plain(name))]
+
+
+def _names() -> dict[str, tuple[str, str]]:
+    """Every model and alias -> (model, variant)."""
+    return {model: (model, "") for model in MODELS} | {
+        alias: (model, variant) for model, entry in MODELS.items() for alias, variant in entry.aliases.items()}
+
+
+def _plain(name: str) -> str:
+    """A name without case and punctuation."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _like(name: str) -> str:
+    """The end of the message about an unknown model: the family that is meant, or the nearest name; no long list."""
+    stems = dict.fromkeys(model.rstrip("0123456789") for model in MODELS)
+    near = name.lower() if family(name) else nearest(name, [*_names(), *stems])
+    like = [] if near is None else family(near) or [near]
+    if len(like) < 2:
+        return f"{f'did you mean {like[0]}? ' if like else ''}`minicnn models` lists all {len(MODELS)}"
+    few = ", ".join(like[:FEW]) + (f" and {len(like) - FEW} more" if len(like) > FEW else "")
+    return f"did you mean {few}? `minicnn models {near}` lists them"
 
 
 def build(name: str, variant: str | None = None, num_classes: int | None = None, device: str = "auto", seed: int = 0,

@@ -101,10 +101,21 @@ def test_models(capsys):
     assert all(word in out for word in ("alexnet:caffe", "60,965,224", "42.9 / 19.8, centre crop", "cifar_18pct"))
     code, out, _ = run(capsys, "models", "alexnet")
     assert code == 0 and "alexnet:paper, the default: 60,965,224 parameters" in out
-    assert all(word in out for word in ("lrn_divide_alpha: yes (paper: no)", "224", "    long         26 epochs"))
+    assert all(word in out for word in ("LRN, groups of maps: 1 (paper: 2)", "224", "    long         26 epochs"))
     assert run(capsys, "variants") == (code, out, "")                   # what it was called in version 0.1.0
     code, out, _ = run(capsys, "models", "cifar_18pct")
-    assert code == 0 and "other names: cifar-18pct is cifar_18pct" in out and "quick" in out
+    assert code == 0 and "other names" not in out and "quick" in out
+    code, out, _ = run(capsys, "models", "vgg")
+    assert code == 0 and "other names: vgg11 is vgg:a" in out
+
+
+def test_models_of_a_family(capsys):
+    """What is no network, but the beginning of several names: their rows of the table, counted."""
+    code, out, _ = run(capsys, "models", "airbench")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[2:4]] == ["airbench93", "airbench94"]
+    assert "2 variants of 2 networks. Errors in % are those of CIFAR-10's test images." in out
+    assert "vgg:e-bn" in run(capsys, "models", "vg")[1] and "1 network." in run(capsys, "models", "vg")[1]
+    assert f"variants of {len(MODELS)} networks" in run(capsys, "models")[1]
 
 
 def test_doctor(capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,9 @@ def test_spellings():
     assert find("alexnet") == ("alexnet", "paper")
     assert find("alexnet:caffe") == find("alexnet", "caffe") == find("alexnet:caffe", "caffe") == ("alexnet", "caffe")
     assert find("cifar_18pct") == find("cifar-18pct") == ("cifar_18pct", "")
+    assert find("ResNet18") == find("resnet-18") == ("resnet18", "v1") and find("VGG-16:d") == ("vgg", "d")
+    names = [*MODELS, *(alias for entry in MODELS.values() for alias in entry.aliases)]
+    assert len({re.sub("[-_]", "", name) for name in names}) == len(names)
 
 
 def test_classes_and_values():
@@ -48,8 +53,10 @@ def test_classes_and_values():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("alexnt",), "unknown model 'alexnt': did you mean alexnet? `minicnn models` lists all"),
-    (("cifar-18pc",), "did you mean cifar-18pct?"),
-    (("ResNet",), "did you mean resnet18, resnet34, resnet50, resnet101, resnet152 and 6 more? `minicnn models`"),
+    (("cifar-18pc",), "did you mean cifar_18pct?"),
+    (("ResNet",), "did you mean resnet18, resnet34, resnet50, resnet101, resnet152 and 6 more? `minicnn models resnet` "
+                    "lists them"),
+    (("resnte",), "did you mean resnet18, resnet34, resnet50, resnet101, resnet152 and 6 more?"),
     (("caffe",), "unknown model 'caffe': 'alexnet' has such a variant: write alexnet:caffe"),
     (("",), "unknown model '': `minicnn models` lists all"),
     (("alexnet:cafe",), "unknown variant 'cafe' of alexnet: did you mean 'caffe'? expected one of paper, authors"),
