@@ -10,9 +10,10 @@ The 1 x 1 convolutions before the larger ones, and after the pooling, reduce the
 naive module, does without: the channels of the pooling are added to all others, module after module.
 
 For training, two auxiliary classifiers read modules 4a and 4d (section 5); their losses count 0.3 each. In prediction
-they do not run. What the paper does not print is from its replica BVLC/caffe: models/bvlc_googlenet: the normalisation
-in the stem, Xavier initialisation, biases of 0.2, their learning rate. Table 1 prints 2.7K weights for the first
-convolution, which are those of a separable one; here, as in Caffe, it is dense.
+they do not run. What the paper does not print is from its replica BVLC/caffe: models/bvlc_googlenet: the constants of
+the normalisation in the stem, whose places Figure 3 shows, Xavier initialisation, biases of 0.2, their learning rate.
+Table 1 prints 2.7K weights for the first convolution, which are those of a separable one; here, as in Caffe, it is
+dense.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Knobs:
     input_size: int = 224                                   # section 5
     width: float = 1.0                                      # factor on all numbers of kernels, for small nets
     naive: bool = False                                     # modules of Figure 2 (a)
-    lrn: bool = True                                        # after pool1 and before pool2; from Caffe
+    lrn: bool = True                                        # places from Figure 3, constants from Caffe
     batchnorm: bool = False                                 # after every convolution, which then has no bias
     sync: bool = False                                      # batch statistics of all ranks
     five: int = 5                                           # side of the kernels of the 5 x 5 branch
@@ -136,7 +137,7 @@ def _module(b: Builder, name: str, kernels: list[int], known: Knobs) -> None:
 
 
 def _auxiliary(b: Builder, name: str, num_classes: int, known: Knobs) -> None:
-    """An auxiliary classifier of the last layer, which the next module reads as well."""
+    """An auxiliary classifier that reads the module before it; the next module reads that module, too."""
     trunk = b.last
     if known.aux_adaptive:
         b.adaptive_avgpool(f"{name}_pool", 4)

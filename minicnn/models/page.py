@@ -13,7 +13,8 @@ HEAD = """# The networks of this package
 Written by `minicnn models --markdown`; do not edit. Parameters are counted with the classes of the data that a network
 was published for. M MACs are millions of multiply-adds of convolutions and fully connected layers for one image, as in
 the papers' "FLOPs". Published errors are in %, of the images that each heading names; without more words, of one
-central crop. *Ours* is what trainings with this package reached on these images.
+central crop. *Ours* is what trainings with this package reached on these images, with the recipe where it is not the
+published one in full. LRN is local response normalisation.
 """
 COLUMNS = "| network | parameters | M MACs | published error | ours | source |\n|---|---:|---:|---|---|---|"
 

@@ -2,12 +2,16 @@
 
 Table 1, for 224 x 224 images; every convolution is followed by batch normalisation, and has no bias (section 3.4):
 
-    conv1      7 x 7, 64, stride 2; 3 x 3 max-pooling, stride 2      112, 56
-    conv2_x    blocks of 64      of 3 x 3, 3 x 3 (18, 34 layers), or of 1 x 1, 3 x 3, 1 x 1 with four times as many
-    conv3_x    blocks of 128     output channels (50, 101, 152 layers: bottlenecks)             56, 28, 14, 7
-    conv4_x    blocks of 256     the first block of conv3_x, conv4_x and conv5_x has stride 2
-    conv5_x    blocks of 512
+    conv1      7 x 7, 64, stride 2         112 x 112
+    pool1      3 x 3 maximum, stride 2     56 x 56
+    conv2_x    blocks of 64                56 x 56
+    conv3_x    blocks of 128               28 x 28; in this stage and the next ones, the first block has stride 2
+    conv4_x    blocks of 256               14 x 14
+    conv5_x    blocks of 512               7 x 7
     average over all pixels, fully connected layer, softmax
+
+A block of w is 3 x 3, 3 x 3, both with w channels (18, 34 layers), or a bottleneck: 1 x 1 and 3 x 3 with w channels,
+then 1 x 1 with 4w (50, 101, 152 layers).
 
 A block adds its input to its output, before the last ReLU: y = relu(F(x) + shortcut(x)). The shortcut is x itself;
 where the shape changes (section 4.1) it is A: every second pixel, with zeros as further channels, B: a 1 x 1
@@ -18,7 +22,7 @@ convolution; or C: a 1 x 1 convolution in every block. Plain nets are the same w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,6 +35,7 @@ from minicnn.init import He, Uniform
 from minicnn.models import knobs as variants_of
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}     # Table 1
+BOTTLENECK = 50                                             # layers from which blocks are bottlenecks
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)                  # Table 6: n = 3, 5, 7, 9, 18, 200
 
 
@@ -87,7 +92,7 @@ def resnet(depth: int, variant: str = "v1", num_classes: int = 1000, seed: int =
     else:
         b.maxpool("pool1", 3, stride=2, padding=1)                          # 112 -> 56
     for stage, (count, width) in enumerate(zip(blocks, known.widths, strict=True), start=2):
-        _stage(b, f"conv{stage}", count, width, known, bottleneck=depth >= 50, stride=1 if stage == 2 else 2)
+        _stage(b, f"conv{stage}", count, width, known, bottleneck=depth >= BOTTLENECK, stride=1 if stage == 2 else 2)
     return _classifier(b, num_classes, known, seed=seed, device=device, dtype=dtype, values=values)
 
 
@@ -176,18 +181,28 @@ def _known_depth(depth: int, known: Mapping[int, tuple]) -> tuple[int, ...]:
     return known[depth]
 
 
-def differences(variant: str) -> list[str]:
-    """Where a variant departs from the paper's nets of Table 4."""
-    return variants_of.differences(PAPER, VARIANTS[variant])
+def differences(depth: int, variant: str) -> list[str]:
+    """Where a variant departs from the paper's net of Table 4. Without bottlenecks, their stride changes nothing."""
+    known = VARIANTS[variant]
+    return variants_of.differences(PAPER, known if depth >= BOTTLENECK else replace(known, stride_3x3=False))
 
 
-# Every net by its name.
-NETS: dict[str, Callable[..., Net]] = {
-    **{f"resnet{depth}": partial(resnet, depth) for depth in BLOCKS},
-    **{f"plain{depth}": partial(resnet, depth, residual=False) for depth in (18, 34)},
-    **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in CIFAR_DEPTHS},
-    **{f"plain{depth}": partial(cifar_resnet, depth, residual=False) for depth in CIFAR_DEPTHS[:-1]},
-}
-(resnet18, resnet34, resnet50, resnet101, resnet152, plain18, plain34,
- resnet20, resnet32, resnet44, resnet56, resnet110, resnet1202, plain20, plain32, plain44, plain56,
- plain110) = NETS.values()
+resnet18 = partial(resnet, 18)
+resnet34 = partial(resnet, 34)
+resnet50 = partial(resnet, 50)
+resnet101 = partial(resnet, 101)
+resnet152 = partial(resnet, 152)
+plain18 = partial(resnet, 18, residual=False)
+plain34 = partial(resnet, 34, residual=False)
+
+resnet20 = partial(cifar_resnet, 20)
+resnet32 = partial(cifar_resnet, 32)
+resnet44 = partial(cifar_resnet, 44)
+resnet56 = partial(cifar_resnet, 56)
+resnet110 = partial(cifar_resnet, 110)
+resnet1202 = partial(cifar_resnet, 1202)
+plain20 = partial(cifar_resnet, 20, residual=False)
+plain32 = partial(cifar_resnet, 32, residual=False)
+plain44 = partial(cifar_resnet, 44, residual=False)
+plain56 = partial(cifar_resnet, 56, residual=False)
+plain110 = partial(cifar_resnet, 110, residual=False)

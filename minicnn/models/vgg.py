@@ -98,5 +98,15 @@ def vgg(variant: str = "d", num_classes: int = 1000, seed: int = 0, device: str 
 
 
 def differences(variant: str) -> list[str]:
-    """Where a variant departs from net D."""
-    return variants_of.differences(PAPER, VARIANTS[variant])
+    """Where a variant departs from net D; the convolutions in one line."""
+    known = VARIANTS[variant]
+    convolutions = [] if known.blocks == D else [f"convolutions of the five blocks: {_counts(known.blocks)} (net D: "
+                                                 f"{_counts(D)})"]
+    return convolutions + variants_of.differences(PAPER, replace(known, blocks=D), "net D")
+
+
+def _counts(blocks: tuple[str, ...]) -> str:
+    """Such as "2, 2, 3, 3, 3, of which 3 are 1 x 1"."""
+    rows = [row.split() for row in blocks]
+    single = sum(entry.startswith("1-") for row in rows for entry in row)
+    return ", ".join(str(len(row)) for row in rows) + (f", of which {single} are 1 x 1" if single else "")

@@ -150,11 +150,11 @@ def test_weights_depend_on_seed_and_name_alone():
 
 def test_differences_in_words():
     assert differences("paper") == []
-    assert "lrn_divide_alpha: yes (paper: no)" in differences("authors")
-    assert "std, layer 3, 4, 5: 0.03 (paper: 0.01)" in differences("authors")
-    assert "after_conv, layer 5: pool -> relu (paper: relu -> pool)" in differences("authors")
-    assert differences("paper", lrn_groups=1) == ["lrn_groups: 1 (paper: 2)"]
-    assert differences("ungrouped") == ["groups: 1 (paper: 2)", "lrn_groups: 1 (paper: 2)"]
+    assert "LRN divides alpha by the size of its window: yes (paper: no)" in differences("authors")
+    assert "standard deviation of the initial weights, layer 3, 4, 5: 0.03 (paper: 0.01)" in differences("authors")
+    assert "after the convolution, layer 5: max-pooling -> ReLU (paper: ReLU -> max-pooling)" in differences("authors")
+    assert differences("paper", lrn_groups=1) == ["LRN, groups of maps: 1 (paper: 2)"]
+    assert differences("ungrouped") == ["groups: 1 (paper: 2)", "LRN, groups of maps: 1 (paper: 2)"]
 
 
 def test_unknown_names_are_rejected_with_the_known_ones():

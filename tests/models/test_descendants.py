@@ -116,7 +116,37 @@ def test_the_page_is_up_to_date():
 def test_the_page_is_printed(capsys):
     assert cli.main(["models", "--markdown"]) == 0 and capsys.readouterr().out == page()
     assert "| `googlenet:paper` | 13,378,280 (6,998,552 in prediction) | 1,582.7 | - / 10.07 |" in page()
-    assert "- stride_3x3: yes (paper: no)" in page() and "`vgg16` is `vgg:d`" in page()
+    assert "`vgg16` is `vgg:d`" in page()
+
+
+def test_differences_are_in_words():
+    """No name of a knob and no empty bracket; what changes nothing, as a bottleneck's stride in ResNet-18, is left out.
+    """
+    lines = [line for model in MODELS.values() for variant in model.variants for line in model.differences(variant)]
+    assert len(lines) > 50 and [line for line in lines if "_" in line or ": )" in line or "3-64" in line] == []
+    stride = "stride of a bottleneck in its 3 x 3 convolution: yes (paper: no)"
+    for depth, bottleneck in (18, False), (34, False), (50, True):
+        assert (stride in MODELS[f"resnet{depth}"].differences("zero-gamma")) is bottleneck
+    assert MODELS["vgg"].differences("c") == ["convolutions of the five blocks: 2, 2, 3, 3, 3, of which 3 are 1 x 1 "
+                                              "(net D: 2, 2, 3, 3, 3)"]
+
+
+def test_what_was_reached_is_on_the_pages_of_results():
+    reached = {model: row.ours for model, entry in MODELS.items() for row in entry.variants.values() if row.ours}
+    results = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "examples/results").glob("cifar10*.md"))
+    assert {"cifar_18pct", "resnet20", "plain56", "airbench93"} <= set(reached)
+    for model, ours in reached.items():
+        assert f" {ours.partition(',')[0]} " in results and "JPEG copy" in ours, model
+
+
+def test_errors_have_the_source_that_prints_them():
+    """Table 3 of the ResNet paper has no ResNet-18; Table 3 of VGG's has A and B at one training scale only."""
+    resnet18, resnet34 = (MODELS[name].variants["v1"] for name in ("resnet18", "resnet34"))
+    assert "error: facebookarchive/fb.resnet.torch" in resnet18.source and "3" not in resnet18.source
+    assert resnet34.source == "the paper, Tables 1 and 3"
+    trained = {name: row.error.partition(", ")[2] for name, row in MODELS["vgg"].variants.items() if "-bn" not in name}
+    jitter = [name for name, how in trained.items() if how == "dense, trained at 256 to 512"]
+    assert jitter == ["d", "c", "e"] and {trained[name] for name in ("a", "a-lrn", "b")} == {"dense, trained at 256"}
 
 
 # ---- names and knobs
