@@ -85,9 +85,15 @@ def differences(settings: dict, recipe: Recipe) -> str:
     found = differences_in_words(recipe, published.recipe)
     there = [f"epochs {published.epochs}"] * (settings["epochs"] != published.epochs)
     there += [f"{label} {theirs}" for label, _, theirs in found if label in SAID and theirs != "no"]
-    here = [f"{label} {ours}" for label, ours, _ in found if label not in SAID and not label.startswith(SAID_OF_LAYERS)]
+    here = list(dict.fromkeys(_here(label, ours) for label, ours, _ in found
+                              if label not in SAID and not label.startswith(SAID_OF_LAYERS)))
     here += model.differences(settings["variant"])
     if model.two_gpus:
         as_printed = settings["parallel"] == "columns" and settings["ranks"] == 2
         here.append(model.two_gpus[0 if as_printed else 1])
     return "; ".join(filter(None, (there and f"{name} has {', '.join(there)}", here and f"here: {'; '.join(here)}")))
+
+
+def _here(label: str, value: str) -> str:
+    """Such as "cutout 8", "vertical flip" and "no lookahead", whose settings need not be named."""
+    return f"no {label.partition(', ')[0]}" if value == "no" else label if value == "yes" else f"{label} {value}"

@@ -39,7 +39,7 @@ PHRASES = {
     "zero_gamma": "the last batch normalisation of a block is initialised with a scale of 0",
 }
 VALUES = {"relu": "ReLU", "lrn": "LRN", "lrn_within": "LRN within maps", "pool": "max-pooling", "glorot": "Glorot",
-          "xavier": "Xavier", "torchvision": "He, fan out; fully connected: standard deviation 0.01",
+          "xavier": "Xavier", "torchvision": "He with fan out, 0.01 in fully connected layers",
           "normal": "standard deviation 0.01", "a": "A", "b": "B", "c": "C: a projection in every block"}
 
 

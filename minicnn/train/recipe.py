@@ -308,18 +308,18 @@ PAPER = Recipe(net={"model": "alexnet", "variant": "paper", "num_classes": 1000}
 LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.resize": "resized by",
           "preprocess.interpolation": "interpolation", "preprocess.order": "channels",
           "preprocess.range": "pixels up to", "preprocess.mean": "mean", "preprocess.std": "divided by",
-          "augment.flip": "mirrored left-right", "augment.updown": "mirrored up-down", "augment.transpose": "turned",
-          "augment.colour": "colour shift", "augment.alternate": "mirrored in every second epoch",
-          "augment.scale": "short side from", "augment.area": "share of the area from",
-          "augment.pad": "padded by", "augment.padding": "padding", "augment.cutout": "cutout",
-          "preprocess.test_size": "short side when evaluated",
+          "augment.flip": "horizontal flip", "augment.updown": "vertical flip", "augment.transpose": "transposition",
+          "augment.colour": "colour shift", "augment.alternate": "horizontal flip in every second epoch",
+          "augment.scale": "scale jitter of the short side", "augment.area": "random area of the crop",
+          "augment.pad": "padding", "augment.padding": "padding mode", "augment.cutout": "cutout",
+          "preprocess.test_size": "short side set for evaluation",
           "augment.colour_std": "size of the colour shift", "optimiser.kind": "optimiser",
           "optimiser.lr": "learning rate", "optimiser.batch": "batch",
           "optimiser.decay": "weight decay", "optimiser.norm_decay": "weight decay of batch normalisation",
           "optimiser.momentum": "momentum",
           "optimiser.lr_in_velocity": "learning rate inside the velocity",
           "optimiser.nesterov": "Nesterov momentum", "optimiser.decoupled": "decoupled weight decay",
-          "optimiser.filter_rms": "largest RMS of a filter", "optimiser.bias_lr": "factor on biases' learning rate",
+          "optimiser.filter_rms": "limit on the RMS of a filter", "optimiser.bias_lr": "factor on biases' learning rate",
           "optimiser.betas": "betas", "optimiser.eps": "epsilon",
           "optimiser.output_lr": "factor on the last layer's learning rate",
           "average.factor": "moving average of the weights (EMA), factor", "average.warmup": "EMA warm-up",
@@ -329,7 +329,8 @@ LABELS = {"net.num_classes": "classes", "preprocess.crop": "crop", "preprocess.r
 LAYER_LABELS = {"freeze_after": "epochs that are trained of", "calibrate": "initial standard deviation of",
                 "optimiser.layer_lr": "factor on the learning rate of"}
 WORDS = {None: "no", "": "no", True: "yes", False: "no", "paper": "as printed", "sgd": "SGD", "adam": "Adam",
-         "adamw": "AdamW"}
+         "adamw": "AdamW", "short": "the short side, central square kept", "aspect": "the short side, all of it kept",
+         "squash": "both sides"}
 
 
 def differences_in_words(ours: Recipe, theirs: Recipe = PAPER) -> list[tuple[str, str, str]]:

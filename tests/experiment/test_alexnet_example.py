@@ -315,7 +315,7 @@ def test_the_packaged_images_get_the_quick_recipe(example, tmp_path, capsys, mon
     assert ("recipe quick: 6 epochs, batch 32, SGD with momentum 0.9, learning rate 0.006 (times 0.3 in fc6 fc7 fc8), "
             "weight decay 0.0005, cosine over 6 epochs, initial weights fitted to the images differences paper has "
             "epochs 90, batch 128, learning rate 0.01, learning rate schedule plateau, times 0.1 after 3 epochs "
-            "without improvement, 3 times at most; here: colour shift no; no two GPUs, the same arithmetic run") in said
+            "without improvement, 3 times at most; here: no colour shift; no two GPUs, the same arithmetic run") in said
     assert example.main(["--data", "synthetic", "--recipe", "long", "--out", str(tmp_path)]) == 130
     assert "recipe long: 26 epochs" in " ".join(capsys.readouterr().out.split())
 

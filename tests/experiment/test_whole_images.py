@@ -44,7 +44,8 @@ def test_the_same_run_from_the_folder_and_from_shards(place, capsys):
                  str(place / "page")) == 0
     out = capsys.readouterr().out
     said = " ".join(out.split())
-    for words in ("here: colour shift", "cutout 8", "short side from 34 48", "resized by aspect"):
+    for words in ("here: colour shift", "cutout 8", "scale jitter of the short side 34 48",
+                  "resized by the short side, all of it kept"):
         assert words in said
     assert train(place, "shards", "--run-name", "shards", *how) == 0
     saved = [load_checkpoint(place / "runs" / name / "last.safetensors") for name in ("folder", "shards")]

@@ -146,7 +146,7 @@ def test_differences_in_words():
     assert ("factor on the learning rate of fc6", "0.1", "no") in words
     words = differences_in_words(RECIPE)
     assert ("batch", "32", "128") in words and ("colour shift", "no", "as printed") in words
-    assert ("mirrored up-down", "yes", "no") in words and differences_in_words(PAPER) == []
+    assert ("vertical flip", "yes", "no") in words and differences_in_words(PAPER) == []
     assert ("learning rate schedule", "step, times 0.1 at epochs 1 2", "plateau, times 0.1 after 3 epochs without "
             "improvement, 3 times at most") in words
     [(_, warmup, _)] = differences_in_words(dataclasses.replace(PAPER, schedule=Plateau(warmup=1)))
