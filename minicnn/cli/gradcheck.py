@@ -14,8 +14,8 @@ MORE = "Exit code 1 if any gradient is wrong. All layers take some seconds, a mo
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="*", help="layers such as conv or lrn, models such as alexnet, or the groups "
-                        "layers (default), models, all; see --list")
+    parser.add_argument("what", nargs="*", help="layers such as conv or lrn, models such as alexnet or resnet18, or "
+                        "the groups layers (default), models, all; see --list")
     parser.add_argument("--device", default="reference", help="reference (default), cpu or cuda")
     parser.add_argument("--list", action="store_true", help="print what can be checked, and stop")
     parser.add_argument("-v", "--verbose", action="store_true",
@@ -28,10 +28,13 @@ def run(options: argparse.Namespace) -> int:
         for kind, known in ("groups", GROUPS), ("layers", LAYERS), ("models", NETS):
             print(f"{kind}   {', '.join(known)}")
         return 0
-    chosen = list(dict.fromkeys(name for what in options.what or ["layers"] for name in names(_case(what))))
+    chosen = list(dict.fromkeys(name for what in options.what or ["layers"] for name in names(what)))
     ops = select.get_ops(options.device)
     start, reports = time.perf_counter(), []
     print(f"Central differences in float64 on the {ops.name} backend.", flush=True)
+    for what in options.what:
+        if names(what) != [what] and what not in GROUPS:
+            print(f"{what}: its reduced net {names(what)[0]} is checked, which has the same kinds of blocks")
     for name in chosen:
         for case in LAYERS.get(name, []):
             reports.append(case.run(ops))
@@ -45,13 +48,6 @@ def run(options: argparse.Namespace) -> int:
     verdict = f"{failed} of {len(reports)} checks FAILED" if failed else f"all {len(reports)} checks passed"
     print(f"{verdict} in {time.perf_counter() - start:.1f} s")
     return 1 if failed else 0
-
-
-def _case(what: str) -> str:
-    """The name that a case has, of a model as `minicnn models` writes it: cifar_18pct, alexnet:caffe, alexnet:paper."""
-    case = what.replace("_", "-").replace(":", "-")
-    case = "alexnet" if case == "alexnet-paper" else case
-    return case if what not in LAYERS and case in NETS else what
 
 
 def _brief(report) -> str:

@@ -35,7 +35,7 @@ from minicnn.layers.pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, M
 from minicnn.models.alexnet import reduced_alexnet
 from minicnn.models.alexnet_variants import VARIANTS
 from minicnn.models.cifar import cifar_18pct, cifar_paper
-from minicnn.models.registry import build
+from minicnn.models.registry import build, find, full_name, named
 
 
 @dataclass
@@ -238,6 +238,16 @@ REDUCED: dict[str, tuple[str, dict]] = {
     "plain-cifar": ("plain20", {"input_size": 11, "widths": (3, 4, 5)}),
     "squeezenet": ("squeezenet1_1", {"input_size": 69, "width": 0.1}),
     "mobilenet": ("mobilenet_v2", {"input_size": 41, "width": 0.25}),
+    "airbench": ("airbench93", {"input_size": 26, "widths": (3, 4, 5)}),
+}
+# Full name of a model -> the reduced net that has its kinds of blocks; the first pattern that matches
+STANDS_FOR = {
+    r"alexnet:paper": "alexnet", r"alexnet:(.+)": r"alexnet-\1", r"cifar_(.+)": r"cifar-\1",
+    r"zfnet:spp": "zfnet-spp", r"zfnet:.+": "zfnet", r"vgg:.+-bn": "vgg-bn", r"vgg:.+": "vgg",
+    r"googlenet:torchvision": "googlenet-torchvision", r"googlenet:.+": "googlenet",
+    r"resnet(18|34):a": "resnet-a", r"resnet(18|34):.+": "resnet", r"resnet(50|101|152):.+": "resnet-bottleneck",
+    r"resnet\d+": "resnet-cifar", r"plain\d+": "plain-cifar", r"squeezenet.+": "squeezenet",
+    r"mobilenet.+": "mobilenet", r"airbench\d+": "airbench",
 }
 CONSTANT = {"vgg-bn": r"conv\d_\d\.b", "mobilenet": r"conv\d_\d_project_bn\.b"}
 SEEDS = {"googlenet-torchvision": 1, "mobilenet": 2}
@@ -258,7 +268,18 @@ def names(what: str) -> list[str]:
     """The cases selected by an argument of the command line. Raises ConfigError for an unknown one."""
     if what in GROUPS:
         return GROUPS[what]
-    if what not in LAYERS and what not in NETS:
+    if what in LAYERS or what in NETS:
+        return [what]
+    if not named(what.partition(":")[0]):
         known = [*GROUPS, *LAYERS, *NETS]
         raise ConfigError(f"nothing to check is called {what!r}: {expected_one_of(what, known)}")
-    return [what]
+    return [reduced(full_name(*find(what)))]
+
+
+def reduced(model: str) -> str:
+    """The reduced net that is checked for a model of this full name. ConfigError for one that has none."""
+    for pattern, case in STANDS_FOR.items():
+        if found := re.fullmatch(pattern, model):
+            return found.expand(case)
+    raise ConfigError(f"{model} has no reduced net whose gradients are checked; expected one in "
+                      "minicnn/gradcheck/cases.py, STANDS_FOR")

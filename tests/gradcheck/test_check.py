@@ -8,12 +8,13 @@ import pytest
 from minicnn.backend.select import get_ops
 from minicnn.errors import ConfigError
 from minicnn.gradcheck import GradientError, check_layer, check_net
-from minicnn.gradcheck.cases import GROUPS, LAYERS, NETS, names
+from minicnn.gradcheck.cases import GROUPS, LAYERS, NETS, REDUCED, names, reduced
 from minicnn.layers.activation import ReLU
 from minicnn.layers.base import Layer, LayerPlan
 from minicnn.layers.linear import Linear
 from minicnn.layers.loss import SoftmaxCrossEntropy
 from minicnn.layers.pool import MaxPool2d
+from minicnn.models.registry import MODELS, find, full_name
 from tests.cuda_emulator.device import extent
 from tests.helpers.graphs import images, small
 
@@ -235,6 +236,17 @@ def test_names():
     assert not set(LAYERS) & set(NETS) and not set(GROUPS) & {*LAYERS, *NETS}
     with pytest.raises(ConfigError, match="called 'lnr': did you mean 'lrn'. expected one of layers, models, all"):
         names("lnr")
+
+
+def test_every_model_has_a_reduced_net():
+    """Of its own variant, where that has one; and every reduced net is of some model."""
+    found = {full_name(model, variant): names(full_name(model, variant))
+             for model, entry in MODELS.items() for variant in entry.variants}
+    assert {name for case in found.values() for name in case} == set(NETS) - {"fork"}
+    for case, (model, _) in REDUCED.items():
+        assert found[full_name(*find(model))] == [case]
+    with pytest.raises(ConfigError, match="own_net has no reduced net whose gradients are checked"):
+        reduced("own_net")
 
 
 def test_default_backend_is_the_reference():
