@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from minicnn.plan import LABELS, Node, Plan, Step
 HEAD = ("layer", "output", "", "parameters", "MACs", "field", "step", "runs as")
 RIGHT = (False, False, False, True, True, True, True, False)
 TRAINING_ONLY = "in training only"
+LEGEND = ("field, step: receptive field of an element, and distance between those of neighbours, in pixels of the "
+          "image; runs as: backend, algorithm")
+GRADIENTS = "; dx, dw: of the gradients with respect to input and weights, where it differs"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def summarize(net, batch: int) -> str:
     macs, all_macs = (sum(step.macs for step in each.steps) / batch for each in (plan, train))
     training_only = sum(_parameters(node) for node in net.nodes if node.name not in plan.shapes)
     lines += [
+        LEGEND + GRADIENTS * any(re.search(r"\bd[xw] ", step.algorithm) is not None for step in steps.values()),
         "",
         f"{net.name}: {net.num_params:,} parameters ({net.num_params * itemsize / 2**20:,.0f} MiB), "
         f"{macs / 1e6:,.1f} M multiply-adds per image",

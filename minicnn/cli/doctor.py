@@ -16,10 +16,10 @@ from minicnn.backend.cpu import bf16_report, thread_report
 from minicnn.backend.select import get_ops
 from minicnn.errors import MinicnnError
 
-# What a machine may lack: the module or program, and what that costs.
+# What a machine may lack: the module or program, and what that costs. CuPy is in the line of device "cuda".
 MISSING = {
     "PIL": "no photographs are read", "safetensors": "no weights are read or written", "tqdm": "no training",
-    "matplotlib": "no pictures", "cupy": "no GPU", "torch": "nothing is compared with PyTorch",
+    "matplotlib": "no pictures", "torch": "nothing is compared with PyTorch",
     "pytest": "no tests", "hypothesis": "tests on random inputs are skipped", "threadpoolctl": "tests are slower",
     "xdist": "tests run one after another", "mpi4py": "ranks are threads of one process",
     "g++": "CUDA kernels are not tested on the emulator", "nvidia-smi": "no NVIDIA driver, or it is not on the path",

@@ -84,6 +84,9 @@ def test_list(capsys):
 def test_summary(capsys):
     code, out, _ = run(capsys, "summary", "alexnet:torchvision", "--batch", "2", "--device", "reference")
     assert code == 0 and "61,100,840 parameters" in out and "batch 2" in out and "27 x 27 x 64" in out
+    assert "\nfield, step: receptive field of an element" in out
+    _, out, _ = run(capsys, "summary", "resnet20", "--size", "16", "--device", "cpu")
+    assert "image 16 x 16 x 3 conv1" in " ".join(out.split())
 
 
 def test_summary_of_a_net_of_ones_own(capsys, tmp_path):
@@ -92,6 +95,8 @@ def test_summary_of_a_net_of_ones_own(capsys, tmp_path):
     assert code == 0 and "PReLU" in out and "batch 128" in out
     code, _, err = run(capsys, "summary", f"{example}:own_net", "--device", "reference")
     assert code == 2 and "own_net needs num_classes: add --classes K" in err and err.count("\n") == 1
+    code, _, err = run(capsys, "summary", f"{example}:own_net", "--size", "64")
+    assert code == 2 and "own_net is given in its file; leave --size out" in err and err.count("\n") == 1
 
 
 def test_models(capsys):
@@ -124,6 +129,7 @@ def test_doctor(capsys):
     for word in (f"minicnn       {__version__}", "numpy", "numba", "cores", "reference     works",
                  "cpu           works; ", "vectors of", "cuda          device 'cuda' cannot be used"):
         assert word in out, word
+    assert "cupy: " not in out                              # the line of cuda says it
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -139,6 +145,7 @@ def test_doctor(capsys):
     (["train", "alexnet:caffe", "--variant", "paper"], "'alexnet:caffe' is the variant 'caffe', and variant 'paper'"),
     (["evaluate", "nosuch"], "nosuch: no such run; expected a checkpoint"),
     (["summary", "--batch", "0"], "--batch must be at least 1, got 0"),
+    (["summary", "--size", "0"], "--size must be at least 1, got 0"),
     (["summary", "--device", "cpu:fp32", "--precision", "bf16"],
      "--device cpu:fp32 and --precision bf16 contradict each other: give one precision"),
     (["predict", "pretrained", "--precision", "fp7"],
@@ -165,11 +172,14 @@ def test_a_reader_that_has_gone():
 
 
 @pytest.mark.parametrize(("name", "case"), [("cifar_18pct", "cifar-18pct"), ("cifar-18pct", "cifar-18pct"),
-                                            ("alexnet:paper", "alexnet"), ("alexnet:caffe", "alexnet-caffe")])
+                                            ("alexnet:paper", "alexnet"), ("alexnet:caffe", "alexnet-caffe"),
+                                            ("ResNet18", "resnet"), ("resnet50:v1.5", "resnet-bottleneck"),
+                                            ("vgg:a-bn", "vgg-bn"), ("vgg16", "vgg"), ("plain110", "plain-cifar")])
 def test_gradcheck_takes_the_names_of_models(capsys, monkeypatch, name, case):
     monkeypatch.setattr(NetCase, "run", lambda *arguments: SimpleNamespace(ok=True, faults=[]))
     code, out, err = run(capsys, "gradcheck", name)
     assert code == 0 and not err and f"\n{case}: network in float64" in out
+    assert name == case or f"\n{name}: its reduced net {case} is checked, which has the same kinds of blocks\n" in out
 
 
 def test_the_nearest_option(capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.backend.select import get_ops
+from minicnn.builder import Builder
 from minicnn.kernels.cpu import conv, winograd, winograd_weights
 from minicnn.models.alexnet import alexnet
 from tests.tolerances import assert_close
@@ -129,6 +130,15 @@ def test_the_summary_names_the_algorithm():
     assert runs["conv1"] == "cpu direct + ReLU" and runs["conv2"] == runs["conv3"] == "cpu Winograd + ReLU"
     alone = next(line for line in net.summary(1).splitlines() if line.startswith("conv3"))
     assert alone.endswith("cpu direct + ReLU")
+
+
+def test_the_summary_explains_dx_where_it_differs():
+    b = Builder((6, 6, 64))
+    b.conv("conv", 64, 3)
+    b.loss("loss", input=b.linear("fc", 2, input=b.flatten("flat")))
+    net, words = b.net(device="cpu"), "; dx, dw: of the gradients with respect to input and weights, where it differs"
+    assert "cpu direct, dx Winograd" in net.summary(32) and words in net.summary(32)
+    assert "dx Winograd" not in net.summary(1) and "dx" not in net.summary(1)
 
 
 def test_work_space_holds_it(monkeypatch):
