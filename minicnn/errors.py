@@ -53,6 +53,11 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
+def rounded(number: float) -> str:
+    """Three significant digits, and all that are before the point: "0.0385", "7.69", "1200"."""
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to a mistyped one; None if none is close."""
     by_lower = {other.lower(): other for other in known}

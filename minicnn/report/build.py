@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import ConfigError, MinicnnError, one_line
-from minicnn.experiment.prepare import use_threads
+from minicnn.errors import ConfigError, MinicnnError, one_line, rounded
 from minicnn.experiment.say import say
 from minicnn.report.curves import curves
 from minicnn.report.filters import Filters, filters
@@ -40,7 +39,6 @@ def report(options: argparse.Namespace) -> Path:
     run = read_run(options)
     out = out or folder_for(run.checkpoint) / NAME
     check_writable(out.parent)
-    use_threads({"threads": None})
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, render(options.language, gather(run, options, words)),
                errors="backslashreplace")               # a folder's name may be no text
@@ -51,14 +49,13 @@ def gather(run: Run, options: argparse.Namespace, words: Words) -> dict[str, Any
     """What the templates show; a section that cannot be made is Missing."""
     say("run", f"{run.title}{' on ' * bool(run.data)}{run.data}: {run.checkpoint}")
     held = held_out(run, options)
-    if isinstance(held, HeldOut):
-        say("predictions", f"of {len(held.images):,} of {held.of:,} held-out images")
-    else:
+    if isinstance(held, Missing):
         say("no images", held.reason)
     found = {"run": run, "version": _version(), "about": overview(run), "differs": differences(run),
              "curves": curves(run), "held": held, "held_missing": held if isinstance(held, Missing) else None,
              "filters": attempt("filters", lambda: _filters(run, words)),
              **_of_images(run, held, words)}
+    say("time line", "of a training step, which is run on its own")
     found["memory"] = attempt("memory", lambda: memory_plan(run))
     return found | {"timeline": attempt("time line", lambda: timeline(run))}
 
@@ -86,7 +83,7 @@ def _filters(run: Run, words: Words) -> dict | None:
     R, S, C, K = found.shape
     alt = {"layer": found.layer, "count": K, "size": f"{R}×{S}×{C}"}
     frames = [{"epoch": frame.epoch, "moved": frame.moved,
-               "picture": picture(frame.pixels, words("filters.alt", epoch=f"{frame.epoch:g}", **alt), sharp=True)}
+               "picture": picture(frame.pixels, words("filters.alt", epoch=rounded(frame.epoch), **alt), sharp=True)}
               for frame in found.frames]
     change = None if found.change is None else picture(found.change, words("filters.alt_change", **alt), sharp=True)
     return {**alt, "frames": frames, "change": change, "damaged": found.damaged}

@@ -15,9 +15,9 @@ from minicnn.evaluate.fold import folded
 from minicnn.evaluate.metrics import majority
 from minicnn.evaluate.predict import check_finite
 from minicnn.experiment.prepare import sets_for
+from minicnn.experiment.say import say
 from minicnn.experiment.settings import settle
 from minicnn.report.run import Run
-from minicnn.system.terminal import is_terminal
 
 MULTIPLY_ADDS = 1.5e12              # of the predictions; about 15 seconds on two cores
 IMAGES = 2000                       # at most, however small the network
@@ -62,9 +62,10 @@ def held_out(run: Run, options: argparse.Namespace) -> HeldOut | Missing:
                             f"{', '.join(run.classes[:5])}; name a folder with those: --data DIR")
         part, whole = ("val", splits.val) if splits.test is None else ("test", splits.test)
         images = whole.select(chosen(len(whole), options.images or most_images(run.macs)))
-        scan(images, progress=is_terminal())
+        scan(images)
     except (MinicnnError, OSError) as error:
         return Missing(one_line(error))
+    say("predictions", f"of {len(images):,} of {len(whole):,} held-out images")
     found = evaluate(folded(run.net), images, run.pipeline, batch=batch_for(run.macs), title="predictions")
     check_finite(found.probabilities, "the network's outputs", " for held-out images")
     return HeldOut(images, len(whole), part, found)

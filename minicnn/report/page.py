@@ -7,7 +7,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from minicnn.errors import ConfigError, expected_one_of
+from minicnn.errors import ConfigError, expected_one_of, rounded
 
 HERE = Path(__file__).parent
 LANGUAGES = tuple(sorted(path.stem for path in (HERE / "words").glob("*.json")))
@@ -51,7 +51,7 @@ class Words:
 
 
 FILTERS = {"n": "{:,}".format, "g": "{:.4g}".format, "mib": lambda nbytes: f"{nbytes / 2**20:,.1f} MiB",
-           "percent": lambda share: f"{100 * share:.1f} %", "ms": "{:.2f}".format}
+           "percent": lambda share: f"{100 * share:.1f} %", "ms": "{:.2f}".format, "rounded": rounded}
 
 
 def render(language: str, sections: dict) -> str:

@@ -21,7 +21,7 @@ import dataclasses
 import math
 import numbers
 
-from minicnn.errors import ConfigError, expected
+from minicnn.errors import ConfigError, expected, rounded
 
 
 def _number(default, wanted: str, holds, **options):
@@ -42,7 +42,7 @@ def _choice(default, *values, **options):
 
 
 def _epochs(count: float) -> str:
-    return f"{count:g} epoch{'' if count == 1 else 's'}"
+    return f"{rounded(count)} epoch{'' if count == 1 else 's'}"
 
 
 def _positive(default):
@@ -140,7 +140,7 @@ class StepDecay(Constant):
         return super().stretched(to, of, epochs=tuple(to * epoch / of for epoch in self.epochs))
 
     def _words(self) -> str:
-        return f"step, times {self.by:g} at epochs {' '.join(f'{epoch:g}' for epoch in self.epochs) or 'none'}"
+        return f"step, times {self.by:g} at epochs {' '.join(map(rounded, self.epochs)) or 'none'}"
 
 
 @dataclasses.dataclass

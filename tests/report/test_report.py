@@ -12,6 +12,7 @@ import pytest
 
 from minicnn.errors import DataError
 from minicnn.evaluate.evaluate import Evaluation
+from minicnn.report import held_out as predicting
 from minicnn.report.build import gather
 from minicnn.report.curves import thinned
 from minicnn.report.held_out import BARS, MISTAKES, OTHERS, HeldOut, bars, chosen, confusion, most_images, shown
@@ -53,6 +54,20 @@ def test_what_is_shown(sections):
     assert 0 < memory.arena < memory.separate and 0 < memory.turn < memory.steps
     assert all(block.offset + block.nbytes <= memory.arena for block in memory.blocks)
     assert [bar["name"] for bar in sections["timeline"].lane("update")] == ["update"]
+
+
+def test_what_is_predicted_is_said_before(capsys, monkeypatch, run_folder):
+    """Predictions may take a minute."""
+    monkeypatch.setattr(predicting, "evaluate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predicting.held_out(read_run(options_of(run_folder)), options_of(run_folder))
+    assert "of 24 of" in capsys.readouterr().out
+
+
+def test_epochs_are_rounded(sections):
+    frames = [{**sections["filters"]["frames"][-1], "epoch": 0.618234}]
+    page = render("en", sections | {"filters": {**sections["filters"], "frames": frames}})
+    assert "Epoch 0.618<" in page
 
 
 def test_names_are_escaped(sections):

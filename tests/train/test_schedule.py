@@ -240,7 +240,9 @@ def test_schedules_by_their_kind_alone():
     (Cosine(epochs=5, floor=0.1, warmup=1), "cosine over 5 epochs to 0.1, with 1 epoch of warm-up from 0"),
     (Polynomial(epochs=60, power=0.5), "polynomial of power 0.5 over 60 epochs"),
     (OneCycle(epochs=10), "one cycle over 10 epochs (cos: 0.04 at 0 %, 1 at 30 %, 4e-06 at 100 %)"),
-    (Constant(warmup=2, warmup_start=0.1, warmup_shape="constant"), "constant, with 2 epochs of warm-up at 0.1")])
+    (Constant(warmup=2, warmup_start=0.1, warmup_shape="constant"), "constant, with 2 epochs of warm-up at 0.1"),
+    (StepDecay(epochs=(20 / 3, 1500.0), warmup=1 / 26), "step, times 0.1 at epochs 6.67 1500, with 0.0385 epochs of "
+                                                        "warm-up from 0")])
 def test_schedules_in_words(schedule, words):
     assert schedule.in_words() == words
 
