@@ -214,8 +214,10 @@ class Dataset:
                             f"{reason}; expected whole JPEG, PNG, BMP or WebP files")
         lost = sorted(set(self._labels.tolist()) - set(self.labels.tolist()))
         if lost:
-            raise DataError(f"{self.name}: no image of class {self.classes[lost[0]]!r} can be read; repair its images "
-                            "or remove the class")
+            first = int(np.flatnonzero(self._labels == lost[0])[0])
+            path, reason = self.caption(self._items[first]), self._left_out[first]
+            raise DataError(f"{self.name}: no image of class {self.classes[lost[0]]!r} can be read; the first is "
+                            f"{path}: {reason}; repair its images or remove the class")
 
     def select(self, indices, name: str | None = None) -> Dataset:
         """The images with these indices, in this order, as a set of their own; they keep their ids."""

@@ -14,6 +14,7 @@ import numpy as np
 from minicnn.data.dataset import Dataset, ImageError
 from minicnn.data.prefetch import prefetched
 from minicnn.system.cores import available_cores
+from minicnn.system.progress import progress_of
 
 
 def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None = None, progress: bool = True,
@@ -25,8 +26,6 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
     """
     if dataset.checked and visit is None:
         return dataset.skipped
-    from tqdm import tqdm
-
     checksums = np.zeros(dataset.listed, np.uint32)
 
     def attempt(position: int):
@@ -39,13 +38,13 @@ def scan(dataset: Dataset, *, visit: Callable | None = None, workers: int | None
 
     workers = workers or min(8, available_cores())
     unreadable, positions = {}, dataset.positions
-    images = tqdm(prefetched(attempt, positions, workers, 4 * workers), title or f"checking {dataset.name}",
-                  len(positions), unit="image", disable=not progress, leave=False)
-    for position, image in zip(positions, images, strict=True):
-        if isinstance(image, ImageError):
-            unreadable[position] = image.reason
-        elif visit is not None:
-            visit(image)
+    with progress_of(title or f"checking {dataset.name}", len(positions), progress) as seen:
+        for position, image in zip(positions, prefetched(attempt, positions, workers, 4 * workers), strict=True):
+            if isinstance(image, ImageError):
+                unreadable[position] = image.reason
+            elif visit is not None:
+                visit(image)
+            seen(1)
     if not dataset.checked:                        # else they are those of the shards
         dataset.checksums = checksums
     dataset.leave_out(unreadable)

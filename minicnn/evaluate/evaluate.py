@@ -15,7 +15,7 @@ from minicnn.data.input import InputPipeline
 from minicnn.data.loader import Loader
 from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.evaluate.protocols import PROTOCOLS, Protocol
-from minicnn.system.terminal import is_terminal
+from minicnn.system.progress import progress_of
 
 
 @dataclass
@@ -60,18 +60,14 @@ def evaluate(net, dataset: Dataset, pipeline: InputPipeline, *, batch: int = 128
     protocol: what it sees of each image, one of PROTOCOLS; default the central crop, or with `ten_crop` ten.   scales:
     sizes of the short side, in place of the protocol's.
     """
-    from tqdm import tqdm
-
     probabilities, done = np.empty((len(dataset), net.num_classes), np.float32), 0
-    probabilities_of = (protocol or PROTOCOLS["ten-crop" if ten_crop else "crop"]).of(net, pipeline, batch, scales)
-    loader = Loader(dataset, batch)
-    show = progress and is_terminal()
-    with tqdm(total=len(dataset), desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not show) as bar:
-        for images in loader.epoch(0):
+    protocol = protocol or PROTOCOLS["ten-crop" if ten_crop else "crop"]
+    with progress_of(title, len(dataset), progress) as seen:
+        probabilities_of = protocol.of(net, pipeline, batch, scales, seen)
+        for images in Loader(dataset, batch).epoch(0):
             if stop():
                 return None
             count = len(images.labels)
             probabilities[done:done + count] = probabilities_of(images)
             done += count
-            bar.update(count)
     return _evaluation(probabilities, dataset.labels)

@@ -10,7 +10,7 @@ in proportion. A batch is processed view after view, so that memory does not gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from minicnn.evaluate.crops import FLIPS, SIX, grid_crops, one_crop, six_views, 
 from minicnn.evaluate.dense import dense, set_size
 
 Views = Callable[..., Iterable[Draw]]              # (images, crop, image_hw, size or None) -> draws
+Seen = Callable[[float], None]                     # is called with the number of images that were seen: of views, parts
 
 
 @dataclass(frozen=True)
@@ -37,43 +38,52 @@ class Protocol:
     scales: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
 
-    def of(self, net, pipeline: InputPipeline, batch: int, scales: Sequence[int] = ()) -> Callable[[Batch], np.ndarray]:
+    def of(self, net, pipeline: InputPipeline, batch: int, scales: Sequence[int] = (),
+           seen: Seen = lambda images: None) -> Callable[[Batch], np.ndarray]:
         """What gives the probabilities (n, K) of a batch.   scales: sizes in place of the protocol's, as they are.
 
-        batch: about as many crops' memory may be used. ConfigError for sizes that are smaller than a crop.
+        batch: about as many crops' memory may be used.   seen: is called after every view with n / views. ConfigError
+        for sizes that are smaller than a crop.
         """
         sizes = list(scales) or [round(size * pipeline.crop / 224) for size in self.scales]
         if sizes and min(sizes) < pipeline.crop:
             raise ConfigError(f"{self.label}: the net takes crops of {pipeline.crop}, and images were to be resized to "
                               f"a short side of {min(sizes)}; choose larger sizes")
         if self.views is None:
-            return Dense(net, pipeline, sizes, batch)
-        return Crops(net, pipeline, sizes, self.views, self.weights)
+            return Dense(net, pipeline, sizes, batch, seen)
+        return Crops(net, pipeline, sizes, self.views, seen, self.weights)
 
 
 class Crops:
     """The mean of the probabilities of all views; with weights, the probabilities of the weighted sum of logits."""
 
-    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], views: Views,
+    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], views: Views, seen: Seen,
                  weights: tuple[float, ...] = ()):
         self.net, self.pipeline, self.sizes, self.views, self.weights = net, pipeline, sizes, views, weights
+        self.seen = seen
 
     def __call__(self, batch: Batch) -> np.ndarray:
         pipeline, n = self.pipeline, len(batch.labels)
         draws = [draw for size in self.sizes or [pipeline.preprocess.short_side]
                  for draw in self.views(n, pipeline.crop, batch.image_hw, size)]
-        outputs = (self.net.ops.to_host(self.net.forward(x, train=False)) for x in pipeline.views(batch, draws))
+        outputs = self._outputs(batch, draws)
         if self.weights:
             repeats = len(draws) // len(self.weights)
             return softmax(sum(weight * y for weight, y in zip(self.weights * repeats, outputs, strict=True)) / repeats)
         return sum(map(softmax, outputs)) / len(draws)
 
+    def _outputs(self, batch: Batch, draws: list[Draw]) -> Iterator[np.ndarray]:
+        """The logits (n, K) of each view."""
+        for x in self.pipeline.views(batch, draws):
+            yield self.net.ops.to_host(self.net.forward(x, train=False))
+            self.seen(len(batch.labels) / len(draws))
+
 
 class Dense:
     """Whole images, at each size, and their mirror images. Those of one shape are processed together."""
 
-    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], batch: int):
-        self.pipeline, self.sizes, self.pixels = pipeline, sizes, batch * pipeline.crop**2
+    def __init__(self, net, pipeline: InputPipeline, sizes: Sequence[int], batch: int, seen: Seen):
+        self.pipeline, self.sizes, self.pixels, self.seen = pipeline, sizes, batch * pipeline.crop**2, seen
         self.wide = dense(net, pipeline.crop)
 
     def __call__(self, batch: Batch) -> np.ndarray:
@@ -98,9 +108,15 @@ class Dense:
         n = len(batch.labels)
         whole = tuple(np.broadcast_to(side, n) for side in batch.image_hw)
         draws = [fixed_box(n, 0, 0, whole, 1.0, flip) for flip in FLIPS]
-        maps = (np.asarray(self.wide.ops.to_host(self.wide(x)), np.float64)
-                for x in self.pipeline.views(batch, draws, shape))
-        return sum(softmax(y.reshape(n, -1, y.shape[-1]).mean(axis=1)) for y in maps) / len(draws)
+        return sum(self._probabilities(batch, draws, shape)) / len(draws)
+
+    def _probabilities(self, batch: Batch, draws: list[Draw], shape: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Those of each view (n, K)."""
+        n = len(batch.labels)
+        for x in self.pipeline.views(batch, draws, shape):
+            y = np.asarray(self.wide.ops.to_host(self.wide(x)), np.float64)
+            yield softmax(y.reshape(n, -1, y.shape[-1]).mean(axis=1))
+            self.seen(n / len(draws) / max(1, len(self.sizes)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -43,6 +43,6 @@ def exit_code(run: Callable[[], int]) -> int:
         except (MinicnnError, OSError) as error:    # such as a disk that is full when the page is written
             print(f"error: {printable(str(error))}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            print("stopped", *stop.args, file=sys.stderr)
             return 130

@@ -26,7 +26,7 @@ from minicnn.evaluate.evaluate import evaluate
 from minicnn.evaluate.metrics import RunningMetrics
 from minicnn.layers.base import stored_dtype
 from minicnn.system.files import cannot_write
-from minicnn.system.terminal import is_terminal, lasting
+from minicnn.system.terminal import lasting
 from minicnn.train.calibrate import calibrate_on
 from minicnn.train.recipe import Recipe
 from minicnn.train.report import EpochMonitor, Report
@@ -112,7 +112,7 @@ class Trainer:
         """Find unreadable images, measure the mean image, check the memory. No run folder yet."""
         memory = check_memory(self.net, self.recipe.optimiser.batch, more=self.optimiser.more_memory)
         if self.statistics is None:
-            self.state.measure(self.keep_statistics, self.report.progress and is_terminal(), self.report.say)
+            self.state.measure(self.keep_statistics, self.report.progress, self.report.say)
         self.report.lines(dataset.report_skipped() for dataset in (self.train, self.val))
         self.report.line("memory", memory)
         if self.recipe.average:
@@ -129,8 +129,13 @@ class Trainer:
         if not self.net.ranks.is_main:
             return self._fit(epochs)
         with lasting(), self.folder:                    # before hours may go into the mean image
+            before = self.epoch, self.step
             try:
                 return self._fit(epochs)
+            except KeyboardInterrupt:
+                if (self.epoch, self.step) == before:
+                    raise KeyboardInterrupt("before the first step: nothing was saved") from None
+                raise
             finally:
                 self.folder.begun |= self.epoch + self.step > 0
 
@@ -144,6 +149,7 @@ class Trainer:
                                     "how long it is to last": (epochs, self.save_every, self.keep_every)})
         if fresh:
             if self.recipe.calibrate:
+                self.report.line("calibrating", "the initial weights of " + ", ".join(self.recipe.calibrate))
                 self.report.line("calibrated", calibrate_on(self.net, self.recipe.calibrate, self.loader, pipeline))
             if self.recipe.whiten:
                 self.report.line("whitened", whiten_on(self.net, self.recipe.whiten, self.loader, pipeline))

@@ -17,6 +17,7 @@ from minicnn.data.stage_times import in_words
 from minicnn.errors import plural
 from minicnn.evaluate.evaluate import Evaluation
 from minicnn.evaluate.metrics import RunningMetrics, majority
+from minicnn.system.progress import duration
 from minicnn.system.terminal import beside, escaped
 from minicnn.train.recipes import other_weights
 from minicnn.train.runs.metrics import MetricsLog, NoLog
@@ -24,7 +25,7 @@ from minicnn.train.runs.run_dir import METRICS
 from minicnn.train.runs.tensorboard import WithEvents, need_tensorboard
 from minicnn.train.state import RunState, described
 from minicnn.train.watch.diagnostics import Diagnostics, sample_of
-from minicnn.train.watch.progress import WORTH_SHOWING, Progress, duration
+from minicnn.train.watch.progress import WORTH_SHOWING, Progress
 from minicnn.train.watch.stall import StallMeter
 
 FORECAST_AFTER = 8                  # steps, after which a log says how long the run will take; a bar says it always

@@ -54,7 +54,7 @@ def test_nothing_readable():
 
 
 def test_a_class_without_readable_images():
-    with pytest.raises(DataError, match="no image of class 'class 1' can be read"):
+    with pytest.raises(DataError, match="no image of class 'class 1' can be read; the first is 1: torn; repair"):
         scan(in_memory(9, bad={1, 4, 7}), progress=False)
 
 

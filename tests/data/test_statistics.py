@@ -123,7 +123,8 @@ def test_wrong_contents_without_checksums_are_named(tmp_path, notes, arrays):
         measure(in_memory(3), path, progress=False)
 
 
-def test_progress_bar(tmp_path, capsys):
+def test_progress_bar(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("minicnn.system.progress.is_terminal", lambda: True)
     tree(tmp_path, {"a": 8, "b": 8})
     measure(open_data(tmp_path, size=16).train)
     assert "mean image of" in capsys.readouterr().err

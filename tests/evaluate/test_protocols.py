@@ -46,6 +46,15 @@ def seen(net, dataset, name, **options):
     return evaluate(net, dataset, pipeline_of(net), protocol=PROTOCOLS[name], progress=False, **options).probabilities
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_progress_is_of_views_and_ends_with_all_images(name):
+    """A batch of 150 crops each may take minutes."""
+    net, squares, done = small_net("cpu"), album([(32, 32)] * 3), []
+    PROTOCOLS[name].of(net, pipeline_of(net), 3000, seen=done.append)(batch_of(squares))
+    views = {"crop": 1, "dense": 2, "six-view": 6, "ten-crop": 10, "resnet": 10, "googlenet-144": 144, "vgg-150": 150}
+    assert len(done) == views[name] and sum(done) == pytest.approx(3)
+
+
 def test_dense_at_the_size_of_the_crop_is_the_crop():
     """On square images, with their mirror images; the paper's identity at 224."""
     net, squares = small_net("cpu"), album([(32, 32), (40, 40), (24, 24)])

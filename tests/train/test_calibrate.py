@@ -63,7 +63,8 @@ def test_a_run_starts_so_and_resumes_bit_for_bit(tmp_path):
     lines = []
     whole = small_trainer(tmp_path / "whole", recipe=recipe, say=lines.append)
     whole.fit(2)
-    assert any(line == "calibrated   outputs of conv1, fc2, fc3 on 96 images" for line in lines)
+    at = lines.index("calibrated   outputs of conv1, fc2, fc3 on 96 images")
+    assert lines[at - 1] == "calibrating  the initial weights of conv1, fc2, fc3"
     small_trainer(tmp_path / "parts", recipe=recipe).fit(1)
     again = small_trainer(tmp_path / "parts", recipe=recipe).resume()
     again.fit(2)

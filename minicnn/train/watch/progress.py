@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
+from minicnn.system.progress import SECONDS_BETWEEN_LINES, duration
 from minicnn.system.terminal import is_terminal
 from minicnn.train.watch.stall import StallMeter
 
-SECONDS_BETWEEN_LINES = 30      # in a log file or a pipe
 WORTH_SHOWING = 0.02            # share of the time spent waiting for data
 
 
@@ -74,10 +74,3 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """1:05, or 2:03:10."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -6,7 +6,7 @@ import pytest
 
 from minicnn.train.watch import progress as progress_module
 from minicnn.train.watch import stall
-from minicnn.train.watch.progress import Progress, duration
+from minicnn.train.watch.progress import Progress
 from minicnn.train.watch.stall import StallMeter
 
 
@@ -17,10 +17,6 @@ def test_compiling_is_said_once(capsys):
     assert capsys.readouterr().out == "epoch 1/3  compiling kernels, up to a minute\n"
     Progress("epoch 2/3", 10, 0, 10, batch=32, show=False).compiling("lrn._forward")
     assert not capsys.readouterr().out
-
-
-def test_duration():
-    assert [duration(seconds) for seconds in (5.4, 65, 7390)] == ["0:05", "1:05", "2:03:10"]
 
 
 class Clock:
