@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ from minicnn.experiment.settings import about_of, settle
 from minicnn.experiment.trained import load_trained
 from minicnn.graph import Net
 from minicnn.system.files import signed, write_json
-from minicnn.system.terminal import is_terminal
 from minicnn.train.runs.checkpoint import load_checkpoint
 from minicnn.train.runs.run_dir import BEST, TEST, find_checkpoint, folder_for, restore, saved_recipe
 from minicnn.visualize.report import PREDICTIONS, draw_run, draw_sheet
@@ -41,6 +41,11 @@ class Tested:
     results: dict[str, Evaluation]
     report: dict
 
+    @property
+    def first(self) -> Evaluation:
+        """By the first protocol, of which the picture is."""
+        return next(iter(self.results.values()))
+
 
 def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpoint: Path, meta: dict, batch: int,
                       ten_crop: bool, *, protocols: Sequence[Protocol] = (), scales: Sequence[int] = ()) -> Tested:
@@ -50,7 +55,10 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
     """
     protocols = protocols or [PROTOCOLS[name] for name in USUAL[:1 + ten_crop]]
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
-    scan(held_out, progress=is_terminal())
+    asked = {f"{protocol.label} at {', '.join(map(str, scales))}" if scales else protocol.label: protocol
+             for protocol in protocols}
+    say("evaluating", f"{len(held_out):,} {name} images: {', '.join(asked)}")
+    scan(held_out)
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
     epoch, which = meta["epoch"], ", averaged weights" if meta.get("average") else ""
@@ -58,8 +66,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
               "majority": majority(held_out.labels)}
     results: dict[str, Evaluation] = {}
     net = folded(net)
-    for protocol in protocols:
-        label = f"{protocol.label} at {', '.join(map(str, scales))}" if scales else protocol.label
+    for label, protocol in asked.items():
         result = results[label] = evaluate(net, held_out, pipeline, batch=batch, protocol=protocol, scales=scales,
                                            title=f"{name}, {label}")
         check_finite(result.probabilities, "the network's outputs", f" for {name} images")
@@ -80,7 +87,7 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
     write_json(run_dir / TEST, signed(tested.report, "test"))
     about = about_of(saved.meta)
     draw(draw_run, run_dir, net=net, title=f"{title(about)} on {splits.name}", epochs=epoch, held_out=tested.held_out,
-         images_seen=epoch * saved.meta["steps"] * batch, result=list(tested.results.values())[-1],
+         images_seen=epoch * saved.meta["steps"] * batch, result=tested.first,
          start=saved.data.get("start"), alexnet=about["model"] == "alexnet")
     return tested.report
 
@@ -88,7 +95,7 @@ def evaluate_best(net: Net, splits: Splits, run_dir: Path, batch: int, ten_crop:
 def _same_images(first: Dataset, splits: Splits) -> bool:
     """Whether the held-out images of another folder are these, which have been read."""
     other = splits.test if splits.test is not None else splits.val
-    scan(other, progress=is_terminal())
+    scan(other)
     return first.content == other.content
 
 
@@ -122,10 +129,17 @@ def evaluate_runs(options: argparse.Namespace, runs: list[str]) -> int:
                                 scales=scales)
         tested.append(one)
         draw(draw_sheet, folder_for(checkpoint), f"{title(settings)} on {splits.name}", one.held_out,
-             list(one.results.values())[-1], PREDICTIONS if own else f"predictions-{splits.name}.png")
+             one.first, sheet_name("" if own else splits.name, next(iter(one.results))))
     for label in tested[0].results if len(tested) > 1 else ():
         say("averaged", f"{averaged([one.results[label] for one in tested])}: {len(tested)} networks, {label}")
     return 0
+
+
+def sheet_name(data: str, protocol: str) -> str:
+    """File of the picture: what training drew, of the run's own images at the centre crop, is replaced by its like
+    alone.   data: the name of other images."""
+    apart = [data, "" if protocol == ONE else re.sub(r"\W+", "-", protocol)]
+    return "-".join(filter(None, [Path(PREDICTIONS).stem, *apart])) + Path(PREDICTIONS).suffix
 
 
 def sizes(text: str) -> list[int]:

@@ -21,6 +21,7 @@ def root(tmp_path_factory):
     (root / "own.py").write_text(NET)
     shutil.copytree(root / "set", root / "moved")
     assert main(tiny_command(root, "--device", "reference", "--run-name", "run")) == 0
+    shutil.copytree(root / "runs/run", root / "runs/fresh")
     return root
 
 
@@ -32,7 +33,8 @@ def test_images_that_are_evaluated(root, capsys, data, count):
     run, words = root / "runs/run", ["--data", str(root / data[0])] if data else []
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     assert main(["evaluate", str(run), *words, "--protocol", "crop"]) == 0
-    assert f": {count} test images, centre crop" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f": {count} test images, centre crop" in out and f"evaluating   {count} test images: centre crop\n" in out
     after = {path.name: path.read_bytes() for path in run.iterdir()}
     changed = {name for name in before if after[name] != before[name]}
     assert changed == ({"predictions.png"} if data == ["moved"] else set())     # whose title has the folder's name
@@ -46,3 +48,15 @@ def test_what_looks_inside_takes_them_too(root):
     counts = [len(held_out(argparse.Namespace(data=str(root / data), out="runs"), checkpoint, pipeline))
               for data in ("set", "moved", "more")]
     assert counts == [2, 2, 12]
+
+
+@pytest.mark.parametrize(("words", "drawn"), [
+    ([], []), (["--protocol", "dense"], ["predictions-dense.png"]),
+    (["--protocol", "ten-crop", "--scales", "32,40"], ["predictions-ten-crops-at-32-40.png"])])
+def test_the_picture_of_training_stays(root, words, drawn):
+    """Whatever the protocol; by default the centre crop is the first, as in training."""
+    run = root / "runs/fresh"
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert main(["evaluate", str(run), "--data", str(root / "set"), *words]) == 0
+    after = {path.name: path.read_bytes() for path in run.iterdir()}
+    assert sorted(after.keys() - before.keys()) == drawn and all(after[name] == before[name] for name in before)
