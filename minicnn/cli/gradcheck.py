@@ -6,6 +6,7 @@ import argparse
 import time
 
 from minicnn.backend import select
+from minicnn.experiment.options import add_threads
 from minicnn.gradcheck.cases import GROUPS, LAYERS, NETS, names
 from minicnn.gradcheck.check import table_header, table_line
 
@@ -17,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="*", help="layers such as conv or lrn, models such as alexnet or resnet18, or "
                         "the groups layers (default), models, all; see --list")
     parser.add_argument("--device", default="reference", help="reference (default), cpu or cuda")
+    add_threads(parser)
     parser.add_argument("--list", action="store_true", help="print what can be checked, and stop")
     parser.add_argument("-v", "--verbose", action="store_true",
                         help="print the table of every check, not only of failed ones")

@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from minicnn.backend.cpu import set_threads
 from minicnn.cli import (
     diff,
     doctor,
@@ -89,7 +90,14 @@ def main(arguments: list[str] | None = None) -> int:
     options, unknown = command.parse_known_intermixed_args(arguments[1:])      # photographs before options, or after
     if unknown:
         command.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return exit_code(lambda: COMMANDS[arguments[0]].run(options))
+    return exit_code(lambda: run(COMMANDS[arguments[0]], options))
+
+
+def run(command, options: argparse.Namespace) -> int:
+    """Run one of COMMANDS, on the threads of --threads where they are given."""
+    if getattr(options, "threads", None) is not None:
+        set_threads(options.threads)
+    return command.run(options)
 
 
 if __name__ == "__main__":

@@ -95,14 +95,20 @@ def add_device(group) -> None:
     group.add_argument("--precision", metavar="NAME", help="of matrix products. On a GPU: fp32, tf32 (default), bf16, "
                        "in which activations are stored, too, or fp16, which scales the loss. On a CPU: fp32 (default) "
                        "or bf16, likewise, where it has the instructions. All else: float32")
-    group.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
+    add_threads(group)
 
 
 def add_quick_device(parser) -> None:
-    """--device and --precision, for a few photographs or none: see `device_of`."""
+    """--device, --precision and --threads, for a few photographs or none: see `device_of`."""
     parser.add_argument("--device", metavar="NAME", default="auto", help="reference, cpu, cuda, or auto (default)")
     parser.add_argument("--precision", metavar="NAME", help="of matrix products: fp32, tf32 or bf16, as in training "
                         "(default: that of the device)")
+    add_threads(parser)
+
+
+def add_threads(parser) -> None:
+    """--threads, which main.py applies for every command."""
+    parser.add_argument("--threads", metavar="N", type=int, help="of the processor (default: all cores)")
 
 
 def device_of(options: argparse.Namespace, device: str) -> str:

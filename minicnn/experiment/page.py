@@ -27,16 +27,24 @@ def add_run(options: argparse.Namespace, settings: dict, run_dir: Path, splits: 
 
 def command(program: list[str], settings: dict) -> str:
     """What starts this run again.   program: such as ["minicnn", "train", "alexnet"]."""
-    flags = {knob: settings[knob] for knob in ("data", "variant", "size", "recipe", *OF_RECIPE, *OF_SCHEDULE,
+    start = ["mpiexec", "-n", str(started_ranks())] if started_ranks() else []
+    return shlex.join([*start, *program, *words(flags({**settings, "ranks": None} if start else settings))])
+
+
+def words(flags: dict) -> list[str]:
+    """The options as they are written."""
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
+
+
+def flags(settings: dict) -> dict:
+    """Option -> value, of all settings that have one: {"epochs": 3, "new-head": True}."""
+    found = {knob: settings[knob] for knob in ("data", "variant", "size", "recipe", *OF_RECIPE, *OF_SCHEDULE,
                                                *OF_OPTIMISER, "seed", "device", "threads", "parallel", "ranks",
                                                "init_from", "new_head")}
-    flags["freeze"], flags["augment"], start = ",".join(settings["freeze"]), in_words(settings["augment"]), []
-    flags["keep_aspect"] = settings["keep_aspect"]
-    if started_ranks():
-        start, flags["ranks"] = ["mpiexec", "-n", str(started_ranks())], None
-    flags = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, "none", "")}
-    return shlex.join([*start, *program, *(
-        f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items() if value is not False)])
+    found["freeze"], found["augment"] = ",".join(settings["freeze"]), in_words(settings["augment"])
+    found["keep_aspect"] = settings["keep_aspect"]
+    return {name.replace("_", "-"): value for name, value in found.items()
+            if value not in (None, "none", "") and value is not False}
 
 
 def page(reports: list[dict]) -> list[str]:

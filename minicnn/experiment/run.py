@@ -16,13 +16,14 @@ from minicnn.experiment.evaluation import evaluate_best
 from minicnn.experiment.foreign import load_weights
 from minicnn.experiment.introduce import introduce
 from minicnn.experiment.nets import name_of, title
-from minicnn.experiment.page import add_run
+from minicnn.experiment.page import add_run, flags, words
 from minicnn.experiment.prepare import prepare
 from minicnn.experiment.ranks import on_ranks, report_ranks
 from minicnn.experiment.recipe import recipe_of
 from minicnn.experiment.say import say
-from minicnn.experiment.settings import settle
+from minicnn.experiment.settings import read_about, settle
 from minicnn.graph import Net
+from minicnn.models.registry import full_name
 from minicnn.parallel.comm import Comm
 from minicnn.parallel.parallel_net import SCHEMES
 from minicnn.system.terminal import lasting
@@ -31,7 +32,10 @@ from minicnn.train.recipes import named_recipe
 from minicnn.train.runs.folder import RunFolder, new_run
 from minicnn.train.runs.results import check_page
 from minicnn.train.runs.run_dir import LAST, find_checkpoint, last_intact
+from minicnn.train.state import OtherRunError
 from minicnn.visualize.report import draw_progress
+
+FREE = ("data", "variant", "device", "threads", "parallel", "ranks")    # of a run that goes on, these may change
 
 
 @dataclass
@@ -129,7 +133,7 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
                       keep_every=keep_every, about=settings, keep_statistics=True, tensorboard=tensorboard,
                       on_epoch=lambda: draw_progress(run_dir, heading, whole), stop_at_once=True)
     if checkpoint:
-        trainer.resume(checkpoint)
+        resume(trainer, checkpoint, settings)
     if net.ranks.is_main:
         introduce(settings, splits, net, recipe, chosen)
         for line in taken:
@@ -142,6 +146,22 @@ def fit(settings: dict, splits: Splits, net: Net, folder: RunFolder | None, *, c
     if comm is not None:
         report_ranks(settings, net, run_dir)
     return Trained(run_dir, outcome, splits, whole, settings)
+
+
+def resume(trainer: Trainer, checkpoint: Path, settings: dict) -> None:
+    """Continue from a checkpoint. Where its run had other settings, the error names the options that differ."""
+    try:
+        trainer.resume(checkpoint)
+    except OtherRunError as error:
+        before = flags(read_about(checkpoint))
+        given = {name: value for name, value in flags(settings).items()
+                 if name not in FREE and before.get(name) != value}
+        if not given:
+            raise
+        there = words({"data": settings["data"], **given, "init-from": checkpoint.parent})
+        new = shlex.join(["minicnn", "train", full_name(settings["model"], settings["variant"]), *there])
+        raise ConfigError(f"{error.differs}; leave out {' and '.join(f'--{name}' for name in given)} to go on with "
+                          f"that run, or start a new one from its weights: {new}") from error
 
 
 def _for_random_weights(settings: dict) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,14 @@ ARRAYS = ("mean", "eigenvalues", "eigenvectors")            # of Statistics, in 
 
 class DivergedError(MinicnnError):
     """The loss is no longer finite."""
+
+
+class OtherRunError(CheckpointError):
+    """A checkpoint of a run with another recipe, seed or data.   differs: in words, without what to do."""
+
+    def __init__(self, differs: str, what_to_do: str):
+        super().__init__(f"{differs}; {what_to_do}")
+        self.differs = differs
 
 
 class RunState:
@@ -248,9 +255,9 @@ class RunState:
             knob, was, now = different[0]
             more = [name for name, _, _ in different[1:4]]
             others = f"; {', '.join(more)} {'differs' if len(more) == 1 else 'differ'} as well" if more else ""
-            raise CheckpointError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}; resume with "
-                                  "the settings the run was started with, or start a new one from its weights "
-                                  "(--init-from)")
+            raise OtherRunError(f"{saved.path}: its run had {knob} = {was}, this one has {now}{others}",
+                                "resume with the settings the run was started with, or start a new one from its "
+                                "weights (--init-from)")
 
     def _same_images(self, meta: dict) -> dict[str, bool]:
         """Whether "train" and "val" have the images of a saved run, whatever they are called; found by rank 0.
@@ -289,7 +296,7 @@ def is_of(dataset: Dataset, meta: dict) -> bool:
 def _content(dataset: Dataset) -> str:
     """The hash of its images, from a pass over them unless it is known."""
     if dataset.content is None:
-        scan(dataset, progress=sys.stderr.isatty())
+        scan(dataset)
     return dataset.content
 
 

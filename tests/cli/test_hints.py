@@ -9,6 +9,7 @@ from minicnn.data.elpv import INSTALL
 from minicnn.data.source import open_data
 from minicnn.experiment import run as experiment
 from minicnn.train.runs import tensorboard
+from tests.helpers.tiny_command import tiny_command, tiny_set
 from tests.helpers.trees import tree
 
 
@@ -43,7 +44,36 @@ def test_how_to_go_on(tmp_path, monkeypatch, capsys):
     assert main(["train", "alexnet", "--data", "my photos"]) == 130
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to go on:")]
     _, *words = shlex.split(line.removeprefix("to go on:"))
-    assert parsed(words).resume == str(tmp_path / "my photos-paper-1")
+    assert parsed(words).resume == str(tmp_path / "my photos-paper-1") and parsed(words).model is None
+
+
+def test_how_to_train_on_with_other_settings(tmp_path, capsys):
+    """A run goes on with its own settings; others begin a new one from its weights."""
+    root = tmp_path / "my own"
+    root.mkdir()
+    tiny_set(root)
+    assert main(tiny_command(root, "--device", "reference", "--warmup", "0.5", "--run-name", "first")) == 0
+    run = str(root / "runs/first")
+    assert main(["train", "--resume", run, "--epochs", "3", "--augment", "flip=no", "--warmup", "0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "augment.flip = True, this one has False; schedule.epochs differs as well; leave out --epochs and " in error
+    assert "and --augment to go on" in error and "warmup" not in error
+    _, *words = shlex.split(error.partition("from its weights: ")[2])
+    options = parsed(words)
+    assert (options.epochs, options.augment, options.init_from) == (3, "flip=no", run)
+    assert main([*words, "--out", str(tmp_path / "new"), "--device", "reference"]) == 0
+
+
+@pytest.mark.parametrize("words", [["predict", "RUN"], ["look", "RUN"], ["report", "RUN"], ["explore", "RUN"],
+                                   ["summary"], ["gradcheck"], ["train"], ["evaluate", "RUN"]])
+def test_every_command_that_computes_takes_threads(words):
+    assert parsed([*words, "--threads", "3"]).threads == 3
+
+
+def test_threads_are_used(monkeypatch):
+    monkeypatch.setattr("minicnn.cli.main.set_threads", used := [].append)
+    assert main(["gradcheck", "--list", "--threads", "3"]) == 0 and used.__self__ == [3]
+    assert main(["gradcheck", "--list"]) == 0 and used.__self__ == [3]
 
 
 def test_what_to_install_is_quoted():
