@@ -16,7 +16,8 @@ Sizes are those of an image's short side, for nets that take 224 x 224; others g
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder (then its best checkpoint), its name, "
                         "a checkpoint, or pretrained: the network of this package (with --data)")
-    parser.add_argument("--data", metavar="DIR", help="other images of the same classes (default: those of the run)")
+    parser.add_argument("--data", metavar="DIR", help="other images of the same classes; of a folder without a split "
+                        "all (default: the test images of the run)")
     parser.add_argument("--protocol", metavar="NAME", action="append", help="how: one of those below, or several times "
                         "(default: crop and ten-crop)")
     parser.add_argument("--scales", metavar="N,...", help="resize the short side to these, in place of the protocol's")
