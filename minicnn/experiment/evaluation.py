@@ -57,7 +57,7 @@ def evaluate_held_out(net: Net, pipeline: InputPipeline, splits: Splits, checkpo
     held_out, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation, for want of test")
     asked = {f"{protocol.label} at {', '.join(map(str, scales))}" if scales else protocol.label: protocol
              for protocol in protocols}
-    say("evaluating", f"{len(held_out):,} {name} images: {', '.join(asked)}")
+    say("evaluating", f"{len(held_out):,} {name.partition(',')[0]} images: {', '.join(asked)}")
     scan(held_out)
     if held_out.skipped:
         say("skipped", held_out.report_skipped())
