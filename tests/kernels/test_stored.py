@@ -182,7 +182,7 @@ MISTAKES = {"cut off": ("global_avgpool_forward", truncating, "global_avgpool"),
 @pytest.mark.parametrize("name", [pytest.param(name, marks=quick(MISTAKES[name][2])) for name in MISTAKES])
 def test_planted_mistakes_are_noticed(name):
     op, wrong, case = MISTAKES[name]
-    ops = CpuOps("cpu", "minicnn.kernels.cpu")
+    ops = CpuOps()
     setattr(ops, op, wrong(getattr(ops, op)))
     with pytest.raises(AssertionError):
         CHECKED[f"{case}, whole vectors"].values(Checked(ops))
