@@ -14,12 +14,12 @@ ALIGN = 64                       # bytes: a cache line, and the widest vector
 
 def flat(a: np.ndarray) -> np.ndarray:
     """a as one axis, never a copy."""
-    return _contiguous(a).reshape(-1)
+    return contiguous(a).reshape(-1)
 
 
 def rows(a: np.ndarray, width: int) -> np.ndarray:
     """a as a matrix (a.size / width, width), never a copy."""
-    return _contiguous(a).reshape(-1, width)
+    return contiguous(a).reshape(-1, width)
 
 
 def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -59,7 +59,8 @@ class Kept(threading.local):
         return arrays_in(self.memory, requests)
 
 
-def _contiguous(a: np.ndarray) -> np.ndarray:
+def contiguous(a: np.ndarray) -> np.ndarray:
+    """The array itself; ShapeError where it is not C-contiguous."""
     if not a.flags.c_contiguous:
         raise ShapeError(f"an array of shape {a.shape} with strides {a.strides} is not C-contiguous; "
                          "pass np.ascontiguousarray(...) of it")

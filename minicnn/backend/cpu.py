@@ -17,8 +17,9 @@ import numpy as np
 
 from minicnn.backend.ops import OPS, Ops
 from minicnn.backend.stores_bf16 import StoresBf16
-from minicnn.errors import DeviceError, ShapeError
+from minicnn.errors import DeviceError
 from minicnn.kernels.cpu import threads
+from minicnn.kernels.cpu.memory import contiguous
 from minicnn.system.cores import available_cores
 
 PRECISIONS = ("fp32", "bf16")           # of matrix products
@@ -82,9 +83,8 @@ def of_contiguous(operation: Callable) -> Callable:
     @functools.wraps(operation)
     def checked(*arguments, **options):
         for given in (*arguments, *options.values()):
-            if isinstance(given, np.ndarray) and not given.flags.c_contiguous:
-                raise ShapeError(f"{operation.__name__}: an array of shape {given.shape} with strides {given.strides} "
-                                 "is not C-contiguous; pass np.ascontiguousarray(...) of it")
+            if isinstance(given, np.ndarray):
+                contiguous(given)
         return operation(*arguments, **options)
 
     return checked
